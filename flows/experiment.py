@@ -1,0 +1,79 @@
+"""The flow of one experiment: its stages as Prefect's tasks, by reference to the run folder. What a stage does is runner's."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever needs this module imports it inside a function
+from prefect.artifacts import acreate_table_artifact  # noqa: TID253
+from prefect.cache_policies import NO_CACHE  # noqa: TID253
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect import State, Task
+    from prefect.client.schemas.objects import TaskRun
+
+    from runner.experiment import Experiment
+
+_begun: defaultdict[UUID | None, set[UUID]] = defaultdict(set)
+
+
+def take_begun(flow_run_id: UUID) -> set[UUID]:
+    """The task runs that this process has begun in a flow run, and forget them: what the server has to know the end of."""
+    return _begun.pop(flow_run_id, set())
+
+
+def _note(_task: Task[Any, Any], run: TaskRun, _state: State[Any]) -> None:
+    _begun[run.flow_run_id].add(run.id)
+
+
+def _attach(folder: str) -> Experiment:
+    from runner.experiment import attach
+
+    return attach(folder)
+
+
+# Rows retry inside the engine and results are the record on disk, so no task caches or persists anything.
+@task(name="launch", task_run_name="launch", retries=1, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+async def launch(folder: str) -> dict[str, Any]:
+    """Start the model server of the experiment; repeatable, so Prefect tries a failed start once more."""
+    return await _attach(folder).launch()
+
+
+@task(name="play", task_run_name="play", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+async def play(folder: str) -> dict[str, Any]:
+    """Ask the rows that are owed. Returns counts."""
+    return await _attach(folder).play()
+
+
+@task(name="kill", task_run_name="kill", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+async def kill(folder: str) -> None:
+    """Stop the model server that `launch` started."""
+    await _attach(folder).kill()
+
+
+@task(name="summarise", task_run_name="summarise", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+async def summarise(folder: str) -> dict[str, Any]:
+    """Finish the record, and show its summary as a table artifact."""
+    experiment = _attach(folder)
+    summary = experiment.summarise()
+    key = re.sub(r"[^a-z0-9]+", "-", f"summary-{experiment.name.lower()}").strip("-")
+    await acreate_table_artifact(table=summary.table(), key=key, description=f"Record: {folder}")
+    return summary.to_dict()
+
+
+@flow(name="ostinato-experiment", retries=0, persist_result=False)
+async def experiment_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
+    """Play the experiment whose run folder is `folder`; `overrides` is what it was asked with, and plays it again."""
+    launched = _attach(folder).needs_launch
+    try:
+        if launched:
+            await launch(folder)
+        await play(folder)
+    finally:
+        if launched:
+            await kill(folder)
+    await summarise(folder)

@@ -1,0 +1,52 @@
+"""Ostinato's library: language-model experiments declared in YAML that can be played again exactly. Imports on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.config.schema import RunConfig
+    from runner.experiment import RunResult, run
+    from runner.lm import LM, settings
+    from runner.providers.base import Provider
+    from runner.providers.training import TrainDataFormat, TrainingJob, TrainingStatus
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LM": "runner.lm",
+    "Provider": "runner.providers.base",
+    "RunConfig": "runner.config.schema",
+    "RunResult": "runner.experiment",
+    "TrainDataFormat": "runner.providers.training",
+    "TrainingJob": "runner.providers.training",
+    "TrainingStatus": "runner.providers.training",
+    "run": "runner.experiment",
+    "settings": "runner.lm",
+}
+
+__all__ = [
+    "LM",
+    "Provider",
+    "RunConfig",
+    "RunResult",
+    "TrainDataFormat",
+    "TrainingJob",
+    "TrainingStatus",
+    "__version__",
+    "run",
+    "settings",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'runner' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

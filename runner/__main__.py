@@ -1,0 +1,5 @@
+"""`python -m runner` is `ostinato`."""
+
+from runner.cli import main
+
+raise SystemExit(main())

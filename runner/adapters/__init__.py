@@ -1,0 +1,9 @@
+"""Adapters: a row becomes a prompt, and the model's text becomes a value."""
+
+from runner.adapters.chat import ChatAdapter
+from runner.adapters.json import JsonAdapter
+from runner.adapters.prompt import Adapter, Formatted, ParseError, Prompt
+from runner.adapters.templates import Template
+from runner.adapters.text import TextAdapter
+
+__all__ = ["Adapter", "ChatAdapter", "Formatted", "JsonAdapter", "ParseError", "Prompt", "Template", "TextAdapter"]

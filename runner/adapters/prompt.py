@@ -1,0 +1,78 @@
+"""What adapters have in common: the prompt as it is configured, what they make of a row, and their interface."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
+
+from runner.errors import ConfigError, OstinatoError
+from runner.types import Message
+
+if TYPE_CHECKING:
+    from runner.types import Row
+
+
+class ParseError(OstinatoError):
+    """The model's text is not what the adapter asked for; the message says why, in words that a model can act on."""
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt, as it is configured.
+
+    Attributes:
+        user: the template of the user's turn.
+        system: the template of the system message; None sends none (some models then insert their own; ``""`` prevents that).
+        examples: few-shot pairs ``{"user": ..., "assistant": ...}`` that come before the user's turn. Literal text.
+
+    Raises:
+        ConfigError: an example is not such a pair.
+    """
+
+    user: str
+    system: str | None = None
+    examples: Sequence[Mapping[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        for number, example in enumerate(self.examples, 1):
+            if example.keys() != {"user", "assistant"}:
+                raise ConfigError(f"prompt.examples, item {number}: give 'user' and 'assistant', not {sorted(example)}")
+
+
+class Formatted(msgspec.Struct, frozen=True):
+    """What is sent to the model: `messages` (chat) or `prompt` (text), the other is None.
+
+    Messages that are the same for every row are the same objects: do not change them in place.
+    """
+
+    messages: list[Message] | None = None
+    prompt: str | None = None
+
+
+class Adapter(Protocol):
+    """Turns rows into requests and answers into values. The raw answer is always kept by the caller."""
+
+    @property
+    def model_type(self) -> Literal["chat", "text"] | None:
+        """The wire format that `format` makes; None fits any."""
+
+    def params(self) -> dict[str, Any]:
+        """Return the request parameters that this adapter adds, such as ``response_format``."""
+
+    def format(self, row: Row) -> Formatted:
+        """Make the request of `row`.
+
+        Raises:
+            DataError: the row lacks a column that the prompt uses.
+        """
+
+    def parse(self, text: str) -> Any:
+        """Return the value in the model's `text`; None where the text is all there is.
+
+        Raises:
+            ParseError: there is no such value. When `reask` has no more to offer, the sample is ``invalid``.
+        """
+
+    def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
+        """Return the request that asks again, after `formatted` was answered with `text`; None to give up."""

@@ -1,0 +1,135 @@
+"""Templates: ``{{ field }}`` in a prompt, filled in from a row. The only door to Jinja2, sandboxed and strict.
+
+Most prompts are text with plain ``{{ name }}`` in it. Those are filled in by string formatting, which is faster and does not
+import Jinja2; the result is the same. Everything else Jinja2 has (filters, conditions, loops) works too.
+"""
+
+from __future__ import annotations
+
+import json
+import keyword
+import re
+from difflib import get_close_matches
+from functools import cache
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ConfigError, DataError, OstinatoError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from runner.types import Row
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_MARKUP = ("{{", "{%", "{#")
+_SPECIAL = re.compile("true|false|none|self|super|loop|caller|varargs|kwargs|range|dict|lipsum|cycler|joiner|namespace")
+"""Names to which Jinja2 itself gives a meaning: a placeholder of such a name is left to it."""
+
+
+class Template:
+    r"""Text with ``{{ field }}`` in it.
+
+    Values are written as ``str(value)``; nothing is escaped; text from a row is never itself a template. A column that a row
+    lacks is an error, never an empty string. Line ends become ``\n``, as Jinja2 has it; a final one is kept.
+
+    Args:
+        source: the template.
+        where: what error messages call it, such as ``prompt.user``.
+
+    Attributes:
+        constant: the text, when no field occurs in it and every row gets the same; else None.
+
+    Raises:
+        ConfigError: the template has a syntax error; the message names the line.
+    """
+
+    def __init__(self, source: str, *, where: str = "prompt") -> None:
+        self._where = where
+        self.constant: str | None = None
+        pieces = _PLACEHOLDER.split(re.sub(r"\r\n|\r", "\n", source))
+        self._names = names = pieces[1::2]
+        self._fill: Callable[[dict[str, Any]], str]
+        if not _is_plain(pieces[::2], names):
+            self._fill = self._compiled(source)
+            self._names = []
+        elif not names:
+            self.constant = pieces[0]
+            self._fill = lambda _fields, text=pieces[0]: text  # type: ignore[misc]
+        else:
+            self._fill = _filler(pieces[::2], names)
+
+    def render(self, row: Row) -> str:
+        """Fill in the fields of `row`.
+
+        Raises:
+            DataError: the row lacks a column, or the template cannot work with its values; the message names the row.
+            ConfigError: the template does what the sandbox forbids.
+        """
+        try:
+            return self._fill(row.fields)
+        except OstinatoError:
+            raise
+        except Exception as error:  # boundary: an expression in a template may raise anything a row's values make it raise
+            raise self._explained(row, error) from error
+
+    def _compiled(self, source: str) -> Callable[[dict[str, Any]], str]:
+        from jinja2 import TemplateSyntaxError, meta
+        from jinja2.exceptions import SecurityError
+
+        environment = _environment()
+        try:
+            if next(meta.find_referenced_templates(environment.parse(source)), "") != "":
+                raise ConfigError(f"{self._where}: a prompt cannot include, import or extend another template")
+            render = environment.from_string(source).render
+        except TemplateSyntaxError as error:
+            raise ConfigError(f"{self._where}, line {error.lineno}: {error.message}") from error
+
+        def fill(fields: dict[str, Any]) -> str:
+            try:
+                return render(fields)
+            except SecurityError as error:
+                raise ConfigError(f"{self._where}: {error}") from error
+
+        return fill
+
+    def _explained(self, row: Row, error: Exception) -> DataError:
+        name = next((name for name in self._names if name not in row.fields), None)
+        if undefined := re.fullmatch(r"'(\w+)' is undefined", str(error)):
+            name = undefined[1]
+        if name is None:
+            return DataError(f"row {row.id!r}: {self._where} cannot be filled in: {type(error).__name__}: {error}")
+        near = get_close_matches(name, list(row.fields), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        there = ", ".join(repr(column) for column in row.fields) or "none"
+        return DataError(f"row {row.id!r} has no column {name!r}, which {self._where} uses; {hint}the columns are {there}")
+
+
+def _is_plain(texts: list[str], names: list[str]) -> bool:
+    """Say whether Jinja2 would see in a template just `names` between `texts`."""
+    if any(mark in text for text in texts for mark in _MARKUP) or any(text.endswith("{") for text in texts[:-1]):
+        return False
+    return not any(keyword.iskeyword(name) or _SPECIAL.fullmatch(name) for name in names)
+
+
+def _filler(texts: list[str], names: list[str]) -> Callable[[dict[str, Any]], str]:
+    """Return the function that puts the fields `names` between `texts`, both looped over in C."""
+    pattern = "%s".join(text.replace("%", "%%") for text in texts)
+    if len(names) == 1:
+        name = names[0]
+        return lambda fields: pattern % (fields[name],)
+    values = itemgetter(*names)
+    return lambda fields: pattern % values(fields)
+
+
+@cache
+def _environment() -> ImmutableSandboxedEnvironment:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    # Jinja2's own is for HTML: it writes < as \u003c, and a model would read that.
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
+    return environment

@@ -1,0 +1,147 @@
+"""What a caller passes to an LM, checked, and sorted into what changes the answer and what is about the connection."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from runner.errors import ConfigError
+from runner.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.types import Message, Request, Response
+
+MIN_REASONING_TOKENS = 16_000
+"""The least ``max_tokens`` of a reasoning model (dspy 3): less is spent on thinking alone."""
+
+_REASONING = re.compile(
+    r"(?:ft:)?(?:o[134](?:-(?:mini|nano|pro|preview|deep-research))*(?:-\d{4}-\d{2}-\d{2})?|gpt-5(?:\.\d+)*(?!-chat)(?:-[^:]*)?)(?::.*)?"
+)
+_ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
+CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout"})
+"""Arguments about the connection that have names of their own; `is_connection` knows the others by how they look."""
+_SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access_key|authorization", re.IGNORECASE)
+_CONNECTION = re.compile(r"^(?:api|aws|azure|vertex|watsonx)_|(?:_|^)(?:token|secret|password|credentials)$|access_key")
+
+
+def is_reasoning(model: str) -> bool:
+    """Whether `model` is of OpenAI's reasoning families o1, o3, o4 and gpt-5, whose requests have a form of their own."""
+    return _REASONING.fullmatch(model.rpartition("/")[2].lower()) is not None
+
+
+def estimate(request: Request) -> Usage:
+    """A guess of the tokens of a request: four characters of prompt a token, and ``max_tokens`` for each answer."""
+    characters = len(request.prompt or "") + sum(len(str(message.get("content") or "")) for message in request.messages or [])
+    limit = request.params.get("max_tokens") or request.params.get("max_completion_tokens") or 0
+    asked, answered = characters // 4 + 8, int(limit) * int(request.params.get("n") or 1)
+    return Usage(asked, answered, asked + answered)
+
+
+@functools.lru_cache(maxsize=64)
+def normalise_url(url: str | None) -> str | None:
+    """One spelling of an address: lower-case host, no default port, user, query or trailing slash."""
+    if not url:
+        return None
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    default = {"http": 80, "https": 443}.get(parts.scheme.lower())
+    port = f":{parts.port}" if parts.port and parts.port != default else ""
+    return f"{parts.scheme.lower()}://{(parts.hostname or '').lower()}{port}{parts.path.rstrip('/')}"
+
+
+def api_base(model: str, kwargs: Mapping[str, Any]) -> str | None:
+    """The address that is asked: the caller's, else for OpenAI's models the one that OpenAI's own variables name."""
+    given = kwargs.get("api_base") or kwargs.get("base_url")
+    if given is None and model.partition("/")[0] in ("openai", model):
+        given = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
+    return str(given) if given else None
+
+
+def as_text(messages: Sequence[Message]) -> str:
+    """A conversation as one prompt to continue, laid out as dspy 2.6 does. Raises ConfigError for what is no text."""
+    texts = [message.get("content") for message in messages]
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ConfigError(f"messages[{index}]: a text model takes text, not {text!r:.80}")
+    return "\n\n".join([*map(str, texts), "BEGIN RESPONSE:"])
+
+
+def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
+    """The outputs of a call as dspy 2.6 gives them: texts, or dicts where there is more than text."""
+    outputs: list[dict[str, Any]] = []
+    for choice in response.choices:
+        output: dict[str, Any] = {"text": choice.text}
+        if wants_logprobs:
+            output["logprobs"] = choice.logprobs
+        if choice.tool_calls:
+            output["tool_calls"] = choice.tool_calls
+        outputs.append(output)
+    plain = all(len(output) == 1 for output in outputs)
+    return [output["text"] for output in outputs] if plain else outputs
+
+
+def check_model(model: str, model_type: str) -> None:
+    """Refuse a model or a model type that cannot be meant. Raises ConfigError."""
+    if not model or not isinstance(model, str) or model.endswith("/"):
+        raise ConfigError(f"model {model!r}: write provider/name, for example openai/gpt-4o-mini")
+    if model_type not in ("chat", "text", "responses"):
+        raise ConfigError(f"model_type {model_type!r}: allowed are chat, text, responses")
+
+
+def check_reasoning(model: str, temperature: float | None, max_tokens: int | None) -> None:
+    """Refuse what a reasoning model does not take. Raises ConfigError."""
+    if temperature not in (None, 1.0) or (max_tokens is not None and max_tokens < MIN_REASONING_TOKENS):
+        raise ConfigError(
+            f"{model} is a reasoning model: it takes temperature 1.0 or none (got {temperature}), and max_tokens of "
+            f"{MIN_REASONING_TOKENS} or more, or none (got {max_tokens}); for example sampling.temperature=null "
+            f"sampling.max_tokens={MIN_REASONING_TOKENS}"
+        )
+
+
+def check_messages(messages: Sequence[Message]) -> None:
+    """Refuse a malformed conversation. Raises ConfigError."""
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or "role" not in message:
+            raise ConfigError(f"messages[{index}]: a message is a dict with role and content, not {message!r:.80}")
+        if message["role"] not in _ROLES:
+            raise ConfigError(f"messages[{index}]: there is no role {message['role']!r}; allowed: {', '.join(sorted(_ROLES))}")
+        if not isinstance(message.get("content"), str | list) and not {"tool_calls", "function_call"} & message.keys():
+            raise ConfigError(f"messages[{index}]: there is no content: {message!r:.80}")
+
+
+def check_params(params: Mapping[str, Any]) -> None:
+    """Refuse what some servers accept silently and answer nonsense to. Raises ConfigError."""
+    temperature, limit = params.get("temperature"), params.get("max_tokens")
+    if temperature is not None and (
+        isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf
+    ):
+        raise ConfigError(f"temperature must be a number from 0 up, not {temperature!r}")
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ConfigError(f"max_tokens must be a whole number from 1 up, not {limit!r}")
+
+
+def is_connection(key: str) -> bool:
+    """Whether an argument is about the connection (or opens it), and so no part of the request."""
+    return key in CONNECTION_KEYS or _CONNECTION.search(key) is not None
+
+
+def without_secrets(state: Mapping[str, Any]) -> dict[str, Any]:
+    """`state` without keys, tokens and headers, at any depth of dicts."""
+    return {
+        name: without_secrets(value) if isinstance(value, dict) else value
+        for name, value in state.items()
+        if not _SECRET.search(name)
+    }
+
+
+def as_data(value: Any) -> Any:
+    """A request argument as JSON data; a pydantic class as ``response_format`` becomes its JSON schema."""
+    if isinstance(value, type) and hasattr(value, "model_json_schema"):
+        schema = {"name": value.__name__, "schema": value.model_json_schema(), "strict": True}
+        return {"type": "json_schema", "json_schema": schema}
+    return value

@@ -1,0 +1,263 @@
+"""The only place where config meets implementation: one `match` on `kind` each. Secrets are read from the environment here."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner import adapters, scoring
+from runner.arguments import CONNECTION_KEYS
+from runner.cache import Cache
+from runner.config import schema
+from runner.data import Dataset, open_dataset
+from runner.errors import BadRequestError, ConfigError, LMError
+from runner.limits import Budget, Limiter
+from runner.lm import LM
+from runner.paths import home
+from runner.retry import RetryPolicy
+from runner.secrets import from_env
+from runner.transport import AutoTransport, DirectTransport, FakeTransport, LiteLLMTransport, Transport
+
+if TYPE_CHECKING:
+    from runner.adapters import Adapter
+    from runner.scoring import Scorer
+
+_ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
+
+
+_USUAL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+_TAKEN = (set(inspect.signature(LM).parameters) | CONNECTION_KEYS) - {"temperature", "max_tokens"}
+
+
+def lm(config: schema.RunConfig) -> LM:
+    """The LM that the config describes, with its cache. Nothing is started, nothing is sent, and no key is needed yet.
+
+    Raises:
+        ConfigError: the model does not take these parameters.
+    """
+    if taken := _TAKEN & config.model.params.keys():
+        raise ConfigError(f"model.params.{min(taken)}: is no parameter of a request; it has a place of its own in the config")
+    arguments: dict[str, Any] = {
+        "temperature": None,
+        "max_tokens": None,
+        **config.model.params,
+        **{key: value for key, value in _sampling(config.sampling).items() if value is not None},
+        "model_type": config.model.model_type,
+        "cache": cache(config.cache) if config.cache.mode != "off" else False,
+        "timeout": config.limits.timeout_s,
+    }
+    match config.model:
+        case schema.LocalModel() as model:
+            launch = config.launch
+            settings: dict[str, Any] = {
+                "backend": model.backend,
+                "context": launch.context,
+                "parallel": launch.parallel,
+                "threads": launch.threads,
+            }
+            settings |= {"port": launch.port, "timeout_s": launch.timeout_s, "args": launch.args}
+            built = LM(f"local/{model.name}", launch_kwargs=settings, **arguments)
+        case schema.LiteLLMModel() as model:
+            built = LM(model.name, api_base=model.api_base, **arguments)
+        case schema.ServerModel() as model:
+            built = LM(f"openai/{model.name}", api_base=model.api_base, api_key="none", **arguments)  # clients want some key
+        case schema.FakeModel() as model:
+            # what it answers depends on its settings, so they are part of the cache key, as an address would be
+            built = LM(f"fake/{model.name}", api_base=_fake_address(model), **arguments)
+            built.transport = FakeTransport(
+                reply=model.reply,
+                choices=model.choices,
+                latency_s=model.latency_s,
+                fail_rate=model.fail_rate,
+                failure=_failure(model.fail_with),
+                fail_attempts=model.fail_attempts,
+            )
+    if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
+        built.transport = _transport(config.model.transport)
+    limits = config.limits
+    pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # there is nobody to be polite to
+    built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
+    built.limiter = Limiter(limits.max_concurrency, rpm=limits.rpm, tpm=limits.tpm)
+    if any(bound is not None for bound in (config.budget.usd, config.budget.tokens, config.budget.requests)):
+        built.budget = Budget(usd=config.budget.usd, tokens=config.budget.tokens, requests=config.budget.requests)
+    return built
+
+
+def access(config: schema.RunConfig) -> dict[str, Any]:
+    """What opens the model's door: ``api_key`` and ``headers``, read from the environment. Only needed to ask, not to replay.
+
+    Raises:
+        ConfigError: an environment variable that the config names is not set.
+    """
+    model = config.model
+    if not isinstance(model, schema.LiteLLMModel | schema.ServerModel):
+        return {}
+    found: dict[str, Any] = {}
+    usual = (
+        _USUAL_KEYS.get(model.name.partition("/")[0]) if isinstance(model, schema.LiteLLMModel) and not model.api_base else None
+    )
+    if name := model.api_key_env or usual:
+        found["api_key"] = from_env(name, where=f"model {model.name}")
+    if model.headers:
+        found["headers"] = {
+            header: _ENV.sub(lambda name: from_env(name[1], where="model.headers"), value)
+            for header, value in model.headers.items()
+        }
+    return found
+
+
+def cache(config: schema.Cache) -> Cache:
+    """The response cache, not opened yet."""
+    folder = Path(config.dir).expanduser().absolute() if config.dir else home() / "cache"
+    return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
+
+
+def dataset(config: schema.RunConfig) -> Dataset:
+    """The rows, checked. Raises DataError."""
+    data = config.data
+    common: dict[str, Any] = {"name": data.name, "id": data.id, "target": data.target, "columns": data.columns}
+    common |= {"limit": data.limit, "shuffle": data.shuffle, "seed": data.seed}
+    match data:
+        case schema.InlineData():
+            if not data.rows:
+                raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
+            return open_dataset("inline", rows=data.rows, **common)
+        case schema.JsonlData():
+            return open_dataset("jsonl", path=data.path, **common)
+        case schema.JsonData():
+            return open_dataset("json", path=data.path, **common)
+        case schema.CsvData():
+            return open_dataset("csv", path=data.path, **common)
+        case schema.TsvData():
+            return open_dataset("tsv", path=data.path, **common)
+
+
+def adapter(config: schema.RunConfig) -> Adapter:
+    """The adapter with its prompt. Raises ConfigError when it does not fit the model."""
+    prompt = config.prompt
+    built_prompt = adapters.Prompt(
+        system=_text(prompt.system_file, "prompt.system_file") if prompt.system_file else prompt.system,
+        user=_text(prompt.user_file, "prompt.user_file") if prompt.user_file else prompt.user or "",
+        examples=[{"user": example.user, "assistant": example.assistant} for example in prompt.examples],
+    )
+    built: Adapter
+    match config.adapter:
+        case schema.ChatAdapter() as chosen:
+            local = isinstance(config.model, schema.LocalModel)
+            literal = local if chosen.literal_tokens is None else chosen.literal_tokens
+            built = adapters.ChatAdapter(built_prompt, literal_tokens=literal)
+        case schema.TextAdapter():
+            built = adapters.TextAdapter(built_prompt)
+        case schema.JsonAdapter() as chosen:
+            literal = isinstance(config.model, schema.LocalModel)
+            built = adapters.JsonAdapter(
+                built_prompt, chosen.schema, retries=chosen.retries, send_schema=chosen.send_schema, literal_tokens=literal
+            )
+    wanted = "text" if config.model.model_type == "text" else "chat"
+    if built.model_type not in (None, wanted):
+        fix = "adapter=text" if wanted == "text" else "model.model_type=text"
+        raise ConfigError(f"adapter.kind: '{config.adapter.__struct_config__.tag}' does not fit model_type {wanted}; add {fix}")
+    return built
+
+
+def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
+    """The scorers by name; the first is the primary one. Raises ConfigError when they cannot work on this data."""
+    match config.scoring:
+        case schema.NoScoring():
+            return {}
+        case schema.SeveralScoring() as several:
+            if not several.scorers:
+                raise ConfigError("scoring.scorers is empty; name at least one: scoring.scorers={mine: {kind: exact}}")
+            built = {name: _scorer(chosen) for name, chosen in several.scorers.items()}
+            needy = [chosen for chosen in several.scorers.values() if _needs_target(chosen)]
+        case single:
+            scorer = _scorer(single)
+            built = {scorer.name: scorer}
+            needy = [single] if _needs_target(single) else []
+    if needy and config.data.target is None:
+        kind = needy[0].__struct_config__.tag
+        raise ConfigError(f"scoring '{kind}' compares with a target: name its column, data.target=..., or use scoring=none")
+    return built
+
+
+def name(config: schema.RunConfig, data: Dataset) -> str:
+    """What the run's folder is called: the config's name, else the data's, made safe for a folder."""
+    return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
+
+
+def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return a kind
+    match config:
+        case schema.ExactScoring():
+            return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip)
+        case schema.ContainsScoring():
+            return scoring.Contains(ignore_case=config.ignore_case, whole_word=config.whole_word)
+        case schema.RegexScoring():
+            return scoring.Regex(config.pattern, ignore_case=config.ignore_case)
+        case schema.ChoiceScoring():
+            return scoring.Choice(config.labels, pick=config.pick, ignore_case=config.ignore_case)
+        case schema.NumericScoring():
+            return scoring.Numeric(
+                tolerance=config.tolerance,
+                relative=config.relative,
+                extract=config.extract,
+                target_pattern=config.target_pattern,
+            )
+        case schema.JsonMatchScoring():
+            return scoring.JsonMatch(keys=config.keys)
+        case schema.F1Scoring():
+            return scoring.F1()
+        case schema.PythonScoring():
+            return scoring.Python(config.function)
+
+
+def _needs_target(config: schema.Scorer) -> bool:
+    match config:
+        case schema.PythonScoring():
+            return False
+        case schema.RegexScoring(pattern=pattern):
+            return pattern is None
+        case _:
+            return True
+
+
+def _sampling(config: schema.Sampling) -> dict[str, Any]:
+    return {
+        "temperature": config.temperature,
+        "max_tokens": config.max_tokens,
+        "top_p": config.top_p,
+        "seed": config.seed,
+        "stop": config.stop,
+        "presence_penalty": config.presence_penalty,
+        "frequency_penalty": config.frequency_penalty,
+    }
+
+
+def _transport(chosen: Literal["auto", "direct", "litellm"]) -> Transport:
+    match chosen:
+        case "auto":
+            return AutoTransport()
+        case "direct":
+            return DirectTransport()
+        case "litellm":
+            return LiteLLMTransport()
+
+
+def _fake_address(model: schema.FakeModel) -> str | None:
+    settings = (model.reply, model.choices)
+    return f"fake://{hashlib.sha256(repr(settings).encode()).hexdigest()[:12]}" if any(settings) else None
+
+
+def _failure(code: str) -> type[LMError]:
+    return next((cls for cls in LMError.__subclasses__() if cls.code == code), BadRequestError)
+
+
+def _text(path: str, key: str) -> str:
+    try:
+        return Path(path).expanduser().read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key}: {path}: not UTF-8 at byte {error.start}") from None

@@ -1,0 +1,107 @@
+"""The command `ostinato`: finds the verb, imports its module, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import os
+import sys
+import warnings
+from typing import TYPE_CHECKING
+
+from runner.errors import OstinatoError
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("runner.cli.run", "play an experiment: overrides in Hydra's grammar, key=value"),
+    "resume": ("runner.cli.resume", "go on with a run that was interrupted"),
+    "validate": ("runner.cli.validate", "check a config, its data and its prompts, and send nothing"),
+    "config": ("runner.cli.config", "list and show the config groups and their options"),
+    "ls": ("runner.cli.ls", "list runs"),
+    "show": ("runner.cli.show", "show a run: its summary and its rows"),
+    "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
+    "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
+    "models": ("runner.cli.models", "fetch, list and delete weights"),
+    "launch": ("runner.cli.launch", "start a local model server and keep it"),
+    "ps": ("runner.cli.ps", "list the model servers that are kept"),
+    "kill": ("runner.cli.kill", "stop model servers that are kept"),
+    "server": ("flows.cli", "keep a Prefect server, whose UI shows all runs"),
+    "doctor": ("runner.cli.doctor", "check this machine: versions, weights, ports, keys, Prefect, cache"),
+}
+"""What there is, in the order of a newcomer's day. A verb's module has `configure(parser)` and `main(args) -> exit code`."""
+
+EXIT_CODES = "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 130 interrupted"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Returns its exit code: 0 ok, 1 error, 2 usage or config, 3 incomplete, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from runner import __version__
+
+        print(f"ostinato {__version__}")
+        return 0
+    verb, *rest = words
+    if verb not in VERBS:
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        print(f"error: there is no verb '{verb}'{hint} `ostinato --help` lists them", file=sys.stderr)
+        return 2
+    return _guarded(verb, rest)
+
+
+def _guarded(verb: str, words: list[str]) -> int:
+    warnings.showwarning = _show_warning
+    try:
+        code = _dispatch(verb, words)
+        sys.stdout.flush()  # here, where a reader that has left is still known about
+    except OstinatoError as error:
+        print(f"error: {redact(str(error))}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _dispatch(verb: str, words: list[str]) -> int:
+    target, summary = VERBS[verb]
+    try:
+        module = importlib.import_module(target)
+    except ModuleNotFoundError as error:
+        if error.name not in (target, target.partition(".")[0]):
+            raise
+        raise OstinatoError(f"`ostinato {verb}` needs the package {target.partition('.')[0]}, which is not installed") from None
+    parser = argparse.ArgumentParser(prog=f"ostinato {verb}", description=summary)
+    module.configure(parser)
+    # overrides and options may be mixed freely, as Hydra's users are used to
+    parse = parser.parse_intermixed_args if getattr(module, "TAKES_OVERRIDES", False) else parser.parse_args
+    code: int = module.main(parse(words))
+    return code
+
+
+def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
+    """Warnings as people read them: without the line of code that warned."""
+    print(f"warning: {redact(str(message))}", file=sys.stderr)
+
+
+def _usage() -> str:
+    width = max(map(len, VERBS)) + 2
+    verbs = "\n".join(f"  {verb:<{width}}{summary}" for verb, (_, summary) in VERBS.items())
+    return f"""usage: ostinato VERB [...]
+
+Language-model experiments declared in YAML that can be played again exactly.
+
+{verbs}
+
+`ostinato VERB --help` says more. {EXIT_CODES}"""

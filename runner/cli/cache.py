@@ -1,0 +1,90 @@
+"""`ostinato cache`: what the response cache holds, and getting rid of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import CacheError, ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+DAY_S = 86_400
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Look into the response cache."
+    actions = parser.add_subparsers(dest="action", required=True, metavar="stats|ls|show|prune|clear")
+    made = {
+        "stats": actions.add_parser("stats", help="entries, bytes, limit"),
+        "ls": actions.add_parser("ls", help="list entries, oldest first"),
+        "show": actions.add_parser("show", help="print one entry as JSON"),
+        "prune": actions.add_parser("prune", help="remove what has expired, or what is old"),
+        "clear": actions.add_parser("clear", help="remove everything"),
+    }
+    made["ls"].add_argument("-n", type=int, default=50, metavar="N", help="how many (default: 50)")
+    made["show"].add_argument("key", metavar="KEY", help="the key, or how it starts")
+    made["prune"].add_argument("--older-than", type=float, metavar="DAYS", help="remove entries older than so many days")
+    made["clear"].add_argument("--yes", action="store_true", help="really")
+    for action in made.values():
+        action.add_argument("--dir", type=Path, metavar="DIR", help="the cache folder (default: cache/ in OSTINATO_HOME)")
+        action.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do what was asked. Returns 0.
+
+    Raises:
+        CacheError: no such entry.
+        ConfigError: `clear` without ``--yes``.
+    """
+    import msgspec
+
+    from runner.cache import Cache
+    from runner.paths import home
+
+    cache = Cache((args.dir or home() / "cache").expanduser().absolute())
+    match args.action:
+        case "stats":
+            stats = cache.stats()
+            lines = [f"{name}: {stats[name]:,}" for name in ("entries", "bytes", "size_limit")]
+            _print(
+                args,
+                {name: stats[name] for name in ("folder", "entries", "bytes", "size_limit")},
+                "\n".join([f"folder: {stats['folder']}", *lines]),
+            )
+        case "ls":
+            found = [(key, entry) for _, (key, entry) in zip(range(args.n), cache.entries(), strict=False)]
+            facts = [
+                {"key": key, "created": entry.created, "model": entry.request.model if entry.request else None}
+                for key, entry in found
+            ]
+            lines = [
+                f"{key[:12]}  {datetime.fromtimestamp(entry.created).astimezone():%Y-%m-%d %H:%M}  "
+                f"{entry.request.model if entry.request else '-'}  {(entry.response.choices[0].text or '')[:60]!r}"
+                for key, entry in found
+            ]
+            _print(args, {"entries": facts}, "\n".join(lines) if lines else "the cache is empty")
+        case "show":
+            key, entry = next(((key, entry) for key, entry in cache.entries() if key.startswith(args.key)), (None, None))
+            if entry is None:
+                raise CacheError(f"the cache in {cache.folder} has no entry '{args.key}'; `ostinato cache ls` lists them")
+            print(msgspec.json.format(msgspec.json.encode({"key": key, **msgspec.to_builtins(entry)}), indent=2).decode())
+        case "prune":
+            removed = cache.prune(older_than=args.older_than * DAY_S if args.older_than is not None else None)
+            _print(args, {"removed": removed}, f"{removed:,} entries removed")
+        case "clear":
+            if not args.yes:
+                raise ConfigError(f"this removes every cached answer in {cache.folder}; add --yes to do it")
+            removed = cache.clear()
+            _print(args, {"removed": removed}, f"{removed:,} entries removed")
+    cache.close()
+    return 0
+
+
+def _print(args: argparse.Namespace, facts: dict[str, object], text: str) -> None:
+    print(json.dumps(facts) if args.json else text)

@@ -1,0 +1,148 @@
+"""What people see: progress on stderr (live on a terminal, plain lines on a pipe), and the summary of a run on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.experiment import Experiment
+    from runner.records import Summary
+
+Kind = Literal["rich", "plain", "none"]
+REFRESH_S = 0.2
+PLAIN_EVERY_S = 5.0
+
+
+class Display:
+    """Progress of a run on stderr.
+
+    Args:
+        kind: ``rich`` (a live bar), ``plain`` (a line now and then) or ``none``; None chooses by the terminal, `CI` and `TERM`.
+    """
+
+    def __init__(self, kind: Kind | None = None) -> None:
+        live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
+        self.kind: Kind = kind or ("rich" if live else "plain")
+        self._console: Any = None
+
+    def say(self, line: str) -> None:
+        """Show a line of news."""
+        if self.kind == "none":
+            return
+        if self._console is not None:
+            self._console.print(line, highlight=False, markup=False, style="dim")
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    @contextlib.contextmanager
+    def watch(self, experiment: Experiment) -> Iterator[None]:
+        """Show progress while the experiment is played."""
+        if self.kind == "none" or not experiment.owed:
+            yield
+            return
+        fetched = _Fetched()
+        experiment.on_fetch = fetched
+        ended = threading.Event()
+        show = self._live if self.kind == "rich" else self._lines
+        thread = threading.Thread(target=show, args=(experiment, fetched, ended), name="display", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _live(self, experiment: Experiment, fetched: _Fetched, ended: threading.Event) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+        with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+            self._console = console
+            rows = progress.add_task(experiment.name, total=experiment.tally.rows, completed=experiment.tally.done, facts="")
+            fetch = progress.add_task("weights (MB)", total=None, visible=False, facts="")
+            began = experiment.tally.done, time.monotonic()
+            while not ended.wait(REFRESH_S):
+                progress.update(rows, completed=experiment.tally.done, facts=_facts(experiment, began))
+                if fetched.total:
+                    done, total = fetched.done // 10**6, fetched.total // 10**6
+                    progress.update(fetch, total=total, completed=done, visible=done < total)
+            progress.update(rows, completed=experiment.tally.done)
+        self._console = None
+
+    def _lines(self, experiment: Experiment, fetched: _Fetched, ended: threading.Event) -> None:
+        began = experiment.tally.done, time.monotonic()
+        shown = began[0], 0
+        while not ended.wait(PLAIN_EVERY_S):
+            now = experiment.tally.done, fetched.done
+            if now[1] != shown[1] and fetched.total:
+                print(f"fetching weights: {now[1] / 1e6:.0f} of {fetched.total / 1e6:.0f} MB", file=sys.stderr, flush=True)
+            if now[0] != shown[0]:
+                print(f"{now[0]:,}/{experiment.tally.rows:,} rows, {_facts(experiment, began)}", file=sys.stderr, flush=True)
+            shown = now
+
+
+class _Fetched:
+    """How much of the weights has come; the callback that fetching them is given."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.total: int | None = None
+
+    def __call__(self, done: int, total: int | None) -> None:
+        self.done, self.total = done, total
+
+
+def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
+    """Rate, errors, retries and cost so far."""
+    tally = experiment.tally
+    rate = (tally.done - began[0]) / max(1e-9, time.monotonic() - began[1])
+    facts = [f"{rate:.1f} rows/s", f"{tally.status['error']} errors"]
+    if tally.retries:
+        facts.append(f"{tally.retries} retries")
+    if tally.cost_usd:
+        facts.append(f"${tally.cost_usd:.4f}")
+    return ", ".join(facts)
+
+
+def print_summary(summary: Summary, folder: str, *, command: str | None = None) -> None:
+    """Print the summary for people, on stdout; with `command` (what was run), what to try next."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=None, show_header=False, pad_edge=False, title=f"{summary.name}: {summary.status}", title_justify="left")
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for line in [*summary.table(), {"measure": "record", "value": folder}]:
+        table.add_row(line["measure"], line["value"])
+    with console.capture() as text:  # rich has an exit of its own for a reader that has left
+        console.print(table)
+        if command:
+            console.print("\nTry next:", style="dim")
+            for again, why in _hints(summary, folder, command):
+                console.print(f"  {again:<44} {why}", style="dim", markup=False, soft_wrap=True)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def _hints(summary: Summary, folder: str, command: str) -> list[tuple[str, str]]:
+    program = command.split(" ", 1)[0]
+    if summary.owed:
+        return [(f"{program} resume {folder}", "asks only what is owed")]
+    hints = []
+    if summary.errors:
+        hints.append((f"{program} show latest --failed", "the rows that failed, and why"))
+    hints.append((f"{program} show latest --rows 3", "what was asked and answered"))
+    if summary.cache_hits < summary.rows:
+        hints.append((command, "again: the same answers, from the cache"))
+    hints.append((f"{command} sampling.temperature=0.7", "change any key"))
+    hints.append((f"{command} --cfg job", "the whole config of this experiment"))
+    return hints

@@ -1,0 +1,70 @@
+"""``ostinato launch``: keep a model server across commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from runner.cli.models import Progress
+from runner.providers import kept, server, weights
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    default = server.Settings()
+    parser.description = "Start a model server that stays until `ostinato kill`. Runs that need the same model use it."
+    parser.add_argument("model", nargs="?", default="smollm2", metavar="MODEL", help="what to serve (default: smollm2)")
+    parser.add_argument("--backend", choices=["llamacpp", "vllm", "sglang"], default=default.backend, help="default: %(default)s")
+    parser.add_argument("--context", type=int, default=default.context, help="tokens one request may have (default: %(default)s)")
+    parser.add_argument(
+        "--parallel", type=int, default=default.parallel, help="requests answered at a time (default: %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads, llamacpp only (default: one less than the cores)")
+    parser.add_argument("--port", type=int, default=default.port, help="default: a free one")
+    parser.add_argument("--timeout", type=float, default=default.timeout_s, help="seconds to wait for it (default: %(default)g)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("args", nargs="*", metavar="-- ARGS", help="further arguments of vllm or sglang")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Start the server, or find it running. Prints its URL; how to use it goes to stderr. Returns 0.
+
+    Raises:
+        ConfigError: no such model, or a wrong setting.
+        LaunchError: it could not be started.
+    """
+    settings = server.Settings.of(
+        {
+            "backend": args.backend,
+            "context": args.context,
+            "parallel": args.parallel,
+            "threads": args.threads,
+            "port": args.port,
+            "timeout_s": args.timeout,
+            "args": args.args,
+        }
+    )
+    if settings.backend == "llamacpp":
+        with Progress(f"fetching {args.model}") as progress:
+            weights.pull(args.model, progress=progress)
+    known, started = kept.keep(args.model, settings)
+    if args.json:
+        shown = {"name": known.name, "model": known.model, "api_base": known.api_base, "pid": known.pid, "started": started}
+        print(json.dumps({**shown, "record": str(kept.record_of(known.name))}))
+        return 0
+    print(known.api_base)
+    wire = weights.alias(known.model) if settings.backend == "llamacpp" else known.model
+    reuse = "model=smollm2" if known.model == "smollm2" else f"LM('local/{known.model}')"
+    hints = [
+        f"{known.name} is {'up' if started else 'up already'} (pid {known.pid}).",
+        f"  {reuse} uses it from now on; nothing to set.",
+        f"  As any server: export SERVER_KEY=$(ostinato ps --key {known.name}), then",
+        f"                 model=server model.name={wire} model.api_base={known.api_base} model.api_key_env=SERVER_KEY",
+        f"  End it:        ostinato kill {known.name}",
+    ]
+    print("\n".join(hints), file=sys.stderr)
+    return 0

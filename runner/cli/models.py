@@ -1,0 +1,108 @@
+"""``ostinato models``: fetch, list and delete weights on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from runner.providers import weights
+
+if TYPE_CHECKING:
+    import argparse
+    from types import TracebackType
+
+_PLAIN_EVERY_S = 5.0
+
+
+class Progress:
+    """Shows on stderr how much of a file has come: one line that is rewritten on a terminal, else a line every five seconds.
+
+    A context manager, and the callback that `weights.pull` wants. Shows nothing if it is never called.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._live = sys.stderr.isatty()
+        self._next = 0.0
+        self._shown = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._shown and self._live:
+            sys.stderr.write("\n")
+
+    def __call__(self, done: int, total: int | None) -> None:
+        """Show `done` of `total` bytes."""
+        text = f"{self._what}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} ({done / total:.0%})" if total else "")
+        now = time.monotonic()
+        if text == self._shown or (not self._live and now < self._next and done != total):
+            return
+        self._shown, self._next = text, now + _PLAIN_EVERY_S
+        sys.stderr.write(f"\r{text}\x1b[K" if self._live else f"{text}\n")
+        sys.stderr.flush()
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Weights on this machine: fetch them once, use them offline."
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    names = f"{', '.join(weights.REGISTERED)} or hf:org/repo/file.gguf[@revision]"
+    pull = verbs.add_parser("pull", help="fetch weights and print their path")
+    pull.add_argument("name", metavar="NAME", help=names)
+    ls = verbs.add_parser("ls", help="list what is here and what can be had by name")
+    ls.add_argument("--json", action="store_true", help="print one JSON object")
+    rm = verbs.add_parser("rm", help="delete fetched weights")
+    rm.add_argument("name", metavar="NAME", help=names)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do what `args.action` says. Returns 0.
+
+    Raises:
+        ConfigError: no such weights.
+        LaunchError: they could not be fetched or stored.
+    """
+    if args.action == "pull":
+        with Progress(f"fetching {args.name}") as progress:
+            path = weights.pull(args.name, progress=progress)
+        print(path)
+    elif args.action == "rm":
+        if weights.remove(args.name):
+            print(args.name)
+        else:
+            print(f"{args.name} is not here", file=sys.stderr)
+    else:
+        _list(as_json=args.json)
+    return 0
+
+
+def _list(*, as_json: bool) -> None:
+    here = {stored.name: (stored, path) for stored, path in weights.stored()}
+    if as_json:
+        models = [
+            {
+                "name": name,
+                "here": True,
+                "path": str(path),
+                "bytes": stored.size,
+                "sha256": stored.sha256,
+                "licence": stored.licence,
+            }
+            for name, (stored, path) in here.items()
+        ]
+        models += [
+            {"name": name, "here": False, "path": None, "bytes": known.size, "sha256": known.sha256, "licence": known.licence}
+            for name, known in weights.REGISTERED.items()
+            if name not in here
+        ]
+        print(json.dumps({"models": models}))
+        return
+    for name, (stored, path) in here.items():
+        print(f"{name}  {stored.size / 1e6:.0f} MB  {stored.licence or 'licence unknown'}  {path}")
+    for name, known in weights.REGISTERED.items():
+        if name not in here:
+            print(f"{name}  {known.size / 1e6:.0f} MB  {known.licence}  (not here: ostinato models pull {name})")

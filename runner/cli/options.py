@@ -1,0 +1,63 @@
+"""Options that several verbs share: which config is meant, and which run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from runner.config.compose import Composition
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Declare overrides, ``-cn`` and ``-cd``."""
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="Hydra overrides: key=value, group=option, +key=value, ~key"
+    )
+    parser.add_argument("-cn", "--config-name", default="config", metavar="NAME", help="the primary config (default: config)")
+    parser.add_argument(
+        "-cd", "--config-dir", metavar="DIR", help="a folder of configs, searched before ./conf and the shipped ones"
+    )
+
+
+def composed(args: argparse.Namespace) -> Composition:
+    """The composition that the options describe. Raises ConfigError."""
+    from runner.config.compose import compose
+
+    return compose(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Declare RUN and ``--runs-dir``."""
+    parser.add_argument("run", nargs="?", default="latest", metavar="RUN", help="a folder, a name, a stamp, or latest (default)")
+    add_runs_dir(parser)
+
+
+def add_run_and_overrides(parser: argparse.ArgumentParser, what: str) -> None:
+    """Declare RUN and overrides, in any order; `what` says what the overrides are for."""
+    parser.add_argument("words", nargs="*", metavar="[RUN] [key=value]", help=f"the run (default: latest), and {what}")
+
+
+def run_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
+    """RUN and the overrides. Raises ConfigError when several runs are named."""
+    named = [word for word in args.words if "=" not in word] or ["latest"]
+    if len(named) > 1:
+        raise ConfigError(f"one run at a time, not {' '.join(named)}")
+    return named[0], [word for word in args.words if "=" in word]
+
+
+def add_runs_dir(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--runs-dir``."""
+    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
+
+
+def shorten(path: Path) -> str:
+    """`path` relative to here, where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,32 @@
+"""`ostinato resume`: go on with a run, asking only what it still owes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides
+from runner.cli.run import add_display, report
+
+TAKES_OVERRIDES = True
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Go on with a run that was interrupted: ask only what it still owes."
+    add_run_and_overrides(parser, "a new budget or other limits")
+    add_runs_dir(parser)
+    add_display(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Resume. Exit codes and errors are those of `ostinato run`."""
+    from runner.cli.display import Display
+    from runner.experiment import resume
+    from runner.records import find_run
+
+    display = Display(args.display)
+    named, overrides = run_and_overrides(args)
+    return report(resume(find_run(named, args.runs_dir).path, overrides, notify=display.say, watch=display.watch), args)

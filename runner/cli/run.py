@@ -1,0 +1,89 @@
+"""`ostinato run`: compose, play, and say how it went and what to try next."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_config, composed, shorten
+
+if TYPE_CHECKING:
+    import argparse
+
+    from runner.experiment import RunResult
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Play an experiment and record it. With no arguments: the default experiment, on a model of this machine."
+    )
+    add_config(parser)
+    parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
+    parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+    add_display(parser)
+
+
+def add_display(parser: argparse.ArgumentParser) -> None:
+    """Declare how progress and results are shown."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
+    parser.add_argument(
+        "--display",
+        choices=["rich", "plain", "none"],
+        help="how progress is shown on stderr (default: rich on a terminal); none: no summary either",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Play. Returns 0 complete, 3 incomplete, 1 failed, 130 interrupted.
+
+    Raises:
+        OstinatoError: the run could not begin or go on.
+    """
+    composition = composed(args)
+    if args.cfg:
+        from runner.config.compose import to_yaml
+
+        composition.config()
+        print(to_yaml(composition.plain if args.resolve else composition.raw), end="")
+        return 0
+    from runner.cli.display import Display
+    from runner.experiment import Experiment, play_to_end
+
+    display = Display(args.display)
+    experiment = Experiment.create(composition.config(), composition.overrides)
+    result = play_to_end(experiment, notify=display.say, watch=display.watch)
+    return report(result, args, _command(args))
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command that was given, as it can be given again."""
+    called = Path(sys.argv[0]).absolute()
+    program = "ostinato" if shutil.which("ostinato") or called.name == "__main__.py" else shorten(called)
+    named = [] if args.config_name == "config" else ["-cn", args.config_name]
+    placed = [] if args.config_dir is None else ["-cd", args.config_dir]
+    return " ".join([program, "run", *map(shlex.quote, [*args.overrides, *named, *placed])])
+
+
+def report(result: RunResult, args: argparse.Namespace, command: str | None = None) -> int:
+    """Say how it went: one JSON object, or a table for people; with `command` (what was run), what to try next."""
+    summary = result.summary
+    if args.json:
+        print(json.dumps(summary.to_dict()))
+    elif args.display != "none":
+        from runner.cli.display import print_summary
+
+        print_summary(summary, shorten(result.folder), command=command if summary.status != "failed" else None)
+    if summary.problem:
+        print(f"error: {summary.problem}", file=sys.stderr)
+    if summary.owed:
+        print(f"{summary.owed:,} rows are still owed; go on with: ostinato resume {shorten(result.folder)}", file=sys.stderr)
+    elif summary.errors:
+        print(f"{summary.errors:,} rows failed; a new run asks these again, and has the others from the cache", file=sys.stderr)
+    return result.exit_code

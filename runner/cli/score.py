@@ -1,0 +1,44 @@
+"""`ostinato score`: score the answers of a run again, by its own scorers or by others, without asking the model."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
+
+if TYPE_CHECKING:
+    import argparse
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Score a run's answers again and replace its scores. With overrides (scoring=f1, scoring.pattern=...) by other scorers; "
+        "the model is not asked."
+    )
+    add_run_and_overrides(parser, "overrides of the group scoring")
+    add_runs_dir(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Score. Returns 0.
+
+    Raises:
+        RecordError: there is no such run.
+        ConfigError: the scorers cannot be built.
+    """
+    from runner.cli.display import print_summary
+    from runner.experiment import rescore
+    from runner.records import find_run
+
+    named, overrides = run_and_overrides(args)
+    result = rescore(find_run(named, args.runs_dir).path, overrides)
+    if args.json:
+        print(json.dumps(result.summary.to_dict()))
+    else:
+        print_summary(result.summary, shorten(result.folder))
+    return 0

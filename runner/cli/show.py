@@ -1,0 +1,65 @@
+"""`ostinato show`: one run, its summary and as many of its rows as asked for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_run, shorten
+
+if TYPE_CHECKING:
+    import argparse
+
+    from runner.types import Sample
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Show a run."
+    add_run(parser)
+    parser.add_argument("--rows", type=int, default=0, metavar="N", help="show the first N rows too")
+    parser.add_argument("--failed", action="store_true", help="show the rows that failed (with --rows: N of them)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Show. Raises RecordError when there is no such run."""
+    import msgspec
+
+    from runner.cli.display import print_summary
+    from runner.records import find_run
+
+    run = find_run(args.run, args.runs_dir)
+    place = {row: index for index, row in enumerate(run.manifest().get("data", {}).get("ids", []))}
+    chosen = (
+        [sample for sample in run.samples() if not args.failed or sample.status == "error"] if args.rows or args.failed else []
+    )
+    chosen.sort(key=lambda sample: (place.get(sample.id, len(place)), sample.repeat))  # in the order of the data
+    samples = chosen[: args.rows or None]
+    summary = run.summary()
+    if args.json:
+        rows = {"samples": msgspec.to_builtins(samples)} if args.rows or args.failed else {}
+        print(json.dumps({"run": str(run.path), "summary": summary.to_dict() if summary else None, **rows}))
+        return 0
+    if summary is None:
+        print(f"{shorten(run.path)}: no summary yet; it is being played, or was killed: ostinato resume {shorten(run.path)}")
+    else:
+        print_summary(summary, shorten(run.path))
+    for sample in samples:
+        print(_describe(sample))
+    return 0
+
+
+def _describe(sample: Sample) -> str:
+    repeat = f" (repeat {sample.repeat})" if sample.repeat else ""
+    scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.items())
+    lines = [f"\n{sample.id}{repeat}: {sample.status}{f'; {scores}' if scores else ''}"]
+    asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
+    lines += [f"  {message['role']}: {message['content']}" for message in asked]
+    if sample.output is not None:
+        lines.append(f"  answer: {sample.output}")
+    if sample.target is not None:
+        lines.append(f"  target: {sample.target}")
+    if sample.error is not None:
+        lines.append(f"  error: {sample.error.code}: {sample.error.message}")
+    return "\n".join(lines)

@@ -1,0 +1,43 @@
+"""`ostinato validate`: everything that can be found wrong without sending a request."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_config, composed
+
+if TYPE_CHECKING:
+    import argparse
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Check a config: its keys and types, its data, its prompts on every row, its scorers. Nothing is sent."
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Check. Returns 0 when all is well.
+
+    Raises:
+        ConfigError, DataError: the first mistake.
+    """
+    from runner import build
+
+    config = composed(args).config()
+    data, adapter = build.dataset(config), build.adapter(config)
+    lm, scorers = build.lm(config), build.scorers(config)
+    for row in data:
+        adapter.format(row)
+    samples = len(data) * config.sampling.repeats
+    facts = {"name": build.name(config, data), "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
+    if args.json:
+        print(json.dumps({"valid": True, **facts}))
+    else:
+        scored = ", ".join(scorers) or "nothing"
+        print(f"valid: {facts['name']}: {samples:,} samples of {len(data):,} rows for {lm.model}, scored by {scored}")
+    return 0

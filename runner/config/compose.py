@@ -1,0 +1,382 @@
+"""The only door to Hydra and OmegaConf: overrides and YAML groups in, one plain dict out, Hydra's errors in our words."""
+
+from __future__ import annotations
+
+import functools
+import re
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.config import yaml
+from runner.config.load import dump, escape, is_literal, is_open, is_protected, is_text_field, load, suggest, unknown_key, walk
+from runner.config.schema import RunConfig
+from runner.errors import ConfigError
+from runner.paths import shipped_conf
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
+_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"})
+"""Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
+_ESCAPE_HINT = (
+    "`${` starts an interpolation; write `\\${` for a literal one, or put the prompt into a file (prompt.user_file=...)"
+)
+
+
+class Composition(msgspec.Struct, frozen=True):
+    """A composed config: `raw` as written (interpolations unresolved), `plain` resolved, and which option each group took."""
+
+    raw: dict[str, Any]
+    plain: dict[str, Any]
+    choices: dict[str, str]
+    overrides: list[str]
+    folders: list[Path]
+    name: str
+
+    def config(self) -> RunConfig:
+        """The typed config. Raises ConfigError with the file or the override that is to blame."""
+        return load(self.plain, self._origin)
+
+    def _origin(self, path: str) -> str:
+        key = path.partition("[")[0]
+        for override in reversed(self.overrides):
+            match = _OVERRIDE.match(override)
+            if match and (key == match["key"] or key.startswith(f"{match['key']}.")) and match["key"] not in self.choices:
+                return f"override '{_shown(override)}'"
+        group, _, inner = key.partition(".")
+        options = {chosen.partition("@")[0]: option for chosen, option in self.choices.items()}
+        for name, wanted in (("local", key), ("experiment", key), (group, inner)):
+            if name in options and (file := self._file(f"{name}/{options[name]}")) and _sets(file, wanted):
+                return _shorten(file)
+        primary = self._file(self.name)
+        return _shorten(primary) if primary and _sets(primary, key) else ""
+
+    def _file(self, option: str) -> Path | None:
+        found = [folder / f"{option}.yaml" for folder in self.folders]
+        return next((file for file in found if file.is_file()), None)
+
+
+def folders(config_dir: str | None = None) -> list[Path]:
+    """Where config groups are looked for, first match wins: `-cd`, then ``./conf``, then what the package ships.
+
+    Raises:
+        ConfigError: `config_dir` is not a folder.
+    """
+    places = []
+    if config_dir is not None:
+        given = Path(config_dir).expanduser().absolute()
+        if not given.is_dir():
+            raise ConfigError(f"-cd {config_dir}: there is no such folder")
+        places.append(given)
+    own = Path("conf").absolute()
+    if own.is_dir():
+        places.append(own)
+    places.append(shipped_conf().absolute())
+    unique: list[Path] = []
+    for place in places:
+        if all(place.resolve() != other.resolve() for other in unique):
+            unique.append(place)
+    return unique
+
+
+def compose(overrides: list[str], *, config_name: str = "config", config_dir: str | None = None) -> Composition:
+    """Compose the groups and apply `overrides`, in Hydra's grammar.
+
+    Args:
+        overrides: ``key=value``, ``group=option``, ``+key=value``, ``~key``. A model id may stand for a model option:
+            ``model=openai/gpt-4o-mini`` is ``model=litellm model.name=openai/gpt-4o-mini``.
+        config_name: the primary config, without ``.yaml``.
+        config_dir: a folder that is searched before ``./conf`` and the shipped one.
+
+    Raises:
+        ConfigError: a key, option or value that is not there or not allowed.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    places = folders(config_dir)
+    primary = config_name.removesuffix(".yaml")
+    if not any((place / f"{primary}.yaml").is_file() for place in places):
+        raise ConfigError(f"-cn {config_name}: no such config in {', '.join(map(_shorten, places))}")
+    ready = _prepare(overrides, places, primary)
+    token = _places.set(places)
+    previous = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        _register_plugins()
+        with initialize_config_dir(str(places[-1]), version_base="1.3", job_name="ostinato"):
+            composed = hydra_compose(primary, overrides=ready, return_hydra_config=True)
+        choices = {str(k): str(v) for k, v in composed.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
+        raw = _container(composed)
+        return Composition(raw, _resolve(raw), choices, list(overrides), places, primary)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, overrides, places) from None
+    finally:
+        GlobalHydra.instance().hydra = previous
+        _places.reset(token)
+
+
+def read(path: Path) -> RunConfig:
+    """The config that a run folder holds (``config.yaml``, already resolved).
+
+    Raises:
+        ConfigError: it is not there, is not YAML, or is not a config.
+    """
+    plain = yaml.read(path)
+    if any(_interpolates(at, value) for at, value in walk(plain)):
+        plain = _resolve(plain)
+    return load(plain, lambda _path: _shorten(path))
+
+
+def to_yaml(value: Any) -> str:
+    """Plain data, or a RunConfig, as YAML that both `read` and Hydra take back."""
+    return yaml.write(dump(value) if isinstance(value, RunConfig) else value)
+
+
+_places: ContextVar[Sequence[Path]] = ContextVar("ostinato_config_places", default=())
+
+
+@functools.cache
+def _register_plugins() -> None:
+    """Have Hydra read our folders: all of them, in order, for the primary config too, and as `runner.config.yaml` reads.
+
+    Hydra's own door takes one folder and finds the primary config only there; its search path takes as many as are wanted.
+    """
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+    class OstinatoSearchPath(SearchPathPlugin):  # type: ignore[misc]
+        def manipulate_search_path(self, search_path: Any) -> None:
+            for place in reversed(_places.get()):
+                search_path.prepend("ostinato", f"ostinato://{place}")
+
+    Plugins.instance().register(_config_source())
+    Plugins.instance().register(OstinatoSearchPath)
+
+
+def _config_source() -> Any:
+    """A Hydra plugin that reads ``ostinato://FOLDER``."""
+    from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+    from omegaconf import OmegaConf
+    from omegaconf.errors import GrammarParseError
+
+    class OstinatoConfigSource(ConfigSource):  # type: ignore[misc]
+        @staticmethod
+        def scheme() -> str:
+            return "ostinato"
+
+        def load_config(self, config_path: str) -> ConfigResult:
+            file = self._file(config_path)
+            if not file.is_file():
+                raise ConfigLoadError(f"Config not found : {file}")
+            try:
+                config = OmegaConf.create(yaml.read(file))
+            except GrammarParseError as error:
+                problem = str(error).partition("\n")[0]
+                raise ConfigError(f"{_shorten(file)}: {error.full_key}: {problem}; {_ESCAPE_HINT}") from None
+            header = self._get_header_dict(file.read_text("utf-8-sig"))
+            return ConfigResult(config=config, path=f"{self.scheme()}://{self.path}", provider=self.provider, header=header)
+
+        def available(self) -> bool:
+            return self.is_group("")
+
+        def is_group(self, config_path: str) -> bool:
+            return (Path(self.path) / config_path).is_dir()
+
+        def is_config(self, config_path: str) -> bool:
+            return self._file(config_path).is_file()
+
+        def list(self, config_path: str, results_filter: Any) -> list[str]:
+            found: list[str] = []
+            for entry in (Path(self.path) / config_path).iterdir():
+                self._list_add_result(found, f"{config_path}/{entry.name}", entry.name, results_filter)
+            return sorted(set(found))
+
+        def _file(self, config_path: str) -> Path:
+            name: str = self._normalize_file_name(config_path)
+            return Path(self.path) / name
+
+    return OstinatoConfigSource
+
+
+def _container(composed: Any) -> dict[str, Any]:
+    from omegaconf import OmegaConf, open_dict
+
+    with open_dict(composed):
+        del composed["hydra"]
+    container = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
+    """`raw` with interpolations resolved, except in literal text and where one could bring in a secret."""
+    from omegaconf import OmegaConf
+
+    kept: dict[str, Any] = {}
+    resolved = OmegaConf.to_container(OmegaConf.create(_masked(raw, kept)), resolve=True, throw_on_missing=True)
+    assert isinstance(resolved, dict)
+    plain: dict[str, Any] = _replace(resolved, kept)
+    return plain
+
+
+def _interpolates(path: str, value: Any) -> bool:
+    return isinstance(value, str) and "${" in value and not _stays(path, value)
+
+
+def _stays(path: str, value: Any) -> bool:
+    """Whether `value` is left as it is written: the user's own text, and what would bring a secret in."""
+    return is_literal(path) or (is_protected(path) and isinstance(value, str) and "oc.env" in value)
+
+
+def _masked(value: Any, kept: dict[str, Any], path: str = "") -> Any:
+    """`value` without the parts that stay as they are, which go into `kept` by their paths."""
+    if _stays(path, value):
+        kept[path] = value
+        return ""
+    if isinstance(value, dict):
+        return {key: _masked(item, kept, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_masked(item, kept, f"{path}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _replace(value: Any, new: dict[str, Any], path: str = "") -> Any:
+    if path in new:
+        return new[path]
+    if isinstance(value, dict):
+        return {key: _replace(item, new, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_replace(item, new, f"{path}[{index}]") for index, item in enumerate(value)]
+    return value
+
+
+def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str]:
+    """The overrides as Hydra can read them: prompts taken literally, model ids allowed where a model option stands."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    chosen = any(_chooses_experiment(place / f"{primary}.yaml") for place in places)
+    ready: list[str] = []
+    for override in overrides:
+        match = _OVERRIDE.match(override)
+        if match is None:
+            if not override.startswith("~"):
+                raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
+            ready.append(override)
+            continue
+        key, value = match["key"], match["value"]
+        if not match["sign"] and is_open(key):
+            override = f"++{override}"  # noqa: PLW2901 - mappings such as model.params take any key
+        if key == "experiment":  # experiment=x and +experiment=x are both common; which one Hydra takes depends on the config
+            ready.append(f"{'' if chosen else '+'}experiment={value}")
+            continue
+        if key == "model" and "/" in value and not any((place / f"model/{value}.yaml").is_file() for place in places):
+            ready += ["model=litellm", f"model.name={value}"]
+            continue
+        if value == "null" and (options := _options(key, places)):
+            raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(options)}")
+        if key in _VERBATIM and not _is_quoted(value) and value != "null":
+            ready.append(f"{match['sign']}{key}={_quote(value)}")
+            continue
+        try:
+            parser.parse_override(override)
+        except HydraException as error:
+            if not is_text_field(key):
+                problem = str(error).splitlines()[0]
+                raise ConfigError(
+                    f"'{_shown(override)}' is not in Hydra's grammar: {redact(problem)}; put the value into quotes"
+                ) from None
+            override = f"{match['sign']}{key}={_quote(value)}"  # noqa: PLW2901 - a regex or a sentence, meant literally
+        ready.append(override)
+    return ready
+
+
+def _is_quoted(value: str) -> bool:
+    return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+
+
+def _quote(text: str) -> str:
+    escaped = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', escape(text))
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return f'"{escaped}{chr(92) * trailing}"'
+
+
+def _explain(error: Exception, overrides: list[str], places: list[Path]) -> ConfigError:  # noqa: PLR0911 - one return a mistake
+    cause = error.__cause__
+    text = str(error) or str(cause)
+    first = text.splitlines()[0]
+    if found := re.search(r"Could not override '([^']+)'", text):
+        path = found[1].split("@")[0].replace("/", ".")
+        return ConfigError(f"{unknown_key(path)} (in override '{_blamed(path, overrides)}')")
+    if found := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return ConfigError(f"{found[1]}: is already there; write {found[1]}=... without the +")
+    if found := re.search(r"In '([^']+/[^']+)': Could not (?:load|find) '([^']+)'", text):
+        return ConfigError(f"{found[1]}.yaml: its defaults name '{found[2]}', and there is no such option")
+    if found := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = found[1].rpartition("/")
+        options = _options(group, places)
+        listed = f"; {group} has {', '.join(options)}" if options else ""
+        near = suggest(option, options) or ("; a provider's model is model=provider/name" if group == "model" else "")
+        return ConfigError(f"{group or 'config'}={option}: no such option{listed}{near}")
+    if found := re.search(r"Sweep parameters '([^']+)' requires --multirun", text):
+        return ConfigError(f"{found[1]}: give one value; to have several played, call `ostinato run` for each")
+    if "Could not override" in text and "No match in the defaults list" in text:
+        return ConfigError(first)
+    if "GrammarParseError" in type(error).__name__ or "GrammarParseError" in type(cause).__name__:
+        key = getattr(error, "full_key", "")
+        return ConfigError(f"{key + ': ' if key else ''}{first}; {_ESCAPE_HINT}")
+    if found := re.search(r"Environment variable '([^']+)' not found", text):
+        return ConfigError(
+            f"the environment variable {found[1]} is not set, and a config value asks for it by ${{oc.env:{found[1]}}}"
+        )
+    if found := re.search(r"Interpolation key '([^']+)' not found", text):
+        return ConfigError(f"${{{found[1]}}}: no such key to take the value from; {_ESCAPE_HINT}")
+    if text.startswith("Missing mandatory value"):
+        key = getattr(error, "full_key", "") or text.split(":", 1)[1].split(maxsplit=1)[0]
+        return ConfigError(f"{key}: is required; give it as {key}=...")
+    return ConfigError(re.sub(r"\s*\n\s*", "; ", text.split("\nSee https", maxsplit=1)[0].strip()))
+
+
+def _blamed(path: str, overrides: list[str]) -> str:
+    return next((_shown(override) for override in overrides if override.lstrip("+~").startswith(path)), path)
+
+
+def _shown(override: str) -> str:
+    """The override as messages may show it: without what could be a secret."""
+    match = _OVERRIDE.match(override)
+    return f"{match['key']}=..." if match and is_protected(match["key"]) else redact(override)
+
+
+def _options(group: str, places: list[Path]) -> list[str]:
+    return sorted({file.stem for place in places for file in (place / group).glob("*.yaml")})
+
+
+def _sets(file: Path, path: str) -> bool:
+    value: Any = yaml.read(file)
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+def _chooses_experiment(file: Path) -> bool:
+    """Whether the defaults list of a primary config has the group experiment."""
+    return file.is_file() and re.search(r"^\s*-\s*experiment\s*:", file.read_text("utf-8"), re.MULTILINE) is not None
+
+
+def _shorten(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

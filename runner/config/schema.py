@@ -1,0 +1,333 @@
+"""The schema of an experiment: one frozen Struct a group, one tagged Struct a `kind`. Plain values and their checks."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+Dollars: TypeAlias = Annotated[float, Meta(ge=0)]
+Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every group: frozen, keyword-only, and unknown keys are refused."""
+
+
+class Kind(Config, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Base of groups that come in kinds, told apart by their key `kind`."""
+
+
+# --- model -----------------------------------------------------------------------------------------------------------
+
+
+class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
+    """A model served on this machine for the time of the run, or by `ostinato launch`."""
+
+    name: Text = "smollm2"
+    backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
+    model_type: Literal["chat", "text"] = "chat"
+    params: dict[str, Any] = msgspec.field(default_factory=lambda: {"seed": 0})
+
+
+class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
+    """Any model that litellm reaches, as ``provider/name``."""
+
+    name: Text = "openai/gpt-4o-mini"
+    api_base: str | None = None
+    api_key_env: str | None = None
+    model_type: Literal["chat", "text", "responses"] = "chat"
+    headers: dict[str, str] = {}
+    transport: Literal["auto", "direct", "litellm"] = "auto"
+    params: dict[str, Any] = {}
+
+
+class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
+    """A model behind any endpoint that speaks OpenAI's wire format."""
+
+    name: Text = "default"
+    api_base: Text = "http://127.0.0.1:8000/v1"
+    api_key_env: str | None = None
+    model_type: Literal["chat", "text", "responses"] = "chat"
+    headers: dict[str, str] = {}
+    transport: Literal["auto", "direct", "litellm"] = "auto"
+    params: dict[str, Any] = {}
+
+
+FakeFailure: TypeAlias = Literal[
+    "rate_limit", "timeout", "server", "transport", "malformed", "authentication", "quota", "bad_request", "context_window",
+    "content_filter", "not_found", "permission_denied",
+]  # fmt: skip
+
+
+class FakeModel(Kind, frozen=True, kw_only=True, tag="fake"):
+    """A deterministic stand-in with no model behind it, for tests and dry tries."""
+
+    name: Text = "fake"
+    model_type: Literal["chat", "text"] = "chat"
+    reply: str | None = None
+    choices: list[str] = []
+    latency_s: Annotated[float, Meta(ge=0)] = 0.0
+    fail_rate: Fraction = 0.0
+    fail_with: FakeFailure = "server"
+    fail_attempts: Positive | None = None
+    params: dict[str, Any] = {}
+
+
+Model: TypeAlias = LocalModel | LiteLLMModel | ServerModel | FakeModel
+
+
+# --- request -----------------------------------------------------------------------------------------------------------
+
+
+class Sampling(Config, frozen=True, kw_only=True):
+    """Sampling parameters. None means: not sent, the provider's default holds."""
+
+    temperature: Annotated[float, Meta(ge=0, le=5)] | None = 0.0
+    max_tokens: Positive | None = 1000
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    repeats: Positive = 1
+
+
+class Example(Config, frozen=True, kw_only=True):
+    """One worked example (shot) shown to the model before the question; literal text."""
+
+    user: str
+    assistant: str
+
+
+class Prompt(Config, frozen=True, kw_only=True):
+    """What is said to the model. `system` and `user` are templates: ``{{ column }}``."""
+
+    system: str | None = None
+    user: str | None = "{{ question }}"
+    system_file: str | None = None
+    user_file: str | None = None
+    examples: list[Example] = []
+
+    def __post_init__(self) -> None:
+        if self.user_file is None and not self.user:
+            raise ValueError("user is empty; say what to ask, for example prompt.user='{{ question }}'")
+        if self.system is not None and self.system_file is not None:
+            raise ValueError("system and system_file are both given; keep one")
+
+
+class ChatAdapter(Kind, frozen=True, kw_only=True, tag="chat"):
+    """The prompt as chat messages."""
+
+    literal_tokens: bool | None = None
+
+
+class TextAdapter(Kind, frozen=True, kw_only=True, tag="text"):
+    """The prompt as one text to continue; needs a model with ``model_type: text``."""
+
+
+class JsonAdapter(Kind, frozen=True, kw_only=True, tag="json"):
+    """A JSON answer that is checked against a schema, and asked for once more when it does not fit."""
+
+    schema: dict[str, Any] = {}
+    retries: Count = 1
+    send_schema: Literal["json_schema", "json_object", "none"] = "json_schema"
+
+
+Adapter: TypeAlias = ChatAdapter | TextAdapter | JsonAdapter
+
+
+# --- data --------------------------------------------------------------------------------------------------------------
+
+
+class Data(Kind, frozen=True, kw_only=True):
+    """What every kind of data has."""
+
+    name: Text | None = None
+    id: str | None = None
+    target: str | None = None
+    columns: dict[str, str] = {}
+    limit: Positive | None = None
+    shuffle: bool = False
+    seed: int = 0
+
+
+class InlineData(Data, frozen=True, kw_only=True, tag="inline"):
+    """Rows written in the YAML itself."""
+
+    rows: list[dict[str, Any]] = []
+
+
+class JsonlData(Data, frozen=True, kw_only=True, tag="jsonl"):
+    """A file with one JSON object a line."""
+
+    path: Text
+
+
+class JsonData(Data, frozen=True, kw_only=True, tag="json"):
+    """A file that holds one JSON list of objects."""
+
+    path: Text
+
+
+class CsvData(Data, frozen=True, kw_only=True, tag="csv"):
+    """Comma-separated values with a header line."""
+
+    path: Text
+
+
+class TsvData(Data, frozen=True, kw_only=True, tag="tsv"):
+    """Tab-separated values with a header line."""
+
+    path: Text
+
+
+DataSource: TypeAlias = InlineData | JsonlData | JsonData | CsvData | TsvData
+
+
+# --- scoring -----------------------------------------------------------------------------------------------------------
+
+
+class NoScoring(Kind, frozen=True, kw_only=True, tag="none"):
+    """Answers are recorded and not scored."""
+
+
+class ExactScoring(Kind, frozen=True, kw_only=True, tag="exact"):
+    """1 when the answer is the target."""
+
+    ignore_case: bool = False
+    strip: bool = True
+
+
+class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
+    """1 when the target stands in the answer."""
+
+    ignore_case: bool = True
+    whole_word: bool = False
+
+
+class RegexScoring(Kind, frozen=True, kw_only=True, tag="regex"):
+    """1 when the pattern is found in the answer."""
+
+    pattern: str | None = None
+    ignore_case: bool = False
+
+
+class ChoiceScoring(Kind, frozen=True, kw_only=True, tag="choice"):
+    """1 when the label that the answer names is the target."""
+
+    labels: list[str] = []
+    pick: Literal["first", "last", "only"] = "first"
+    ignore_case: bool = True
+
+
+class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
+    """1 when the number in the answer is the target's, within a tolerance."""
+
+    tolerance: Annotated[float, Meta(ge=0)] = 1e-6
+    relative: Annotated[float, Meta(ge=0)] = 0.0
+    extract: Literal["last", "first"] = "last"
+    target_pattern: str | None = None
+
+
+class JsonMatchScoring(Kind, frozen=True, kw_only=True, tag="json_match"):
+    """1 when the JSON in the answer equals the target's, on the keys asked for."""
+
+    keys: list[str] | None = None
+
+
+class F1Scoring(Kind, frozen=True, kw_only=True, tag="f1"):
+    """Overlap of words with the target, as in SQuAD."""
+
+
+class PythonScoring(Kind, frozen=True, kw_only=True, tag="python"):
+    """Your own function: ``file.py:function``, called with (output, target, row)."""
+
+    function: Text
+
+
+class SeveralScoring(Kind, frozen=True, kw_only=True, tag="several"):
+    """Several scorers by name; the first is the primary one."""
+
+    scorers: dict[
+        str,
+        ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | JsonMatchScoring | F1Scoring
+        | PythonScoring,
+    ] = {}  # fmt: skip
+
+
+Scorer: TypeAlias = (
+    ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | JsonMatchScoring | F1Scoring | PythonScoring
+)
+Scoring: TypeAlias = NoScoring | Scorer | SeveralScoring
+
+
+# --- run ---------------------------------------------------------------------------------------------------------------
+
+
+class Cache(Config, frozen=True, kw_only=True):
+    """The response cache."""
+
+    mode: Literal["off", "read", "write", "rw", "refresh", "replay"] = "rw"
+    dir: str | None = None
+    ttl: Seconds | None = None
+    size_limit_gb: Annotated[float, Meta(gt=0)] = 10.0
+
+
+class Limits(Config, frozen=True, kw_only=True):
+    """Manners towards the endpoint, and how long to try."""
+
+    max_concurrency: Positive = 16
+    rpm: Positive | None = None
+    tpm: Positive | None = None
+    timeout_s: Seconds = 120.0
+    max_attempts: Positive = 8
+    deadline_s: Seconds | None = None
+
+
+class Budget(Config, frozen=True, kw_only=True):
+    """What the run may use at the most; None is no bound."""
+
+    usd: Dollars | None = None
+    tokens: Count | None = None
+    requests: Count | None = None
+
+
+class Launch(Config, frozen=True, kw_only=True):
+    """How a local model is served."""
+
+    context: Positive = 2048
+    parallel: Positive = 4
+    threads: Positive | None = None
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    timeout_s: Seconds = 120.0
+    args: list[str] = []
+
+
+class Execution(Config, frozen=True, kw_only=True):
+    """Who orchestrates the run."""
+
+    orchestrator: Literal["prefect", "none"] = "prefect"
+
+
+class RunConfig(Config, frozen=True, kw_only=True):
+    """One whole experiment. Every field has a default: ``RunConfig()`` is what the default.yaml of each group says."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    model: Model = LocalModel()
+    sampling: Sampling = Sampling()
+    prompt: Prompt = Prompt()
+    data: DataSource = InlineData()
+    adapter: Adapter = ChatAdapter()
+    scoring: Scoring = ExactScoring()
+    cache: Cache = Cache()
+    limits: Limits = Limits()
+    budget: Budget = Budget()
+    launch: Launch = Launch()
+    execution: Execution = Execution()
+    runs_dir: Text = "runs"

@@ -1,0 +1,240 @@
+"""A dataset: rows with stable ids and targets, in a fixed order, streamed from a source and checked once, whole, when opened."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from difflib import get_close_matches
+from hashlib import sha256
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import msgspec
+
+from runner.data.sources import Delimited, Items, JsonLines
+from runner.errors import ConfigError, DataError
+from runner.types import Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from runner.data.sources import Fields, Record, Source
+
+Kind = Literal["inline", "jsonl", "json", "csv", "tsv"]
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+"""Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
+
+
+class Dataset:
+    """Rows in a fixed order; iterate as often as you like. A file is read anew each time, and rows are not kept.
+
+    Opening makes one pass over the rows that will be used, which finds every error there is in them, and computes what follows.
+    Memory: some 60 bytes a row while opening; afterwards none, or 8 bytes a row when shuffled (``json`` and ``inline`` hold
+    their rows).
+
+    Ids: the `id` column as a string (integers become strings), else the first 16 hex digits of the SHA-256 of the record's
+    canonical JSON, as it stands in the source. Identical records get ``-2``, ``-3``, ... after the first.
+
+    Attributes:
+        name: what the data is called: given, else the file's stem, else ``inline``.
+        columns: every column name seen in the rows used, mapped names included, in order of appearance.
+        fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
+            JSON (a content id without its ``-2``).
+
+    Made by `open_dataset`, whose arguments these are.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        name: str | None = None,
+        id: str | None = None,  # noqa: A002 - the name of the config field
+        target: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        limit: int | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> None:
+        if limit is not None and limit < 1:
+            raise DataError(f"data.limit is {limit}: give 1 or more, or null for every row")
+        self.name = name or source.name
+        self._source = source
+        self._id = id
+        self._target = target
+        self._mapping = dict(columns or {})
+        self._limit = limit
+        self._order: array[int] | None = None
+        if shuffle:
+            order = source.positions()
+            # Depends on the seed and the number of records alone, so the same permutation comes back on any machine.
+            random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
+            self._order = order[:limit]
+        self._repeated: frozenset[str] = frozenset()
+        self._check()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Row]:
+        repeated = self._repeated
+        if not repeated:
+            for _, row, _ in self._rows():
+                yield row
+            return
+        seen = dict.fromkeys(repeated, 0)
+        for _, row, _ in self._rows():
+            if row.id in seen:
+                seen[row.id] += 1
+                if (times := seen[row.id]) > 1:
+                    yield Row(f"{row.id}-{times}", row.fields, row.target)
+                    continue
+            yield row
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each row in order. Costs a pass over the data."""
+        return (row.id for row in self)
+
+    def _records(self) -> Iterator[Record]:
+        records = self._source.scan() if self._order is None else self._source.read(self._order)
+        return records if self._limit is None else islice(records, self._limit)
+
+    def _rows(self) -> Iterator[tuple[int, Row, bytes]]:
+        """Yield `(position, row, canonical)`; `canonical` is the record's JSON where the id needs it, else empty."""
+        id_column, target_column, mapping = self._id, self._target, self._mapping
+        for position, record in self._records():
+            fields = record
+            try:
+                if mapping:
+                    fields = {**record, **{new: record[old] for new, old in mapping.items()}}
+                target = None if target_column is None else fields[target_column]
+                if id_column is None:
+                    canonical = self._canonical(position, record)
+                    row_id = sha256(canonical).hexdigest()[:16]
+                else:
+                    canonical = b""
+                    row_id = fields[id_column]
+                    if type(row_id) is not str or not row_id:
+                        row_id = self._id_text(position, row_id)
+            except KeyError:
+                self._missing(position, record, fields)
+            yield position, Row(row_id, fields, target), canonical
+
+    def _check(self) -> None:
+        """Make the one pass that fails on whatever is wrong, and that counts and fingerprints the rows."""
+        hashes = array("q")
+        names: dict[str, None] = {}
+        fingerprint = sha256()
+        for position, row, canonical in self._rows():
+            if not row.fields.keys() <= names.keys():
+                names.update(dict.fromkeys(row.fields))
+            hashes.append(hash(row.id))
+            content = canonical if canonical and not self._mapping else self._canonical(position, row.fields)
+            fingerprint.update(b"[%b,%b,%b]\n" % (_encode(row.id), content, _encode(row.target)))
+        if not hashes:
+            raise DataError(f"{self._source.place(0)}: there are no rows in {self.name}")
+        self._length = len(hashes)
+        self.columns = tuple(names)
+        self.fingerprint = fingerprint.hexdigest()
+        self._find_repeated(hashes)
+
+    def _find_repeated(self, hashes: array[int]) -> None:
+        """Find ids that occur twice: sorted 64-bit hashes cost a tenth of a set of ids, and equal ones are looked at again."""
+        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
+        if not suspects:
+            return
+        first: dict[str, int] = {}
+        repeated: set[str] = set()
+        for position, row, _ in self._rows():
+            if hash(row.id) not in suspects:
+                continue
+            if row.id in first:
+                if self._id is not None:
+                    raise DataError(
+                        f"{self._source.place(position)}: the {self._id} {row.id!r} is already that of "
+                        f"{self._source.place(first[row.id])}; ids must be unique"
+                    )
+                repeated.add(row.id)
+            first.setdefault(row.id, position)
+        self._repeated = frozenset(repeated)
+
+    def _canonical(self, position: int, fields: Fields) -> bytes:
+        try:
+            return _encode(fields)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{self._source.place(position)} holds a value that JSON cannot hold: {error}") from error
+
+    def _id_text(self, position: int, value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        what = "empty" if value in (None, "") else f"{value!r}, a {type(value).__name__}"
+        raise DataError(f"{self._source.place(position)}: the id ({self._id}) is {what}; give each row a string or an integer")
+
+    def _missing(self, position: int, record: Fields, fields: Fields) -> NoReturn:
+        """Raise for the first column that the config names and the row lacks."""
+        wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
+        wanted += [(key, name, fields) for key, name in (("data.id", self._id), ("data.target", self._target)) if name]
+        key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
+        near = get_close_matches(column, list(there), n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(
+            f"{self._source.place(position)} has no column {column!r}, which {key} names; {hint}"
+            f"the columns are {', '.join(repr(name) for name in there) or 'none'}"
+        )
+
+
+def open_dataset(
+    kind: Kind,
+    *,
+    path: str | None = None,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    name: str | None = None,
+    id: str | None = None,  # noqa: A002 - the name of the config field
+    target: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    limit: int | None = None,
+    shuffle: bool = False,
+    seed: int = 0,
+) -> Dataset:
+    """Open data and check every row that will be used.
+
+    Args:
+        kind: ``inline`` (`rows`), ``jsonl`` (an object a line), ``json`` (a list of objects), ``csv`` or ``tsv`` (with a
+            header; values stay strings). UTF-8, with or without BOM; a name ending in ``.gz`` is unpacked while reading.
+        path: the file, for every kind but ``inline``.
+        rows: the rows themselves, for ``inline``.
+        name: what to call the data; default: the file's stem, or ``inline``.
+        id: the column that identifies a row (strings or integers, unique); default: a hash of the row's content.
+        target: the column with the answer wanted; it stays among the fields. Default: rows have no target.
+        columns: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This is how
+            a column whose name is no identifier gets into a template.
+        limit: use the first `limit` rows, after the shuffle; default: all.
+        shuffle: put the rows into a random order that depends only on `seed` and the number of rows.
+        seed: which random order.
+
+    Raises:
+        ConfigError: `path` and `rows` do not fit `kind`.
+        DataError: the data cannot be used; the message names file, line and what to do.
+    """
+    return Dataset(
+        _source(kind, path, rows), name=name, id=id, target=target, columns=columns, limit=limit, shuffle=shuffle, seed=seed
+    )
+
+
+def _source(kind: Kind, path: str | None, rows: Iterable[Mapping[str, Any]] | None) -> Source:
+    if kind == "inline":
+        if rows is None or path is not None:
+            raise ConfigError("data.kind is inline: give data.rows, and no data.path")
+        return Items("inline", rows, "data.rows")
+    if path is None or rows is not None:
+        raise ConfigError(f"data.kind is {kind}: give data.path, and no data.rows")
+    match kind:
+        case "jsonl":
+            return JsonLines(path)
+        case "json":
+            return Items.from_json(path)
+        case "csv":
+            return Delimited(path, ",")
+        case "tsv":
+            return Delimited(path, "\t")

@@ -1,0 +1,125 @@
+"""One data file on disk: opening it, its BOM and gzip, where a position lies, and every way in which reading can fail."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import shutil
+import tempfile
+import zlib
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from runner.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BOM = b"\xef\xbb\xbf"
+"""What Excel and Notepad put before UTF-8 text. Accepted, and no part of the first column's name."""
+
+
+class DataFile:
+    """A file that is read again and again, and must be the same file each time.
+
+    A position is a byte offset into the (unpacked) file. Names ending in ``.gz`` are unpacked on the way.
+
+    Args:
+        path: the file; ``~`` is expanded, and a relative path starts at the working directory.
+
+    Raises:
+        DataError: there is no such file, or it is a directory or something else that cannot be read twice, or it is empty.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).expanduser()
+        self.packed = self.path.suffix == ".gz"
+        self.stem = Path(self.path.stem).stem if self.packed else self.path.stem
+        self._require_file()
+        self._state = self._stat()
+        with self.opened() as file:
+            self.start = 3 if file.read(3) == BOM else 0
+            file.seek(self.start)
+            if not file.read(1):
+                raise DataError(f"{self.path} is empty: it has no rows")
+
+    @contextmanager
+    def opened(self, *, seekable: bool = False) -> Iterator[BinaryIO]:
+        """Open the file for one pass, standing at its first byte (the BOM included).
+
+        Args:
+            seekable: the pass jumps about. A packed file is then first unpacked into an anonymous temporary file, because
+                each jump backwards in gzip starts from the beginning again.
+
+        Raises:
+            DataError: it cannot be read, or it has changed since it was first opened.
+        """
+        try:
+            with self._unpacked() if seekable and self.packed else self._raw() as file:
+                if self._stat() != self._state:
+                    raise DataError(f"{self.path} has changed since this dataset was opened: open it again")
+                yield file
+        except (OSError, EOFError, zlib.error) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"{self.path} cannot be read: {reason}") from error
+
+    def line_at(self, position: int) -> int:
+        """Return the number of the line (from 1) that `position` lies in. Reads the file up to there: for errors only."""
+        line = 1
+        with self.opened() as file:
+            left = position
+            while left > 0 and (block := file.read(min(left, 1 << 20))):
+                line += block.count(b"\n")
+                left -= len(block)
+        return line
+
+    def place(self, position: int) -> str:
+        """Return what a message calls `position`: ``data/test.jsonl, line 3``."""
+        return f"{self.path}, line {self.line_at(position)}"
+
+    def not_utf8(self, position: int, line: bytes) -> DataError:
+        """Return the error for the `line` at `position`, which is not UTF-8."""
+        bad = 0
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            bad = error.start
+        hint = "UTF-16, it seems: " if self._begins_as_utf16() else ""
+        return DataError(
+            f"{self.place(position)}: byte {position + bad} (0x{line[bad]:02x}) is not UTF-8; {hint}save the file as UTF-8"
+        )
+
+    def _begins_as_utf16(self) -> bool:
+        with self.opened() as file:
+            return file.read(2) in {b"\xff\xfe", b"\xfe\xff"}
+
+    def _raw(self) -> BinaryIO:
+        return cast("BinaryIO", gzip.open(self.path)) if self.packed else self.path.open("rb")
+
+    @contextmanager
+    def _unpacked(self) -> Iterator[BinaryIO]:
+        with self._raw() as packed, tempfile.TemporaryFile() as plain:
+            shutil.copyfileobj(packed, plain, 1 << 20)
+            plain.seek(0, io.SEEK_SET)
+            yield cast("BinaryIO", plain)
+
+    def _stat(self) -> tuple[int, int]:
+        stat = self.path.stat()
+        return stat.st_size, stat.st_mtime_ns
+
+    def _require_file(self) -> None:
+        try:
+            if self.path.is_file():
+                return
+            kind = "is a directory" if self.path.is_dir() else "is not a regular file" if self.path.exists() else None
+        except OSError as error:
+            raise DataError(f"{self.path} cannot be read: {error.strerror}") from error
+        if kind:
+            raise DataError(f"{self.path} {kind}: name one data file")
+        folder = self.path.absolute().parent
+        siblings = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
+        near = get_close_matches(self.path.name, siblings, n=1)
+        hint = f"; did you mean {str(self.path.parent / near[0])!r}?" if near else f" (looked in {folder})"
+        raise DataError(f"{self.path}: no such file{hint}")

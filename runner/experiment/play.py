@@ -1,0 +1,222 @@
+"""Playing an experiment to its end: in an event loop, under signals, by the orchestrator that the config names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import pkgutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import build
+from runner.errors import BudgetExceeded, ConfigError, LMError, OrchestratorError, OstinatoError
+from runner.experiment.stages import Experiment, live
+from runner.records import RunFolder, Summary
+
+if TYPE_CHECKING:
+    from runner.config.schema import RunConfig
+    from runner.records.manifest import RunStatus
+    from runner.types import Sample
+
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play"}
+"""Who plays what is owed, by ``execution.orchestrator``: a coroutine function that calls launch, play, kill and summarise."""
+
+EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}
+
+Notify = Callable[[str], None]
+Watch = Callable[["Experiment"], AbstractContextManager[Any]]
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """What `run` returns: the folder of the record, and its summary. `samples` reads the record anew each time."""
+
+    folder: Path
+    summary: Summary
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Every sample, in the order in which they were finished."""
+        return list(RunFolder.open(self.folder).samples())
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted."""
+        return EXIT_CODES[self.summary.status]
+
+
+def run(
+    config: RunConfig | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Play one experiment and record it. Works with a running event loop too (a notebook).
+
+    Args:
+        config: the experiment; None composes it from the config groups and `overrides`.
+        overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment: for progress displays.
+
+    Returns:
+        The record. Rows that failed are in it; ``result.summary.status`` and ``result.summary.problem`` say how it went.
+
+    Raises:
+        ConfigError, DataError, RecordError, LaunchError, OrchestratorError: the run could not begin or go on; what was finished
+            is recorded.
+    """
+    if isinstance(config, str) or isinstance(overrides, str):
+        raise ConfigError('overrides are a list: run(overrides=["model=fake"])')
+    if config is not None and overrides:
+        raise ConfigError("give a config or overrides, not both: overrides are applied while a config is composed")
+    if config is None:
+        from runner.config.compose import compose
+
+        config = compose(list(overrides)).config()
+    return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
+
+
+def resume(folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
+    """Go on with a run that was interrupted: ask what it still owes. Raises as `run` does.
+
+    Args:
+        folder: the run folder.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment.
+    """
+    return play_to_end(Experiment.reopen(folder, overrides), notify=notify, watch=watch)
+
+
+def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
+    """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+    key = str(experiment.folder)
+    live[key] = experiment
+    failed: OstinatoError | None = None
+    try:
+        with watch(experiment) if watch else contextlib.nullcontext():
+            if experiment.owed:
+                _in_new_loop(_Interrupt(experiment, notify or _silent))
+    except (LMError, BudgetExceeded) as error:
+        experiment.problem = error
+    except OstinatoError as error:
+        experiment.problem = failed = error
+    finally:
+        del live[key]
+        summary = experiment.finish(failed)
+    if failed is not None:
+        raise failed
+    return RunResult(experiment.folder, summary)
+
+
+class _Interrupt:
+    """Ctrl-C: the first stops asking and lets what is in flight end, the second cancels that too. Called in the run's loop."""
+
+    def __init__(self, experiment: Experiment, notify: Notify) -> None:
+        self._experiment = experiment
+        self._notify = notify
+        self._playing: asyncio.Task[None] | None = None
+
+    def __call__(self) -> None:
+        if self._experiment.stop.requested and self._playing is not None:
+            self._playing.cancel()
+        else:
+            self._experiment.interrupt()
+            self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
+
+    def from_another_thread(self) -> None:
+        if self._playing is not None:
+            self._playing.get_loop().call_soon_threadsafe(self)
+
+    async def guard(self) -> None:
+        """Play under the signals of this thread, where they are ours to handle."""
+        self._playing = asyncio.ensure_future(_orchestrated(self._experiment, self._notify))
+        with _signals(self):
+            try:
+                await self._playing
+            except asyncio.CancelledError:
+                self._experiment.stop.request()
+
+
+async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
+    experiment.lm.kwargs.update(build.access(experiment.config))
+    try:
+        await _staged(experiment, notify)
+    finally:
+        await experiment.lm.aclose()
+
+
+async def _staged(experiment: Experiment, notify: Notify) -> None:
+    chosen = experiment.config.execution.orchestrator
+    target = ORCHESTRATORS[chosen]
+    if target is None:
+        try:
+            if experiment.needs_launch:
+                notify(f"launching {experiment.lm.model}, or sharing one that is kept")
+                await experiment.launch()
+            await experiment.play()
+        finally:
+            await experiment.kill()
+        return
+    try:
+        orchestrate = pkgutil.resolve_name(target)
+    except ImportError as error:
+        raise OrchestratorError(
+            f"execution.orchestrator={chosen} cannot be loaded ({error}); use execution.orchestrator=none"
+        ) from None
+    await orchestrate(experiment, notify=notify)
+
+
+@contextlib.contextmanager
+def _signals(handler: Callable[[], None]) -> Iterator[None]:
+    """Have SIGINT and SIGTERM call `handler`, where that is ours to decide: on the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def _in_new_loop(interrupt: _Interrupt) -> None:
+    """Play to the end in an event loop of its own; in a thread of its own when this one has a loop already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(interrupt.guard())
+        return
+    errors: list[BaseException] = []
+    ended = threading.Event()  # not `join`: interrupted, it takes a running thread for one that has ended (Python 3.11)
+
+    def target() -> None:
+        try:
+            asyncio.run(interrupt.guard())
+        except BaseException as error:  # noqa: BLE001 - boundary: carried to the thread that waits
+            errors.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=target, name="ostinato").start()
+    while not ended.is_set():
+        try:
+            ended.wait()
+        except KeyboardInterrupt:
+            interrupt.from_another_thread()
+    if errors:
+        raise errors[0]
+
+
+def _silent(_line: str) -> None:
+    pass

@@ -1,0 +1,71 @@
+"""Scoring the answers of a run again: the answers stay, the scores are new."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner.batch.player import status_of
+from runner.errors import ConfigError, RecordError
+from runner.experiment.play import RunResult
+from runner.experiment.stages import Experiment, recorded_overrides, rooted
+from runner.records import RunFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def rescore(folder: Path, overrides: Sequence[str] = ()) -> RunResult:
+    """Score the answers of a run again, by its own scorers or by those that `overrides` choose. No model is asked.
+
+    The answers, and so the rest of the record, stay as they are; ``config.yaml`` takes the new scorers.
+
+    Raises:
+        RecordError: the folder is no record.
+        ConfigError, DataError: the scorers cannot be built, or the data is gone.
+    """
+    record = RunFolder.open(folder)
+    record.lock()
+    try:
+        return _rescored(record, overrides)
+    finally:
+        record.close()
+
+
+def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
+    from runner.config.compose import compose, read, to_yaml
+
+    folder = record.path
+    manifest = record.manifest()
+    config = read(record.config_file)
+    if overrides:
+        if other := [override for override in overrides if not override.lstrip("+~").startswith("scoring")]:
+            raise ConfigError(f"'{other[0]}' does not concern scoring; `ostinato score` only changes the scorers")
+        anew = any(override.startswith("scoring=") for override in overrides)  # another option, or other values of the same
+        base = {} if anew else {"config_dir": str(folder), "config_name": record.config_file.stem}
+        config = msgspec.structs.replace(config, scoring=compose(list(overrides), **base).config().scoring)
+    experiment = Experiment(rooted(config, manifest), record, recorded_overrides(record))
+    if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
+        raise RecordError(f"{folder}: the data has changed since this run began, so its answers cannot be scored again")
+    before = record.summary()
+    rows = {row.id: row for row in experiment.dataset}
+    samples = []
+    for sample in record.samples():
+        failed_scoring = sample.error is not None and sample.error.code == "scoring"
+        if failed_scoring:
+            sample.status, sample.error = status_of(sample.finish_reason), None
+        if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
+            experiment.player.score(sample, rows[sample.id])
+        experiment.tally.add(sample)
+        samples.append(sample)
+    record.rewrite(samples)
+    record.write_config(to_yaml(config))
+    if before:
+        experiment.restore(before)
+    summary = experiment.finish()
+    if before and before.status == "interrupted":
+        summary = msgspec.structs.replace(summary, status=before.status, problem=before.problem)
+        record.write_summary(summary)
+    return RunResult(record.path, summary)

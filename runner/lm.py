@@ -1,0 +1,598 @@
+"""The LM: one call as a generator of steps (look up, send, wait, store), and a sync and an async driver that run it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import copy
+import datetime
+import functools
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+
+from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
+from runner.arguments import (
+    CONNECTION_KEYS,
+    api_base,
+    as_data,
+    as_text,
+    check_messages,
+    check_model,
+    check_params,
+    check_reasoning,
+    estimate,
+    is_connection,
+    is_reasoning,
+    normalise_url,
+    outputs_of,
+    without_secrets,
+)
+from runner.cache import Cache, request_key, worth_keeping
+from runner.callbacks import Callback, observed
+from runner.errors import ConfigError, EndpointClosedError, FinetuneError, LMError, LMTimeoutError
+from runner.flight import SingleFlight
+from runner.paths import home
+from runner.pricing import Price, price_of
+from runner.providers.registry import infer
+from runner.providers.training import TrainDataFormat, TrainingJob
+from runner.retry import RetryPolicy
+from runner.secrets import names_a_secret, remember
+from runner.transport import AutoTransport, FakeTransport, Transport
+from runner.types import Completion, Connection, Message, ModelType, Request, Response, Usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.limits import Budget, Limiter
+    from runner.providers.base import Provider
+
+logger = logging.getLogger("ostinato")
+
+
+class Settings(msgspec.Struct):
+    """Switches for every LM of the process.
+
+    Attributes:
+        disable_history: when True, calls leave no trace in `LM.history`.
+        max_history_size: entries kept per LM; the oldest go first.
+    """
+
+    disable_history: bool = False
+    max_history_size: int = 10_000
+
+
+settings = Settings()
+
+
+class _Send(msgspec.Struct, frozen=True):
+    """Step: send the request; answered with an _Answer, or an LMError is thrown in."""
+
+
+class _Wait(msgspec.Struct, frozen=True):
+    """Step: wait so many seconds."""
+
+    seconds: float
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What came back for a _Send, and the seconds it took, without those spent waiting for a place in the queue."""
+
+    response: Response
+    seconds: float
+
+
+Steps: TypeAlias = Generator[_Send | _Wait, _Answer | None, Completion]
+
+
+class LM:
+    """A language model: the API of ``dspy.LM``, with a cache, retries and errors that experiments can rely on.
+
+    Signature, names and semantics follow dspy 2.6.0; from dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
+    `temperature` and `max_tokens`, and the limits of reasoning models. Where it differs from dspy: errors are those of
+    `runner.errors`; answers that were cut off or refused are not cached; a custom ``api_base`` is part of the cache key (dspy
+    ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it).
+
+    Args:
+        model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
+        model_type: ``chat``, ``text`` (a prompt to continue) or ``responses`` (OpenAI's responses API).
+        temperature: sampling temperature; None is not sent. Reasoning models take 1.0 or None.
+        max_tokens: tokens of one answer; None is not sent. Reasoning models take 16,000 and more, or None.
+        cache: True for the shared cache on disk, False for none, or a `Cache` of your own.
+        cache_in_memory: whether answers are also kept in memory.
+        callbacks: objects with ``on_lm_start`` and ``on_lm_end``.
+        num_retries: attempts after the first, with exponential backoff.
+        provider: who launches and fine-tunes; inferred from `model` when None.
+        finetuning_model: the model to fine-tune, when it is another than `model`.
+        launch_kwargs: settings of `launch`.
+        train_kwargs: settings of `finetune`.
+        **kwargs: sent with every request (``top_p``, ``seed``, ``stop``, ``tools``, ``response_format``, ...), or about the
+            connection: ``api_base``, ``api_key``, ``headers``, ``timeout`` (seconds) and other ``api_*``; those are never part of
+            the cache key, the history or the dumped state.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - dspy's signature
+        self,
+        model: str,
+        model_type: ModelType = "chat",
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 1000,
+        cache: bool | Cache = True,
+        cache_in_memory: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        num_retries: int = 8,
+        provider: Provider | None = None,
+        finetuning_model: str | None = None,
+        launch_kwargs: dict[str, Any] | None = None,
+        train_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_model(model, model_type)
+        self.model = model
+        self.model_type: ModelType = model_type
+        self.cache = cache is not False
+        self.cache_in_memory = cache_in_memory
+        self.callbacks: list[Callback] = list(callbacks or [])
+        self.num_retries = num_retries
+        self.finetuning_model = finetuning_model
+        self.launch_kwargs = launch_kwargs or {}
+        self.train_kwargs = train_kwargs or {}
+        self.history: list[dict[str, Any]] = []
+        limit = "max_tokens"
+        if is_reasoning(model):
+            limit = "max_completion_tokens"
+            check_reasoning(model, temperature, max_tokens)
+        self.kwargs: dict[str, Any] = {"temperature": temperature, limit: max_tokens, **kwargs}
+        self.provider = provider or self.infer_provider()
+        self.store = cache if isinstance(cache, Cache) else None
+        self.transport = _transport(model)
+        self.limiter: Limiter | None = None
+        self.budget: Budget | None = None
+        self.retry: RetryPolicy | None = None
+        self._flights: SingleFlight[Completion] = SingleFlight()
+
+    # --- calls
+
+    def __call__(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
+        """Ask, and return one output per answer.
+
+        Args:
+            prompt: a user message (or, for ``text`` models, what to continue).
+            messages: a whole conversation, instead of `prompt`.
+            **kwargs: override the LM's own for this call; also ``cache=False`` and ``rollout_id=N``.
+
+        Returns:
+            A list of strings; of dicts with ``text`` and ``logprobs`` or ``tool_calls`` when those were asked for.
+
+        Raises:
+            ConfigError: neither or a malformed prompt.
+            LMError: no answer after all attempts.
+            CacheError: a miss in replay mode.
+        """
+        with observed(self, self.callbacks, self._inputs(prompt, messages, kwargs)) as seen:
+            request, connection = self._prepare(prompt, messages, kwargs)
+            completion = self._drive(self._steps(request, self._store(kwargs), kwargs), request, connection)
+            seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
+        return seen.outputs
+
+    async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
+        """As calling the LM, without blocking the event loop."""
+        with observed(self, self.callbacks, self._inputs(prompt, messages, kwargs)) as seen:
+            request, connection = self._prepare(prompt, messages, kwargs)
+            completion = await self._aplay(request, self._store(kwargs), kwargs, connection)
+            seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
+        return seen.outputs
+
+    def request(
+        self, *, messages: list[Message] | None = None, prompt: str | None = None, rollout: int | None = None, **kwargs: Any
+    ) -> Request:
+        """The request that a call would send. `prompt` is sent verbatim (``text``); `messages` are a conversation.
+
+        For code that plays many requests at once: pair it with `acomplete`.
+        """
+        merged = {**self.kwargs, **kwargs}
+        params = {key: as_data(value) for key, value in merged.items() if value is not None and not is_connection(key)}
+        for name in ("cache", "cache_in_memory", "rollout_id", "num_retries"):
+            params.pop(name, None)
+        if "max_tokens" in params and is_reasoning(self.model):
+            params["max_completion_tokens"] = params.pop("max_tokens")
+        check_params(params)
+        return Request(
+            model=self.model,
+            model_type=self.model_type,
+            endpoint=self._endpoint(merged),
+            messages=messages,
+            prompt=prompt,
+            params=params,
+            rollout=rollout,
+        )
+
+    async def acomplete(self, request: Request) -> Completion:
+        """Play one request whole: cache, limiter, budget, transport, retries. No history, no callbacks.
+
+        Args:
+            request: made by `request`.
+
+        Raises:
+            LMError: no answer after all attempts.
+            CacheError: a miss in replay mode.
+            BudgetExceeded: the budget does not allow it.
+        """
+        return await self._aplay(request, self._store({}), {}, self._connection(self.kwargs))
+
+    async def aclose(self) -> None:
+        """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
+        await self.transport.aclose()
+
+    # --- life
+
+    def launch(self, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Have the provider make the model answer. Raises LaunchError."""
+        self.provider.launch(self, launch_kwargs)
+
+    def kill(self, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Have the provider stop what `launch` started. Does nothing when nothing runs."""
+        self.provider.kill(self, launch_kwargs)
+
+    def finetune(
+        self,
+        train_data: list[dict[str, Any]],
+        train_data_format: TrainDataFormat | str | None = None,
+        train_kwargs: dict[str, Any] | None = None,
+    ) -> TrainingJob:
+        """Start training on `train_data` and return at once.
+
+        Returns:
+            A future whose ``result()`` is this LM with the trained model.
+
+        Raises:
+            FinetuneError: the provider cannot train.
+            ConfigError: there is no such format.
+        """
+        if not self.provider.finetunable:
+            raise FinetuneError(f"{type(self.provider).__name__} cannot fine-tune {self.finetuning_model or self.model!r}")
+        if train_data_format and train_data_format not in list(TrainDataFormat):
+            raise ConfigError(f"train_data_format {train_data_format!r}: allowed are {', '.join(TrainDataFormat)}")
+        thread = threading.Thread(target=lambda: self._train(job), name=f"finetune {self.model}", daemon=True)
+        job = self.provider.TrainingJob(
+            thread=thread,
+            model=self.finetuning_model or self.model,
+            train_data=train_data,
+            train_data_format=TrainDataFormat(train_data_format) if train_data_format else None,
+            train_kwargs=train_kwargs or self.train_kwargs,
+        )
+        thread.start()
+        return job
+
+    def _train(self, job: TrainingJob) -> None:
+        if not job.set_running_or_notify_cancel():
+            return
+        try:
+            trained = self.provider.finetune(
+                job, job.model or self.model, job.train_data or [], job.train_data_format, job.train_kwargs
+            )
+            job.set_result(self.copy(model=trained))
+        except Exception as error:  # noqa: BLE001 - boundary: whatever training raises belongs to the future
+            job.set_exception(error)
+
+    def infer_provider(self) -> Provider:
+        """The provider that owns `model` by its name; a plain one when none does."""
+        return infer(self.model)
+
+    def infer_adapter(self) -> Adapter:
+        """The adapter for plain prompts that fits `model_type` (dspy 2.6.0)."""
+        prompt = Prompt(system=None, user="{{ prompt }}")
+        return TextAdapter(prompt) if self.model_type == "text" else ChatAdapter(prompt)
+
+    # --- state
+
+    def copy(self, **kwargs: Any) -> LM:
+        """An independent LM with an empty history; attributes and request arguments are updated (dspy 2.6).
+
+        The cache, transport, limiter and budget are shared, because they stand for things that are.
+        """
+        if isinstance(cache := kwargs.get("cache"), Cache):
+            kwargs |= {"cache": True, "store": cache}
+        new = copy.deepcopy(self)
+        new.history = []
+        for key, value in kwargs.items():
+            if hasattr(self, key):
+                setattr(new, key, value)
+            if key in self.kwargs or not hasattr(self, key):
+                new.kwargs[key] = value
+        if new.model != self.model:
+            if "provider" not in kwargs and type(self.provider) is type(self.infer_provider()):
+                new.provider = new.infer_provider()
+            if "transport" not in kwargs and type(_transport(new.model)) is not type(_transport(self.model)):
+                new.transport = _transport(new.model)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LM:
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "_flights"}
+        new = object.__new__(type(self))
+        for key, value in vars(self).items():
+            setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
+        new.callbacks = list(self.callbacks)
+        return new
+
+    def dump_state(self) -> dict[str, Any]:
+        """Everything `load_state` needs to build this LM again. JSON data; never a key or a header."""
+        names = (
+            "model",
+            "model_type",
+            "cache",
+            "cache_in_memory",
+            "num_retries",
+            "finetuning_model",
+            "launch_kwargs",
+            "train_kwargs",
+        )
+        kwargs = without_secrets({key: as_data(value) for key, value in self.kwargs.items()})
+        limit = kwargs.pop("max_completion_tokens", None) if is_reasoning(self.model) else kwargs.pop("max_tokens", None)
+        facts = without_secrets({name: getattr(self, name) for name in names})
+        return copy.deepcopy({**facts, "max_tokens": limit, **kwargs})
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> LM:
+        """The LM that `dump_state` described; keys come from the environment again."""
+        return cls(**state)
+
+    def inspect_history(self, n: int = 1) -> None:
+        """Print the last `n` calls: what was said, and what was answered."""
+        for entry in self.history[-n:]:
+            print(f"\n[{entry['timestamp']}]  {entry['model']}")  # noqa: T201 - printing is what it is for
+            for message in entry["messages"] or [{"role": "user", "content": entry["prompt"]}]:
+                said = message.get("content") or message.get("tool_calls")
+                print(f"\n{message['role'].capitalize()}:\n\n{said}")  # noqa: T201
+            for output in entry["outputs"]:
+                print(f"\nResponse:\n\n{output['text'] if isinstance(output, dict) else output}\n")  # noqa: T201
+
+    def __repr__(self) -> str:
+        return f"LM({self.model!r}, model_type={self.model_type!r})"
+
+    # --- one call
+
+    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> tuple[Request, Connection]:
+        if prompt is None and not messages:
+            raise ConfigError("nothing to ask: pass a prompt or messages")
+        conversation = messages or [{"role": "user", "content": prompt}]
+        check_messages(conversation)
+        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
+        if self.model_type == "text":
+            request = self.request(prompt=as_text(conversation), rollout=rollout, **kwargs)
+        else:
+            request = self.request(messages=conversation, rollout=rollout, **kwargs)
+        return request, self._connection({**self.kwargs, **kwargs})
+
+    async def _aplay(
+        self, request: Request, store: Cache | None, kwargs: Mapping[str, Any], connection: Connection
+    ) -> Completion:
+        """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
+        steps = self._steps(request, store, kwargs)
+        if store is None or not (store.reads and store.writes):
+            return await self._adrive(steps, request, connection)
+        made, shared = await self._flights.play(request_key(request), lambda: self._adrive(steps, request, connection))
+        if not shared:
+            return made
+        return Completion.hit(made.key, made.response, made.cost_usd)
+
+    def _steps(self, request: Request, store: Cache | None, kwargs: Mapping[str, Any]) -> Steps:
+        key = request_key(request)
+        if store is not None:
+            if (entry := store.get(key)) is not None:
+                return Completion.hit(key, entry.response, entry.cost_usd)
+            store.refuse_miss(key)
+        policy = self.retry or RetryPolicy(max_attempts=int(kwargs.get("num_retries", self.num_retries)) + 1)
+        started_at, first, attempt = _now(), time.perf_counter(), 0
+        while True:
+            attempt += 1
+            try:
+                answer = yield _Send()
+            except LMError as error:
+                error.attempts = attempt
+                wait = policy.wait(error, attempt, time.perf_counter() - first)
+                if wait is None:
+                    raise
+                yield _Wait(wait)
+                continue
+            break
+        assert answer is not None
+        response = answer.response
+        cost = self.cost(response.usage)
+        if store is not None and worth_keeping(response):
+            store.put(key, response, request=request, cost_usd=cost)
+        return Completion(
+            key=key,
+            response=response,
+            cache="miss" if store is not None else "off",
+            attempts=attempt,
+            latency_s=answer.seconds,
+            cost_usd=cost,
+            started_at=started_at,
+        )
+
+    def _drive(self, steps: Steps, request: Request, connection: Connection) -> Completion:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, _Wait):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    with self._reserved(request) as spend:
+                        sent = time.perf_counter()
+                        response = spend(self.transport.complete(request, connection))
+                        answer = _Answer(response, time.perf_counter() - sent)
+                except LMError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            completion: Completion = end.value
+            return completion
+
+    async def _adrive(self, steps: Steps, request: Request, connection: Connection) -> Completion:
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, _Wait):
+                    await (self.limiter.pause if self.limiter else asyncio.sleep)(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    with self._reserved(request) as spend:
+                        answer = await self._asend(request, connection)
+                        spend(answer.response)
+                except LMError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            completion: Completion = end.value
+            return completion
+
+    async def _asend(self, request: Request, connection: Connection) -> _Answer:
+        tokens = estimate(request).total_tokens if self.limiter else 0
+        try:
+            async with self.limiter.slot(tokens) if self.limiter else contextlib.nullcontext():
+                sent = time.perf_counter()
+                async with asyncio.timeout(connection.timeout_s):
+                    response = await self.transport.acomplete(request, connection)
+                answer = _Answer(response, time.perf_counter() - sent)
+        except LMError as error:
+            if self.limiter and not isinstance(error, EndpointClosedError):
+                self.limiter.failed(error)
+            raise
+        except TimeoutError:
+            raise LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model) from None
+        if self.limiter:
+            self.limiter.settle(tokens, response.usage.total_tokens if response.usage else None)
+        return answer
+
+    @contextlib.contextmanager
+    def _reserved(self, request: Request) -> Generator[Callable[[Response], Response], None, None]:
+        """Hold the budget's reservation for one attempt; the yielded function is told the answer.
+
+        An answer that does not say what it used is counted as all that was reserved.
+        """
+        if self.budget is None:
+            yield lambda response: response
+            return
+        most = estimate(request)
+        reserved = self.budget.reserve(usd=self.cost(most), tokens=most.total_tokens)
+        used, sent = Usage(), True
+
+        def spend(response: Response) -> Response:
+            nonlocal used
+            used = response.usage or most
+            return response
+
+        try:
+            yield spend
+        except EndpointClosedError:
+            sent = False
+            raise
+        finally:
+            self.budget.settle(reserved, usd=self.cost(used), tokens=used.total_tokens, sent=sent)
+
+    def _finish(
+        self,
+        completion: Completion,
+        request: Request,
+        prompt: str | None,
+        messages: list[Message] | None,
+        kwargs: Mapping[str, Any],
+    ) -> list[Any]:
+        response = completion.response
+        outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
+        if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
+            limit = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit)
+        if not settings.disable_history:
+            usage = response.usage
+            self.history.append(
+                {
+                    "prompt": prompt,
+                    "messages": messages,
+                    "kwargs": {key: value for key, value in kwargs.items() if not is_connection(key)},
+                    "response": response,
+                    "outputs": outputs,
+                    "usage": msgspec.to_builtins(usage) if usage else {},
+                    "cost": completion.cost_usd,
+                    "timestamp": datetime.datetime.now().astimezone().isoformat(),
+                    "uuid": str(uuid.uuid4()),
+                    "model": self.model,
+                    "response_model": response.model,
+                    "model_type": self.model_type,
+                    "cache_hit": completion.cache == "hit",
+                }
+            )
+            if (excess := len(self.history) - settings.max_history_size) > 0:
+                del self.history[:excess]
+        return outputs
+
+    @staticmethod
+    def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"prompt": prompt, "messages": messages, **{k: v for k, v in kwargs.items() if not is_connection(k)}}
+
+    # --- facts
+
+    @property
+    def price(self) -> Price | None:
+        """Dollars per token, None when unknown: a model behind an address of its own has no published price."""
+        own = api_base(self.model, self.kwargs) or self.model.startswith(("local/", "fake/"))
+        return None if own else price_of(self.model)
+
+    def cost(self, usage: Usage | None) -> float | None:
+        """Dollars for `usage`, None when the price or the usage is unknown."""
+        return price.cost(usage) if usage and (price := self.price) else None
+
+    def _store(self, kwargs: Mapping[str, Any]) -> Cache | None:
+        chosen = kwargs.get("cache", self.cache)
+        if isinstance(chosen, Cache):
+            return chosen
+        if not chosen:
+            return None
+        in_memory = bool(kwargs.get("cache_in_memory", self.cache_in_memory))
+        return self.store or _shared_store(home() / "cache", in_memory)
+
+    def _endpoint(self, kwargs: Mapping[str, Any]) -> str | None:
+        served = self.provider.endpoint(self)
+        return served or normalise_url(api_base(self.model, kwargs))
+
+    def _connection(self, kwargs: Mapping[str, Any]) -> Connection:
+        headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
+        extra = {name: value for name, value in kwargs.items() if is_connection(name) and name not in CONNECTION_KEYS}
+        for name, value in {"api_key": kwargs.get("api_key"), **headers, **extra}.items():
+            if isinstance(value, str) and names_a_secret(name):
+                remember(value.rpartition(" ")[2])  # of "Bearer KEY", the key
+        timeout = kwargs.get("timeout")
+        return Connection(
+            api_base=api_base(self.model, kwargs),
+            api_key=kwargs.get("api_key"),
+            headers=headers,
+            timeout_s=float(timeout) if timeout is not None else None,
+            extra=extra,
+        )
+
+
+def _transport(model: str) -> Transport:
+    return FakeTransport() if model.startswith("fake/") else AutoTransport()
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_store(folder: Path, in_memory: bool) -> Cache:
+    return Cache(folder, memory_entries=10_000 if in_memory else 0)

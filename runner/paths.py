@@ -1,0 +1,35 @@
+"""Where Ostinato keeps things on this machine. Computes paths; makes nothing until asked."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+
+def home() -> Path:
+    """The folder that holds the cache, weights, kept servers and ledgers.
+
+    `OSTINATO_HOME` when set, else ``ostinato`` in the user's cache directory (XDG on Linux, ``~/Library/Caches`` on macOS).
+    """
+    if explicit := os.environ.get("OSTINATO_HOME"):
+        return Path(explicit).expanduser().absolute()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg).expanduser().absolute() / "ostinato"
+    caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
+    return Path.home() / caches / "ostinato"
+
+
+def private(folder: Path) -> Path:
+    """Make `folder` and return it, readable by this user only."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if folder.stat().st_mode & 0o077:
+        folder.chmod(0o700)
+    return folder
+
+
+def shipped_conf() -> Path:
+    """The folder of shipped YAML: ``runner/conf`` in a wheel, ``conf/`` beside ``runner/`` in a source tree."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"

@@ -1,0 +1,152 @@
+"""Models served on this machine: ``local/NAME``. Starts servers, shares them among the LMs of this process, and ends them.
+
+A server belongs to the LMs that launched it and ends with the last `kill`, or with this process. A kept server (``ostinato
+launch``) that fits is used instead of starting one, and is never ended here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.errors import ConfigError
+from runner.providers import kept, server
+from runner.providers.base import Launchable, Provider
+
+PREFIX = "local/"
+
+_Key = tuple[str, server.Settings]
+
+
+@dataclass
+class _Shared:
+    """A server of this process and the LMs that use it (by id: an LM that is dropped without `kill` keeps its server up)."""
+
+    users: set[int] = field(default_factory=set)
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    server: server.Server | None = None
+    clear: weakref.finalize[..., Any] | None = None
+    """Removes the folder with the log, at the latest when Python exits. None: the server is a kept one, not ours to end."""
+
+    def stop(self) -> None:
+        with self.starting:
+            if self.clear is not None:
+                if self.server is not None:
+                    self.server.process.stop()
+                self.clear()
+            self.server = self.clear = None
+
+
+_lock = threading.Lock()
+_shared: dict[_Key, _Shared] = {}
+
+
+class LocalProvider(Provider):
+    """Serves models on this machine with llama.cpp, vLLM or SGLang.
+
+    ``local/NAME``: NAME is one of the weights that `runner.providers.weights` knows (``smollm2``, a ``.gguf`` path, ``hf:...``)
+    or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of `runner.providers.server.Settings`. Safe to
+    use from many threads.
+    """
+
+    @staticmethod
+    def is_provider_model(model: str) -> bool:
+        """Whether the model is named ``local/...``."""
+        return model.startswith(PREFIX)
+
+    def endpoint(self, lm: Launchable) -> str:
+        """Which weights answer: ``sha256:...`` of the GGUF, or ``vllm:NAME``. Needs no launch, and no weights if they are pinned.
+
+        Raises:
+            ConfigError: no such weights, or a wrong launch setting.
+            LaunchError: weights that are not pinned must be read for this, and cannot be had.
+        """
+        settings = server.Settings.of(lm.launch_kwargs)
+        return server.identity(_name(lm), settings.backend, settings.args)
+
+    def launch(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Start the model's server, or share one that runs, and point the LM to it.
+
+        Blocks until the server answers. Launching again does nothing, unless the server has died or the settings have changed.
+
+        Args:
+            lm: its ``kwargs`` get ``api_base`` and ``api_key``.
+            launch_kwargs: settings that win over ``lm.launch_kwargs``.
+
+        Raises:
+            ConfigError: no such weights, or a wrong setting.
+            LaunchError: the server could not be started (see `server.start`).
+        """
+        settings = server.Settings.of({**lm.launch_kwargs, **(launch_kwargs or {})})
+        name = _name(lm)
+        key = (server.identity(name, settings.backend), msgspec.structs.replace(settings, timeout_s=1.0))
+        with _lock:
+            shared = _shared.setdefault(key, _Shared())
+            shared.users.add(id(lm))  # before it starts, so that nobody's kill ends it in between
+        try:
+            with shared.starting:
+                if shared.server is None or not shared.server.process.alive():
+                    _start(shared, key[0], name, settings)
+                running = shared.server
+        except BaseException:
+            self._release(lm, key)
+            raise
+        self._release(lm, *(other for other in list(_shared) if other != key))
+        assert running is not None
+        lm.kwargs.update(api_base=running.api_base, api_key=running.api_key)
+
+    def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - the base's signature
+        """Give up the LM's server; it ends if no other LM of this process uses it. A kept one goes on. Idempotent.
+
+        Args:
+            lm: its ``kwargs`` lose the ``api_base`` and ``api_key`` that `launch` set.
+            launch_kwargs: not needed: what an LM launched is known.
+        """
+        for released in self._release(lm, *list(_shared)):
+            if lm.kwargs.get("api_base") == released.api_base:
+                lm.kwargs.pop("api_base", None)
+                lm.kwargs.pop("api_key", None)
+
+    @staticmethod
+    def _release(lm: Launchable, *keys: _Key) -> list[server.Server]:
+        """Take the LM off these servers and end those that nobody uses. Returns the servers it used."""
+        released, unused = [], []
+        with _lock:
+            for key in keys:
+                shared = _shared.get(key)
+                if shared is None or id(lm) not in shared.users:
+                    continue
+                shared.users.discard(id(lm))
+                if shared.server is not None:
+                    released.append(shared.server)
+                if not shared.users:
+                    unused.append(_shared.pop(key))
+        for shared in unused:
+            shared.stop()
+        return released
+
+
+def _start(shared: _Shared, identity: str, name: str, settings: server.Settings) -> None:
+    if shared.clear is not None:  # of a server that has died
+        shared.clear()
+    shared.server = shared.clear = None
+    if known := kept.matching(identity, settings):
+        shared.server = known.server()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ostinato-"))
+    shared.clear = weakref.finalize(shared, shutil.rmtree, folder, ignore_errors=True)
+    shared.server = server.start(name, settings, folder=folder)
+
+
+def _name(lm: Launchable) -> str:
+    name = lm.model.removeprefix(PREFIX)
+    if not name or name == lm.model:
+        raise ConfigError(f"LocalProvider serves models named local/NAME, not {lm.model!r}")
+    return name

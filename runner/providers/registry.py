@@ -1,0 +1,78 @@
+"""Providers by name: the built-in ones, and those of other packages through the entry point group ``ostinato.providers``."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from runner.errors import ConfigError
+from runner.providers.base import Provider, did_you_mean
+
+GROUP = "ostinato.providers"
+"""The entry point group. A package that brings a provider declares ``name = "its.module:ItsProvider"`` there."""
+
+# Strings, so that naming a provider imports none. The package declares the same ones as entry points, for tools that list
+# these; here they come first and an entry point of the same name is not looked at, so none is loaded twice.
+_BUILT_IN = {
+    "local": "runner.providers.local:LocalProvider",
+    "openai": "runner.providers.openai:OpenAIProvider",
+}
+
+
+def names() -> list[str]:
+    """The names of all providers, in the order in which `infer` asks them."""
+    return [*_BUILT_IN, *_others()]
+
+
+def get(name: str) -> Provider:
+    """The provider of this name; the same instance each time.
+
+    Raises:
+        ConfigError: there is none, or what the entry point names is not a provider.
+    """
+    if name in _BUILT_IN:
+        return _built_in(name)
+    if name in _others():
+        return _other(name)
+    raise ConfigError(f"unknown provider {name!r}{did_you_mean(name, names())}")
+
+
+def infer(model: str) -> Provider:
+    """The provider that owns `model`: the first that says so, built-in ones first; else a plain `Provider`.
+
+    Raises:
+        ConfigError: another package's provider cannot be loaded.
+    """
+    for name in _BUILT_IN:
+        if _built_in(name).is_provider_model(model):
+            return _built_in(name)
+    for name in _others():
+        if _other(name).is_provider_model(model):
+            return _other(name)
+    return Provider()
+
+
+@cache
+def _built_in(name: str) -> Provider:
+    module, _, attribute = _BUILT_IN[name].partition(":")
+    provider: Provider = getattr(import_module(module), attribute)()
+    return provider
+
+
+@cache
+def _others() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP) if entry.name not in _BUILT_IN}
+
+
+@cache
+def _other(name: str) -> Provider:
+    entry = _others()[name]
+    where = f"provider {name!r} ({entry.value}, from {entry.dist.name if entry.dist else 'an unknown package'})"
+    try:
+        provider = entry.load()()
+    except Exception as error:  # another package's code: whatever it raises, say which one it was
+        raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(provider, Provider):
+        raise ConfigError(f"{where} is not a subclass of runner.providers.base.Provider")
+    return provider

@@ -1,0 +1,22 @@
+"""Scoring: how good one answer is (a scorer), and what a run's scores say together (mean, standard error, n)."""
+
+from runner.scoring.numeric import Numeric
+from runner.scoring.python import Python
+from runner.scoring.structured import JsonMatch
+from runner.scoring.summary import summarise, summarise_by_row
+from runner.scoring.targets import Scorer
+from runner.scoring.text import F1, Choice, Contains, Exact, Regex
+
+__all__ = [
+    "F1",
+    "Choice",
+    "Contains",
+    "Exact",
+    "JsonMatch",
+    "Numeric",
+    "Python",
+    "Regex",
+    "Scorer",
+    "summarise",
+    "summarise_by_row",
+]

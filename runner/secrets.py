@@ -1,0 +1,72 @@
+"""What looks like a secret, and how text is cleaned of secrets before anyone sees it or it is written."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections import Counter
+
+from runner.errors import ConfigError
+
+_KNOWN = re.compile(
+    r"""(?x)\b(?:
+        sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{16,}      # OpenAI, Anthropic, OpenRouter
+      | AIza[A-Za-z0-9_-]{30,}                        # Google
+      | (?:hf|gsk|r8|ghp|gho|glpat|xai|pplx|nvapi|tgp_v1|fw|dapi|csk)[_-][A-Za-z0-9_-]{16,}
+      | AKIA[A-Z0-9]{16}                              # AWS
+      | eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{5,}   # JSON web tokens
+    )"""
+)
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
+_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+_SENSITIVE_NAME = re.compile(r"(?i)(?:^|[-_.]|api)(key|token|secret|password|passwd|authorization|credentials?|auth)(?:$|[-_.])")
+
+_seen: set[str] = set()
+
+
+def names_a_secret(name: str) -> bool:
+    """Whether a config key such as ``api_key`` or ``x-auth-token`` would hold a secret. ``*_env`` holds a variable's name."""
+    name = name.rsplit(".", 1)[-1].partition("[")[0]
+    return bool(_SENSITIVE_NAME.search(name)) and not name.endswith("_env")
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether `value`, found under the config key `name`, is a literal secret: a known prefix, or a random-looking value."""
+    if _KNOWN.search(value) or (_BEARER.search(value) and (names_a_secret(name) or "headers." in name)):
+        return True
+    return names_a_secret(name) and len(value) >= 12 and " " not in value and _entropy(value) >= 3.0  # noqa: PLR2004
+
+
+def _entropy(text: str) -> float:
+    """Shannon entropy of the characters, in bits per character."""
+    counts = Counter(text)
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in counts.values())
+
+
+def from_env(name: str, *, where: str) -> str:
+    """The secret in the environment variable `name`, remembered so that `redact` hides it wherever it turns up.
+
+    Raises:
+        ConfigError: the variable is not set, or is empty.
+    """
+    value = os.environ.get(name, "").strip()
+    if not value:
+        raise ConfigError(f"{where}: the environment variable {name} is not set; export {name}=... and run again")
+    remember(value)
+    return value
+
+
+def remember(value: str) -> None:
+    """Have `redact` hide this value from now on. Values too short to be secrets are ignored, or half the text would go."""
+    if len(value) >= 8:  # noqa: PLR2004
+        _seen.add(value)
+
+
+def redact(text: str) -> str:
+    """`text` with every remembered secret, everything that looks like one, and user names in URLs replaced by ``***``."""
+    for value in sorted(_seen, key=len, reverse=True):  # the longest first: one may be part of another
+        text = text.replace(value, "***")
+    text = _KNOWN.sub("***", text)
+    text = _BEARER.sub(r"\1 ***", text)
+    return _USERINFO.sub("***@", text)

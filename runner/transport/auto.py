@@ -1,0 +1,36 @@
+"""The choice between transports, request by request: direct where it is exact, litellm for everything else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.transport.direct import DirectTransport
+from runner.transport.litellm import LiteLLMTransport
+
+if TYPE_CHECKING:
+    from runner.transport.base import Transport
+    from runner.types import Connection, Request, Response
+
+
+class AutoTransport:
+    """Sends what speaks OpenAI's wire format directly, and leaves the rest to litellm. Raises as they do."""
+
+    def __init__(self) -> None:
+        self._direct = DirectTransport()
+        self._litellm = LiteLLMTransport()
+
+    def complete(self, request: Request, connection: Connection) -> Response:
+        """Ask and wait. Raises LMError."""
+        return self._chosen(request, connection).complete(request, connection)
+
+    async def acomplete(self, request: Request, connection: Connection) -> Response:
+        """Ask without blocking the event loop. Raises LMError."""
+        return await self._chosen(request, connection).acomplete(request, connection)
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop."""
+        await self._direct.aclose()
+        await self._litellm.aclose()
+
+    def _chosen(self, request: Request, connection: Connection) -> Transport:
+        return self._direct if DirectTransport.speaks(request, connection) else self._litellm

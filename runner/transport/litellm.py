@@ -1,0 +1,343 @@
+"""The one door to litellm: chat, text and responses calls, and its exceptions in our classes. It never retries or caches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import re
+import sys
+import types
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContentFilterError,
+    ContextWindowError,
+    LMError,
+    LMTimeoutError,
+    TransportError,
+)
+from runner.secrets import remember
+from runner.transport.base import classify, failure, malformed
+from runner.types import Choice, Connection, Message, Request, Response, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+class LiteLLMTransport:
+    """Reaches every provider that litellm knows; 3 to 4 ms of CPU a call.
+
+    ``local/NAME`` (a server of our own) and text completions go through litellm's OpenAI-compatible routes.
+    """
+
+    def complete(self, request: Request, connection: Connection) -> Response:
+        """Ask and wait. Raises LMError."""
+        litellm = _litellm()
+        arguments = _arguments(request, connection)
+        call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
+        try:
+            return _response(call(**arguments), request)
+        except LMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
+            raise _mapped(error, request, connection) from None
+
+    async def acomplete(self, request: Request, connection: Connection) -> Response:
+        """Ask without blocking the event loop. Raises LMError."""
+        litellm = _litellm()
+        arguments = _arguments(request, connection)
+        call = {"chat": litellm.acompletion, "text": litellm.atext_completion, "responses": litellm.aresponses}[
+            request.model_type
+        ]
+        try:
+            return _response(await call(**arguments), request)
+        except LMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
+            raise _mapped(error, request, connection) from None
+
+    async def aclose(self) -> None:
+        """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address)."""
+        if not _litellm.cache_info().currsize:
+            return
+        clients = _litellm().in_memory_llm_clients_cache
+        for key in [key for key in clients.cache_dict if key.endswith(f"-{id(asyncio.get_running_loop())}")]:
+            client = clients.cache_dict.pop(key)
+            clients.ttl_dict.pop(key, None)
+            await client.close()
+
+
+@functools.cache
+def _litellm() -> Any:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else it fetches its price map at import
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import litellm
+    _without_mcp()
+    # pydantic warns about litellm's own types, when it first sees them and whenever it serialises some of them
+    warnings.filterwarnings("ignore", "Item '.*' on TypedDict class")
+    warnings.filterwarnings("ignore", "(?s)Pydantic serializer warnings")
+    logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # it warns about its own housekeeping, on stderr
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    litellm.drop_params = False
+    litellm.cache = None
+    litellm.disable_aiohttp_transport = True  # with it, text completions leave a session open for each event loop
+    return litellm
+
+
+def _without_mcp() -> None:
+    """Let litellm's responses API work where ``mcp`` is not installed.
+
+    litellm (1.106) imports its proxy's MCP handler before it looks whether it is wanted, and that module needs packages that
+    litellm does not bring. We never want it (``_skip_mcp_handler``), so an empty one stands in for it.
+    """
+    if importlib.util.find_spec("mcp") is None:
+        name = "litellm.responses.mcp.litellm_proxy_mcp_handler"
+        module = types.ModuleType(name)
+        vars(module)["LiteLLM_Proxy_MCP_Handler"] = None  # imported by name, and not used
+        sys.modules.setdefault(name, module)
+
+
+def _arguments(request: Request, connection: Connection) -> dict[str, Any]:
+    arguments: dict[str, Any] = {**connection.extra, **request.params, "num_retries": 0, "max_retries": 0}
+    provider, _, name = request.model.partition("/")
+    if request.model_type == "text":
+        # as dspy 2.6: text completions speak OpenAI's format, whatever the provider's prefix says
+        arguments["model"] = f"text-completion-openai/{name or request.model}"
+        arguments["prompt"] = request.prompt
+    else:
+        arguments["model"] = f"openai/{name}" if provider == "local" else request.model
+        arguments["messages"] = request.messages
+    if request.model_type == "responses":
+        arguments["input"] = _as_input(arguments.pop("messages"))
+        _rename_for_responses(arguments)
+    if request.model_type == "responses" or "tools" in arguments:
+        arguments["_skip_mcp_handler"] = True  # else litellm imports its proxy: see _without_mcp
+    access = {
+        "api_base": connection.api_base,
+        "api_key": connection.api_key,
+        "extra_headers": connection.headers or None,
+        "timeout": connection.timeout_s,
+    }
+    return arguments | {key: value for key, value in access.items() if value is not None}
+
+
+def _as_input(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Chat messages as input items of the responses API (OpenAI API reference, "Responses", 2025)."""
+    items: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if role == "tool":
+            items.append({"type": "function_call_output", "call_id": message["tool_call_id"], "output": content})
+            continue
+        if content is not None:
+            parts = content if isinstance(content, str) else [_as_part(part, role) for part in content]
+            items.append({"role": role, "content": parts})
+        items += [
+            {"type": "function_call", "call_id": call["id"], **call["function"]} for call in message.get("tool_calls") or []
+        ]
+    return items
+
+
+def _as_part(part: dict[str, Any], role: str) -> dict[str, Any]:
+    if part.get("type") == "text":
+        return {"type": "output_text" if role == "assistant" else "input_text", "text": part["text"]}
+    if part.get("type") == "image_url":
+        image = part["image_url"]
+        return {"type": "input_image", "image_url": image} if isinstance(image, str) else _as_image(image)
+    return part
+
+
+def _as_image(image: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": image["url"], "detail": image.get("detail", "auto")}
+
+
+def _rename_for_responses(arguments: dict[str, Any]) -> None:
+    limit = arguments.pop("max_completion_tokens", None) or arguments.pop("max_tokens", None)
+    if limit is not None:
+        arguments["max_output_tokens"] = limit
+    if effort := arguments.pop("reasoning_effort", None):
+        arguments["reasoning"] = {"effort": effort}
+    if form := arguments.pop("response_format", None):
+        schema = form.get("json_schema")
+        arguments["text"] = {"format": {"type": "json_schema", **schema} if schema else form}
+    if tools := arguments.pop("tools", None):
+        arguments["tools"] = [{"type": "function", **tool["function"]} if "function" in tool else tool for tool in tools]
+
+
+def _response(answer: Any, request: Request) -> Response:
+    if request.model_type == "responses":
+        return _from_responses(answer, request)
+    choices = getattr(answer, "choices", None)
+    if not choices:
+        raise malformed(request, "it has no choices")
+    return Response(
+        id=_text(answer, "id"),
+        model=_text(answer, "model"),
+        choices=[_choice(choice, request) for choice in choices],
+        usage=_usage(getattr(answer, "usage", None)),
+        system_fingerprint=_text(answer, "system_fingerprint"),
+        created=getattr(answer, "created", None),
+    )
+
+
+def _choice(choice: Any, request: Request) -> Choice:
+    logprobs = _plain(getattr(choice, "logprobs", None))
+    message = getattr(choice, "message", None)
+    if message is None:
+        if choice.text is None:
+            raise malformed(request, "it has no text")
+        return Choice(_encodable(choice.text), choice.finish_reason, logprobs)
+    calls = getattr(message, "tool_calls", None)
+    text, finish_reason = message.content, choice.finish_reason
+    if text is None and (refusal := (getattr(message, "provider_specific_fields", None) or {}).get("refusal")):
+        text, finish_reason = refusal, "refusal"
+    return Choice(
+        text=_encodable(text),
+        finish_reason=finish_reason,
+        logprobs=logprobs,
+        tool_calls=[_plain(call) for call in calls] if calls else None,
+        reasoning=_encodable(getattr(message, "reasoning_content", None)),
+    )
+
+
+def _from_responses(answer: Any, request: Request) -> Response:
+    texts: list[str] = []
+    reasoning: list[str] = []
+    calls: list[dict[str, Any]] = []
+    finish = (_plain(getattr(answer, "incomplete_details", None)) or {}).get("reason")
+    finish = {None: "stop", "max_output_tokens": "length"}.get(finish, finish)
+    for item in getattr(answer, "output", None) or []:
+        plain = _plain(item)
+        if plain.get("type") == "message":
+            for part in plain.get("content") or []:
+                finish = "refusal" if part.get("refusal") else finish
+                texts.append(part.get("text") or part.get("refusal") or "")
+        elif plain.get("type") == "reasoning":
+            reasoning += [part.get("text") or "" for part in plain.get("summary") or []]
+        elif plain.get("type") == "function_call":
+            function = {"name": plain.get("name"), "arguments": plain.get("arguments")}
+            calls.append({"id": plain.get("call_id"), "type": "function", "function": function})
+    if not texts and not calls and finish == "stop":
+        raise malformed(request, "it has no output")
+    text = _encodable("".join(texts)) if texts else None
+    return Response(
+        id=_text(answer, "id"),
+        model=_text(answer, "model"),
+        choices=[Choice(text, finish, None, calls or None, _encodable("\n".join(reasoning)) or None)],
+        usage=_usage(getattr(answer, "usage", None)),
+        created=int(getattr(answer, "created_at", 0) or 0) or None,
+    )
+
+
+def _usage(usage: Any) -> Usage | None:
+    plain = _plain(usage)
+    if not plain:
+        return None
+    prompt = plain.get("prompt_tokens", plain.get("input_tokens")) or 0
+    completion = plain.get("completion_tokens", plain.get("output_tokens")) or 0
+    details_in = plain.get("prompt_tokens_details") or plain.get("input_tokens_details") or {}
+    details_out = plain.get("completion_tokens_details") or plain.get("output_tokens_details") or {}
+    return Usage(
+        prompt,
+        completion,
+        plain.get("total_tokens") or prompt + completion,
+        details_in.get("cached_tokens") or 0,
+        details_out.get("reasoning_tokens") or 0,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Pydantic models and their like as plain data."""
+    if value is None or isinstance(value, dict):
+        return value
+    dump = getattr(value, "model_dump", None)
+    return dump(exclude_none=True) if dump else value
+
+
+def _text(answer: Any, name: str) -> str | None:
+    value = getattr(answer, name, None)
+    return str(value) if value else None
+
+
+def _encodable(text: str | None) -> str | None:
+    """Text that can be written as UTF-8: half of a surrogate pair, as a cut-off answer may end with, becomes ``?``."""
+    return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+_PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:LiteLLM|Timeout Error|[\w-]*(?:Error|Exception|Timeout))(?:: | - ))+")
+_KINDS: dict[str, type[LMError]] = {
+    "ContextWindowExceededError": ContextWindowError,
+    "ContentPolicyViolationError": ContentFilterError,
+    "Timeout": LMTimeoutError,
+}
+
+
+def _mapped(error: Exception, request: Request, connection: Connection) -> LMError:
+    """An exception of litellm's call as ours.
+
+    litellm calls much a server error (500) that is none: a broken connection, an answer that cannot be read. What really
+    happened is in the exception of the SDK, of httpx or of Python that it has wrapped.
+    """
+    remember(os.environ.get(f"{request.model.partition('/')[0].upper()}_API_KEY", ""))  # litellm finds it there by itself
+    causes = list(_causes(error))
+    kind = next((_KINDS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _KINDS), None)
+    message = _PREFIX.sub("", str(error))
+    for cause in causes:
+        answer: Any = getattr(cause, "response", None)
+        if getattr(answer, "status_code", 0) >= 400:  # noqa: PLR2004
+            message, words = _said(cause, message)
+            kind = kind or classify(answer.status_code, words)
+            return failure(answer.status_code, message, request=request, connection=connection, headers=answer.headers, kind=kind)
+    kind = kind or _unanswered(causes)
+    if kind is LMTimeoutError and connection.timeout_s:
+        message = f"no answer within {connection.timeout_s:g} s"
+    status = getattr(error, "status_code", None)
+    if kind is not None:
+        message = message or type(next(iter(causes), error)).__name__
+        return failure(None, message, request=request, connection=connection, kind=kind)
+    if isinstance(status, int) and status >= 400 and status != 500:  # noqa: PLR2004 - litellm's own words, or those of an SDK
+        return failure(status, message, request=request, connection=connection)
+    return malformed(request, message or "it is empty")
+
+
+def _unanswered(causes: Iterable[BaseException]) -> type[LMError] | None:
+    """The class of a failure for which there is no answer of a server; None when there must have been one."""
+    names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
+    if names & {"TimeoutError", "TimeoutException"}:
+        return LMTimeoutError
+    if names & {"ConnectionError", "APIConnectionError", "TransportError"}:
+        return TransportError
+    if any(type(cause).__name__ == "OpenAIError" for cause in causes):  # the SDK's base class: it has found no key
+        return AuthenticationError
+    return BadRequestError if "ImportError" in names else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What litellm's exception has wrapped, from the outside in, without litellm's own classes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if not type(cause).__module__.startswith("litellm"):
+            yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _said(refusal: BaseException, otherwise: str) -> tuple[str, str]:
+    """The server's message, and all its words: the message with the code and the type of the error."""
+    body = getattr(refusal, "body", None)
+    if body is None and otherwise.startswith("{"):
+        with contextlib.suppress(msgspec.DecodeError):
+            body = msgspec.json.decode(otherwise).get("error")
+    if not isinstance(body, dict) or not body.get("message"):
+        return otherwise, otherwise
+    return str(body["message"]), f"{body.get('code')} {body.get('type')} {body['message']}"

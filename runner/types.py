@@ -1,0 +1,159 @@
+"""The data that travels between the floors: requests, responses, rows and samples. Plain Structs; no I/O, no policy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Message = dict[str, Any]
+"""One chat message in OpenAI's form: ``{"role": "user", "content": "..."}``."""
+
+ModelType = Literal["chat", "text", "responses"]
+Status = Literal["ok", "error", "refused", "truncated", "invalid"]
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything that changes the answer, and nothing else: the cache key is a hash of this.
+
+    Attributes:
+        model: the model as asked for, ``provider/name``.
+        model_type: the wire format: chat completions, text completions, or OpenAI's responses.
+        endpoint: where it is served, normalised (a URL, or ``sha256:...`` of local weights); None is the provider's own.
+        messages: the conversation (chat and responses).
+        prompt: the text to continue (text).
+        params: sampling parameters, tools and response format, as sent. No None values, no keys, no timeouts.
+        rollout: which repeat this is; separates cache entries and is never sent.
+    """
+
+    model: str
+    model_type: ModelType = "chat"
+    endpoint: str | None = None
+    messages: list[Message] | None = None
+    prompt: str | None = None
+    params: dict[str, Any] = {}
+    rollout: int | None = None
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """How to reach the model: never part of the cache key, never written anywhere. Timeouts are in seconds."""
+
+    api_base: str | None = None
+    api_key: str | None = None
+    headers: dict[str, str] = {}
+    timeout_s: float | None = None
+    extra: dict[str, Any] = {}
+    """Other ``api_*`` arguments a provider needs, such as ``api_version`` on Azure."""
+
+    def __repr__(self) -> str:
+        return f"Connection(api_base={self.api_base!r}, api_key={'***' if self.api_key else None})"
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Tokens of one response. Cached tokens are part of the prompt's, reasoning tokens part of the completion's."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.total_tokens + other.total_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
+
+class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One of the `n` answers of a response."""
+
+    text: str | None = None
+    finish_reason: str | None = None
+    logprobs: Any = None
+    tool_calls: list[dict[str, Any]] | None = None
+    reasoning: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model's answer, the same for every transport and wire format. This is what the cache holds, as JSON."""
+
+    choices: list[Choice]
+    model: str | None = None
+    id: str | None = None
+    usage: Usage | None = None
+    system_fingerprint: str | None = None
+    created: int | None = None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer and how it was come by. Times in seconds, costs in dollars (None: unknown)."""
+
+    key: str
+    response: Response
+    cache: Literal["hit", "miss", "off"]
+    attempts: int = 0
+    latency_s: float | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    started_at: str | None = None
+
+    @classmethod
+    def hit(cls, key: str, response: Response, cost_usd: float | None) -> Completion:
+        """An answer that was there already; `cost_usd` is what it cost when it was made."""
+        return cls(key=key, response=response, cache="hit", cost_usd=0.0, saved_usd=cost_usd)
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One row of a dataset: `id` is unique and stable, `fields` are its columns, `target` the answer wanted (or None)."""
+
+    id: str
+    fields: dict[str, Any]
+    target: Any = None
+
+
+class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a row failed: `code` is the class of `runner.errors` (``rate_limit``), `message` is for people."""
+
+    code: str
+    message: str
+    status: int | None = None
+    request_id: str | None = None
+
+
+class Sample(msgspec.Struct, kw_only=True):
+    """One line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are seconds."""
+
+    id: str
+    repeat: int = 0
+    status: Status = "ok"
+    messages: list[Message] | None = None
+    prompt: str | None = None
+    output: str | None = None
+    parsed: Any = None
+    target: Any = None
+    scores: dict[str, float] = {}
+    error: RowError | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    cache: Literal["hit", "miss", "off"] = "off"
+    latency_s: float | None = None
+    attempts: int = 0
+    model_requested: str | None = None
+    model_served: str | None = None
+    system_fingerprint: str | None = None
+    finish_reason: str | None = None
+    request_key: str | None = None
+    started_at: str | None = None
+
+
+class Score(msgspec.Struct, frozen=True):
+    """A metric over a run: the mean, its standard error (None for n < 2), and how many samples it stands on."""
+
+    mean: float | None
+    stderr: float | None
+    n: int

@@ -1,0 +1,1 @@
+"""Tests. A package, so that every test can import the ones' helpers: `from tests.server import Server`."""

@@ -1,0 +1,101 @@
+"""The command, run as people run it: `python -m runner ...` in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
+REPOSITORY = Path(__file__).parents[1]
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON value on stdout."""
+        return json.loads(self.out)
+
+
+class Running:
+    """A command that runs, as a context manager that leaves nothing running; what it has said so far can be read while it does.
+
+    Args:
+        arguments: of `ostinato`.
+        environment: set in addition to the test's own.
+        stdout, stderr: where they go; None keeps them for `out` and `err`.
+    """
+
+    def __init__(self, *arguments: str, stdout: int | None = None, stderr: int | None = None, **environment: str) -> None:
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by `__exit__`
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "runner", *arguments],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self._out if stdout is None else stdout,
+            stderr=self._err if stderr is None else stderr,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._out.close()
+        self._err.close()
+
+    @property
+    def err(self) -> str:
+        """What it has written to stderr."""
+        return _content(self._err)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, as a terminal or a supervisor would."""
+        self.process.send_signal(number)
+
+    def wait(self) -> Done:
+        """Wait for its end. However it ends, it shows no traceback."""
+        try:
+            self.process.wait(TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {TIMEOUT_S:g} s\n{self.err}") from None
+        done = Done(self.process.returncode, _content(self._out), self.err)
+        assert "Traceback" not in done.out + done.err, done.out + done.err
+        return done
+
+
+def ostinato(*arguments: str, **environment: str) -> Done:
+    """Run `ostinato` with these arguments to its end."""
+    with Running(*arguments, **environment) as running:
+        return running.wait()
+
+
+def wait_until(condition: Callable[[], object], what: str, within_s: float = 30.0) -> None:
+    """Return once `condition()` holds."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
+        time.sleep(0.01)
+
+
+def _content(file: IO[bytes]) -> str:
+    """All of it, without moving the position that the child writes at."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode()

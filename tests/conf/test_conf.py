@@ -1,0 +1,135 @@
+"""Every YAML file that is shipped: it composes, loads, says what its fields are, and agrees with the schema."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml as pyyaml
+from msgspec.structs import fields
+
+import runner
+from runner import build
+from runner.config import schema, yaml
+from runner.config.compose import compose
+from runner.config.load import load
+from runner.config.schema import RunConfig
+from runner.paths import shipped_conf
+
+CONF = shipped_conf()
+FILES = sorted(path.relative_to(CONF) for path in CONF.glob("**/*.yaml") if path.relative_to(CONF).parts[0] != "local")
+OPTIONS = [file for file in FILES if len(file.parts) > 1]
+DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
+EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
+GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
+REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
+REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+def name(file):
+    return file.with_suffix("").as_posix()
+
+
+def kinds(group):
+    """The Structs of a group by kind; a group without kinds has one, under None."""
+    default = getattr(RunConfig(), group)
+    if not isinstance(default, schema.Kind):
+        return {None: type(default)}
+    base = {"model": "Model", "data": "Data", "adapter": "Adapter", "scoring": "Scoring"}[group]
+    options = [struct for name, struct in vars(schema).items() if name.endswith(base) and name != base and is_kind(struct)]
+    return {struct.__struct_config__.tag: struct for struct in options}
+
+
+def is_kind(struct):
+    return isinstance(struct, type) and issubclass(struct, schema.Kind)
+
+
+def test_nothing_is_overlooked():
+    assert len(FILES) == 1 + len(OPTIONS)
+    assert len(OPTIONS) == 42
+    assert {file.parts[0] for file in DEFAULTS} == GROUPS
+    assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
+    assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir"}
+
+
+def test_the_whole_config_loads():
+    composition = compose([])
+    assert set(composition.plain) == {field.name for field in fields(RunConfig)}
+    assert build.dataset(composition.config())
+
+
+@pytest.mark.parametrize("file", OPTIONS, ids=name)
+def test_an_option_composes_and_loads(file):
+    group, option = file.parts[0], file.stem
+    more = [REQUIRED[name(file)]] if name(file) in REQUIRED else []
+    config = compose([f"{group}={option}", *more]).config()
+    if group != "experiment":
+        tag = getattr(config, group).__struct_config__.tag
+        assert isinstance(getattr(config, group), kinds(group)[tag])
+
+
+@pytest.mark.parametrize("file", DEFAULTS, ids=name)
+def test_a_default_is_what_the_schema_says(file):
+    group = file.parts[0]
+    assert getattr(load({group: yaml.read(CONF / file)}), group) == getattr(RunConfig(), group)
+
+
+def owned(file):
+    """The keys that the option itself lists, when it lists all: those that build on another list only what they change."""
+    content = yaml.read(CONF / file)
+    return None if "defaults" in content else content
+
+
+@pytest.mark.parametrize("file", [file for file in OPTIONS if owned(file) and file.parts[0] != "experiment"], ids=name)
+def test_an_option_lists_every_field_of_its_kind(file):
+    content = owned(file)
+    struct = kinds(file.parts[0])[content.get("kind")]
+    expected = {field.name for field in fields(struct)} | ({"kind"} if "kind" in content else set())
+    assert set(content) == expected
+    if file.stem in kinds(file.parts[0]):  # the option that stands for the kind says what its defaults are
+        given = load({file.parts[0]: {key: value for key, value in content.items() if value != "???"} | missing(content)})
+        plain = {"kind": content["kind"], **missing(content)} if "kind" in content else {}
+        assert getattr(given, file.parts[0]) == msgspec.convert(plain, struct)
+
+
+def missing(content):
+    return {key: "x" for key, value in content.items() if value == "???"}
+
+
+@pytest.mark.parametrize("file", DEFAULTS, ids=name)
+def test_a_default_explains_its_fields(file):
+    lines = (CONF / file).read_text("utf-8").splitlines()
+    heading = lines[0].startswith("#")
+    for line in lines:
+        field = re.match(r"(\w+):", line)
+        if field and field[1] not in ("kind", "defaults"):
+            assert "  # " in line or heading or field[1] in ("ignore_case", "user"), f"{file}: {line}"
+            if field[1].endswith("_s"):
+                assert "seconds" in line, f"{file}: {line}"
+
+
+def test_files_read_the_same_by_yaml_1_1():
+    for file in FILES:
+        assert pyyaml.safe_load((CONF / file).read_text("utf-8")) == (yaml.read(CONF / file) or None), file
+
+
+def test_files_are_tidy():
+    for file in FILES:
+        text = (CONF / file).read_text("utf-8")
+        assert text.endswith("\n"), file
+        assert not re.search(r"[ \t]+$|\t", text, re.MULTILINE), file
+
+
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=name)
+def test_an_experiment_runs_offline(file):
+    assert (CONF / file).read_text("utf-8").startswith("# @package _global_\n")
+    overrides = [f"experiment={file.stem}", "data.limit=3", "execution.orchestrator=none"]
+    chosen = compose(overrides).config()
+    text = chosen.model.model_type
+    result = runner.run(overrides=[*overrides, "model=fake", f"model.model_type={text}", "model.params={}"])
+    assert result.summary.rows == 3
+    assert result.summary.errors == 0
+    assert result.summary.owed == 0
+    assert result.folder.parent == Path("runs").absolute() / chosen.name

@@ -1,0 +1,27 @@
+"""What every test starts from: no settings, keys or caches of the person who runs it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+_KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    """Only harmless variables, and an OSTINATO_HOME of the test's own."""
+    for name in list(os.environ):
+        if name not in _KEPT and not name.startswith(("PIP_", "UV_", "SSL_", "PYTEST_", "COVERAGE_", "LC_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def in_tmp(monkeypatch, tmp_path):
+    """Run in an empty folder, as a user of an installed package would."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder

@@ -1,0 +1,166 @@
+"""A run through Prefect: its states as the server's REST API tells them, its errors as they were raised, nothing left behind."""
+
+import asyncio
+import json
+import logging
+import os
+import urllib.error
+import urllib.request
+
+import pytest
+from play_fake import FakeExperiment, until
+
+import flows.orchestrate
+from runner.errors import LaunchError, OrchestratorError
+
+pytestmark = pytest.mark.prefect
+
+
+@pytest.fixture
+def play(clean, kept, monkeypatch, register):
+    """Play an experiment on the kept server, by PREFECT_API_URL, in this process."""
+    monkeypatch.setenv("PREFECT_API_URL", kept.api_url)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # not for this machine
+    monkeypatch.setattr(flows.orchestrate, "CANCEL_POLL_S", 0.1)
+    lines = []
+
+    def start(experiment):
+        register(experiment)
+        return asyncio.ensure_future(flows.orchestrate.play(experiment, notify=lines.append))
+
+    start.lines = lines
+    return start
+
+
+def test_a_private_run_is_quiet(private_runs):
+    assert private_runs.ok.returncode == 0
+    assert private_runs.ok.stderr == ""
+    (line,) = private_runs.ok.stdout.splitlines()
+    assert line.startswith("Prefect: http://127.0.0.1:")
+    assert "Beginning flow run" in (private_runs.ok_folder / "run.log").read_text()
+
+
+def test_a_private_run_is_in_the_history_in_its_true_state(private_runs, api):
+    run = api.flow_run("ok-run")
+    assert run["state_type"] == "COMPLETED"
+    assert api.task_states("ok-run") == dict.fromkeys(("launch", "play", "kill", "summarise"), "COMPLETED")
+    assert run["parameters"] == {"folder": str(private_runs.ok_folder), "overrides": ["sampling.temperature=0.5"]}
+    assert set(run["tags"]) == {"ostinato", "Demo.one"}
+
+
+def test_the_summary_is_a_table_artifact(api):
+    run = api.flow_run("ok-run")
+    (artifact,) = api.post("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})
+    assert (artifact["key"], artifact["type"]) == ("summary-demo-one", "table")
+    assert json.loads(artifact["data"]) == [{"metric": "exact", "mean": 0.5, "stderr": 0.1, "n": 4}]
+
+
+def test_ctrl_c_leaves_a_private_run_cancelled(private_runs, api):
+    assert private_runs.interrupted == 130
+    assert api.flow_run("interrupted-run")["state_type"] == "CANCELLED"
+    assert api.task_states("interrupted-run") == {"launch": "COMPLETED", "play": "CRASHED", "kill": "COMPLETED"}
+
+
+def test_kill_9_leaves_no_server_behind(private_runs):
+    def refused():
+        try:
+            urllib.request.urlopen(f"{private_runs.killed_url}/api/health", timeout=5).close()
+        except urllib.error.URLError:
+            return True
+        return False
+
+    until(refused, "the end of the private server")
+
+
+def test_kill_9_leaves_nothing_that_seems_to_run(api):
+    assert api.flow_run("killed-run")["state_type"] == "CRASHED"
+    assert api.task_states("killed-run") == {"launch": "COMPLETED", "play": "CRASHED"}
+
+
+async def test_the_server_of_prefect_api_url_is_used(play, api, tmp_path):
+    experiment = FakeExperiment(tmp_path / "named-run")
+    await play(experiment)
+    assert experiment.done == ["launch", "play", "kill", "summarise"]
+    assert "PREFECT_API_URL" in play.lines[0]
+    assert api.flow_run("named-run")["state_type"] == "COMPLETED"
+    assert set(api.settled("named-run", 4).values()) == {"COMPLETED"}
+
+
+async def test_the_kept_server_is_used_when_none_is_named(play, api, tmp_path, monkeypatch, private_runs):
+    monkeypatch.delenv("PREFECT_API_URL")
+    monkeypatch.setenv("OSTINATO_HOME", str(private_runs.home))
+    experiment = FakeExperiment(tmp_path / "kept-run")
+    experiment.needs_launch = False
+    await play(experiment)
+    assert "ostinato server start" in play.lines[0]
+    assert set(api.settled("kept-run", 2)) == {"play", "summarise"}
+
+
+async def test_what_play_raises_is_what_the_caller_gets(play, api, tmp_path):
+    boom = ValueError("boom")
+    experiment = FakeExperiment(tmp_path / "failed-run", plays=boom)
+    with pytest.raises(ValueError, match="boom") as caught:
+        await play(experiment)
+    assert caught.value is boom
+    assert api.flow_run("failed-run")["state_type"] == "FAILED"
+    assert api.settled("failed-run", 3) == {"launch": "COMPLETED", "play": "FAILED", "kill": "COMPLETED"}
+
+
+async def test_a_launch_is_tried_twice(play, api, tmp_path):
+    experiment = FakeExperiment(tmp_path / "unlaunched-run", launches=LaunchError("no such program"))
+    with pytest.raises(LaunchError, match="no such program"):
+        await play(experiment)
+    assert experiment.done == ["launch", "launch", "kill"]
+    assert api.flow_run("unlaunched-run")["state_type"] == "FAILED"
+    assert api.settled("unlaunched-run", 2) == {"launch": "FAILED", "kill": "COMPLETED"}
+
+
+async def test_the_caller_can_cancel(play, api, tmp_path):
+    experiment = FakeExperiment(tmp_path / "cancelled-run", plays="wait")
+    running = play(experiment)
+    while "play" not in experiment.done:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert api.flow_run("cancelled-run")["state_type"] == "CANCELLED"
+    assert api.settled("cancelled-run", 3) == {"launch": "COMPLETED", "play": "CRASHED", "kill": "COMPLETED"}
+
+
+async def test_a_run_can_be_cancelled_in_prefect(play, api, tmp_path):
+    experiment = FakeExperiment(tmp_path / "stopped-run", plays="wait")
+    running = play(experiment)
+    while "play" not in experiment.done:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    run = await asyncio.to_thread(api.flow_run, "stopped-run")
+    cancelling = {"state": {"type": "CANCELLING"}}
+    await asyncio.to_thread(api.post, f"flow_runs/{run['id']}/set_state", cancelling)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert "cancelled in Prefect" in play.lines[-1]
+    assert api.flow_run("stopped-run")["state_type"] == "CANCELLED"
+
+
+async def test_a_run_leaves_the_process_as_it_was(play, tmp_path):
+    def process():
+        loggers = [logging.getLogger(name) for name in (None, "prefect", "prefect.flow_runs")]
+        return dict(os.environ), [(list(log.handlers), log.level, log.propagate) for log in loggers], logging.raiseExceptions
+
+    before = process()
+    with pytest.raises(KeyError):
+        await play(FakeExperiment(tmp_path / "tidy-run", plays=KeyError("row")))
+    assert process() == before
+
+
+async def test_a_server_that_does_not_answer(clean, monkeypatch, register, tmp_path):
+    monkeypatch.setenv("PREFECT_API_URL", "http://user:hunter2@127.0.0.1:9/api")
+    experiment = FakeExperiment(tmp_path / "run")
+    register(experiment)
+    with pytest.raises(OrchestratorError) as caught:
+        await flows.orchestrate.play(experiment, notify=print)
+    message = str(caught.value)
+    assert "127.0.0.1:9/api does not answer" in message
+    assert "PREFECT_API_URL" in message
+    assert "execution.orchestrator=none" in message
+    assert "hunter2" not in message
+    assert experiment.done == []

@@ -1,0 +1,622 @@
+"""The cache: keys that never move, answers that come back, and files that can be trusted with nothing but data."""
+
+import json
+import os
+import pickle
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import pytest
+
+from runner.cache import KEY_VERSION, Cache, request_key, worth_keeping
+from runner.errors import CacheError, ConfigError
+from runner.lm import LM
+from runner.types import Choice, Request, Response, Usage
+
+ASKED = [{"role": "user", "content": "What is 2 + 2?"}]
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "number"}}}}}
+REQUEST = Request(model="openai/gpt-4o-mini", messages=ASKED, params={"temperature": 0.0, "max_tokens": 1000})
+KEY = "691b67a0d1658a132a0dbf8fb03e367a5fce85c7e3b87c4ff447d344e7a7b6c3"
+ANSWER = Response(
+    choices=[Choice("4", "stop", {"content": [{"token": "4", "logprob": -0.1}]}, reasoning="2 + 2")],
+    model="gpt-4o-mini-2024-07-18",
+    id="x",
+    usage=Usage(12, 1, 13, 4, 0),
+    system_fingerprint="fp",
+    created=1_700_000_000,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def cache(folder):
+    opened = Cache(folder)
+    yield opened
+    opened.close()
+
+
+def reopened(cache, **settings):
+    """The same folder as another process would see it: nothing in memory."""
+    cache.close()
+    return Cache(cache.folder, **settings)
+
+
+# --- keys
+
+
+@pytest.mark.parametrize(
+    ("request_", "key"),
+    [
+        (REQUEST, KEY),
+        (
+            Request(
+                model="openai/gpt-3.5-turbo-instruct",
+                model_type="text",
+                prompt="Once",
+                params={"temperature": 0.7, "stop": ["\n"]},
+            ),
+            "dfcec08e82d9fdd54babf7ee0e80a4f3206b97434045033f6c2503880ce745b9",
+        ),
+        (
+            Request(
+                model="openai/o3",
+                model_type="responses",
+                messages=[{"role": "system", "content": "Søk 日本語 😀"}, *ASKED],
+                params={"max_completion_tokens": 16000, "temperature": 1.0},
+            ),
+            "6c159f60afb5d9fabc9268d5ff4183c3ae5b75698c08a0afba56f51d4e869333",
+        ),
+        (
+            Request(
+                model="local/smollm2",
+                endpoint="sha256:" + "ab" * 32,
+                messages=ASKED,
+                params={"temperature": 0, "max_tokens": 8, "seed": 7},
+                rollout=3,
+            ),
+            "5c5005b6d27153507a50007d308465c968f0a76e31a356d27337ffd79633beda",
+        ),
+        (
+            Request(
+                model="openai/any",
+                endpoint="http://127.0.0.1:8000/v1",
+                messages=ASKED,
+                params={
+                    "tools": [TOOL],
+                    "response_format": {"type": "json_object"},
+                    "logit_bias": {"50256": -100},
+                    "top_p": 0.95,
+                    "logprobs": True,
+                },
+            ),
+            "c51c09b3a58044a7c44f29c66c8a1e21987b50892048c5d22d7575033856f220",
+        ),
+    ],
+)
+def test_golden_keys(request_, key):
+    """These may only change with KEY_VERSION: otherwise every cache in the world would be a miss, without a word."""
+    assert KEY_VERSION == 1
+    assert request_key(request_) == key
+
+
+def changed(**changes):
+    return request_key(msgspec.structs.replace(REQUEST, **changes))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 0, "max_tokens": 1000},
+        {"max_tokens": 1000.0, "temperature": -0.0},
+    ],
+)
+def test_spelling_does_not_matter(params):
+    assert changed(params=params) == KEY
+
+
+def test_spelling_does_not_matter_deep_inside():
+    one = {"response_format": {"b": [1.0, {"x": 2}], "a": 0}}
+    other = {"response_format": {"a": 0.0, "b": [1, {"x": 2.0}]}}
+    assert changed(params=one) == changed(params=other)
+    assert changed(rollout=0) == KEY
+
+
+def test_everything_that_changes_the_answer_is_in_the_key():
+    keys = [
+        KEY,
+        changed(model="openai/gpt-4o"),
+        changed(model_type="responses"),
+        changed(endpoint="http://localhost:1/v1"),
+        changed(messages=[{"role": "system", "content": "What is 2 + 2?"}]),
+        changed(messages=[*ASKED, *ASKED]),
+        changed(messages=None, prompt="What is 2 + 2?"),
+        changed(rollout=1),
+        changed(rollout=2),
+        *[
+            changed(params={**REQUEST.params, **more})
+            for more in [
+                {"temperature": 0.1},
+                {"max_tokens": 1001},
+                {"seed": 1},
+                {"seed": True},
+                {"seed": "1"},
+                {"stop": "a"},
+                {"stop": ["a"]},
+                {"tools": [TOOL]},
+                {"response_format": {"type": "json_object"}},
+                {"n": 2},
+            ]
+        ],
+    ]
+    assert len(set(keys)) == len(keys)
+
+
+def lm_key(**arguments):
+    return request_key(LM("openai/gpt-4o-mini", **arguments).request(messages=ASKED))
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        {"api_key": "sk-aaaaaaaaaaaaaaaaaaaaaaaa"},
+        {"timeout": 3},
+        {"headers": {"x": "y"}},
+        {"extra_headers": {"x": "y"}},
+        {"api_version": "2024-06-01"},
+        {"aws_secret_access_key": "abcdefgh12345678"},
+        {"aws_region_name": "eu-north-1"},
+        {"vertex_credentials": "{}"},
+        {"azure_ad_token": "abcdefgh"},
+        {"num_retries": 1},
+        {"cache_in_memory": False},
+        {"seed": None},
+    ],
+)
+def test_how_the_model_is_reached_is_not_in_the_key(access):
+    assert lm_key(**access) == lm_key() == KEY
+
+
+def test_the_address_is_in_the_key_however_it_is_spelled():
+    keys = {
+        lm_key(api_base=url) for url in ["http://Host:80/v1/", "http://host/v1", "http://me:pw@host/v1", "HTTP://host:80/v1?x=1"]
+    }
+    assert len(keys) == 1
+    assert keys != {KEY}
+    assert lm_key(base_url="http://host/v1") in keys
+    assert lm_key(api_base="https://host/v1") not in keys
+    assert lm_key(api_base="http://host:8080/v1") not in keys
+
+
+@pytest.mark.parametrize("value", [object(), {"a": object()}, "half a pair: \ud83d"])
+def test_what_is_not_json_has_no_key(value):
+    with pytest.raises(ConfigError, match="a request to openai/gpt-4o-mini is not JSON data"):
+        changed(params={"x": value})
+
+
+# --- what goes in comes out
+
+
+def test_an_answer_comes_back_as_it_was(cache):
+    assert cache.get(KEY) is None
+    cache.put(KEY, ANSWER, request=REQUEST, cost_usd=0.25)
+    for reader in (cache, reopened(cache)):
+        entry = reader.get(KEY)
+        assert (entry.response, entry.request, entry.cost_usd) == (ANSWER, REQUEST, 0.25)
+        reader.close()
+
+
+def test_nothing_happens_until_it_is_used(folder):
+    Cache(folder).close()
+    assert not folder.exists()
+
+
+def test_many_at_once_and_stats(cache):
+    cache.put_many((f"{n:064x}", ANSWER, None, None) for n in range(50))
+    assert list(cache.get_many([f"{n:064x}" for n in range(45, 55)])) == [f"{n:064x}" for n in range(45, 50)]
+    stats = cache.stats()
+    assert (stats["entries"], stats["hits"], stats["misses"], stats["healthy"]) == (50, 5, 5, True)
+    assert stats["bytes"] > 0
+    assert [key for key, _ in cache.entries()] == [f"{n:064x}" for n in range(50)]
+    assert cache.check() == []
+    assert cache.clear() == 50
+    assert cache.get(f"{1:064x}") is None
+    assert cache.stats()["entries"] == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "reads", "writes"),
+    [
+        ("off", False, False),
+        ("read", True, False),
+        ("write", False, True),
+        ("rw", True, True),
+        ("refresh", False, True),
+        ("replay", True, False),
+    ],
+)
+def test_modes(cache, mode, reads, writes):
+    cache.put(KEY, ANSWER)
+    opened = reopened(cache, mode=mode)
+    assert (opened.get(KEY) is not None) == reads == opened.reads
+    opened.put("new", ANSWER)
+    opened.put(KEY, msgspec.structs.replace(ANSWER, id="newer"))
+    after = reopened(opened)
+    assert (after.get("new") is not None) == writes == opened.writes
+    assert after.get(KEY).response.id == ("newer" if writes else "x")
+    after.close()
+
+
+@pytest.mark.parametrize("mode", ["off", "read", "write", "rw", "refresh"])
+def test_a_miss_is_an_error_in_replay_alone(folder, mode):
+    Cache(folder, mode=mode).refuse_miss(KEY)
+    with pytest.raises(CacheError, match=f"has no answer for request {KEY[:12]}; nothing was sent"):
+        Cache(folder, mode="replay").refuse_miss(KEY)
+
+
+def test_an_entry_expires(cache, monkeypatch):
+    now = time.time()
+    brief = reopened(cache, ttl=60)
+    brief.put(KEY, ANSWER)
+    monkeypatch.setattr("time.time", lambda: now + 50)
+    assert brief.get(KEY) is not None
+    monkeypatch.setattr("time.time", lambda: now + 100)
+    assert brief.get(KEY) is None  # though it is still in memory
+    brief = reopened(brief, ttl=60)
+    assert brief.get(KEY) is None
+    assert brief.prune() == 1
+    brief.close()
+
+
+def test_a_reader_may_ask_for_fresher_answers_than_were_promised(cache, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now - 1000)
+    cache.put(KEY, ANSWER)
+    monkeypatch.undo()
+    strict = reopened(cache, ttl=900)
+    assert strict.get(KEY) is None
+    strict.put(KEY, ANSWER)
+    assert strict.get(KEY) is not None
+    strict.close()
+
+
+def test_what_another_process_has_renewed_is_found_though_memory_has_the_old(cache, monkeypatch):
+    now = time.time()
+    mine, theirs = Cache(cache.folder, ttl=60), Cache(cache.folder, ttl=60)
+    mine.put(KEY, ANSWER)
+    monkeypatch.setattr("time.time", lambda: now + 100)
+    theirs.put(KEY, msgspec.structs.replace(ANSWER, id="renewed"))
+    assert mine.get(KEY).response.id == "renewed"
+    mine.close()
+    theirs.close()
+
+
+def test_old_entries_can_be_pruned(cache, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now - 1000)
+    cache.put("old", ANSWER)
+    monkeypatch.undo()
+    cache.put("new", ANSWER)
+    assert cache.prune(older_than=500) == 1
+    assert [key for key, _ in cache.entries()] == ["new"]
+
+
+def test_an_entry_of_another_version_is_a_miss(cache):
+    cache.put(KEY, ANSWER)
+    cache.close()
+    with sqlite3.connect(cache.folder / "cache.db") as database:
+        [(value,)] = database.execute("SELECT value FROM Cache").fetchall()
+        newer = json.dumps(json.loads(value) | {"v": 99}).encode()
+        database.execute("UPDATE Cache SET value = ?", (newer,))
+    database.close()
+    assert Cache(cache.folder).get(KEY) is None
+
+
+def test_memory_is_bounded_and_may_be_nothing(folder):
+    small = Cache(folder, memory_entries=2)
+    for n in range(5):
+        small.put(str(n), ANSWER)
+    assert list(small._memory) == ["3", "4"]
+    assert small.get("0") is not None
+    assert list(small._memory) == ["4", "0"]
+    small.close()
+    none = Cache(folder, memory_entries=0)
+    assert none.get("0") is not None
+    assert not none._memory
+    none.close()
+
+
+def test_the_oldest_go_when_the_limit_is_reached(folder):
+    limit = 400_000
+    bounded = Cache(folder, size_limit=limit, memory_entries=0)
+    long = Response(choices=[Choice("x" * 4000, "stop")])
+    for n in range(300):
+        bounded.put(f"{n:03}", long)
+    kept = [key for key, _ in bounded.entries()]
+    assert 20 < len(kept) < 110
+    assert kept[-1] == "299"
+    assert kept == sorted(kept)
+    assert bounded.stats()["bytes"] < limit * 1.2
+    bounded.close()
+
+
+def test_a_large_answer_lives_in_a_file_of_its_own(cache):
+    large = Response(choices=[Choice("x" * 200_000, "stop")])
+    cache.put(KEY, large)
+    opened = reopened(cache)
+    assert opened.get(KEY).response == large
+    assert len(list(opened.folder.glob("??/??/*.val"))) == 1
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("choice", "kept"),
+    [
+        (Choice("4", "stop"), True),
+        (Choice("", "stop"), True),
+        (Choice("4", None), True),
+        (Choice(None, "tool_calls", tool_calls=[{"id": "1"}]), True),
+        (Choice("4", "length"), False),
+        (Choice("4", "content_filter"), False),
+        (Choice("I cannot", "refusal"), False),
+        (Choice(None, "stop"), False),
+    ],
+)
+def test_only_whole_answers_are_worth_keeping(choice, kept):
+    assert worth_keeping(Response(choices=[choice])) is kept
+    assert worth_keeping(Response(choices=[Choice("4", "stop"), choice])) is kept
+
+
+# --- what lies on the disk
+
+
+def test_the_folder_is_private(cache):
+    cache.put(KEY, ANSWER)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_open_folder_is_made_private(cache):
+    cache.folder.mkdir(mode=0o755)
+    cache.folder.chmod(0o755)
+    cache.put(KEY, ANSWER)
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_values_are_json_that_any_sqlite_can_read(cache):
+    cache.put(KEY, ANSWER, request=REQUEST, cost_usd=0.5)
+    cache.close()
+    with sqlite3.connect(cache.folder / "cache.db") as database:
+        rows = database.execute("SELECT key, mode, value FROM Cache").fetchall()
+    database.close()
+    [(key, mode, value)] = rows
+    assert (key, mode) == (KEY, 1)
+    entry = json.loads(value)
+    assert entry["v"] == 1
+    assert entry["response"]["choices"][0]["text"] == "4"
+    assert entry["request"]["messages"] == ASKED
+    assert entry["cost_usd"] == 0.5
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def plant(folder, key, mode, value, *, raw=1):
+    with sqlite3.connect(folder / "cache.db") as database:
+        database.execute(
+            "INSERT OR REPLACE INTO Cache(key, raw, store_time, access_time, access_count, tag, size, mode, filename, value)"
+            " VALUES (?, ?, 0, 0, 0, NULL, 0, ?, NULL, ?)",
+            (key, raw, mode, value),
+        )
+    database.close()
+
+
+def test_a_planted_pickle_does_not_run(cache, tmp_path):
+    """diskcache unpickles rows of mode 4, and keys that are not raw; this cache must not."""
+    cache.put("good", ANSWER)
+    cache.close()
+    struck = tmp_path / "struck"
+    bomb = pickle.dumps(Bomb(struck))
+    plant(cache.folder, KEY, 4, bomb)
+    plant(cache.folder, bomb, 4, bomb, raw=0)
+    opened = Cache(cache.folder)
+    assert opened.get(KEY) is None
+    assert [key for key, _ in opened.entries()] == ["good"]
+    assert opened.prune(older_than=0) == 1
+    opened.put(KEY, ANSWER)
+    assert opened.get(KEY).response == ANSWER
+    assert opened.clear() >= 1
+    opened.close()
+    assert not struck.exists()
+    pickle.loads(bomb)
+    assert struck.exists()  # so it was a live one
+
+
+def test_rows_of_other_kinds_are_misses(cache, tmp_path):
+    cache.put("good", ANSWER)
+    cache.close()
+    (tmp_path / "file").write_bytes(b"not an entry")
+    for key, mode, value in [("int", 1, 7), ("text", 1, "text"), ("none", 1, None), ("junk", 1, b"\xff\x00"), ("json", 1, b"[]")]:
+        plant(cache.folder, key, mode, value)
+    opened = Cache(cache.folder)
+    assert opened.get_many(["int", "text", "none", "junk", "json"]) == {}
+    opened.close()
+
+
+def test_a_settings_row_cannot_turn_pickles_on(cache, tmp_path):
+    cache.put("good", ANSWER)
+    cache.close()
+    bomb = pickle.dumps(Bomb(tmp_path / "struck"))
+    with sqlite3.connect(cache.folder / "cache.db") as database:
+        database.execute("INSERT OR REPLACE INTO Settings VALUES ('disk_pickle_protocol', 0)")
+        database.execute("INSERT OR REPLACE INTO Settings VALUES ('eviction_policy', ?)", (bomb,))
+    database.close()
+    opened = Cache(cache.folder)
+    assert opened.get("good") is not None
+    opened.close()
+    assert not (tmp_path / "struck").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # diskcache leaves the bad file open
+def test_a_corrupt_database_is_a_miss_and_one_warning(cache):
+    cache.folder.mkdir(mode=0o700)
+    (cache.folder / "cache.db").write_bytes(os.urandom(20_000))
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert cache.get(KEY) is None
+        cache.put(KEY, ANSWER)
+        assert cache.get("other") is None
+        assert cache.get(KEY).response == ANSWER  # memory still works
+        assert list(cache.entries()) == []
+    [warning] = [str(warning.message) for warning in seen if issubclass(warning.category, UserWarning)]
+    assert str(cache.folder) in warning
+    assert "cannot be used" in warning
+    assert "ostinato cache clear" in warning
+    assert cache.stats()["healthy"] is False
+    assert cache.check()
+    cache.clear()  # as the warning says
+    cache.put(KEY, ANSWER)
+    assert reopened(cache).get(KEY).response == ANSWER
+
+
+def test_a_database_that_goes_bad_under_way_is_one_warning(cache):
+    for n in range(200):
+        cache.put(str(n), ANSWER)
+    cache.close()
+    file = cache.folder / "cache.db"
+    data = bytearray(file.read_bytes())
+    data[4096:] = os.urandom(len(data) - 4096)
+    file.write_bytes(data)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        opened = Cache(cache.folder)
+        assert all(opened.get(str(n)) is None for n in range(20))
+        opened.put("x", ANSWER)
+    assert len([warning for warning in seen if issubclass(warning.category, UserWarning)]) == 1
+    opened.close()
+
+
+def test_a_truncated_database_does_not_crash(cache):
+    for n in range(200):
+        cache.put(str(n), ANSWER)
+    cache.close()
+    file = cache.folder / "cache.db"
+    file.write_bytes(file.read_bytes()[:10_000])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        opened = Cache(cache.folder)
+        for n in range(200):
+            opened.get(str(n))
+            opened.put(str(n), ANSWER)
+        opened.close()
+
+
+def test_a_database_of_somebody_else_is_one_warning(cache):
+    cache.folder.mkdir(mode=0o700)
+    with sqlite3.connect(cache.folder / "cache.db") as database:
+        database.execute("CREATE TABLE Cache (mine TEXT)")
+    database.close()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        assert cache.get(KEY) is None
+        cache.put(KEY, ANSWER)
+    assert len([warning for warning in seen if issubclass(warning.category, UserWarning)]) == 1
+
+
+def test_a_folder_that_cannot_be_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(CacheError, match=r"cannot be used: .*; set cache\.dir or OSTINATO_HOME"):
+            Cache(folder).get(KEY)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
+def test_a_folder_that_may_not_be_written_is_an_error(cache):
+    cache.put(KEY, ANSWER)
+    cache.close()
+    cache.folder.chmod(0o500)
+    try:
+        with pytest.raises(CacheError, match="cannot be used"):
+            Cache(cache.folder).get("x")
+    finally:
+        cache.folder.chmod(0o700)
+
+
+# --- several at once
+
+WRITER = """
+import sys
+from pathlib import Path
+from runner.cache import Cache
+from runner.types import Choice, Response
+cache = Cache(Path(sys.argv[1]), memory_entries=0)
+who, count = sys.argv[2], int(sys.argv[3])
+for n in range(count):
+    cache.put(f"{who}-{n}", Response(choices=[Choice(f"{who} {n} " + "x" * (50_000 if n % 50 == 0 else 100), "stop")]))
+    cache.put("shared", Response(choices=[Choice(f"{who} {n}", "stop")]))
+    if n == 20:
+        print("under way", flush=True)
+"""
+
+
+def writer(folder, who, count):
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(folder), who, str(count)], stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_share_one_cache(folder):
+    processes = [writer(folder, who, 100) for who in ("a", "b")]
+    for process in processes:
+        with process:
+            assert process.wait(60) == 0
+    cache = Cache(folder)
+    assert cache.check() == []
+    for who in ("a", "b"):
+        for n in range(100):
+            assert cache.get(f"{who}-{n}").response.choices[0].text.startswith(f"{who} {n} ")
+    assert cache.get("shared").response.choices[0].text in ("a 99", "b 99")
+    cache.close()
+
+
+def test_a_writer_killed_in_mid_stream_leaves_a_good_cache(folder):
+    with writer(folder, "a", 10**6) as process:
+        assert process.stdout.readline() == "under way\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    cache = Cache(folder)
+    assert cache.check() == []
+    keys = [key for key, _ in cache.entries()]
+    assert len(keys) > 20
+    assert all(cache.get(f"a-{n}") is not None for n in range(20))
+    cache.put(KEY, ANSWER)
+    assert cache.get(KEY) is not None
+    cache.close()
+
+
+def test_threads_share_one_cache(cache):
+    start = threading.Barrier(8)
+
+    def work(who):
+        start.wait()  # the database is opened by all at once
+        for n in range(25):
+            cache.put(f"{who}-{n}", ANSWER)
+            assert cache.get(f"{who}-{n}") is not None
+            cache.get(f"{(who + 1) % 8}-{n}")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert cache.stats()["entries"] == 200
+    assert cache.hits + cache.misses == 400

@@ -1,0 +1,79 @@
+"""Secrets: what looks like one is found, and no remembered one is ever shown."""
+
+import pytest
+
+from runner import secrets
+from runner.errors import ConfigError
+from runner.secrets import from_env, is_secret, names_a_secret, redact, remember
+
+KNOWN = [
+    "sk-abcdefghijklmnopqrstuvwx",
+    "sk-proj-AbCd_1234-efghijklmnop",
+    "sk-ant-api03-AbCdEfGhIjKlMnOpQrSt",
+    "sk-or-v1-0123456789abcdef0123456789abcdef",
+    "AIzaSyA1234567890abcdefghijklmnopqrstuv",
+    "hf_AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "gsk_AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "xai-AbCdEfGhIjKlMnOpQrStUvWxYz",
+    "AKIAIOSFODNN7EXAMPLE",
+    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dBjftJeZ4CVP",
+]
+
+
+@pytest.fixture(autouse=True)
+def forget(monkeypatch):
+    monkeypatch.setattr(secrets, "_seen", set())
+
+
+@pytest.mark.parametrize("value", KNOWN)
+def test_a_known_prefix_is_a_secret_under_any_name(value):
+    assert is_secret("model.name", value)
+    assert value not in redact(f"Incorrect key: {value}.")
+
+
+@pytest.mark.parametrize("name", ["api_key", "model.api_key", "x-auth-token", "client_secret", "db_password", "Authorization"])
+def test_a_random_value_under_a_telling_name_is_a_secret(name):
+    assert names_a_secret(name)
+    assert is_secret(name, "q8Zx1Lm0Vb7RtYw3")
+    assert not is_secret(name, "none")
+    assert not is_secret(name, "aaaaaaaaaaaaaaaaaaaa")
+    assert not is_secret(name, "a sentence about what it is for")
+
+
+@pytest.mark.parametrize(
+    "name", ["max_tokens", "sampling.max_tokens", "max_completion_tokens", "api_key_env", "limits.tpm", "user"]
+)
+def test_harmless_names_hold_no_secrets(name):
+    assert not names_a_secret(name)
+    assert not is_secret(name, "q8Zx1Lm0Vb7RtYw3")
+
+
+def test_from_env_reads_and_remembers(monkeypatch):
+    monkeypatch.setenv("THEIR_KEY", " correct-horse ")
+    assert from_env("THEIR_KEY", where="model.api_key_env") == "correct-horse"
+    assert redact("refused: correct-horse") == "refused: ***"
+
+
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_a_variable_that_is_not_set_is_named(monkeypatch, value):
+    if value is not None:
+        monkeypatch.setenv("THEIR_KEY", value)
+    with pytest.raises(ConfigError, match=r"model\.api_key_env: .* THEIR_KEY is not set; export THEIR_KEY="):
+        from_env("THEIR_KEY", where="model.api_key_env")
+
+
+def test_a_secret_inside_a_longer_one_does_not_leave_the_rest():
+    for value in ("password", "password-and-more", "password-and"):
+        remember(value)
+    assert redact("<password-and-more> <password>") == "<***> <***>"
+
+
+def test_short_values_are_not_remembered():
+    remember("none")
+    assert redact("none of it") == "none of it"
+
+
+def test_redaction_of_headers_and_urls():
+    assert redact("Authorization: Bearer abcdefgh12345") == "Authorization: Bearer ***"
+    assert redact("http://me:hunter2@host:80/v1 and https://host/@x") == "http://***@host:80/v1 and https://host/@x"
+    assert redact("a task-force of 20 asked politely") == "a task-force of 20 asked politely"

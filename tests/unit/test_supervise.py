@@ -1,0 +1,193 @@
+"""Children end when their parent does, however it ends; kept ones do not. Real processes throughout."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runner import supervise
+
+PARENT = """
+import os, sys, time
+from pathlib import Path
+from runner import supervise
+folder = Path(sys.argv[1])
+def go():
+    shell = "sleep 600 & echo $$ $! > pids; mv pids children; wait"
+    process = supervise.start(["sh", "-c", shell], log=folder / "log", keep=sys.argv[2] == "keep")
+    (folder / "part").write_text(str(process.pid)); (folder / "part").rename(folder / "supervisor")
+{body}
+time.sleep(600)
+"""
+
+
+def until(condition, what, timeout_s=20.0):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.02)
+
+
+def gone(pids):
+    return lambda: all(supervise.process_started(pid) is None for pid in pids)
+
+
+def family(folder):
+    """The pids of the supervisor, the command and the command's own child."""
+    until(lambda: (folder / "children").exists() and (folder / "supervisor").exists(), "the children")
+    return [int((folder / "supervisor").read_text()), *map(int, (folder / "children").read_text().split())]
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """Starts a Python process that starts a supervised family, and cleans up after it."""
+    started = []
+
+    def begin(body="go()", mode="die"):
+        code = PARENT.replace("{body}", body)
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), mode], cwd=tmp_path)
+        started.append(process)
+        return process, family(tmp_path)
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.wait()
+    for file in ("supervisor", "children"):
+        for pid in (tmp_path / file).read_text().split() if (tmp_path / file).exists() else []:
+            if supervise.process_started(int(pid)) is not None:
+                os.kill(int(pid), signal.SIGKILL)
+
+
+def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_path):
+    log = tmp_path / "log"
+    process = supervise.start(["sh", "-c", "echo out $WORD; echo err >&2"], log=log, env={**os.environ, "WORD": "given"})
+    until(lambda: not process.alive(), "the end")
+    assert process.log_tail() == "out given\nerr"
+    assert process.log_tail(1) == "err"
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path):
+    process = supervise.start(["no-such-program"], log=tmp_path / "log")
+    until(lambda: not process.alive(), "the end")
+    assert "cannot start no-such-program" in process.log_tail()
+
+
+def test_a_log_that_cannot_be_written_is_an_os_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        supervise.start(["true"], log=tmp_path / "nowhere" / "log")
+
+
+def test_log_tail_without_a_log_is_empty(tmp_path):
+    assert supervise.attach(1, None, tmp_path / "none").log_tail() == ""
+
+
+def test_stop_ends_the_whole_group_and_may_be_repeated(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    process = supervise.start(["sh", "-c", "sleep 600 & echo $$ $! > pids; mv pids children; wait"], log=tmp_path / "log")
+    (tmp_path / "supervisor").write_text(str(process.pid))
+    pids = family(tmp_path)
+    process.stop()
+    assert not process.alive()
+    until(gone(pids), "the group to end")
+    process.stop()
+
+
+def test_stop_kills_what_ignores_sigterm(tmp_path):
+    process = supervise.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], log=tmp_path / "log")
+    until(lambda: process.log_tail() == "up", "the trap")
+    process.stop(timeout_s=0.2)
+    assert not process.alive()
+
+
+def test_what_a_command_leaves_behind_ends_with_it(tmp_path):
+    process = supervise.start(["sh", "-c", "sleep 600 & echo $!"], log=tmp_path / "log")
+    until(lambda: not process.alive(), "the end")
+    until(gone([int(process.log_tail())]), "the rest of the group")
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+def test_children_end_with_their_parent(parent, sig):
+    process, pids = parent()
+    process.send_signal(sig)
+    process.wait()
+    until(gone(pids), "the orphans to end")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
+def test_killing_the_supervisor_takes_the_command_too(parent):
+    _, (supervisor, command, _grandchild) = parent()
+    os.kill(supervisor, signal.SIGKILL)
+    until(gone([command]), "the command to end")
+
+
+def test_a_child_outlives_the_thread_that_started_it(parent):
+    process, pids = parent("import threading; t = threading.Thread(target=go); t.start(); t.join()")
+    until(lambda: os.getpgid(pids[1]) == pids[1], "the group")
+    assert all(supervise.process_started(pid) is not None for pid in pids)
+    process.kill()
+    process.wait()
+    until(gone(pids), "the orphans to end")
+
+
+def test_a_fork_of_the_parent_does_not_keep_children_alive(parent, tmp_path):
+    body = "go()\npid = os.fork()\nif pid: Path(sys.argv[1], 'fork').write_text(str(pid))"
+    process, pids = parent(body)
+    until(lambda: (tmp_path / "fork").exists() and (tmp_path / "fork").read_text(), "the fork")
+    process.kill()
+    process.wait()
+    until(gone(pids), "the orphans to end")
+    os.kill(int((tmp_path / "fork").read_text()), signal.SIGKILL)
+
+
+def test_kept_children_outlive_their_parent_and_are_found_again(parent, tmp_path):
+    process, pids = parent(mode="keep")
+    started = supervise.process_started(pids[0])
+    process.kill()
+    process.wait()
+    again = supervise.attach(pids[0], started, tmp_path / "log")
+    assert again.alive()
+    assert not supervise.attach(pids[0], started + 1, tmp_path / "log").alive()
+    again.stop()
+    assert not again.alive()
+    until(gone(pids), "the kept family to end")
+    again.stop()
+
+
+def test_many_threads_may_stop_the_same_process(tmp_path):
+    process = supervise.start(["sleep", "600"], log=tmp_path / "log")
+    threads = [threading.Thread(target=process.stop) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not process.alive()
+
+
+def test_process_started_tells_processes_apart():
+    mine = supervise.process_started(os.getpid())
+    assert mine is not None
+    assert mine == supervise.process_started(os.getpid())
+    assert supervise.process_started(2**22 + 1) is None
+
+
+def test_free_port_can_be_bound():
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", supervise.free_port()))
+
+
+def test_the_script_stands_alone():
+    """A folder called runner where the user stands, or a module of the standard library's name, must not matter."""
+    code = Path(supervise.__file__).read_text()
+    assert "import runner" not in code
+    assert "from runner" not in code
