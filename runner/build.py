@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from runner import adapters, scoring
 from runner.arguments import CONNECTION_KEYS
+from runner.budget import Budget
 from runner.cache import Cache
 from runner.config import schema
 from runner.data import Dataset, open_dataset
 from runner.errors import BadRequestError, ConfigError, LMError
-from runner.limits import Budget, Limiter
+from runner.limits import Limiter, endpoint_of
 from runner.lm import LM
-from runner.paths import home
+from runner.paths import expanded, home
+from runner.pricing import Price
 from runner.retry import RetryPolicy
 from runner.secrets import from_env
 from runner.transport import AutoTransport, DirectTransport, FakeTransport, LiteLLMTransport, Transport
@@ -77,13 +80,28 @@ def lm(config: schema.RunConfig) -> LM:
             )
     if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
         built.transport = _transport(config.model.transport)
+        built.price_override = _price(config.model.price)
     limits = config.limits
     pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # there is nobody to be polite to
     built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
-    built.limiter = Limiter(limits.max_concurrency, rpm=limits.rpm, tpm=limits.tpm)
     if any(bound is not None for bound in (config.budget.usd, config.budget.tokens, config.budget.requests)):
-        built.budget = Budget(usd=config.budget.usd, tokens=config.budget.tokens, requests=config.budget.requests)
+        built.budget = Budget(**msgspec.structs.asdict(config.budget))
     return built
+
+
+def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
+    """The way to the model's endpoint, whose state is shared with all in this process that ask it with the same key.
+
+    Made once the key is there (`access`).
+    """
+    limits = config.limits
+    return Limiter(
+        endpoint_of(*lm.door()),
+        max_concurrency=limits.max_concurrency,
+        rpm=limits.rpm,
+        tpm=limits.tpm,
+        adaptive=not isinstance(config.model, schema.FakeModel),
+    )
 
 
 def access(config: schema.RunConfig) -> dict[str, Any]:
@@ -111,7 +129,7 @@ def access(config: schema.RunConfig) -> dict[str, Any]:
 
 def cache(config: schema.Cache) -> Cache:
     """The response cache, not opened yet."""
-    folder = Path(config.dir).expanduser().absolute() if config.dir else home() / "cache"
+    folder = expanded(config.dir).absolute() if config.dir else home() / "cache"
     return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
 
 
@@ -245,6 +263,15 @@ def _transport(chosen: Literal["auto", "direct", "litellm"]) -> Transport:
             return LiteLLMTransport()
 
 
+def _price(config: schema.Price) -> Price | None:
+    """Dollars per token, from dollars a million; None when no price is given."""
+    if config.prompt is None or config.completion is None:
+        return None
+    others = {name: getattr(config, name) for name in ("cached_prompt", "cache_write", "reasoning")}
+    own = {name: usd / 1e6 for name, usd in others.items() if usd is not None}
+    return Price(config.prompt / 1e6, config.completion / 1e6, **own)
+
+
 def _fake_address(model: schema.FakeModel) -> str | None:
     settings = (model.reply, model.choices)
     return f"fake://{hashlib.sha256(repr(settings).encode()).hexdigest()[:12]}" if any(settings) else None
@@ -256,7 +283,7 @@ def _failure(code: str) -> type[LMError]:
 
 def _text(path: str, key: str) -> str:
     try:
-        return Path(path).expanduser().read_text("utf-8")
+        return expanded(path).read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import uuid
+import random
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 logger = logging.getLogger("ostinato")
 
@@ -30,13 +30,24 @@ class Seen:
         self.outputs: list[Any] = []
 
 
+def new_id() -> str:
+    """A random UUID (version 4), as text. For names, not for secrets: several times as fast as `uuid.uuid4`."""
+    bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
+    digits = f"{bits:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
 @contextlib.contextmanager
-def observed(instance: Any, callbacks: Sequence[Callback], inputs: dict[str, Any]) -> Iterator[Seen]:
+def observed(instance: Any, callbacks: Sequence[Callback], inputs: Callable[[], dict[str, Any]]) -> Iterator[Seen]:
     """Tell `callbacks` that a call of `instance` starts, and how it ends. One that raises is logged."""
-    seen, call_id = Seen(), uuid.uuid4().hex
+    seen = Seen()
+    if not callbacks:
+        yield seen
+        return
+    call_id, given = new_id(), inputs()
     for callback in callbacks:
         with _logged("on_lm_start"):
-            callback.on_lm_start(call_id=call_id, instance=instance, inputs=inputs)
+            callback.on_lm_start(call_id=call_id, instance=instance, inputs=given)
     failed: BaseException | None = None
     try:
         yield seen

@@ -10,8 +10,7 @@ import functools
 import logging
 import threading
 import time
-import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -29,16 +28,17 @@ from runner.arguments import (
     estimate,
     is_connection,
     is_reasoning,
+    most,
     normalise_url,
     outputs_of,
     without_secrets,
 )
 from runner.cache import Cache, request_key, worth_keeping
-from runner.callbacks import Callback, observed
-from runner.errors import ConfigError, EndpointClosedError, FinetuneError, LMError, LMTimeoutError
+from runner.callbacks import Callback, new_id, observed
+from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError, MalformedError
 from runner.flight import SingleFlight
 from runner.paths import home
-from runner.pricing import Price, price_of
+from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer
 from runner.providers.training import TrainDataFormat, TrainingJob
 from runner.retry import RetryPolicy
@@ -47,10 +47,13 @@ from runner.transport import AutoTransport, FakeTransport, Transport
 from runner.types import Completion, Connection, Message, ModelType, Request, Response, Usage
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from runner.limits import Budget, Limiter
+    from runner.budget import Budget, Reservation
+    from runner.limits import Limiter, Pass
     from runner.providers.base import Provider
+    from runner.transport.base import Hear
 
 logger = logging.getLogger("ostinato")
 
@@ -80,6 +83,13 @@ class _Wait(msgspec.Struct, frozen=True):
     seconds: float
 
 
+class _Keep(msgspec.Struct, frozen=True):
+    """Step: put the answer into the cache."""
+
+    response: Response
+    cost_usd: float | None
+
+
 class _Answer(msgspec.Struct, frozen=True):
     """What came back for a _Send, and the seconds it took, without those spent waiting for a place in the queue."""
 
@@ -87,7 +97,48 @@ class _Answer(msgspec.Struct, frozen=True):
     seconds: float
 
 
-Steps: TypeAlias = Generator[_Send | _Wait, _Answer | None, Completion]
+_NOTHING = Usage()
+
+
+class _Attempt:
+    """One attempt, for those who want to know how it went: the limiter, and the budget.
+
+    `used` is None where nobody knows: the answer does not say, or the server may have answered, and billed, all the same.
+    """
+
+    __slots__ = ("began", "place", "used")
+
+    def __init__(self) -> None:
+        self.place: Pass | None = None
+        self.began: float | None = None
+        self.used: Usage | None = _NOTHING
+
+    @property
+    def hear(self) -> Hear | None:
+        return self.place.hear if self.place is not None else None
+
+    def begin(self) -> None:
+        self.began = time.perf_counter()
+
+    def failed(self, error: LMError) -> None:
+        if isinstance(error, MalformedError) or (isinstance(error, LMTimeoutError) and error.status is None):
+            self.used = None
+        if self.place is not None:
+            self.place.failed(error, self._seconds())
+
+    def succeeded(self, response: Response) -> _Answer:
+        self.used = response.usage
+        seconds = self._seconds()
+        if self.place is not None:
+            self.place.succeeded(response.usage.total_tokens if response.usage else None, seconds)
+        return _Answer(response, seconds)
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - (self.began or 0.0)
+
+
+Steps: TypeAlias = Generator[_Send | _Wait | _Keep, _Answer | None, Completion]
+_SEND = _Send()
 
 
 class LM:
@@ -157,7 +208,9 @@ class LM:
         self.limiter: Limiter | None = None
         self.budget: Budget | None = None
         self.retry: RetryPolicy | None = None
+        self.price_override: Price | None = None
         self._flights: SingleFlight[Completion] = SingleFlight()
+        self._reached: tuple[dict[str, Any], Connection] | None = None
 
     # --- calls
 
@@ -177,17 +230,18 @@ class LM:
             LMError: no answer after all attempts.
             CacheError: a miss in replay mode.
         """
-        with observed(self, self.callbacks, self._inputs(prompt, messages, kwargs)) as seen:
-            request, connection = self._prepare(prompt, messages, kwargs)
-            completion = self._drive(self._steps(request, self._store(kwargs), kwargs), request, connection)
+        with self._asking(), observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+            request, store = self._prepare(prompt, messages, kwargs), self._store(kwargs)
+            key = request_key(request)
+            completion = self._drive(self._steps(request, key, store, kwargs), request, key, store, kwargs)
             seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
         return seen.outputs
 
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """As calling the LM, without blocking the event loop."""
-        with observed(self, self.callbacks, self._inputs(prompt, messages, kwargs)) as seen:
-            request, connection = self._prepare(prompt, messages, kwargs)
-            completion = await self._aplay(request, self._store(kwargs), kwargs, connection)
+        with self._asking(), observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+            request = self._prepare(prompt, messages, kwargs)
+            completion = await self._aplay(request, self._store(kwargs), kwargs)
             seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
         return seen.outputs
 
@@ -226,7 +280,7 @@ class LM:
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._aplay(request, self._store({}), {}, self._connection(self.kwargs))
+        return await self._aplay(request, self._store({}), {})
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
@@ -309,6 +363,7 @@ class LM:
             if key in self.kwargs or not hasattr(self, key):
                 new.kwargs[key] = value
         if new.model != self.model:
+            new.price_override = kwargs.get("price_override")
             if "provider" not in kwargs and type(self.provider) is type(self.infer_provider()):
                 new.provider = new.infer_provider()
             if "transport" not in kwargs and type(_transport(new.model)) is not type(_transport(self.model)):
@@ -316,7 +371,7 @@ class LM:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
-        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "_flights"}
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "_flights", "_reached"}
         new = object.__new__(type(self))
         for key, value in vars(self).items():
             setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
@@ -360,78 +415,84 @@ class LM:
 
     # --- one call
 
-    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> tuple[Request, Connection]:
+    def _asking(self) -> AbstractContextManager[None]:
+        """For the time of a call: what its attempts learn of the endpoint holds from one to the next."""
+        return self.limiter.using() if self.limiter else contextlib.nullcontext()
+
+    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> Request:
         if prompt is None and not messages:
             raise ConfigError("nothing to ask: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
         rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
         if self.model_type == "text":
-            request = self.request(prompt=as_text(conversation), rollout=rollout, **kwargs)
-        else:
-            request = self.request(messages=conversation, rollout=rollout, **kwargs)
-        return request, self._connection({**self.kwargs, **kwargs})
+            return self.request(prompt=as_text(conversation), rollout=rollout, **kwargs)
+        return self.request(messages=conversation, rollout=rollout, **kwargs)
 
-    async def _aplay(
-        self, request: Request, store: Cache | None, kwargs: Mapping[str, Any], connection: Connection
-    ) -> Completion:
+    async def _aplay(self, request: Request, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
         """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
-        steps = self._steps(request, store, kwargs)
+        key = request_key(request)
+        steps = self._steps(request, key, store, kwargs)
         if store is None or not (store.reads and store.writes):
-            return await self._adrive(steps, request, connection)
-        made, shared = await self._flights.play(request_key(request), lambda: self._adrive(steps, request, connection))
+            return await self._adrive(steps, request, key, store, kwargs)
+        made, shared = await self._flights.play(key, lambda: self._adrive(steps, request, key, store, kwargs))
         if not shared:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
 
-    def _steps(self, request: Request, store: Cache | None, kwargs: Mapping[str, Any]) -> Steps:
-        key = request_key(request)
+    def _steps(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Steps:
         if store is not None:
             if (entry := store.get(key)) is not None:
                 return Completion.hit(key, entry.response, entry.cost_usd)
             store.refuse_miss(key)
         policy = self.retry or RetryPolicy(max_attempts=int(kwargs.get("num_retries", self.num_retries)) + 1)
-        started_at, first, attempt = _now(), time.perf_counter(), 0
+        started_at, first = _now(), time.perf_counter()
+        failures: list[str] = []
         while True:
-            attempt += 1
             try:
-                answer = yield _Send()
+                answer = yield _SEND
             except LMError as error:
-                error.attempts = attempt
-                wait = policy.wait(error, attempt, time.perf_counter() - first)
+                failures.append(error.code)
+                error.attempts = len(failures)
+                wait = policy.wait(error, len(failures), time.perf_counter() - first, alike=failures.count(error.code))
                 if wait is None:
                     raise
-                yield _Wait(wait)
+                try:
+                    yield _Wait(wait)
+                except LMError as closed:
+                    closed.attempts = len(failures)
+                    raise
                 continue
             break
         assert answer is not None
         response = answer.response
         cost = self.cost(response.usage)
-        if store is not None and worth_keeping(response):
-            store.put(key, response, request=request, cost_usd=cost)
+        if store is not None and store.writes and worth_keeping(response, max_tokens=_limit(request)):
+            yield _Keep(response, cost)
         return Completion(
             key=key,
             response=response,
             cache="miss" if store is not None else "off",
-            attempts=attempt,
+            attempts=len(failures) + 1,
             latency_s=answer.seconds,
             cost_usd=cost,
             started_at=started_at,
         )
 
-    def _drive(self, steps: Steps, request: Request, connection: Connection) -> Completion:
+    def _drive(self, steps: Steps, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
         try:
             step = next(steps)
             while True:
-                if isinstance(step, _Wait):
-                    time.sleep(step.seconds)
-                    step = next(steps)
-                    continue
+                answer = None
                 try:
-                    with self._reserved(request) as spend:
-                        sent = time.perf_counter()
-                        response = spend(self.transport.complete(request, connection))
-                        answer = _Answer(response, time.perf_counter() - sent)
+                    if step is _SEND:
+                        answer = self._send(request, self._connected(kwargs))
+                    elif isinstance(step, _Keep):
+                        assert store is not None
+                        store.put(key, step.response, request=request, cost_usd=step.cost_usd)
+                    else:
+                        assert isinstance(step, _Wait)
+                        (self.limiter.pause_blocking if self.limiter else time.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
                 else:
@@ -440,18 +501,22 @@ class LM:
             completion: Completion = end.value
             return completion
 
-    async def _adrive(self, steps: Steps, request: Request, connection: Connection) -> Completion:
+    async def _adrive(
+        self, steps: Steps, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]
+    ) -> Completion:
         try:
             step = next(steps)
             while True:
-                if isinstance(step, _Wait):
-                    await (self.limiter.pause if self.limiter else asyncio.sleep)(step.seconds)
-                    step = next(steps)
-                    continue
+                answer = None
                 try:
-                    with self._reserved(request) as spend:
-                        answer = await self._asend(request, connection)
-                        spend(answer.response)
+                    if step is _SEND:
+                        answer = await self._asend(request, self._connected(kwargs))
+                    elif isinstance(step, _Keep):
+                        assert store is not None
+                        await store.aput(key, step.response, request=request, cost_usd=step.cost_usd)
+                    else:
+                        assert isinstance(step, _Wait)
+                        await (self.limiter.pause if self.limiter else asyncio.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
                 else:
@@ -461,48 +526,55 @@ class LM:
             return completion
 
     async def _asend(self, request: Request, connection: Connection) -> _Answer:
-        tokens = estimate(request).total_tokens if self.limiter else 0
+        """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
+        self.transport.prepare(request, connection)
+        reserved = await self.budget.reserve(**self._most(request)) if self.budget else None
+        attempt = _Attempt()
         try:
-            async with self.limiter.slot(tokens) if self.limiter else contextlib.nullcontext():
-                sent = time.perf_counter()
+            attempt.place = await self.limiter.acquire(estimate(request).total_tokens) if self.limiter else None
+            attempt.begin()
+            try:
                 async with asyncio.timeout(connection.timeout_s):
-                    response = await self.transport.acomplete(request, connection)
-                answer = _Answer(response, time.perf_counter() - sent)
-        except LMError as error:
-            if self.limiter and not isinstance(error, EndpointClosedError):
-                self.limiter.failed(error)
-            raise
-        except TimeoutError:
-            raise LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model) from None
-        if self.limiter:
-            self.limiter.settle(tokens, response.usage.total_tokens if response.usage else None)
-        return answer
-
-    @contextlib.contextmanager
-    def _reserved(self, request: Request) -> Generator[Callable[[Response], Response], None, None]:
-        """Hold the budget's reservation for one attempt; the yielded function is told the answer.
-
-        An answer that does not say what it used is counted as all that was reserved.
-        """
-        if self.budget is None:
-            yield lambda response: response
-            return
-        most = estimate(request)
-        reserved = self.budget.reserve(usd=self.cost(most), tokens=most.total_tokens)
-        used, sent = Usage(), True
-
-        def spend(response: Response) -> Response:
-            nonlocal used
-            used = response.usage or most
-            return response
-
-        try:
-            yield spend
-        except EndpointClosedError:
-            sent = False
-            raise
+                    response = await self.transport.acomplete(request, connection, attempt.hear)
+            except LMError as error:
+                attempt.failed(error)
+                raise
+            except TimeoutError:
+                late = LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model)
+                attempt.failed(late)
+                raise late from None
+            return attempt.succeeded(response)
         finally:
-            self.budget.settle(reserved, usd=self.cost(used), tokens=used.total_tokens, sent=sent)
+            self._settle(reserved, attempt)
+
+    def _send(self, request: Request, connection: Connection) -> _Answer:
+        """As `_asend`, for a thread that may block."""
+        reserved = self.budget.reserve_blocking(**self._most(request)) if self.budget else None
+        attempt = _Attempt()
+        try:
+            attempt.place = self.limiter.acquire_blocking(estimate(request).total_tokens) if self.limiter else None
+            attempt.begin()
+            try:
+                response = self.transport.complete(request, connection, attempt.hear)
+            except LMError as error:
+                attempt.failed(error)
+                raise
+            return attempt.succeeded(response)
+        finally:
+            self._settle(reserved, attempt)
+
+    def _settle(self, reserved: Reservation | None, attempt: _Attempt) -> None:
+        if attempt.place is not None:
+            attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
+        if reserved is not None:
+            used = attempt.used
+            reserved.settle(usd=self.cost(used), tokens=used.total_tokens if used else None, sent=attempt.began is not None)
+
+    def _most(self, request: Request) -> dict[str, Any]:
+        """What one attempt may use at the most, for the budget; None where nobody knows."""
+        usage, price = most(request, None if self._is_own else longest_answer(self.model)), self.price
+        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
+        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
 
     def _finish(
         self,
@@ -515,8 +587,7 @@ class LM:
         response = completion.response
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
-            limit = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit)
+            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", _limit(request))
         if not settings.disable_history:
             usage = response.usage
             self.history.append(
@@ -528,8 +599,8 @@ class LM:
                     "outputs": outputs,
                     "usage": msgspec.to_builtins(usage) if usage else {},
                     "cost": completion.cost_usd,
-                    "timestamp": datetime.datetime.now().astimezone().isoformat(),
-                    "uuid": str(uuid.uuid4()),
+                    "timestamp": _now(),
+                    "uuid": new_id(),
                     "model": self.model,
                     "response_model": response.model,
                     "model_type": self.model_type,
@@ -540,17 +611,24 @@ class LM:
                 del self.history[:excess]
         return outputs
 
-    @staticmethod
-    def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        return {"prompt": prompt, "messages": messages, **{k: v for k, v in kwargs.items() if not is_connection(k)}}
-
     # --- facts
 
     @property
     def price(self) -> Price | None:
         """Dollars per token, None when unknown: a model behind an address of its own has no published price."""
-        own = api_base(self.model, self.kwargs) or self.model.startswith(("local/", "fake/"))
-        return None if own else price_of(self.model)
+        if self.price_override is not None:
+            return self.price_override
+        return None if self._is_own else price_of(self.model, self.kwargs.get("service_tier"))
+
+    def door(self) -> tuple[str, str | None]:
+        """What limits, quotas and outages belong to: the address that is asked (or the provider's name), and the key."""
+        here = self.model if self.model.startswith(("local/", "fake/")) else self.model.partition("/")[0]
+        return normalise_url(api_base(self.model, self.kwargs)) or here, self.kwargs.get("api_key")
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the model is behind an address of its own, of which nothing is published."""
+        return bool(api_base(self.model, self.kwargs)) or self.model.startswith(("local/", "fake/"))
 
     def cost(self, usage: Usage | None) -> float | None:
         """Dollars for `usage`, None when the price or the usage is unknown."""
@@ -569,6 +647,13 @@ class LM:
         served = self.provider.endpoint(self)
         return served or normalise_url(api_base(self.model, kwargs))
 
+    def _connected(self, kwargs: Mapping[str, Any]) -> Connection:
+        """How to reach the model in this call. It is kept for as long as nothing about it changes: transports prepare for it."""
+        merged = {**self.kwargs, **kwargs}
+        if self._reached is None or self._reached[0] != merged:
+            self._reached = (merged, self._connection(merged))
+        return self._reached[1]
+
     def _connection(self, kwargs: Mapping[str, Any]) -> Connection:
         headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
         extra = {name: value for name, value in kwargs.items() if is_connection(name) and name not in CONNECTION_KEYS}
@@ -585,8 +670,17 @@ class LM:
         )
 
 
+def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"prompt": prompt, "messages": messages, **{k: v for k, v in kwargs.items() if not is_connection(k)}}
+
+
 def _transport(model: str) -> Transport:
     return FakeTransport() if model.startswith("fake/") else AutoTransport()
+
+
+def _limit(request: Request) -> int | None:
+    limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    return limit
 
 
 def _now() -> str:

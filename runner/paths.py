@@ -13,11 +13,19 @@ def home() -> Path:
     `OSTINATO_HOME` when set, else ``ostinato`` in the user's cache directory (XDG on Linux, ``~/Library/Caches`` on macOS).
     """
     if explicit := os.environ.get("OSTINATO_HOME"):
-        return Path(explicit).expanduser().absolute()
+        return expanded(explicit).absolute()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg).expanduser().absolute() / "ostinato"
+        return expanded(xdg).absolute() / "ostinato"
     caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
     return Path.home() / caches / "ostinato"
+
+
+def expanded(path: str) -> Path:
+    """`path` with ``~`` as a home directory; that of a user there is not stays as it is written, and is then not found."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def private(folder: Path) -> Path:

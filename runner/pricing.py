@@ -4,41 +4,154 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runner.types import Usage
 
 
 class Price(msgspec.Struct, frozen=True):
-    """Dollars per token. None where the map has no such price."""
+    """Dollars per token of text, of one model.
+
+    Attributes:
+        prompt: prompt tokens that no other price is for.
+        completion: completion tokens that no other price is for.
+        cached_prompt: prompt tokens that the provider read from its cache; None is the price of the others.
+        cache_write: prompt tokens that it wrote there (for five minutes, on Anthropic); None is the price of the others.
+        reasoning: completion tokens spent on thinking; None is the price of the others.
+        longer: from how many prompt tokens on (included) other prices hold for the whole request, ascending.
+    """
 
     prompt: float
     completion: float
     cached_prompt: float | None = None
+    cache_write: float | None = None
+    reasoning: float | None = None
+    longer: tuple[tuple[int, Price], ...] = ()
 
     def cost(self, usage: Usage) -> float:
-        """Dollars for `usage`. Cached prompt tokens are billed at their own price; reasoning tokens are completion tokens."""
-        cached = usage.cached_tokens if self.cached_prompt is not None else 0
-        cost = (usage.prompt_tokens - cached) * self.prompt + usage.completion_tokens * self.completion
-        return cost + cached * (self.cached_prompt or 0.0)
+        """Dollars for the `usage` of one request."""
+        price = self._for(usage.prompt_tokens)
+        reads, writes, thoughts = usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens
+        return (
+            (usage.prompt_tokens - reads - writes) * price.prompt
+            + reads * _either(price.cached_prompt, price.prompt)
+            + writes * _either(price.cache_write, price.prompt)
+            + (usage.completion_tokens - thoughts) * price.completion
+            + thoughts * _either(price.reasoning, price.completion)
+        )
+
+    def most(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Dollars at the most for a request of up to so many tokens, whatever of them is cached, or spent on thinking."""
+        return max(
+            prompt_tokens * max(price.prompt, price.cached_prompt or 0.0, price.cache_write or 0.0)
+            + completion_tokens * max(price.completion, price.reasoning or 0.0)
+            for price in (self, *(price for least, price in self.longer if prompt_tokens >= least))
+        )
+
+    def _for(self, prompt_tokens: int) -> Price:
+        return next((price for least, price in reversed(self.longer) if prompt_tokens >= least), self)
+
+
+def _either(price: float | None, otherwise: float) -> float:
+    return otherwise if price is None else price
 
 
 @functools.lru_cache(maxsize=256)
-def price_of(model: str) -> Price | None:
-    """The price of ``provider/name``, or None when it is not in the map or is not known to be billed by the token."""
+def price_of(model: str, service_tier: str | None = None) -> Price | None:
+    """The price of ``provider/name``.
+
+    Args:
+        model: as litellm knows it.
+        service_tier: the request's parameter of that name, which some providers have other prices for.
+
+    Returns:
+        None when it is not in the map, or when what the map says does not give the cost of a request: prices by the hour of the
+        day, fees per request or per search.
+    """
+    found = _entry(model)
+    if found is None or any(found.get(fact) for fact in _MORE_THAN_TOKENS) or _SEARCHES.search(model):
+        return None
+    suffix = "" if service_tier in _STANDARD_TIERS else f"_{service_tier}"
+    if found.get("tiered_pricing"):
+        return None if suffix else _from_table(found["tiered_pricing"])
+    prompts_from = 0 if found.get("litellm_provider") == "xai" else 1  # xAI's longer prompts begin at the threshold itself
+    thresholds = {
+        int(match[1]) * (1000 if match[2] else 1): f"_above_{match[1]}{match[2]}_tokens{suffix}"
+        for match in map(re.compile(rf"input_cost_per_token_above_(\d+)(k?)_tokens{suffix}").fullmatch, found)
+        if match
+    }
+    standard = _price(found, suffix)
+    longer = [(least + prompts_from, _price(found, thresholds[least], standard)) for least in sorted(thresholds)]
+    if standard is None or (suffix and standard.cached_prompt is None and found.get("cache_read_input_token_cost") is not None):
+        return None
+    complete = tuple((least, price) for least, price in longer if price is not None)
+    return msgspec.structs.replace(standard, longer=complete) if len(complete) == len(longer) else None
+
+
+@functools.lru_cache(maxsize=256)
+def longest_answer(model: str) -> int | None:
+    """Tokens of the longest answer that ``provider/name`` gives, None when unknown."""
+    found = (_entry(model) or {}).get("max_output_tokens")
+    return int(found) if isinstance(found, int | float) and found > 0 else None
+
+
+_MORE_THAN_TOKENS = (
+    "off_peak_pricing",
+    "input_cost_per_request",
+    "input_cost_per_character",
+    "output_cost_per_character",
+    "citation_cost_per_token",
+)
+_SEARCHES = re.compile(r"^perplexity/|search-(?:preview|api)")  # every answer of theirs searches, for a fee
+_STANDARD_TIERS = (None, "auto", "default", "standard", "standard_only")
+_FIREWORKS_CACHED = 0.5
+"""Fireworks' price of cached prompt tokens where it publishes none, as a share of the others'."""
+
+
+def _entry(model: str) -> dict[str, Any] | None:
+    """What the map says of a model, by its whole name, or by its name alone when that is this provider's."""
     prices = _map()
     provider, _, name = model.rpartition("/")
-    found = prices.get(model) or prices.get(name)
-    if found is None or (model not in prices and provider and found.get("litellm_provider") != provider):
+    if model in prices:
+        return prices[model]
+    if name.startswith("ft:"):  # ft:gpt-4o-mini-2024-07-18:somebody::1a2b3c
+        name = ":".join(name.split(":")[:2])
+    found = prices.get(name)
+    return found if found and (not provider or found.get("litellm_provider") == provider) else None
+
+
+def _price(found: Mapping[str, Any], suffix: str, otherwise: Price | None = None) -> Price | None:
+    """The prices under keys that end with `suffix`; what is not there is as `otherwise`. None without both main prices."""
+    prompt = found.get(f"input_cost_per_token{suffix}")
+    completion = found.get(f"output_cost_per_token{suffix}")
+    reads = found.get(f"cache_read_input_token_cost{suffix}")
+    writes = found.get(f"cache_creation_input_token_cost{suffix}")
+    reasoning = found.get(f"output_cost_per_reasoning_token{suffix}")
+    if not suffix and reads is None and prompt and found.get("litellm_provider") == "fireworks_ai":
+        reads = prompt * _FIREWORKS_CACHED
+    if otherwise is not None:
+        completion = completion or otherwise.completion
+        reads = otherwise.cached_prompt if reads is None else reads
+        writes = otherwise.cache_write if writes is None else writes
+        reasoning = otherwise.reasoning if reasoning is None else reasoning
+    return Price(float(prompt), float(completion), reads, writes, reasoning) if prompt and completion else None
+
+
+def _from_table(tiers: list[dict[str, Any]]) -> Price | None:
+    """The price of a model whose prices stand in a table by length of prompt: ``range`` holds (more than, up to) tokens."""
+    ordered = sorted(tiers, key=lambda tier: float(tier["range"][0]))
+    prices = [_price(tier, "") for tier in ordered]
+    if prices[0] is None or ordered[0]["range"][0] != 0:
         return None
-    prompt, completion = found.get("input_cost_per_token"), found.get("output_cost_per_token")
-    if not prompt and not completion:
-        return None
-    return Price(float(prompt or 0), float(completion or 0), found.get("cache_read_input_token_cost"))
+    longer = tuple((int(tier["range"][0]) + 1, price) for tier, price in zip(ordered, prices, strict=True) if price)
+    return msgspec.structs.replace(prices[0], longer=longer[1:]) if len(longer) == len(prices) else None
 
 
 @functools.cache

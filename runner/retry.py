@@ -40,17 +40,18 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     patience_s: float = 300.0
     deadline_s: float | None = None
 
-    def wait(self, error: LMError, attempt: int, elapsed_s: float) -> float | None:
+    def wait(self, error: LMError, attempt: int, elapsed_s: float, *, alike: int | None = None) -> float | None:
         """Seconds to wait before attempt `attempt` + 1, or None when `error` is final.
 
         Args:
             error: how attempt `attempt` (counted from 1) failed.
             attempt: how many attempts have been made.
             elapsed_s: seconds since the first attempt began.
+            alike: how many attempts have failed in this way, this one included; default: all of them.
         """
         if error.disposition != "retry" or attempt >= self.max_attempts:
             return None
-        if isinstance(error, MalformedError) and attempt >= MALFORMED_ATTEMPTS:
+        if isinstance(error, MalformedError) and (alike or attempt) >= MALFORMED_ATTEMPTS:
             return None
         delay = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))  # noqa: S311 - jitter
         if error.retry_after is not None:

@@ -50,13 +50,18 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens of one response. Cached tokens are part of the prompt's, reasoning tokens part of the completion's."""
+    """Tokens of one response.
+
+    Those read from the provider's prompt cache and those written to it are part of the prompt's, reasoning tokens are part of
+    the completion's.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -65,7 +70,21 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
             self.total_tokens + other.total_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
+
+
+class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What requests have cost: how many were sent, their tokens, and dollars (None: unknown)."""
+
+    requests: int = 0
+    usage: Usage = Usage()
+    cost_usd: float | None = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        known = self.cost_usd is not None and other.cost_usd is not None
+        cost = self.cost_usd + other.cost_usd if known else None  # type: ignore[operator]
+        return Spent(self.requests + other.requests, self.usage + other.usage, cost)
 
 
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from runner.errors import BudgetExceeded, LMError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable
 
     from runner.batch.player import Player, Slot
     from runner.types import Sample
 
+Keep: TypeAlias = "Callable[[list[Sample]], None]"
 LOOKUP_BATCH = 256
 
 
@@ -30,18 +31,33 @@ class Stop:
             self.requested, self.reason = True, reason
 
 
-def play_cached(player: Player, slots: Iterable[Slot], on_samples: Callable[[list[Sample]], None]) -> Iterator[Slot]:
-    """Play what the cache can answer, and yield the slots that need the model. Rows stream; nothing is kept."""
+def plan(player: Player, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep) -> bytearray:
+    """Play what the cache can answer, and say which slots need the model. Slots stream; a byte of each is kept.
+
+    Args:
+        player: plays them.
+        slots: all slots of the run.
+        done: (row id, repeat) of those that have been played before.
+        keep: is given the samples that the cache could answer, a bundle at a time.
+
+    Returns:
+        A byte for each slot, in their order: 1 for those that need the model.
+    """
+    owed = bytearray()
     stream = iter(slots)
     while batch := list(islice(stream, LOOKUP_BATCH)):
-        played = player.from_cache(batch)
-        on_samples([sample for _, sample in played if sample is not None])
-        yield from (slot for slot, sample in played if sample is None)
+        due = [slot for slot in batch if (slot[0].id, slot[1]) not in done] if done else batch
+        played = player.from_cache(due)
+        keep([sample for sample in played if sample is not None])
+        if len(due) == len(batch):
+            owed += bytes(sample is None for sample in played)
+        else:
+            missing = {(row.id, repeat) for (row, repeat), sample in zip(due, played, strict=True) if sample is None}
+            owed += bytes((row.id, repeat) in missing for row, repeat in batch)
+    return owed
 
 
-async def play(
-    player: Player, slots: Iterable[Slot], on_samples: Callable[[list[Sample]], None], *, concurrency: int, stop: Stop
-) -> None:
+async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
     """Ask the model about every slot, at most `concurrency` at once.
 
     A row that fails is a sample with an error and cancels nothing. An error that would meet every row (a refused key, a spent
@@ -61,7 +77,7 @@ async def play(
             except (LMError, BudgetExceeded) as error:  # not this row's fault: the slot stays owed
                 stop.request(error)
                 return
-            on_samples([sample])
+            keep([sample])
 
     async with asyncio.TaskGroup() as group:
         for _ in range(concurrency):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import msgspec
 
 from runner.adapters import Adapter, Formatted, ParseError
-from runner.cache import request_key
-from runner.errors import BadRequestError, DataError, LMError
+from runner.cache import encoded_params, request_key
+from runner.errors import BadRequestError, DataError, EndpointClosedError, LMError
 from runner.types import Completion, Request, Row, RowError, Sample, Status, Usage
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ class Player:
         adapter: prompt in, value out.
         scorers: by name; they see answers, never failures.
         seed: repeat r is sent ``seed + r``; None sends no seed.
+
+    Attributes:
+        on_cut: told what was spent on a slot that stays owed, because its conversation was cut off; a sample not to be recorded.
     """
 
     def __init__(self, lm: LM, adapter: Adapter, scorers: Mapping[str, Scorer], *, seed: int | None = None) -> None:
@@ -36,36 +39,48 @@ class Player:
         self.adapter = adapter
         self.scorers = scorers
         self.seed = seed
-        self._params = adapter.params()
+        self.on_cut: Callable[[Sample], None] | None = None
+        self._patterns: dict[int, tuple[Request, bytes]] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
-        """The request of one turn."""
-        params = self._params if self.seed is None else {**self._params, "seed": self.seed + repeat}
-        return self.lm.request(messages=formatted.messages, prompt=formatted.prompt, rollout=repeat or None, **params)
+        """The request of one turn. All but what is said is the same for all rows, and made once for each repeat."""
+        pattern, _ = self._pattern(repeat)
+        return Request(
+            model=pattern.model,
+            model_type=pattern.model_type,
+            endpoint=pattern.endpoint,
+            messages=formatted.messages,
+            prompt=formatted.prompt,
+            params=pattern.params,
+            rollout=pattern.rollout,
+        )
 
-    def from_cache(self, slots: Iterable[Slot]) -> list[tuple[Slot, Sample | None]]:
+    def _pattern(self, repeat: int) -> tuple[Request, bytes]:
+        found = self._patterns.get(repeat)
+        if found is None:
+            params = self.adapter.params() | ({} if self.seed is None else {"seed": self.seed + repeat})
+            pattern = self.lm.request(rollout=repeat or None, **params)
+            found = self._patterns[repeat] = (pattern, encoded_params(pattern.params))
+        return found
+
+    def from_cache(self, slots: Sequence[Slot]) -> list[Sample | None]:
         """Play slots from the cache alone; None for those that need the model. First turns are looked up in one batch."""
         store = self.lm.store
-        opened = [(slot, self._turns(*slot)) for slot in slots]
         if store is None or not store.reads:
-            return [(slot, None) for slot, _ in opened]
-        played: list[tuple[Slot, Sample | None]] = []
-        keyed = [(slot, turns, *_first(turns)) for slot, turns in opened]
-        found = store.get_many([key for _, _, key, _ in keyed if key])
-        for slot, turns, first, ended in keyed:
-            if first is None:
-                played.append((slot, ended))
-                continue
-            key, sample = first, None
-            while (entry := found.get(key) or store.get(key)) is not None:
+            return [None] * len(slots)
+        begun = [(turns := self._turns(*slot), *self._first(turns, slot[1])) for slot in slots]
+        found = store.get_many([key for _, key, _ in begun if key is not None])
+        played: list[Sample | None] = []
+        for turns, first, ended in begun:
+            key, sample = first, ended
+            while key is not None and (entry := found.get(key) or (store.get(key) if key is not first else None)) is not None:
                 completion = Completion.hit(key, entry.response, entry.cost_usd)
                 try:
                     key = request_key(turns.send(completion))
                 except StopIteration as end:
-                    sample = end.value
-                    break
+                    key, sample = None, end.value
             turns.close()
-            played.append((slot, sample))
+            played.append(sample)
         return played
 
     async def ask(self, slot: Slot) -> Sample:
@@ -82,8 +97,9 @@ class Player:
             while True:
                 try:
                     completion = await self.lm.acomplete(request)
-                except LMError as error:
-                    if error.disposition == "stop" and not isinstance(error, BadRequestError):  # a bad request may be this row's
+                except BaseException as error:
+                    if not _is_of_row(error):
+                        self._cut(turns, error)
                         raise
                     request = turns.throw(error)
                 else:
@@ -91,6 +107,22 @@ class Player:
         except StopIteration as end:
             sample: Sample = end.value
             return sample
+
+    def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
+        """The key of the first request, or the sample of a row that ended before it asked anything."""
+        try:
+            return request_key(next(turns), self._pattern(repeat)[1]), None
+        except StopIteration as end:
+            return None, end.value
+
+    def _cut(self, turns: Turns, error: BaseException) -> None:
+        """End a conversation that `error` has cut off, and tell what its attempts and turns so far have cost."""
+        sent = isinstance(error, LMError) and not isinstance(error, EndpointClosedError)
+        try:
+            turns.throw(error if sent else EndpointClosedError(str(error), attempts=0))
+        except StopIteration as end:
+            if self.on_cut is not None and end.value.attempts:
+                self.on_cut(end.value)
 
     def score(self, sample: Sample, row: Row) -> None:
         """Score an answer in place; what a scorer cannot judge is the sample's error, and its answer is kept."""
@@ -118,7 +150,8 @@ class Player:
             except LMError as error:
                 sample.status = "error"
                 sample.attempts += error.attempts
-                sample.cache = "miss" if sample.cache == "hit" else sample.cache
+                if sample.cache == "hit":  # the turns before this one cost nothing
+                    sample.cache, sample.usage = "miss", None
                 sample.error = RowError(error.code, error.message, error.status, error.request_id)
                 return sample
             usage = _record(sample, completion, usage)
@@ -162,6 +195,11 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
     return usage
 
 
+def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
+    """Whether only this row has failed; a bad request may be this row's."""
+    return isinstance(error, LMError) and (error.disposition != "stop" or isinstance(error, BadRequestError))
+
+
 def _usage(before: Usage | None, new: Usage | None, *, paid: tuple[bool, bool]) -> Usage | None:
     """Tokens of two turns; where one of them came from the cache, those of the other, which was paid for."""
     if paid == (False, True) or before is None:
@@ -184,11 +222,3 @@ def _sum(before: float | None, new: float | None, *, first: bool) -> float | Non
 
 def _tool_calls(calls: list[dict[str, Any]]) -> str:
     return msgspec.json.encode(calls).decode()
-
-
-def _first(turns: Turns) -> tuple[str | None, Sample | None]:
-    """The key of the first request, or the sample of a row that ended before it asked anything."""
-    try:
-        return request_key(next(turns)), None
-    except StopIteration as end:
-        return None, end.value

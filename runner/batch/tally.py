@@ -5,39 +5,44 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from runner.scoring import summarise_by_row
-from runner.types import Sample, Score, Usage
+from runner.scoring import RowMean
+from runner.types import Sample, Score, Spent, Usage
 
 
 class Tally:
-    """Counts, tokens, dollars and scores of the samples so far.
+    """Counts, tokens, dollars and scores of the samples so far. Its size does not depend on how many there are.
 
     Args:
         rows: samples the run consists of.
+        repeats: how many of them each row has.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, repeats: int = 1) -> None:
         self.rows = rows
+        self.repeats = repeats
         self.status: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.messages: dict[str, str] = {}
         self.cache_hits = 0
         self.requests = 0
         self.retries = 0
-        self.usage = Usage()
-        self.usage_cached = Usage()
+        self._used = [0] * len(Usage.__struct_fields__)
+        self._used_cached = [0] * len(Usage.__struct_fields__)
         self.cost_usd: float | None = 0.0
         self.saved_usd = 0.0
         self.model_s = 0.0
         self.models: set[str] = set()
         self.fingerprints: set[str] = set()
-        self._scores: dict[str, list[tuple[str, float]]] = {}
+        self._scores: dict[str, RowMean] = {}
+        self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
+        self.unrecorded = Spent()
+        self._again: dict[tuple[str, int], str] = {}
         self._playing_since: float | None = None
 
     @property
     def done(self) -> int:
-        """Samples in the record."""
-        return self.status.total()
+        """Samples that need no more asking: those in the record, without the failures that are asked again."""
+        return self.status.total() - len(self._again)
 
     @property
     def commonest_error(self) -> str | None:
@@ -47,36 +52,107 @@ class Tally:
     @property
     def owed(self) -> int:
         """Samples not in the record yet."""
-        return max(0, self.rows - self.done)
+        return max(0, self.rows - self.status.total())
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of requests made."""
+        return Usage(*self._used)
+
+    @property
+    def usage_cached(self) -> Usage:
+        """Tokens of answers that came from the cache."""
+        return Usage(*self._used_cached)
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
-        self.status[sample.status] += 1
-        if sample.error and sample.status == "error":
-            self.errors[sample.error.code] += 1
-            self.messages.setdefault(sample.error.code, sample.error.message)
+        if failure := self._again.pop((sample.id, sample.repeat), None):
+            self.status["error"] -= 1
+            self.errors -= Counter([failure])  # codes that are down to none go
+        self._count(sample)
         if sample.model_served:
             self.models.add(sample.model_served)
         if sample.system_fingerprint:
             self.fingerprints.add(sample.system_fingerprint)
         if sample.cache == "hit":
             self.cache_hits += 1
-            self.usage_cached += sample.usage or Usage()
             self.saved_usd += sample.saved_usd or 0.0
+            if sample.usage is not None:
+                _add(self._used_cached, sample.usage)
         else:
-            self.requests += sample.attempts
-            self.retries += max(0, sample.attempts - 1)
-            self.usage += sample.usage or Usage()
-            if sample.cost_usd is None and (sample.usage or sample.status != "error"):
-                self.cost_usd = None
-            elif self.cost_usd is not None:
-                self.cost_usd += sample.cost_usd or 0.0
+            self._spend(sample)
+        if self.repeats > 1:
+            self._add_repeat(sample)
+        else:
+            for name, value in sample.scores.items():
+                self._score(name).add(value, 1)
+
+    def again(self, sample: Sample) -> None:
+        """Count a failure that is asked again: it stays one until the sample that replaces it is added."""
+        assert sample.error is not None
+        self._again[sample.id, sample.repeat] = sample.error.code
+        self._count(sample)
+        self._spend(sample)
+
+    def superseded(self, sample: Sample) -> None:
+        """Count what a sample cost that another has replaced.
+
+        One whose scoring failed cost nothing of its own: the sample that replaced it has the same answer, and its cost.
+        """
+        if sample.cache != "hit" and (sample.error is None or sample.error.code != "scoring"):
+            self._spend(sample)
+
+    def cut(self, sample: Sample) -> None:
+        """Count what was spent on a sample that stays owed."""
+        unknown = sample.cost_usd is None and sample.usage is not None
+        self.charge(Spent(sample.attempts, sample.usage or Usage(), None if unknown else sample.cost_usd or 0.0))
+
+    def charge(self, spent: Spent) -> None:
+        """Count what was spent on samples that have no line in the record."""
+        self.unrecorded += spent
+        self.requests += spent.requests
+        _add(self._used, spent.usage)
+        self.cost_usd = None if self.cost_usd is None or spent.cost_usd is None else self.cost_usd + spent.cost_usd
+
+    def _count(self, sample: Sample) -> None:
+        self.status[sample.status] += 1
+        if sample.error and sample.status == "error":
+            self.errors[sample.error.code] += 1
+            self.messages.setdefault(sample.error.code, sample.error.message)
+
+    def _spend(self, sample: Sample) -> None:
+        self.requests += sample.attempts
+        self.retries += max(0, sample.attempts - 1)
+        if sample.usage is not None:
+            _add(self._used, sample.usage)
+        if sample.cost_usd is None and (sample.usage or sample.status != "error"):
+            self.cost_usd = None
+        elif self.cost_usd is not None:
+            self.cost_usd += sample.cost_usd or 0.0
+
+    def _add_repeat(self, sample: Sample) -> None:
+        """Gather the scores of a row until all its repeats are here."""
+        seen, totals = self._begun.pop(sample.id, (0, {}))
         for name, value in sample.scores.items():
-            self._scores.setdefault(name, []).append((sample.id, value))
+            total, count = totals.get(name, (0.0, 0))
+            totals[name] = (total + value, count + 1)
+        if seen + 1 < self.repeats:
+            self._begun[sample.id] = (seen + 1, totals)
+            return
+        for name, (total, count) in totals.items():
+            self._score(name).add(total, count)
+
+    def _score(self, name: str) -> RowMean:
+        found = self._scores.get(name)
+        if found is None:
+            found = self._scores[name] = RowMean()
+        return found
 
     def scores(self) -> dict[str, Score]:
         """Mean, standard error (clustered by row) and n of each score. Samples that failed have none, and count for nothing."""
-        return {name: summarise_by_row(pairs) for name, pairs in self._scores.items()}
+        begun = list(self._begun.values())
+        names = dict.fromkeys([*self._scores, *(name for _, totals in begun for name in totals)])
+        return {name: self._score(name).score(totals[name] for _, totals in begun if name in totals) for name in names}
 
     def started(self) -> None:
         """Requests are in flight from now on."""
@@ -87,3 +163,12 @@ class Tally:
         if self._playing_since is not None:
             self.model_s += time.perf_counter() - self._playing_since
             self._playing_since = None
+
+
+def _add(totals: list[int], usage: Usage) -> None:
+    totals[0] += usage.prompt_tokens
+    totals[1] += usage.completion_tokens
+    totals[2] += usage.total_tokens
+    totals[3] += usage.cached_tokens
+    totals[4] += usage.reasoning_tokens
+    totals[5] += usage.cache_write_tokens

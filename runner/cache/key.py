@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,17 +19,34 @@ KEY_VERSION = 1
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
-def request_key(request: Request) -> str:
-    """The key of `request`: 64 hexadecimal digits, the same on every machine and for every spelling of the same values.
-
-    The encoding is JSON with sorted keys; whole floats are written as integers, so that ``temperature: 0`` and ``0.0`` are one
-    request. Keys, timeouts and headers are not part of a Request. Golden keys stand in tests/unit/test_cache.py.
+def encoded_params(params: dict[str, Any]) -> bytes:
+    """The part of the key that parameters make up, for callers with many requests of the same ones.
 
     Raises:
         ConfigError: a parameter is not JSON data.
     """
     try:
-        encoded = _encoder.encode((KEY_VERSION, _canonical(request.params), _identity(request)))
+        return _encoder.encode(_canonical(params))
+    except (TypeError, UnicodeEncodeError) as error:
+        raise ConfigError(f"a request is not JSON data: {error}") from None
+
+
+def request_key(request: Request, params: bytes | None = None) -> str:
+    """The key of `request`: 64 hexadecimal digits, the same on every machine and for every spelling of the same values.
+
+    The encoding is JSON with sorted keys; whole floats in parameters are written as integers, so that ``temperature: 0`` and
+    ``0.0`` are one request. Keys, timeouts and headers are not part of a Request. Golden keys stand in tests/unit/test_cache.py.
+
+    Args:
+        request: what is asked.
+        params: its `encoded_params`, where they are known already.
+
+    Raises:
+        ConfigError: a parameter is not JSON data.
+    """
+    try:
+        known = params if params is not None else _encoder.encode(_canonical(request.params))
+        encoded = b"[%d,%b,%b]" % (KEY_VERSION, known, _encoder.encode(_identity(request)))
     except (TypeError, UnicodeEncodeError) as error:
         raise ConfigError(f"a request to {request.model} is not JSON data: {error}") from None
     return hashlib.sha256(encoded).hexdigest()
@@ -38,11 +56,16 @@ def _identity(request: Request) -> tuple[object, ...]:
     return (request.model, request.endpoint, request.model_type, request.messages, request.prompt, request.rollout or 0)
 
 
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
 def _canonical(value: object) -> object:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise TypeError(f"{value} is no number that JSON has")
+        return int(value) if value.is_integer() else value
     if isinstance(value, dict):
-        return {key: _canonical(item) for key, item in value.items()}
+        return {key: item if type(item) in _PLAIN else _canonical(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
+        return [item if type(item) in _PLAIN else _canonical(item) for item in value]
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -9,10 +10,11 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from runner.cache.table import FILE, RAW, Table
 from runner.errors import CacheError
 from runner.paths import private
 from runner.types import Request, Response
@@ -30,17 +32,35 @@ T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What one key holds on disk, as JSON: the answer, and enough of the question for a person to recognise it."""
+    """An answer as it was stored, with what it cost then, in dollars."""
 
     v: int
     created: float
     response: Response
-    request: Request | None = None
     cost_usd: float | None = None
 
 
+class Stored(Entry, frozen=True, omit_defaults=True):
+    """What one key holds on disk, as JSON: the entry, and the question, for a person to recognise it."""
+
+    request: Request | None = None
+
+
+Put: TypeAlias = tuple[str, Response, Request | None, float | None]
+"""A key, its answer, what was asked, and the cost in dollars."""
+
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Entry).decode
+_decode = msgspec.json.Decoder(Entry).decode  # a hit needs the answer alone: the question, the larger part, is skipped over
+_decode_stored = msgspec.json.Decoder(Stored).decode
+
+IN_ROW = 2**15
+"""Bytes up to which diskcache keeps a value in its row; larger ones get a file."""
+TIMEOUT_S = 30.0
+"""How long to wait for another process's transaction."""
+GATHER_TURNS = 4
+"""Turns of the event loop that a transaction waits for company: microseconds when there is nothing else to do."""
+CULL_EVERY = 50
+"""Answers stored between two looks at the size limit."""
 
 
 class Cache:
@@ -71,11 +91,12 @@ class Cache:
         self.ttl = ttl
         self.size_limit = size_limit
         self.memory_entries = memory_entries
-        self.hits = 0
-        self.misses = 0
         self._memory: OrderedDict[str, bytes] = OrderedDict()
         self._lock = threading.Lock()
         self._disk: Any = None
+        self._table: Table | None = None
+        self._to_cull = 0
+        self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put, asyncio.Future[None]]]] = {}
         self._opening = threading.Lock()
         self._broken = False
         self._warned = False
@@ -91,21 +112,32 @@ class Cache:
         return self.mode in _WRITES
 
     def get(self, key: str) -> Entry | None:
-        """The entry of `key`, or None."""
-        return self.get_many([key]).get(key)
+        """The entry of `key`, or None. What is found on disk is kept in memory."""
+        if not self.reads:
+            return None
+        with self._lock:
+            data = self._memory.get(key)
+        if data is not None and (entry := self._usable(data)) is not None:
+            return entry
+        data = self._fetch([key]).get(key)
+        if data is None or (entry := self._usable(data)) is None:
+            return None
+        self._remember([(key, data)])
+        return entry
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """The entries there are of `keys`; none where the mode does not read."""
-        found: dict[str, Entry] = {}
+        """The entries there are of `keys`, in one look at the disk; none where the mode does not read."""
         if not self.reads:
-            return found
-        for key in keys:
-            entry = self._lookup(key)
-            if entry is not None:
-                found[key] = entry
-            with self._lock:
-                self.hits += entry is not None
-                self.misses += entry is None
+            return {}
+        with self._lock:
+            memory = self._memory
+            held = {key: memory.get(key) for key in keys}
+        usable = self._usable
+        found = {key: entry for key, data in held.items() if data is not None and (entry := usable(data)) is not None}
+        if len(found) < len(held):
+            for key, data in self._fetch([key for key in held if key not in found]).items():
+                if (entry := usable(data)) is not None:
+                    found[key] = entry
         return found
 
     def refuse_miss(self, key: str) -> None:
@@ -121,51 +153,88 @@ class Cache:
         """Store an answer, where the mode allows it. A full disk or a locked database is a warning: the answer is not lost."""
         self.put_many([(key, response, request, cost_usd)])
 
-    def put_many(self, items: Iterable[tuple[str, Response, Request | None, float | None]]) -> None:
+    def put_many(self, items: Iterable[Put]) -> None:
         """Store several answers in one transaction."""
         if not self.writes:
             return
         now = time.time()
-        ready = [(key, _encode(Entry(ENTRY_VERSION, now, answer, asked, cost))) for key, answer, asked, cost in items]
-        for key, data in ready:
-            self._remember(key, data)
+        ready = [(key, _encode(Stored(ENTRY_VERSION, now, answer, cost, asked))) for key, answer, asked, cost in items]
+        self._remember(ready)
+        small = [item for item in ready if len(item[1]) < IN_ROW]
+        expire = None if self.ttl is None else now + self.ttl
 
         def write(disk: Any) -> None:
-            with disk.transact():
-                for key, data in ready:
+            if small and self._table is not None:
+                self._table.store(small, now, expire)
+            for key, data in ready if len(small) < len(ready) else ():
+                if len(data) >= IN_ROW:
                     disk.set(key, data, expire=self.ttl)
+            self._to_cull += len(ready)
+            if self._to_cull >= CULL_EVERY:
+                self._to_cull = 0
+                if disk.volume() > self.size_limit:
+                    disk.cull()
 
         self._guard(write, None)
 
-    def entries(self) -> Iterator[tuple[str, Entry]]:
+    async def aput(self, key: str, response: Response, *, request: Request | None = None, cost_usd: float | None = None) -> None:
+        """As `put`; answers that come within a few turns of the event loop share one transaction.
+
+        Returns when the answer is with the operating system: what comes after it, such as a line in a record, can rely on it.
+        """
+        if not self.writes:
+            return
+        loop = asyncio.get_running_loop()
+        gathered = self._gathering.get(loop)
+        if gathered is None:
+            gathered = self._gathering[loop] = []
+            loop.call_soon(self._store_gathered, loop, GATHER_TURNS)
+        stored = loop.create_future()
+        gathered.append(((key, response, request, cost_usd), stored))
+        await stored
+
+    def _store_gathered(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._store_gathered, loop, turns - 1)
+            return
+        gathered = self._gathering.pop(loop)
+        problem: CacheError | None = None
+        try:
+            self.put_many([item for item, _ in gathered])
+        except CacheError as error:
+            problem = error
+        for _, stored in gathered:
+            if stored.done():  # its caller was cancelled
+                continue
+            if problem is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(problem)
+
+    def entries(self) -> Iterator[tuple[str, Stored]]:
         """Every readable entry with its key, oldest first."""
         disk = self._open()
         if disk is None:
             return
         for key in list(disk):
-            if isinstance(key, str) and (entry := self._lookup(key)) is not None:
-                yield key, entry
+            if isinstance(key, str) and (data := self._fetch([key]).get(key)) is not None and self._usable(data) is not None:
+                with contextlib.suppress(msgspec.MsgspecError):
+                    yield key, _decode_stored(data)
 
     def stats(self) -> dict[str, Any]:
-        """Entries and bytes on disk, the limit, and the hits and misses of this process."""
+        """Entries and bytes on disk, and the limit."""
         count = self._guard(len, 0)
         volume = self._guard(lambda disk: disk.volume(), 0)
-        return {
-            "folder": str(self.folder),
-            "entries": count,
-            "bytes": volume,
-            "size_limit": self.size_limit,
-            "hits": self.hits,
-            "misses": self.misses,
-            "healthy": not self._broken,
-        }
+        return {"folder": str(self.folder), "entries": count, "bytes": volume, "size_limit": self.size_limit}
 
     def check(self) -> list[str]:
         """Problems of the database on disk, as text; none means healthy."""
         if not (self.folder / "cache.db").exists():
             return []
         try:
-            with contextlib.closing(sqlite3.connect(f"{(self.folder / 'cache.db').as_uri()}?mode=ro", uri=True)) as database:
+            with contextlib.closing(
+                sqlite3.connect(f"{(self.folder / 'cache.db').absolute().as_uri()}?mode=ro", uri=True)
+            ) as database:
                 rows = database.execute("PRAGMA quick_check").fetchall()
         except sqlite3.Error as error:
             return [str(error)]
@@ -198,21 +267,25 @@ class Cache:
         if self._disk is not None:
             self._disk.close()
             self._disk = None
+        if self._table is not None:
+            self._table.close()
+            self._table = None
 
-    def _lookup(self, key: str) -> Entry | None:
-        with self._lock:
-            data = self._memory.get(key)
-        if (entry := self._usable(data)) is not None:
-            return entry
-        data = self._guard(lambda disk: disk.get(key), None)
-        if data is not None and (entry := self._usable(data)) is not None:
-            self._remember(key, data)
-        return entry
+    def _fetch(self, keys: list[str]) -> dict[str, bytes]:
+        """What the disk holds for `keys`."""
 
-    def _usable(self, data: bytes | None) -> Entry | None:
+        def read(disk: Any) -> dict[str, bytes]:
+            found: dict[str, bytes] = {}
+            for key, mode, value in self._table.find(keys, time.time()) if self._table is not None else ():
+                data = value if mode == RAW else disk.get(key) if mode == FILE else None
+                if isinstance(data, bytes):
+                    found[key] = data
+            return found
+
+        return self._guard(read, {})
+
+    def _usable(self, data: bytes) -> Entry | None:
         """The entry in `data`, if it is one of this version that has not expired."""
-        if data is None:
-            return None
         try:
             entry = _decode(data)
         except msgspec.MsgspecError:
@@ -220,10 +293,11 @@ class Cache:
         fresh = self.ttl is None or time.time() - entry.created <= self.ttl
         return entry if fresh and entry.v == ENTRY_VERSION else None
 
-    def _remember(self, key: str, data: bytes) -> None:
+    def _remember(self, items: Iterable[tuple[str, bytes]]) -> None:
         with self._lock:
-            self._memory[key] = data
-            self._memory.move_to_end(key)
+            for key, data in items:
+                self._memory[key] = data
+                self._memory.move_to_end(key)
             while len(self._memory) > self.memory_entries:
                 self._memory.popitem(last=False)
 
@@ -233,7 +307,11 @@ class Cache:
         self._guard(lambda disk: disk.delete(key), None)
 
     def _open(self) -> Any:
+        if self._table is not None and self._table.process == os.getpid():
+            return self._disk
         with self._opening:
+            if self._table is not None and self._table.process != os.getpid():
+                self._table = self._disk = None  # a fork: SQLite's connections may not be used on its other side
             if self._disk is None and not self._broken:
                 self._disk = self._guard_open()
             return self._disk
@@ -248,8 +326,9 @@ class Cache:
                 disk=_json_disk(),
                 size_limit=self.size_limit,
                 eviction_policy="least-recently-stored",
-                timeout=30,
+                timeout=TIMEOUT_S,
             )
+            self._table = Table(self.folder, TIMEOUT_S)
         except (OSError, sqlite3.Error, diskcache.Timeout, ValueError, TypeError) as error:
             if isinstance(error, OSError) or not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise CacheError(
@@ -282,12 +361,22 @@ class Cache:
             warnings.warn(f"the cache in {self.folder} cannot be used ({error}); {advice}", stacklevel=3)
 
 
-def worth_keeping(response: Response) -> bool:
-    """Whether an answer may be cached: complete, not refused, not cut off."""
+def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
+    """Whether an answer may be cached: complete, and not refused.
+
+    An answer that was cut off is kept only when it has all the `max_tokens` it was allowed. That is part of its key, so asking
+    again would pay for the same cut again; one that was cut for another reason (a full context, a server's own limit) may be
+    longer the next time.
+    """
+    whole = max_tokens is not None and len(response.choices) == 1 and _completion_tokens(response) >= max_tokens
+    refused = ("content_filter", "refusal") if whole else ("length", "content_filter", "refusal")
     return all(
-        choice.finish_reason not in ("length", "content_filter", "refusal") and (choice.text is not None or choice.tool_calls)
-        for choice in response.choices
+        choice.finish_reason not in refused and (choice.text is not None or choice.tool_calls) for choice in response.choices
     )
+
+
+def _completion_tokens(response: Response) -> int:
+    return response.usage.completion_tokens if response.usage else 0
 
 
 def _json_disk() -> Any:

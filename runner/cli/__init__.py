@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("runner.cli.run", "play an experiment: overrides in Hydra's grammar, key=value"),
     "resume": ("runner.cli.resume", "go on with a run that was interrupted"),
+    "retry": ("runner.cli.retry", "ask the rows of a run again that failed"),
     "validate": ("runner.cli.validate", "check a config, its data and its prompts, and send nothing"),
     "config": ("runner.cli.config", "list and show the config groups and their options"),
     "ls": ("runner.cli.ls", "list runs"),
@@ -71,6 +73,12 @@ def _guarded(verb: str, words: list[str]) -> int:
     except BrokenPipeError:  # the reader (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it still holds would be tried again at the end
+        print(f"error: the disk is full: {error.filename or 'the output'} could not be written; make space", file=sys.stderr)
+        return 1
     return code
 
 

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runner.experiment import Experiment
     from runner.records import Summary
@@ -102,7 +102,7 @@ class _Fetched:
 
 
 def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
-    """Rate, errors, retries and cost so far."""
+    """Rate, errors, retries and cost so far, and how the endpoint is asked at this moment."""
     tally = experiment.tally
     rate = (tally.done - began[0]) / max(1e-9, time.monotonic() - began[1])
     facts = [f"{rate:.1f} rows/s", f"{tally.status['error']} errors"]
@@ -110,25 +110,34 @@ def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
         facts.append(f"{tally.retries} retries")
     if tally.cost_usd:
         facts.append(f"${tally.cost_usd:.4f}")
+    if experiment.lm.limiter is not None:
+        facts.append(str(experiment.lm.limiter.now()))
     return ", ".join(facts)
 
 
 def print_summary(summary: Summary, folder: str, *, command: str | None = None) -> None:
     """Print the summary for people, on stdout; with `command` (what was run), what to try next."""
+    facts = [(line["measure"], line["value"]) for line in summary.table()]
+    hints = _hints(summary, folder, command) if command else []
+    print_table(f"{summary.name}: {summary.status}", [*facts, ("record", folder)], hints=hints)
+
+
+def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence[tuple[str, str]] = ()) -> None:
+    """Print facts for people, on stdout: what, and how much; and below them commands to try next, with what they are for."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
-    table = Table(box=None, show_header=False, pad_edge=False, title=f"{summary.name}: {summary.status}", title_justify="left")
+    table = Table(box=None, show_header=False, pad_edge=False, title=title, title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    for line in [*summary.table(), {"measure": "record", "value": folder}]:
-        table.add_row(line["measure"], line["value"])
+    for what, much in facts:
+        table.add_row(what, much)
     with console.capture() as text:  # rich has an exit of its own for a reader that has left
         console.print(table)
-        if command:
+        if hints:
             console.print("\nTry next:", style="dim")
-            for again, why in _hints(summary, folder, command):
+            for again, why in hints:
                 console.print(f"  {again:<44} {why}", style="dim", markup=False, soft_wrap=True)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))
 
@@ -140,6 +149,7 @@ def _hints(summary: Summary, folder: str, command: str) -> list[tuple[str, str]]
     hints = []
     if summary.errors:
         hints.append((f"{program} show latest --failed", "the rows that failed, and why"))
+        hints.append((f"{program} retry latest", "asks these again"))
     hints.append((f"{program} show latest --rows 3", "what was asked and answered"))
     if summary.cache_hits < summary.rows:
         hints.append((command, "again: the same answers, from the cache"))

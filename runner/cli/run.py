@@ -14,6 +14,7 @@ from runner.cli.options import add_config, composed, shorten
 if TYPE_CHECKING:
     import argparse
 
+    from runner.config.compose import Composition
     from runner.experiment import RunResult
 
 TAKES_OVERRIDES = True
@@ -27,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
     parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be asked and what that may cost; records, starts and sends nothing"
+    )
     add_display(parser)
 
 
@@ -41,7 +45,7 @@ def add_display(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Play. Returns 0 complete, 3 incomplete, 1 failed, 130 interrupted.
+    """Play. Returns 0 complete (or a dry run), 3 incomplete, 1 failed, 130 interrupted.
 
     Raises:
         OstinatoError: the run could not begin or go on.
@@ -53,6 +57,8 @@ def main(args: argparse.Namespace) -> int:
         composition.config()
         print(to_yaml(composition.plain if args.resolve else composition.raw), end="")
         return 0
+    if args.dry_run:
+        return _forecast(composition, as_json=args.json)
     from runner.cli.display import Display
     from runner.experiment import Experiment, play_to_end
 
@@ -60,6 +66,20 @@ def main(args: argparse.Namespace) -> int:
     experiment = Experiment.create(composition.config(), composition.overrides)
     result = play_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
+
+
+def _forecast(composition: Composition, *, as_json: bool) -> int:
+    """Say what a run would do. Returns 0, whether the budget covers it or not."""
+    from runner.experiment import forecast
+
+    found = forecast(composition.config())
+    if as_json:
+        print(json.dumps(found.to_dict()))
+        return 0
+    from runner.cli.display import print_table
+
+    print_table(f"{found.name}: dry run", found.table())
+    return 0
 
 
 def _command(args: argparse.Namespace) -> str:
@@ -82,8 +102,8 @@ def report(result: RunResult, args: argparse.Namespace, command: str | None = No
         print_summary(summary, shorten(result.folder), command=command if summary.status != "failed" else None)
     if summary.problem:
         print(f"error: {summary.problem}", file=sys.stderr)
+    if summary.errors:
+        print(f"{summary.errors:,} rows failed; ask these again with: ostinato retry {shorten(result.folder)}", file=sys.stderr)
     if summary.owed:
         print(f"{summary.owed:,} rows are still owed; go on with: ostinato resume {shorten(result.folder)}", file=sys.stderr)
-    elif summary.errors:
-        print(f"{summary.errors:,} rows failed; a new run asks these again, and has the others from the cache", file=sys.stderr)
     return result.exit_code

@@ -11,10 +11,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config import yaml
-from runner.config.load import dump, escape, is_literal, is_open, is_protected, is_text_field, load, suggest, unknown_key, walk
+from runner.config.load import (
+    dump,
+    escape,
+    is_deferred,
+    is_literal,
+    is_open,
+    is_protected,
+    is_text_field,
+    load,
+    suggest,
+    unknown_key,
+    walk,
+)
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
-from runner.paths import shipped_conf
+from runner.paths import expanded, shipped_conf
 from runner.secrets import redact
 
 if TYPE_CHECKING:
@@ -69,7 +81,7 @@ def folders(config_dir: str | None = None) -> list[Path]:
     """
     places = []
     if config_dir is not None:
-        given = Path(config_dir).expanduser().absolute()
+        given = expanded(config_dir).absolute()
         if not given.is_dir():
             raise ConfigError(f"-cd {config_dir}: there is no such folder")
         places.append(given)
@@ -117,8 +129,14 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
         choices = {str(k): str(v) for k, v in composed.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
         raw = _container(composed)
         return Composition(raw, _resolve(raw), choices, list(overrides), places, primary)
+    except ConfigError:
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, places) from None
+    except RecursionError:
+        raise ConfigError("a defaults list leads back to itself, or a value is nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - boundary: on a defaults list that is none, Hydra raises what it runs into
+        raise ConfigError(f"the defaults lists and the chosen options cannot be put together: {error}") from None
     finally:
         GlobalHydra.instance().hydra = previous
         _places.reset(token)
@@ -132,7 +150,12 @@ def read(path: Path) -> RunConfig:
     """
     plain = yaml.read(path)
     if any(_interpolates(at, value) for at, value in walk(plain)):
-        plain = _resolve(plain)
+        from omegaconf.errors import OmegaConfBaseException
+
+        try:
+            plain = _resolve(plain)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{_shorten(path)}: {_explain(error, [], [])}") from None
     return load(plain, lambda _path: _shorten(path))
 
 
@@ -234,7 +257,7 @@ def _interpolates(path: str, value: Any) -> bool:
 
 def _stays(path: str, value: Any) -> bool:
     """Whether `value` is left as it is written: the user's own text, and what would bring a secret in."""
-    return is_literal(path) or (is_protected(path) and isinstance(value, str) and "oc.env" in value)
+    return is_literal(path) or is_deferred(path, value)
 
 
 def _masked(value: Any, kept: dict[str, Any], path: str = "") -> Any:
@@ -289,16 +312,25 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
             ready.append(f"{match['sign']}{key}={_quote(value)}")
             continue
         try:
-            parser.parse_override(override)
-        except HydraException as error:
+            parsed = parser.parse_override(override).value()
+        except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
             if not is_text_field(key):
-                problem = str(error).splitlines()[0]
+                problem = str(error).partition("\n")[0]
                 raise ConfigError(
                     f"'{_shown(override)}' is not in Hydra's grammar: {redact(problem)}; put the value into quotes"
                 ) from None
             override = f"{match['sign']}{key}={_quote(value)}"  # noqa: PLW2901 - a regex or a sentence, meant literally
+        else:
+            _refuse_as_option(key, parsed, places)
         ready.append(override)
     return ready
+
+
+def _refuse_as_option(key: str, value: Any, places: list[Path]) -> None:
+    """Refuse a mapping, or a list of other things than names, where a group takes the name of an option."""
+    names = isinstance(value, list) and all(isinstance(item, str) for item in value)  # Hydra takes several options of a group
+    if isinstance(value, dict | list) and not names and (options := _options(key, places)):
+        raise ConfigError(f"{key}: is a group, and takes the name of an option: {', '.join(options)}; its keys are {key}.KEY=...")
 
 
 def _is_quoted(value: str) -> bool:
@@ -317,7 +349,8 @@ def _explain(error: Exception, overrides: list[str], places: list[Path]) -> Conf
     first = text.splitlines()[0]
     if found := re.search(r"Could not override '([^']+)'", text):
         path = found[1].split("@")[0].replace("/", ".")
-        return ConfigError(f"{unknown_key(path)} (in override '{_blamed(path, overrides)}')")
+        key = getattr(cause, "full_key", None) or path  # of a dict that was given whole, the key in it
+        return ConfigError(f"{unknown_key(str(key))} (in override '{_blamed(path, overrides)}')")
     if found := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return ConfigError(f"{found[1]}: is already there; write {found[1]}=... without the +")
     if found := re.search(r"In '([^']+/[^']+)': Could not (?:load|find) '([^']+)'", text):
@@ -372,7 +405,10 @@ def _sets(file: Path, path: str) -> bool:
 
 def _chooses_experiment(file: Path) -> bool:
     """Whether the defaults list of a primary config has the group experiment."""
-    return file.is_file() and re.search(r"^\s*-\s*experiment\s*:", file.read_text("utf-8"), re.MULTILINE) is not None
+    try:
+        return file.is_file() and re.search(rb"^\s*-\s*experiment\s*:", file.read_bytes(), re.MULTILINE) is not None
+    except OSError as error:
+        raise ConfigError(f"{_shorten(file)}: {error.strerror}") from None
 
 
 def _shorten(path: Path) -> str:

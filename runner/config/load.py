@@ -62,6 +62,11 @@ def is_protected(path: str) -> bool:
     return names_a_secret(path) or "headers." in path or path.startswith("model.params.")
 
 
+def is_deferred(path: str, value: Any) -> bool:
+    """Whether `value` names environment variables that only `build` reads, and so stays as it is written."""
+    return isinstance(value, str) and "oc.env" in value and is_protected(path) and not is_literal(path)
+
+
 def escape(text: str) -> str:
     r"""`text` in such a form that OmegaConf reads no interpolation in it: ``${`` as ``\${``, backslashes before it doubled."""
     return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
@@ -164,7 +169,7 @@ def _escaped(value: Any, path: str) -> Any:
         return {key: _escaped(item, f"{path}.{key}" if path else key) for key, item in value.items()}
     if isinstance(value, list):
         return [_escaped(item, f"{path}[{index}]") for index, item in enumerate(value)]
-    return escape(value) if isinstance(value, str) and not is_protected(path) else value
+    return escape(value) if isinstance(value, str) and not is_deferred(path, value) else value
 
 
 def _refuse_unknown(value: Any, annotation: Any, path: str, origin: Origin) -> None:
@@ -201,7 +206,7 @@ def _choose(options: list[type[msgspec.Struct]], value: dict[str, Any], path: st
     kind = value.get("kind")
     if kind is None:
         raise ConfigError(_at(path, origin, f"`kind` is missing; allowed: {', '.join(kinds)}"))
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         hint = suggest(str(kind), list(kinds))
         raise ConfigError(_at(f"{path}.kind", origin, f"there is no kind '{kind}'; allowed: {', '.join(kinds)}{hint}"))
     return kinds[kind]

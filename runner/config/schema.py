@@ -35,6 +35,21 @@ class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
     params: dict[str, Any] = msgspec.field(default_factory=lambda: {"seed": 0})
 
 
+class Price(Config, frozen=True, kw_only=True):
+    """What a model costs, in US dollars a million tokens. Without `prompt` and `completion` nothing is said."""
+
+    prompt: Dollars | None = None
+    completion: Dollars | None = None
+    cached_prompt: Dollars | None = None
+    cache_write: Dollars | None = None
+    reasoning: Dollars | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in self.__struct_fields__ if getattr(self, name) is not None]
+        if given and (self.prompt is None or self.completion is None):
+            raise ValueError(f"{given[0]} is given alone; a price needs both prompt and completion")
+
+
 class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     """Any model that litellm reaches, as ``provider/name``."""
 
@@ -44,6 +59,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
     transport: Literal["auto", "direct", "litellm"] = "auto"
+    price: Price = Price()
     params: dict[str, Any] = {}
 
 
@@ -56,6 +72,7 @@ class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
     transport: Literal["auto", "direct", "litellm"] = "auto"
+    price: Price = Price()
     params: dict[str, Any] = {}
 
 
@@ -276,7 +293,7 @@ class Cache(Config, frozen=True, kw_only=True):
     mode: Literal["off", "read", "write", "rw", "refresh", "replay"] = "rw"
     dir: str | None = None
     ttl: Seconds | None = None
-    size_limit_gb: Annotated[float, Meta(gt=0)] = 10.0
+    size_limit_gb: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
 
 
 class Limits(Config, frozen=True, kw_only=True):
@@ -296,6 +313,7 @@ class Budget(Config, frozen=True, kw_only=True):
     usd: Dollars | None = None
     tokens: Count | None = None
     requests: Count | None = None
+    unknown_price: Literal["refuse", "allow"] = "refuse"
 
 
 class Launch(Config, frozen=True, kw_only=True):

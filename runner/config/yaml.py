@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _FLOAT = re.compile(r"^[-+]?(?:(?:\d+\.\d*|\.\d+)(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
 _BREAKS = re.compile("[\x85\u2028\u2029]")
+_PLAIN = frozenset({"null", "bool", "int", "float", "str", "seq", "map"})
+
+MAX_DEPTH = 100
+"""Levels of nesting in one file: more than any config has, and fewer than its readers (OmegaConf above all) recurse through."""
+
+MAX_COPIES = 1_000_000
+"""Values that the aliases of one file may stand for beyond those that are written: ten lines of YAML can name a billion."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's parser where there is one
@@ -28,10 +35,12 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - where PyYAML looks for them
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for index, (key, _) in enumerate(node.value):
-            if isinstance(key, yaml.ScalarNode) and key.value in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+                seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
@@ -45,6 +54,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _PLAIN  # a date or a set is no value of a config
+}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9]\d*)$"), list("-+0123456789"))
@@ -71,11 +85,39 @@ def read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    except (ValueError, LookupError) as error:  # a number of thousands of digits, `!!int x`
+        raise ConfigError(f"{file}: holds a value that cannot be read: {str(error).partition(';')[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{file}: is nested too deeply") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{file}: a config is a mapping (key: value), not {'a list' if isinstance(value, list) else 'a value'}")
+    _check_shape(value, file)
     return value
+
+
+def _check_shape(value: dict[str, Any], file: Path) -> None:
+    """Refuse what OmegaConf would not come back from: it copies what an alias stands for, and recurses through every level."""
+    sizes: dict[int, int] = {}
+    copies = 0
+
+    def size(value: Any, depth: int) -> int:
+        nonlocal copies
+        if not isinstance(value, dict | list):
+            return 1
+        if (known := sizes.get(id(value))) is not None:
+            copies += known
+            return known
+        if depth > MAX_DEPTH:
+            raise ConfigError(f"{file}: is nested deeper than {MAX_DEPTH} levels, or an alias (*name) stands for itself")
+        items = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = total = 1 + sum(size(item, depth + 1) for item in items)
+        return total
+
+    size(value, 1)
+    if copies > MAX_COPIES:
+        raise ConfigError(f"{file}: its aliases (*name) stand for more than {MAX_COPIES:,} values; write out what is needed")
 
 
 def write(value: Any) -> str:

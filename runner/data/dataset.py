@@ -174,7 +174,8 @@ class Dataset:
     def _missing(self, position: int, record: Fields, fields: Fields) -> NoReturn:
         """Raise for the first column that the config names and the row lacks."""
         wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
-        wanted += [(key, name, fields) for key, name in (("data.id", self._id), ("data.target", self._target)) if name]
+        named = (("data.id", self._id), ("data.target", self._target))
+        wanted += [(key, name, fields) for key, name in named if name is not None]
         key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
         near = get_close_matches(column, list(there), n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from runner.errors import DataError
+from runner.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,7 @@ class DataFile:
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self.packed = self.path.suffix == ".gz"
         self.stem = Path(self.path.stem).stem if self.packed else self.path.stem
         self._require_file()

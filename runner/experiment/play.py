@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import pkgutil
 import signal
 import threading
@@ -16,6 +17,7 @@ import msgspec
 
 from runner import build
 from runner.errors import BudgetExceeded, ConfigError, LMError, OrchestratorError, OstinatoError
+from runner.experiment.estimate import announcement
 from runner.experiment.stages import Experiment, live
 from runner.records import RunFolder, Summary
 
@@ -28,6 +30,11 @@ ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestr
 """Who plays what is owed, by ``execution.orchestrator``: a coroutine function that calls launch, play, kill and summarise."""
 
 EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}
+
+FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
+"""What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Notify = Callable[[str], None]
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
@@ -95,6 +102,39 @@ def resume(folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None
     return play_to_end(Experiment.reopen(folder, overrides), notify=notify, watch=watch)
 
 
+def retry(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Play the rows of a run again that failed, and those it still owes, in the same record. Nothing that was answered is asked.
+
+    A row's new line supersedes its old one, which stays in ``samples.jsonl``: what it cost still counts in the run's requests,
+    tokens and cost. A row whose retry does not come to its end keeps its old line. An answer that could not be scored is
+    scored again, not asked again.
+
+    Args:
+        folder: the run folder.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        only: play only the failures with these codes again, such as ``["rate_limit", "timeout"]``; None: all of them.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment.
+
+    Raises:
+        ConfigError: there is no such code; and whatever `run` raises.
+    """
+    if isinstance(only, str):
+        raise ConfigError('codes are a list: retry(folder, only=["timeout"])')
+    if unknown := [code for code in only or () if code not in FAILURES]:
+        near = difflib.get_close_matches(unknown[0], FAILURES, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ConfigError(f"no row fails with '{unknown[0]}'; {hint}the codes are {', '.join(FAILURES)}")
+    return play_to_end(Experiment.reopen(folder, overrides, again=FAILURES if only is None else only), notify=notify, watch=watch)
+
+
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
     """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
     key = str(experiment.folder)
@@ -103,6 +143,8 @@ def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: 
     try:
         with watch(experiment) if watch else contextlib.nullcontext():
             if experiment.owed:
+                if notify and (news := announcement(experiment)):
+                    notify(news)
                 _in_new_loop(_Interrupt(experiment, notify or _silent))
     except (LMError, BudgetExceeded) as error:
         experiment.problem = error
@@ -146,11 +188,14 @@ class _Interrupt:
 
 
 async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
-    experiment.lm.kwargs.update(build.access(experiment.config))
+    lm = experiment.lm
+    lm.kwargs.update(build.access(experiment.config))
+    lm.limiter = build.limiter(experiment.config, lm)
     try:
-        await _staged(experiment, notify)
+        with lm.limiter.using():
+            await _staged(experiment, notify)
     finally:
-        await experiment.lm.aclose()
+        await lm.aclose()
 
 
 async def _staged(experiment: Experiment, notify: Notify) -> None:
@@ -181,13 +226,27 @@ def _signals(handler: Callable[[], None]) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     try:
         yield
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Hold signals back until `_signals` can handle them: an interrupt in the middle of making a loop would leave half a one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_new_loop(interrupt: _Interrupt) -> None:
@@ -195,7 +254,8 @@ def _in_new_loop(interrupt: _Interrupt) -> None:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(interrupt.guard())
+        with _held_back():
+            asyncio.run(interrupt.guard())
         return
     errors: list[BaseException] = []
     ended = threading.Event()  # not `join`: interrupted, it takes a running thread for one that has ended (Python 3.11)

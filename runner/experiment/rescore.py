@@ -8,8 +8,9 @@ import msgspec
 
 from runner.batch.player import status_of
 from runner.errors import ConfigError, RecordError
+from runner.experiment.drift import rescored, rooted
 from runner.experiment.play import RunResult
-from runner.experiment.stages import Experiment, recorded_overrides, rooted
+from runner.experiment.stages import Experiment, recorded_overrides
 from runner.records import RunFolder
 
 if TYPE_CHECKING:
@@ -46,22 +47,27 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
         anew = any(override.startswith("scoring=") for override in overrides)  # another option, or other values of the same
         base = {} if anew else {"config_dir": str(folder), "config_name": record.config_file.stem}
         config = msgspec.structs.replace(config, scoring=compose(list(overrides), **base).config().scoring)
-    experiment = Experiment(rooted(config, manifest), record, recorded_overrides(record))
+    in_place = rooted(config, manifest)
+    experiment = Experiment(in_place, record, recorded_overrides(record))
     if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
         raise RecordError(f"{folder}: the data has changed since this run began, so its answers cannot be scored again")
     before = record.summary()
     rows = {row.id: row for row in experiment.dataset}
     samples = []
-    for sample in record.samples():
+    for sample, counts in record.history():
+        samples.append(sample)
+        if not counts:  # it was asked again since: what it cost stays on record
+            experiment.tally.superseded(sample)
+            continue
         failed_scoring = sample.error is not None and sample.error.code == "scoring"
         if failed_scoring:
             sample.status, sample.error = status_of(sample.finish_reason), None
         if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
             experiment.player.score(sample, rows[sample.id])
         experiment.tally.add(sample)
-        samples.append(sample)
     record.rewrite(samples)
     record.write_config(to_yaml(config))
+    record.write_manifest(rescored(manifest, config, in_place))
     if before:
         experiment.restore(before)
     summary = experiment.finish()

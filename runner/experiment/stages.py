@@ -6,34 +6,33 @@ import asyncio
 import hashlib
 import time
 from datetime import UTC, datetime
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from runner import build
-from runner.batch.engine import Stop, play, play_cached
-from runner.batch.player import Player, Slot
+from runner.batch.engine import Stop, plan, play
+from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
 from runner.config.load import dump
-from runner.config.schema import CsvData, JsonData, JsonlData, LocalModel, PythonScoring, RunConfig, TsvData
-from runner.errors import BudgetExceeded, CacheError, ConfigError, EndpointClosedError, OstinatoError, RecordError
+from runner.config.schema import LocalModel, RunConfig
+from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
+from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
 from runner.providers import weights
 from runner.records import RunFolder, Summary, environment
 from runner.secrets import redact
 from runner.types import Sample, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from runner.adapters import Adapter
     from runner.data import Dataset
     from runner.lm import LM
     from runner.records.manifest import RunStatus
     from runner.scoring import Scorer
-
-ADJUSTABLE = ("budget", "limits", "launch", "execution")
-"""Groups that may change when a run goes on: they do not change what is asked."""
 
 live: dict[str, Experiment] = {}
 """The experiments that this process is playing, by folder."""
@@ -73,11 +72,12 @@ class Experiment:
         self.name = record.path.parent.name
         self.dataset, self.scorers, self.lm, adapter = parts or Parts.of(config)
         self.player = Player(self.lm, adapter, self.scorers, seed=self._seed())
-        self.tally = Tally(len(self.dataset) * config.sampling.repeats)
+        self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
+        self.player.on_cut = self.tally.cut
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
-        self._owed: list[Slot] = []
+        self._owed = bytearray()
         self._launched = False
         self._since = time.perf_counter()
         self._wall_before = 0.0
@@ -111,77 +111,87 @@ class Experiment:
                 "config_hash": digest,
                 "started_at": _now(),
                 "cwd": str(Path.cwd()),
-                "data": _facts(parts.dataset),
-                "files": _files(config),
+                **manifest_of(config, parts.dataset),
                 "model": {"requested": parts.lm.model, "endpoint": endpoint},
             },
         )
         record.lock()
         experiment = cls(config, record, overrides, parts)
-        try:
-            experiment._plan(experiment._slots())
-        except OstinatoError as error:  # a cache that cannot be used, a full disk: the record says so
-            experiment.finish(error)
-            raise
+        experiment._plan()
         return experiment
 
     @classmethod
-    def reopen(cls, folder: Path, overrides: Sequence[str] = ()) -> Experiment:
+    def reopen(cls, folder: Path, overrides: Sequence[str] = (), *, again: Container[str] = ()) -> Experiment:
         """The experiment of a run folder, with what it still owes.
 
         Args:
             folder: the run folder.
             overrides: changes that leave the answers as they are: of the groups `ADJUSTABLE`, such as a larger budget.
+            again: codes of errors; the rows that failed with one of them are played again. Until a row's new line is in the
+                record, its old one counts.
 
         Raises:
-            RecordError: the folder is no record, or its data has changed since.
-            ConfigError, DataError: the config or the data cannot be used any more.
+            RecordError: the folder is no record, or its data or a file has changed since.
+            ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
+            CacheError: replay mode, and the cache lacks an answer.
         """
         record = RunFolder.open(folder)
         record.lock()
         try:
-            return cls._reopened(record, overrides)
+            return cls._reopened(record, overrides, again)
         except BaseException:
             record.close()
             raise
 
     @classmethod
-    def _reopened(cls, record: RunFolder, overrides: Sequence[str]) -> Experiment:
-        from runner.config.compose import compose, read, to_yaml
+    def _reopened(cls, record: RunFolder, overrides: Sequence[str], again: Container[str]) -> Experiment:
+        from runner.config.compose import read, to_yaml
 
         manifest = record.manifest()
         config = read(record.config_file)
-        if overrides:
-            if other := [override for override in overrides if override.lstrip("+~").partition(".")[0] not in ADJUSTABLE]:
-                raise ConfigError(
-                    f"'{redact(other[0])}': a run goes on as it began; only {', '.join(ADJUSTABLE)} may change, "
-                    "for example budget.usd=5; for anything else begin a new one with `ostinato run`"
-                )
-            config = compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path)).config()
+        changes_of(record, config)  # an edited config.yaml is refused before anything is built from it
+        config = adjusted(record, config, overrides)
+        in_place = rooted(config, manifest)
+        refuse_changed_files(record, in_place)
+        experiment = cls(in_place, record, recorded_overrides(record))
+        refuse_changed_data(record, experiment.dataset, experiment.player.adapter)
+        if changes := changes_of(record, config):
+            record.log(f"goes on with {', '.join(changes)}")
             record.write_config(to_yaml(config))
-            record.log(f"resumed with {' '.join(overrides)}")
-        experiment = cls(rooted(config, manifest), record, recorded_overrides(record))
-        refuse_drift(record, experiment.dataset, experiment.config)
+            record.write_manifest({**record.manifest(), "config": plain(config)})
         if summary := record.summary():
             experiment.restore(summary)
         done = set()
-        for sample in record.samples():
-            experiment.tally.add(sample)
-            done.add((sample.id, sample.repeat))
+        answered: dict[tuple[str, int], Sample] = {}
+        for sample, counts in record.history():
+            if not counts:
+                experiment.tally.superseded(sample)
+                continue
+            slot = sample.id, sample.repeat
+            failure = sample.error.code if sample.status == "error" and sample.error else None
+            if failure is None or failure not in again:
+                experiment.tally.add(sample)
+            elif failure == "scoring":  # it has its answer
+                answered[slot] = sample
+            else:
+                experiment.tally.again(sample)
+                continue
+            done.add(slot)
+        experiment._score_again(answered)
         if experiment.lm.budget:  # the budget is the whole run's, over all sittings
             tally = experiment.tally
-            experiment.lm.budget.spent |= {
-                "tokens": tally.usage.total_tokens,
-                "requests": tally.requests,
-                "usd": tally.cost_usd or 0.0,
-            }
-        experiment._plan(slot for slot in experiment._slots() if (slot[0].id, slot[1]) not in done)
+            experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
+        experiment._plan(done)
         return experiment
 
     @property
     def owed(self) -> int:
         """Samples still to ask the model for."""
-        return len(self._owed)
+        return self._owed.count(1)
+
+    def due(self) -> Iterator[Slot]:
+        """The slots that the model has to be asked about, in their order."""
+        return compress(self._slots(), self._owed)
 
     @property
     def needs_launch(self) -> bool:
@@ -211,7 +221,7 @@ class Experiment:
         """
         self.tally.started()
         try:
-            await play(self.player, self._owed, self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+            await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
         except ExceptionGroup as group:
             raise _first(group) from None
         finally:
@@ -225,8 +235,10 @@ class Experiment:
     def interrupt(self) -> None:
         """Send nothing more; what is in flight is finished and recorded, what waits (for a retry, for the limiter) stays owed."""
         self.stop.request()
-        if self.lm.limiter:
-            self.lm.limiter.close(EndpointClosedError("the run was asked to stop", model=self.lm.model))
+        asked = EndpointClosedError("the run was asked to stop", model=self.lm.model)
+        for gate in (self.lm.limiter, self.lm.budget):
+            if gate is not None:
+                gate.close(asked)
 
     async def kill(self) -> None:
         """Stop what `launch` started. Does nothing the second time."""
@@ -237,9 +249,9 @@ class Experiment:
     def summarise(self) -> Summary:
         """Write the summary and the manifest as things stand now, and return the summary."""
         tally, scores = self.tally, self.tally.scores()
-        answered = tally.done - tally.status["error"]
+        answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
-        if self.stop.requested and self.stop.reason is None and tally.owed:
+        if self.stop.requested and self.stop.reason is None and tally.done < tally.rows:
             status = "interrupted"
         elif tally.rows and not answered and not isinstance(self.problem, BudgetExceeded):
             status = "failed"
@@ -267,6 +279,7 @@ class Experiment:
             model_s=round(tally.model_s, 3),
             tokens_per_s=round(tally.usage.completion_tokens / tally.model_s, 1) if tally.model_s and tally.requests else None,
             errors_by_code=dict(tally.errors),
+            unrecorded=tally.unrecorded,
             problem=redact(problem) if problem else None,
         )
         self.record.write_summary(summary)
@@ -274,7 +287,8 @@ class Experiment:
         return summary
 
     def restore(self, before: Summary) -> None:
-        """Take over the times of an earlier sitting of this run."""
+        """Take over from an earlier sitting of this run what its lines do not say: times, and what rows cost that have none."""
+        self.tally.charge(before.unrecorded)
         self._wall_before, self._since = before.wall_s, time.perf_counter()
         self.tally.model_s = before.model_s
 
@@ -305,19 +319,38 @@ class Experiment:
         if self.lm.store:
             self.lm.store.close()
 
-    def _plan(self, slots: Iterator[Slot]) -> None:
-        """Record what the cache can answer, and note what is owed. Raises CacheError when replay would owe anything."""
-        self._owed = list(play_cached(self.player, slots, self._keep))
-        if self._owed and self.config.cache.mode == "replay":
-            row, repeat = self._owed[0]
-            missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
-            raise CacheError(
-                f"replay: the cache has no answer for {len(self._owed):,} samples, {missing} first; nothing was sent"
-            )
+    def _plan(self, done: Container[tuple[str, int]] = ()) -> None:
+        """Record what the cache can answer, and note what is owed. However that ends, the record says so.
+
+        Raises:
+            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
+            RecordError: the record cannot be written.
+        """
+        try:
+            self._owed = plan(self.player, self._slots(), done, self._keep)
+            if self.owed and self.config.cache.mode == "replay":
+                row, repeat = next(self.due())
+                missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
+                raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
+        except OstinatoError as error:
+            self.finish(error)
+            raise
+        except KeyboardInterrupt:
+            self.stop.request()
+            self.finish()
+            raise
 
     def _slots(self) -> Iterator[Slot]:
         repeats = self.config.sampling.repeats
         return ((row, repeat) for row in self.dataset for repeat in range(repeats))
+
+    def _score_again(self, answered: dict[tuple[str, int], Sample]) -> None:
+        """Score answers that could not be scored, by their slots: an answer is never paid for twice."""
+        for row, repeat in self._slots() if answered else ():
+            if sample := answered.get((row.id, repeat)):
+                sample.status, sample.error = status_of(sample.finish_reason), None
+                self.player.score(sample, row)
+                self._keep([sample])
 
     def _keep(self, samples: list[Sample]) -> None:
         if samples:
@@ -360,45 +393,6 @@ def config_hash(config: RunConfig) -> str:
     """SHA-256 of what the experiment is: the whole config but for where it is recorded and who orchestrates it."""
     plain = {key: value for key, value in dump(config).items() if key not in ("runs_dir", "execution")}
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
-
-
-def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
-    """`config` with its files where they were when the run began, wherever the command runs now."""
-    cwd = Path(manifest.get("cwd", "."))
-    replace = msgspec.structs.replace
-    if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
-        config = replace(config, data=replace(config.data, path=str(cwd / config.data.path)))
-    prompt, scoring = config.prompt, config.scoring
-    names = {name: str(cwd / path) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
-    if names:
-        config = replace(config, prompt=replace(prompt, **names))
-    if isinstance(scoring, PythonScoring):
-        config = replace(config, scoring=replace(scoring, function=str(cwd / scoring.function)))
-    return config
-
-
-def refuse_drift(record: RunFolder, data: Dataset, config: RunConfig) -> None:
-    """Raise RecordError when the data, or a file that the config names, is not what it was when the run began."""
-    manifest = record.manifest()
-    if manifest.get("data", {}).get("fingerprint") != data.fingerprint:
-        raise RecordError(f"{record.path}: the data has changed since this run began; start a new one with `ostinato run`")
-    for name, digest in _files(config).items():
-        if manifest.get("files", {}).get(name, digest) != digest:
-            raise RecordError(f"{record.path}: {name} has changed since this run began; start a new one with `ostinato run`")
-
-
-def _files(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of the files that the config names beside the data, by key."""
-    named = {"prompt.system_file": config.prompt.system_file, "prompt.user_file": config.prompt.user_file}
-    if isinstance(config.scoring, PythonScoring):
-        named["scoring.function"] = config.scoring.function.rpartition(":")[0]
-    return {key: hashlib.sha256(Path(path).expanduser().read_bytes()).hexdigest() for key, path in named.items() if path}
-
-
-def _facts(data: Any) -> dict[str, Any]:
-    """What the manifest says about the data; the ids of very large data stand in the samples only."""
-    facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
-    return facts | ({"ids": list(data.ids())} if len(data) <= 10_000 else {})  # noqa: PLR2004
 
 
 def _scorer_facts(scorer: Any) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import errno
 import fcntl
 import os
 import re
+import shutil
+from array import array
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +29,7 @@ FORMAT = 1
 """Version of the record. Readers refuse a newer one."""
 
 _STAMP = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
-_encode = msgspec.json.Encoder().encode
+_encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Sample).decode
 
 
@@ -65,14 +67,19 @@ class RunFolder:
         """
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         parent = runs_dir.absolute() / name
+        made: Path | None = None
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            folder = cls(_fresh(parent, f"{stamp}-{config_hash[:6]}"))
+            made = _fresh(parent, f"{stamp}-{config_hash[:6]}")
+            folder = cls(made)
+            folder._put("config.yaml", config)
+            folder._put("overrides.yaml", overrides)
+            folder._put("manifest.json", _pretty({"format": FORMAT, **manifest}))
         except OSError as error:
-            raise RecordError(f"cannot make a run folder in {parent}: {error.strerror}; set runs_dir=...") from None
-        folder._write("config.yaml", config)
-        folder._write("overrides.yaml", overrides)
-        folder.write_manifest(manifest)
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)  # half a folder is no run
+            why = "the disk is full; make space, or" if _is_full(error) else f"{error.strerror};"
+            raise RecordError(f"cannot make a run folder in {parent}: {why} set runs_dir=...") from None
         folder._point_latest()
         return folder
 
@@ -114,7 +121,7 @@ class RunFolder:
         Raises:
             RecordError: the disk is full, or the file cannot be written. What was written before stays.
         """
-        lines = b"".join(_encode(sample) + b"\n" for sample in samples)
+        lines = _encoder.encode_lines(samples)
         try:
             if self._samples is None:
                 self._samples = self._open_samples()
@@ -130,31 +137,49 @@ class RunFolder:
         Raises:
             RecordError: the file cannot be read.
         """
-        last = self._last_lines()
+        return (sample for sample, counts in self.history() if counts)
+
+    def history(self) -> Iterator[tuple[Sample, bool]]:
+        """Every sample ever recorded, in order, and whether it counts: not when a later line has replaced it (`retry`).
+
+        Raises:
+            RecordError: the file cannot be read.
+        """
+        replaced = self._replaced()
         for number, line in self._lines():
-            if last.get(number):
-                try:
-                    yield _decode(line)
-                except msgspec.MsgspecError:
-                    continue
+            try:
+                yield _decode(line), number not in replaced
+            except msgspec.MsgspecError:
+                continue
 
     def rewrite(self, samples: Iterable[Sample]) -> None:
         """Replace all samples at once (scores were computed anew). The old file stays until the new one is whole."""
         if self._samples is not None:
             os.close(self._samples)
             self._samples = None
-        self._write("samples.jsonl", b"".join(_encode(sample) + b"\n" for sample in samples))
+        self._write("samples.jsonl", _encoder.encode_lines(samples))
 
-    def _last_lines(self) -> dict[int, bool]:
-        """The numbers of the lines that count."""
+    def _replaced(self) -> set[int]:
+        """The numbers of the lines that a later line of the same sample has replaced. They are few: of the rest, a hash is kept."""
+        hashes = array("q", (hash(slot) for _, slot in self._slots()))
+        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
+        replaced: set[int] = set()
+        for number, slot in self._slots() if suspects else ():
+            if hash(slot) in suspects:
+                if slot in latest:
+                    replaced.add(latest[slot])
+                latest[slot] = number
+        return replaced
+
+    def _slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
+        """The sample of every whole line; a torn line is work still owed."""
         for number, line in self._lines():
             try:
                 slot = _slot(line)
             except msgspec.MsgspecError:
-                continue  # a torn line is work still owed
-            latest[slot.id, slot.repeat] = number
-        return dict.fromkeys(latest.values(), True)
+                continue
+            yield number, (slot.id, slot.repeat)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Every whole line with its number; a torn last one is passed over, as `append` would cut it off."""
@@ -239,7 +264,13 @@ class RunFolder:
         return value
 
     def _write(self, name: str, content: str | bytes) -> None:
-        """Write a file whole or not at all."""
+        """Write a file whole or not at all. Raises RecordError."""
+        try:
+            self._put(name, content)
+        except OSError as error:
+            raise self._unwritable(error, name) from None
+
+    def _put(self, name: str, content: str | bytes) -> None:
         temporary = self.path / f".{name}.tmp"
         try:
             with temporary.open("wb") as stream:
@@ -247,15 +278,16 @@ class RunFolder:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(self.path / name)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            raise self._unwritable(error, name) from None
+            raise
 
     def _unwritable(self, error: OSError, name: str) -> RecordError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return RecordError(f"the disk is full: {self.path / name} could not be written; what was finished before is kept")
-        return RecordError(f"{self.path / name} cannot be written: {error.strerror}; what was finished before is kept")
+        kept, then = "what was finished before is kept", f"go on with: ostinato resume {self.path}"
+        if _is_full(error):
+            return RecordError(f"the disk is full: {self.path / name} could not be written; {kept}; make space, then {then}")
+        return RecordError(f"{self.path / name} cannot be written: {error.strerror}; {kept}; {then}")
 
     def _point_latest(self) -> None:
         link = self.path.parent / "latest"
@@ -319,5 +351,9 @@ def _fresh(parent: Path, name: str) -> Path:
     raise RecordError(f"cannot make a run folder {parent / name}: too many of that name")
 
 
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _pretty(value: dict[str, Any]) -> bytes:
-    return msgspec.json.format(_encode(value), indent=2) + b"\n"
+    return msgspec.json.format(_encoder.encode(value), indent=2) + b"\n"

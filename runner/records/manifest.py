@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from runner.types import Score, Usage
+from runner.types import Score, Spent, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,8 @@ class Summary(msgspec.Struct, kw_only=True):
     Attributes:
         rows: samples the run consists of; `ok` + `errors` + `refused` + `truncated` + `invalid` + `owed` of them.
         usage: tokens of requests made; `usage_cached` those of answers that came from the cache.
+        unrecorded: the part of `requests`, `usage` and `cost_usd` that was spent on samples which have no line in the record:
+            their conversations were cut off between two turns, or what they met would have met every row.
         cost_usd: what the requests cost; None when a price is unknown. `saved_usd`: what the cache's answers had cost.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
@@ -54,6 +56,7 @@ class Summary(msgspec.Struct, kw_only=True):
     model_s: float = 0.0
     tokens_per_s: float | None = None
     errors_by_code: dict[str, int] = {}
+    unrecorded: Spent = Spent()
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from runner.scoring.numeric import Numeric
 from runner.scoring.python import Python
 from runner.scoring.structured import JsonMatch
-from runner.scoring.summary import summarise, summarise_by_row
+from runner.scoring.summary import RowMean, summarise, summarise_by_row
 from runner.scoring.targets import Scorer
 from runner.scoring.text import F1, Choice, Contains, Exact, Regex
 
@@ -16,6 +16,7 @@ __all__ = [
     "Numeric",
     "Python",
     "Regex",
+    "RowMean",
     "Scorer",
     "summarise",
     "summarise_by_row",

@@ -8,11 +8,11 @@ import traceback
 from difflib import get_close_matches
 from hashlib import sha256
 from numbers import Real
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError
+from runner.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,7 +39,7 @@ class Python:
         file, colon, self.name = function.rpartition(":")
         if not colon or not self.name.isidentifier():
             raise ConfigError(f"scoring.function: {function!r} is not of the form path/to/file.py:function")
-        self._path = Path(file).expanduser()
+        self._path = expanded(file)
         try:
             source = self._path.read_bytes()
         except OSError as error:

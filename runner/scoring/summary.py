@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import TYPE_CHECKING
 
@@ -34,28 +35,62 @@ def summarise(values: Iterable[float]) -> Score:
 
 
 def summarise_by_row(pairs: Iterable[tuple[str, float]]) -> Score:
-    """Summarise scores of rows that were repeated: repeats of one row are not independent, the rows are.
-
-    The mean is over all scores. The standard error is clustered by row (Miller 2024, "Adding Error Bars to Evals", with the
-    usual factor R / (R - 1) for R rows): with every row repeated as often, it is the standard error of the rows' means, and
-    with one score a row it is that of `summarise`. Rows of which some repeats are missing weigh by the repeats they have.
-
-    Args:
-        pairs: `(row id, score)` in any order. Two numbers a row are kept.
-
-    Returns:
-        Mean, standard error (None for fewer than two rows), and n, the number of rows.
-    """
+    """Summarise scores of rows that were repeated, given as `(row id, score)` in any order: see `RowMean`."""
     rows: dict[str, tuple[float, int]] = {}
     for row_id, value in pairs:
         total, count = rows.get(row_id, (0.0, 0))
         rows[row_id] = (total + value, count + 1)
-    n = len(rows)
-    if n == 0:
-        return Score(None, None, 0)
-    samples = sum(count for _, count in rows.values())
-    mean = math.fsum(total for total, _ in rows.values()) / samples
-    if n == 1:
-        return Score(mean, None, 1)
-    squares = math.fsum((total - count * mean) ** 2 for total, count in rows.values())
-    return Score(mean, math.sqrt(n / (n - 1) * squares) / samples, n)
+    mean = RowMean()
+    for total, count in rows.values():
+        mean.add(total, count)
+    return mean.score()
+
+
+class RowMean:
+    """The mean over all scores, with a standard error that knows repeats of one row are not independent, while the rows are.
+
+    The standard error is clustered by row (Miller 2024, "Adding Error Bars to Evals", with the usual factor R / (R - 1) for R
+    rows): with every row repeated as often, it is the standard error of the rows' means, and with one score a row it is that of
+    `summarise`. Rows of which some repeats are missing weigh by the repeats they have. A few sums are kept, whatever the number
+    of rows; those of squares are of differences from the first score, so that large scores that differ little lose no digits.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._samples = 0
+        self._sum = 0.0
+        self._origin = 0.0
+        self._total = self._squares = self._products = self._weights = 0.0
+
+    def add(self, total: float, count: int) -> None:
+        """Add one row: the sum of its scores, and how many they are (1 or more)."""
+        if not self._rows:
+            self._origin = total / count
+        self._sum += total
+        total -= count * self._origin
+        self._rows += 1
+        self._samples += count
+        self._total += total
+        self._squares += total * total
+        self._products += total * count
+        self._weights += count * count
+
+    def score(self, more: Iterable[tuple[float, int]] = ()) -> Score:
+        """Summarise: mean, standard error (None for fewer than two rows), and n, the number of rows. The mean of nothing is None.
+
+        Args:
+            more: rows to count here, that are not added for good.
+        """
+        if more := list(more):
+            whole = copy.copy(self)
+            for total, count in more:
+                whole.add(total, count)
+            return whole.score()
+        if not self._rows:
+            return Score(None, None, 0)
+        mean = self._sum / self._samples
+        if self._rows == 1:
+            return Score(mean, None, 1)
+        shift = self._total / self._samples
+        squares = max(0.0, self._squares - 2 * shift * self._products + shift * shift * self._weights)
+        return Score(mean, math.sqrt(self._rows / (self._rows - 1) * squares) / self._samples, self._rows)

@@ -31,7 +31,7 @@ class Exact:
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Compare; a list of targets means any of them."""
         answer = self._normal(output)
-        return float(any(answer == self._normal(str(option)) for option in wanted(self.name, target)))
+        return float(answer in [self._normal(str(option)) for option in wanted(self.name, target)])
 
     def _normal(self, text: str) -> str:
         text = text.strip() if self._strip else text

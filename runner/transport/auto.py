@@ -8,7 +8,7 @@ from runner.transport.direct import DirectTransport
 from runner.transport.litellm import LiteLLMTransport
 
 if TYPE_CHECKING:
-    from runner.transport.base import Transport
+    from runner.transport.base import Hear, Transport
     from runner.types import Connection, Request, Response
 
 
@@ -19,13 +19,17 @@ class AutoTransport:
         self._direct = DirectTransport()
         self._litellm = LiteLLMTransport()
 
-    def complete(self, request: Request, connection: Connection) -> Response:
-        """Ask and wait. Raises LMError."""
-        return self._chosen(request, connection).complete(request, connection)
+    def prepare(self, request: Request, connection: Connection) -> None:
+        """Load what the chosen transport needs."""
+        self._chosen(request, connection).prepare(request, connection)
 
-    async def acomplete(self, request: Request, connection: Connection) -> Response:
+    def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
+        """Ask and wait. Raises LMError."""
+        return self._chosen(request, connection).complete(request, connection, hear)
+
+    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask without blocking the event loop. Raises LMError."""
-        return await self._chosen(request, connection).acomplete(request, connection)
+        return await self._chosen(request, connection).acomplete(request, connection, hear)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""

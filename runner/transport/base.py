@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import math
 import re
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from runner.errors import (
     AuthenticationError,
@@ -25,21 +27,28 @@ from runner.errors import (
 from runner.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from runner.types import Connection, Request, Response
+
+
+Hear: TypeAlias = "Callable[[Mapping[str, str]], None]"
 
 
 class Transport(Protocol):
     """Sends one request, once, and returns the answer. Retries, limits and the cache are none of its business.
 
-    Both verbs raise LMError (and nothing else) when there is no answer.
+    Both verbs raise LMError (and nothing else) when there is no answer. `hear` is told the headers of what came back, a refusal
+    too: servers say there how much more they allow.
     """
 
-    def complete(self, request: Request, connection: Connection) -> Response:
+    def prepare(self, request: Request, connection: Connection) -> None:
+        """Load what asking needs. The first time may take seconds, which are not to count as the server's."""
+
+    def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask and wait."""
 
-    async def acomplete(self, request: Request, connection: Connection) -> Response:
+    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask without blocking the event loop."""
 
     async def aclose(self) -> None:
@@ -106,7 +115,7 @@ def failure(
 ) -> LMError:
     """The error for a refused or broken request: classified, cleaned of secrets, with advice where there is some."""
     cls = kind or classify(status, message)
-    text = redact(" ".join(message.split()))[:500]
+    text = _line(message)[:500]
     if connection and connection.api_base:
         text = f"{redact(connection.api_base)}: {text}"
     if advice := _ADVICE.get(cls):
@@ -117,15 +126,16 @@ def failure(
         provider=_provider(request),
         model=request.model,
         status=status,
-        request_id=headers.get("x-request-id") or headers.get("request-id"),
+        request_id=_line(headers.get("x-request-id") or headers.get("request-id") or "") or None,
         retry_after=retry_after(headers),
     )
 
 
 def malformed(request: Request, why: str) -> MalformedError:
     """The error for an answer that is not one."""
-    text = redact(" ".join(why.split()))[:300]
-    return MalformedError(f"the server's answer cannot be used: {text}", provider=_provider(request), model=request.model)
+    return MalformedError(
+        f"the server's answer cannot be used: {_line(why)[:300]}", provider=_provider(request), model=request.model
+    )
 
 
 def _provider(request: Request) -> str | None:
@@ -134,17 +144,18 @@ def _provider(request: Request) -> str | None:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds asked for by ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date, RFC 9110 section 10.2.3)."""
-    if milliseconds := headers.get("retry-after-ms"):
-        try:
-            return max(0.0, float(milliseconds) / 1000)
-        except ValueError:
-            return None
-    text = headers.get("retry-after", "")
+    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with contextlib.suppress(ValueError):
+            seconds = float(headers.get(name, "")) / unit
+            if not math.isnan(seconds):
+                return max(0.0, seconds)
     try:
-        return max(0.0, float(text))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(0.0, date.timestamp() - time.time())
+    except (ValueError, OverflowError):  # no date, or one that no clock can show
         return None
+
+
+def _line(text: str) -> str:
+    """A server's words as one line that can be recorded: without secrets, and with ``?`` for what is no character."""
+    return redact(" ".join(text.split())).encode("utf-8", "replace").decode()

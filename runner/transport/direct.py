@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from runner.transport.base import Hear
     from runner.types import Connection
 
 T = TypeVar("T")
@@ -31,6 +32,8 @@ T = TypeVar("T")
 OPENAI_URL = "https://api.openai.com/v1"
 PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 """Prefixes of models whose servers speak OpenAI's wire format by definition."""
+
+CONNECT_TIMEOUT_S = 30.0
 
 _PATHS = {"chat": "/chat/completions", "text": "/completions"}
 
@@ -42,46 +45,91 @@ class DirectTransport:
     without a loop runs in a loop that all such calls share.
     """
 
+    def prepare(self, request: Request, connection: Connection) -> None:  # noqa: ARG002 - Transport
+        """Import aiohttp."""
+        import aiohttp  # noqa: F401
+
     @staticmethod
     def speaks(request: Request, connection: Connection) -> bool:
         """Whether this transport is exact for the request: OpenAI's format, chat or text, and no Azure-style arguments."""
         known = request.model.partition("/")[0] in PROVIDERS
         return known and request.model_type in _PATHS and not connection.extra
 
-    def complete(self, request: Request, connection: Connection) -> Response:
-        """Ask and wait. Raises LMError."""
-        return _shared_loop().run(self.acomplete(request, connection))
+    def __init__(self) -> None:
+        self._route: _Route | None = None
 
-    async def acomplete(self, request: Request, connection: Connection) -> Response:
-        """Ask without blocking the event loop. Raises LMError."""
+    def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
+        """Ask and wait. Raises LMError."""
+        return _shared_loop().run(self._within(request, connection, hear))
+
+    async def _within(self, request: Request, connection: Connection, hear: Hear | None) -> Response:
+        try:
+            async with asyncio.timeout(connection.timeout_s):
+                return await self.acomplete(request, connection, hear)
+        except LMError:
+            raise
+        except TimeoutError:
+            why = f"no answer within {connection.timeout_s:g} s"
+            raise failure(None, why, request=request, connection=connection, kind=LMTimeoutError) from None
+
+    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
+        """Ask without blocking the event loop; the caller sees to the timeout. Raises LMError."""
         import aiohttp
 
-        if not self.speaks(request, connection):
+        route = self._route
+        if route is None or route.connection is not connection or not route.usable():
+            route = self._route = _route(request, connection)
+        if request.model_type not in route.urls or not self.speaks(request, connection):
             why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
             raise failure(None, why, request=request, kind=BadRequestError)
-        if request.model.startswith("local/") and not connection.api_base:
-            why = "it is not launched: call lm.launch() first, or keep a server with `ostinato launch`"
-            raise failure(None, why, request=request, kind=BadRequestError)
-        base = (connection.api_base or OPENAI_URL).rstrip("/")
-        headers = {"content-type": "application/json", **connection.headers, **_authorization(request, connection)}
-        timeout = aiohttp.ClientTimeout(total=connection.timeout_s)
         try:
-            async with _session(base).post(
-                base + _PATHS[request.model_type], data=_encode(_body(request)), headers=headers, timeout=timeout
+            async with route.session.post(
+                route.urls[request.model_type], data=_encode(_body(request)), headers=route.headers
             ) as answer:
                 data = await answer.read()
         except TimeoutError:
-            waited = f"no answer within {connection.timeout_s:g} s" if connection.timeout_s else "no answer in time"
-            raise failure(None, waited, request=request, connection=connection, kind=LMTimeoutError) from None
+            raise failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise failure(None, str(error) or type(error).__name__, request=request, connection=connection) from None
+        if hear is not None:
+            hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
             raise _refused(answer.status, data, answer.headers, request, connection)
-        return _response(data, request)
+        return _response(data, request, connection)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
         await _close()
+
+
+class _Route:
+    """The way to one server: what is the same for every request over one connection in one event loop."""
+
+    def __init__(self, connection: Connection, base: str, headers: dict[str, str]) -> None:
+        from multidict import CIMultiDict
+        from yarl import URL
+
+        self.connection = connection
+        self.session = _session(base)
+        self._loop = asyncio.get_running_loop()
+        self.headers = CIMultiDict(headers)
+        self.urls = {model_type: URL(base + path) for model_type, path in _PATHS.items()}
+
+    def usable(self) -> bool:
+        """Whether it leads through the running event loop, by connections that have not been closed."""
+        return self._loop is asyncio.get_running_loop() and not self.session.closed
+
+
+def _route(request: Request, connection: Connection) -> _Route:
+    if request.model.startswith("local/") and not connection.api_base:
+        why = "it is not launched: call lm.launch() first, or keep a server with `ostinato launch`"
+        raise failure(None, why, request=request, kind=BadRequestError)
+    base = (connection.api_base or OPENAI_URL).rstrip("/")
+    headers = {"content-type": "application/json", **connection.headers, **_authorization(request, connection)}
+    try:
+        return _Route(connection, base, headers)
+    except ValueError as error:
+        raise failure(None, f"no such address: {error}", request=request, connection=connection) from None
 
 
 _LOOPBACK = re.compile(r"^https?://(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
@@ -95,8 +143,12 @@ def _session(base: str) -> aiohttp.ClientSession:
     proxied = _LOOPBACK.match(base) is None
     sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
     if proxied not in sessions:
-        # the limiter bounds what is in flight; a second bound here would only hide it
-        sessions[proxied] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=proxied)
+        sessions[proxied] = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),  # the limiter bounds what is in flight; a second bound would only hide it
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+            trust_env=proxied,
+        )
     return sessions[proxied]
 
 
@@ -133,6 +185,7 @@ class _AnswerChoice(msgspec.Struct):
 
 class _PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
 
 
 class _CompletionDetails(msgspec.Struct):
@@ -156,6 +209,7 @@ class _Answer(msgspec.Struct):
     usage: _Tokens | None = None
 
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Answer, strict=False).decode
 
@@ -174,12 +228,14 @@ def _authorization(request: Request, connection: Connection) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def _response(data: bytes, request: Request) -> Response:
+def _response(data: bytes, request: Request, connection: Connection) -> Response:
     try:
         answer = _decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         if (mended := _mended(data)) is not None:
-            return _response(mended, request)
+            return _response(mended, request, connection)
+        if (status := _status_within(data)) is not None:
+            raise _refused(status, data, {}, request, connection) from None
         raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
     if not answer.choices:
         raise malformed(request, "it has no choices")
@@ -197,7 +253,7 @@ def _mended(data: bytes) -> bytes | None:
     """JSON with half of a surrogate pair in it, as a cut-off answer may end with, as UTF-8 with ``?`` there; else None."""
     try:
         text = json.dumps(json.loads(data), ensure_ascii=False)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     try:
         text.encode()
@@ -221,21 +277,18 @@ def _choice(choice: _AnswerChoice, request: Request) -> Choice:
 
 def _usage(tokens: _Tokens) -> Usage:
     prompt, completion = tokens.prompt_tokens or 0, tokens.completion_tokens or 0
-    cached = tokens.prompt_tokens_details.cached_tokens if tokens.prompt_tokens_details else 0
+    details = tokens.prompt_tokens_details or _PromptDetails()
     reasoning = tokens.completion_tokens_details.reasoning_tokens if tokens.completion_tokens_details else 0
-    return Usage(prompt, completion, tokens.total_tokens or prompt + completion, cached or 0, reasoning or 0)
+    total = tokens.total_tokens or prompt + completion
+    return Usage(prompt, completion, total, details.cached_tokens or 0, reasoning or 0, details.cache_write_tokens or 0)
 
 
 def _refused(status: int, data: bytes, headers: Any, request: Request, connection: Connection) -> LMError:
     """The error for an HTTP status of 400 and more; servers say why as ``{"error": {"message", "code", "type"}}``, or plainly."""
     text = data[:2000].decode(errors="replace")
     words = text
-    try:
-        said = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        said = None
-    if isinstance(said, dict):
-        error = said.get("error", said)
+    error = _error_within(data)
+    if error is not None:
         if isinstance(error, dict):
             text = str(error.get("message") or text)
             words = f"{error.get('code')} {error.get('type')} {text}"
@@ -245,6 +298,22 @@ def _refused(status: int, data: bytes, headers: Any, request: Request, connectio
     return failure(
         status, text or str(status), request=request, connection=connection, headers=lower, kind=classify(status, words)
     )
+
+
+def _error_within(data: bytes) -> Any:
+    """What a body says under ``error`` (or as a whole); None when it says nothing of the kind."""
+    try:
+        said = msgspec.json.decode(data)
+    except _UNREADABLE:
+        return None
+    return said.get("error", said) if isinstance(said, dict) else None
+
+
+def _status_within(data: bytes) -> int | None:
+    """The status in a refusal that comes with 200, as gateways send it: ``{"error": {"code": 429, ...}}``."""
+    error = _error_within(data)
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004
 
 
 class _Loop:

@@ -17,6 +17,8 @@ from runner.types import Choice, Connection, Request, Response, Usage
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runner.transport.base import Hear
+
 _WORDS = [
     "amber",
     "basalt",
@@ -78,13 +80,16 @@ class FakeTransport:
         self._failed: Counter[bytes] = Counter()
         self._lock = threading.Lock()
 
-    def complete(self, request: Request, connection: Connection) -> Response:  # noqa: ARG002
+    def prepare(self, request: Request, connection: Connection) -> None:
+        """Do nothing: nothing is needed."""
+
+    def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:  # noqa: ARG002
         """Answer after `latency_s`, or raise `failure`."""
         if self.latency_s:
             time.sleep(self.latency_s)
         return self._answer(request)
 
-    async def acomplete(self, request: Request, connection: Connection) -> Response:  # noqa: ARG002
+    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:  # noqa: ARG002
         """Answer after `latency_s`, or raise `failure`."""
         await asyncio.sleep(self.latency_s)
         return self._answer(request)

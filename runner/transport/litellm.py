@@ -32,6 +32,8 @@ from runner.types import Choice, Connection, Message, Request, Response, Usage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from runner.transport.base import Hear
+
 
 class LiteLLMTransport:
     """Reaches every provider that litellm knows; 3 to 4 ms of CPU a call.
@@ -39,19 +41,25 @@ class LiteLLMTransport:
     ``local/NAME`` (a server of our own) and text completions go through litellm's OpenAI-compatible routes.
     """
 
-    def complete(self, request: Request, connection: Connection) -> Response:
+    def prepare(self, request: Request, connection: Connection) -> None:  # noqa: ARG002 - Transport
+        """Import litellm: 2 to 5 seconds."""
+        _litellm()
+
+    def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask and wait. Raises LMError."""
         litellm = _litellm()
         arguments = _arguments(request, connection)
         call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
         try:
-            return _response(call(**arguments), request)
+            answer = call(**arguments)
+            _tell(hear, answer)
+            return _response(answer, request)
         except LMError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise _mapped(error, request, connection) from None
+            raise _mapped(error, request, connection, hear) from None
 
-    async def acomplete(self, request: Request, connection: Connection) -> Response:
+    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask without blocking the event loop. Raises LMError."""
         litellm = _litellm()
         arguments = _arguments(request, connection)
@@ -59,11 +67,13 @@ class LiteLLMTransport:
             request.model_type
         ]
         try:
-            return _response(await call(**arguments), request)
+            answer = await call(**arguments)
+            _tell(hear, answer)
+            return _response(answer, request)
         except LMError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise _mapped(error, request, connection) from None
+            raise _mapped(error, request, connection, hear) from None
 
     async def aclose(self) -> None:
         """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address)."""
@@ -86,6 +96,7 @@ def _litellm() -> Any:
     # pydantic warns about litellm's own types, when it first sees them and whenever it serialises some of them
     warnings.filterwarnings("ignore", "Item '.*' on TypedDict class")
     warnings.filterwarnings("ignore", "(?s)Pydantic serializer warnings")
+    warnings.filterwarnings("ignore", "coroutine '.*acompletion' was never awaited")  # cancelled before litellm came to await it
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # it warns about its own housekeeping, on stderr
     litellm.telemetry = False
     litellm.suppress_debug_info = True
@@ -175,6 +186,13 @@ def _rename_for_responses(arguments: dict[str, Any]) -> None:
         arguments["tools"] = [{"type": "function", **tool["function"]} if "function" in tool else tool for tool in tools]
 
 
+def _tell(hear: Hear | None, answer: Any) -> None:
+    """Pass on the server's headers, which litellm keeps beside the answer under prefixed names."""
+    if hear is not None:
+        kept = (getattr(answer, "_hidden_params", None) or {}).get("additional_headers") or {}
+        hear({name.lower().removeprefix("llm_provider-"): str(value) for name, value in kept.items()})
+
+
 def _response(answer: Any, request: Request) -> Response:
     if request.model_type == "responses":
         return _from_responses(answer, request)
@@ -254,6 +272,7 @@ def _usage(usage: Any) -> Usage | None:
         plain.get("total_tokens") or prompt + completion,
         details_in.get("cached_tokens") or 0,
         details_out.get("reasoning_tokens") or 0,
+        details_in.get("cache_write_tokens") or details_in.get("cache_creation_tokens") or 0,
     )
 
 
@@ -276,6 +295,8 @@ def _encodable(text: str | None) -> str | None:
 
 
 _PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:LiteLLM|Timeout Error|[\w-]*(?:Error|Exception|Timeout))(?:: | - ))+")
+_UNNUMBERED = 422
+"""What litellm (1.106) calls a 2xx answer that holds an error without a number, as overloaded servers give."""
 _KINDS: dict[str, type[LMError]] = {
     "ContextWindowExceededError": ContextWindowError,
     "ContentPolicyViolationError": ContentFilterError,
@@ -283,7 +304,7 @@ _KINDS: dict[str, type[LMError]] = {
 }
 
 
-def _mapped(error: Exception, request: Request, connection: Connection) -> LMError:
+def _mapped(error: Exception, request: Request, connection: Connection, hear: Hear | None) -> LMError:
     """An exception of litellm's call as ours.
 
     litellm calls much a server error (500) that is none: a broken connection, an answer that cannot be read. What really
@@ -296,6 +317,8 @@ def _mapped(error: Exception, request: Request, connection: Connection) -> LMErr
     for cause in causes:
         answer: Any = getattr(cause, "response", None)
         if getattr(answer, "status_code", 0) >= 400:  # noqa: PLR2004
+            if hear is not None:
+                hear(answer.headers)
             message, words = _said(cause, message)
             kind = kind or classify(answer.status_code, words)
             return failure(answer.status_code, message, request=request, connection=connection, headers=answer.headers, kind=kind)
@@ -306,7 +329,8 @@ def _mapped(error: Exception, request: Request, connection: Connection) -> LMErr
     if kind is not None:
         message = message or type(next(iter(causes), error)).__name__
         return failure(None, message, request=request, connection=connection, kind=kind)
-    if isinstance(status, int) and status >= 400 and status != 500:  # noqa: PLR2004 - litellm's own words, or those of an SDK
+    unnumbered = any(type(cause) is Exception and getattr(cause, "status_code", 0) == _UNNUMBERED for cause in causes)
+    if isinstance(status, int) and status >= 400 and status != 500 and not unnumbered:  # noqa: PLR2004 - litellm's words, or an SDK's
         return failure(status, message, request=request, connection=connection)
     return malformed(request, message or "it is empty")
 

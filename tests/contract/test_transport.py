@@ -234,17 +234,21 @@ def test_unicode_goes_there_and_back(server, ask, model_type):
 
 
 def test_usage_in_all_its_parts(server, ask, model_type):
-    details = {"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}
+    details = {
+        "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
     server.script(Reply(usage={"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, **details}))
     lm = an_lm(server, model_type=model_type)
     ask(lm, "hi")
-    assert response_of(lm).usage == Usage(7, 5, 12, 4, 2)
+    assert response_of(lm).usage == Usage(7, 5, 12, 4, 2, 1)
     assert lm.history[-1]["usage"] == {
         "prompt_tokens": 7,
         "completion_tokens": 5,
         "total_tokens": 12,
         "cached_tokens": 4,
         "reasoning_tokens": 2,
+        "cache_write_tokens": 1,
     }
 
 
@@ -365,6 +369,7 @@ FAILURES = [
     (Raw(b"[]"), errors.MalformedError, None),
     (Raw(b"null"), errors.MalformedError, None),
     (Raw(b'{"choices": []}'), errors.MalformedError, None),
+    (Raw(b'{"error": {"message": "overloaded"}}'), errors.MalformedError, None),
     (Raw(b"<html>Welcome to our portal</html>", content_type="text/html"), errors.MalformedError, None),
 ]
 

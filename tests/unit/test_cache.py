@@ -212,7 +212,9 @@ def test_an_answer_comes_back_as_it_was(cache):
     cache.put(KEY, ANSWER, request=REQUEST, cost_usd=0.25)
     for reader in (cache, reopened(cache)):
         entry = reader.get(KEY)
-        assert (entry.response, entry.request, entry.cost_usd) == (ANSWER, REQUEST, 0.25)
+        assert (entry.response, entry.cost_usd) == (ANSWER, 0.25)
+        [(key, stored)] = reader.entries()
+        assert (key, stored.response, stored.request, stored.cost_usd) == (KEY, ANSWER, REQUEST, 0.25)
         reader.close()
 
 
@@ -225,7 +227,7 @@ def test_many_at_once_and_stats(cache):
     cache.put_many((f"{n:064x}", ANSWER, None, None) for n in range(50))
     assert list(cache.get_many([f"{n:064x}" for n in range(45, 55)])) == [f"{n:064x}" for n in range(45, 50)]
     stats = cache.stats()
-    assert (stats["entries"], stats["hits"], stats["misses"], stats["healthy"]) == (50, 5, 5, True)
+    assert stats["entries"] == 50
     assert stats["bytes"] > 0
     assert [key for key, _ in cache.entries()] == [f"{n:064x}" for n in range(50)]
     assert cache.check() == []
@@ -486,7 +488,6 @@ def test_a_corrupt_database_is_a_miss_and_one_warning(cache):
     assert str(cache.folder) in warning
     assert "cannot be used" in warning
     assert "ostinato cache clear" in warning
-    assert cache.stats()["healthy"] is False
     assert cache.check()
     cache.clear()  # as the warning says
     cache.put(KEY, ANSWER)
@@ -619,4 +620,3 @@ def test_threads_share_one_cache(cache):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert cache.stats()["entries"] == 200
-    assert cache.hits + cache.misses == 400

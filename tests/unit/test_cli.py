@@ -18,7 +18,7 @@ from tests.command import REPOSITORY, Done
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 FAKE = ["model=fake", "execution.orchestrator=none"]
-MINE = ["run", "resume", "validate", "config", "ls", "show", "score", "cache"]
+MINE = ["run", "resume", "retry", "validate", "config", "ls", "show", "score", "cache"]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_run_prints_a_summary_and_what_to_try_next(ostinato):
     assert said["cost"] == "none (this machine)"
     assert said["record"].startswith("runs/capitals/")
     assert " show latest --failed" in done.out
-    assert " rows failed; a new run asks these again" in done.err
+    assert " rows failed; ask these again with: ostinato retry runs/capitals/" in done.err
 
 
 def test_run_prints_one_json_object(ostinato):
@@ -194,7 +194,7 @@ def test_resume_says_what_run_says(ostinato):
     done = ostinato("run", *FAKE, "data.limit=4", "budget.requests=3")
     folder = Path("runs/capitals/latest").resolve().relative_to(Path.cwd())
     assert done.code == 3
-    assert done.err.startswith("error: budget.requests=3 ")
+    assert "\nerror: budget.requests=3 " in done.err
     assert done.err.endswith(f"1 rows are still owed; go on with: ostinato resume {folder}\n")
     assert ostinato("resume", str(folder), "budget.requests=4").out.startswith("capitals: complete")
     assert ostinato("resume", "capitals", "--json").json["ok"] == 4
@@ -273,7 +273,7 @@ def test_plain_lines_tell_of_progress(ostinato, monkeypatch):
     done = ostinato(
         "run", *FAKE, "data.limit=20", "model.latency_s=0.1", "limits.max_concurrency=4", "--display", "plain", "--json"
     )
-    assert re.search(r"^\d+/20 rows, [\d.]+ rows/s, 0 errors$", done.err, re.MULTILINE)
+    assert re.search(r"^\d+/20 rows, [\d.]+ rows/s, 0 errors, \d/4 in flight$", done.err, re.MULTILINE)
     assert done.json["ok"] == 20
 
 

@@ -55,7 +55,7 @@ def conf(path, text):
         ("modle=fake", "modle: unknown key; did you mean 'model'? @"),
         ("budget=x", "budget=x: no such option; budget has default"),
         ("budget=null", "budget=null: the group budget needs an option; it has default"),
-        ("budget.dollars=1", "budget.dollars: unknown key; budget has requests, tokens, usd @"),
+        ("budget.dollars=1", "budget.dollars: unknown key; budget has requests, tokens, unknown_price, usd @"),
         ("scoring.pattern=x", "scoring.pattern: unknown key for this kind; 'pattern' belongs to scoring=regex @"),
         ("+sampling.repeats=3", "sampling.repeats: is already there; write sampling.repeats=... without the +"),
         ("data=jsonl", "data.path: is required; give it as data.path=..."),
@@ -64,6 +64,13 @@ def conf(path, text):
 )  # fmt: skip
 def test_a_key_or_an_option_that_is_not_there(override, message):
     assert error(override) == message.replace("@", f"(in override '{override}')")
+
+
+def test_a_key_of_a_dict_that_is_given_whole_is_named():
+    message = error("model=server", "model.price={prompt: 1, completion: 2, cached: 1}")
+    assert message.startswith("model.price.cached: unknown key; did you mean 'cached_prompt'? (in override 'model.price={")
+    message = error("model=server", "model.price.prompt=1")
+    assert message.startswith("model.price: prompt is given alone; a price needs both prompt and completion")
 
 
 def test_an_unknown_option_lists_those_there_are():

@@ -1,14 +1,16 @@
 """The engine: rows become samples, a failure stays with its row, and what would meet every row stops the run and is owed."""
 
 import asyncio
+from itertools import compress
 
 import msgspec
 import pytest
 
 from runner.adapters import ChatAdapter, JsonAdapter, Prompt
-from runner.batch.engine import LOOKUP_BATCH, Stop, play, play_cached
+from runner.batch.engine import LOOKUP_BATCH, Stop, plan, play
 from runner.batch.player import Player
 from runner.batch.tally import Tally
+from runner.budget import Budget
 from runner.cache import Cache
 from runner.errors import (
     AuthenticationError,
@@ -23,7 +25,7 @@ from runner.errors import (
     RecordError,
     ServerError,
 )
-from runner.limits import Budget, Limiter
+from runner.limits import Endpoint, Limiter
 from runner.lm import LM
 from runner.retry import RetryPolicy
 from runner.scoring import Exact
@@ -40,7 +42,7 @@ class Scripted(FakeTransport):
         self.asked = []
         self.at_once = self.most_at_once = 0
 
-    async def acomplete(self, request, connection):
+    async def acomplete(self, request, connection, hear=None):
         question = request.messages[-1]["content"]
         self.asked.append(question)
         self.at_once += 1
@@ -208,7 +210,7 @@ async def test_repeats_have_seeds_and_places_in_the_cache_of_their_own(tmp_path)
     found, _ = await played(one, slots)
     assert len({sample.request_key for sample in found.values()}) == 6
     assert [one.request(one.adapter.format(rows(1)[0]), repeat).params["seed"] for repeat in range(3)] == [7, 8, 9]
-    again = [sample for _, sample in player(None, cache=cache, seed=7, scorers={}).from_cache(slots)]
+    again = player(None, cache=cache, seed=7, scorers={}).from_cache(slots)
     assert [sample.output for sample in again] == [found[row.id, repeat].output for row, repeat in slots]
     assert {sample.cache for sample in again} == {"hit"}
     unseeded = player(None, cache=cache, scorers={})
@@ -221,14 +223,16 @@ async def test_what_the_cache_knows_is_played_without_the_model(tmp_path):
     many = rows(LOOKUP_BATCH + 10)
     await played(player(lambda *_: "yes", cache=cache), once(many[: LOOKUP_BATCH + 5]), concurrency=16)
     seen = []
-    owed = list(play_cached(player(None, cache=cache), once([*many, Row("bad", {})]), seen.extend))
-    assert [row.id for row, _ in owed] == [row.id for row in many[LOOKUP_BATCH + 5 :]]
+    owed = plan(player(None, cache=cache), once([*many, Row("bad", {})]), (), seen.extend)
+    assert [row.id for row in compress([*many, None], owed)] == [row.id for row in many[LOOKUP_BATCH + 5 :]]
     assert len(seen) == LOOKUP_BATCH + 6
     assert (seen[-1].id, seen[-1].status) == ("bad", "error")
     assert all(
         (sample.cache, sample.cost_usd, sample.attempts, sample.scores) == ("hit", 0.0, 0, {"exact": 1.0}) for sample in seen[:-1]
     )
-    assert list(play_cached(player(None), once(many), seen.extend)) == once(many)
+    assert plan(player(None), once(many), (), seen.extend) == b"\1" * len(many)
+    done = {(row.id, 0) for row in many[::2]}
+    assert plan(player(None), once(many), done, seen.extend) == b"\0\1" * (len(many) // 2)
     cache.close()
 
 
@@ -241,9 +245,7 @@ async def test_a_conversation_of_two_turns_comes_from_the_cache_whole(tmp_path):
 
     await played(player(answer, adapter=adapter, cache=cache, scorers={}), once(rows(2)))
     again = player(None, adapter=adapter, cache=cache, scorers={}).from_cache(once(rows(3)))
-    assert [sample and (sample.status, sample.parsed, sample.cache) for _, sample in again] == [("ok", {"a": 1}, "hit")] * 2 + [
-        None
-    ]
+    assert [sample and (sample.status, sample.parsed, sample.cache) for sample in again] == [("ok", {"a": 1}, "hit")] * 2 + [None]
     cache.close()
 
 
@@ -299,7 +301,7 @@ async def test_an_error_that_would_meet_every_row_stops_and_blames_no_row(kind):
     def answer(question, _):
         return "yes" if question in ("q0", "q1") else kind("no", status=400)
 
-    one = player(answer, limiter=Limiter(4))
+    one = player(answer, limiter=Limiter(Endpoint("test"), max_concurrency=4))
     found, stop = await played(one, once(rows(50)))
     assert sorted(found) == [("r0", 0), ("r1", 0)]
     assert isinstance(stop.reason, kind)
@@ -310,9 +312,11 @@ async def test_a_refused_request_is_its_rows_fault_once_another_was_answered():
     def answer(question, _):
         return BadRequestError("odd", status=400) if question == "q9" else "yes"
 
-    found, stop = await played(player(answer, limiter=Limiter(2)), once(rows(20)), concurrency=2)
+    found, stop = await played(
+        player(answer, limiter=Limiter(Endpoint("test"), max_concurrency=2)), once(rows(20)), concurrency=2
+    )
     assert (len(found), found["r9", 0].error.code, stop.requested) == (20, "bad_request", False)
-    one = player(lambda *_: BadRequestError("odd", status=400), limiter=Limiter(2))
+    one = player(lambda *_: BadRequestError("odd", status=400), limiter=Limiter(Endpoint("test"), max_concurrency=2))
     found, stop = await played(one, once(rows(20)), concurrency=2)
     assert len(found) <= 2
     assert isinstance(stop.reason, EndpointClosedError)

@@ -81,7 +81,7 @@ def test_the_summary_has_the_fields_that_scripts_rely_on():
     assert Path(summary["run"]).is_absolute()
     assert set(summary["scores"]["exact"]) == {"mean", "stderr", "n"}
     assert set(summary["usage"]) == {
-        "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens",
+        "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cache_write_tokens",
     }  # fmt: skip
     assert summary["cost_usd"] is None  # no price is known, which is not the same as free
 

@@ -1,0 +1,223 @@
+"""The budget of a whole run: dollars, tokens and requests, set aside before a request is sent and settled after it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from runner.errors import BudgetExceeded, EndpointClosedError
+
+if TYPE_CHECKING:
+    from runner.errors import LMError
+
+_Amounts: TypeAlias = dict[str, float]
+
+_ROUNDING = 1e-9
+"""Dollars are floats: three times 0.1 is not more than 0.3."""
+
+
+class Reservation:
+    """What one request may use at the most, set aside; made by `Budget.reserve`. Settle it exactly once."""
+
+    __slots__ = ("_amounts", "_budget", "_open")
+
+    def __init__(self, budget: Budget, amounts: _Amounts) -> None:
+        self._budget = budget
+        self._amounts = amounts
+        self._open = True
+
+    def settle(self, *, usd: float | None = None, tokens: int | None = None, sent: bool = True) -> None:
+        """Turn it into what was really used, and let those who wait for the rest have it. Does nothing the second time.
+
+        Args:
+            usd: dollars; None (unknown) counts all that was set aside.
+            tokens: prompt and answer; None (the answer does not say) counts all that was set aside.
+            sent: False when no request went out: nothing is counted.
+        """
+        if self._open:
+            self._open = False
+            used = {
+                "usd": self._amounts["usd"] if usd is None else usd,
+                "tokens": self._amounts["tokens"] if tokens is None else tokens,
+                "requests": 1,
+            }
+            self._budget._settled(self._amounts, used if sent else _nothing())  # noqa: SLF001 - the other half of it
+
+
+class Budget:
+    """What a run may use, over all its threads and event loops.
+
+    A request whose most does not fit beside those in flight waits for them, first come, first served: they usually use less
+    than was set aside for them. What is spent never exceeds a bound, as long as no request uses more than it has reserved.
+
+    Args:
+        usd, tokens, requests: the bounds (US dollars; tokens of prompts and answers; attempts sent); None is no bound.
+        unknown_price: what a dollar bound does with a request whose price is unknown: ``refuse`` it, or ``allow`` it uncounted.
+    """
+
+    def __init__(
+        self,
+        *,
+        usd: float | None = None,
+        tokens: int | None = None,
+        requests: int | None = None,
+        unknown_price: Literal["refuse", "allow"] = "refuse",
+    ) -> None:
+        self.bounds: dict[str, float | None] = {"usd": usd, "tokens": tokens, "requests": requests}
+        self.unknown_price = unknown_price
+        self._spent = _nothing()
+        self._reserved = _nothing()
+        self._in_flight = 0
+        self._waiting: deque[tuple[_Amounts, Future[Reservation]]] = deque()
+        self._closed_by: LMError | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """What was used so far: ``usd``, ``tokens``, ``requests``. Without what is in flight."""
+        with self._lock:
+            return dict(self._spent)
+
+    @property
+    def left(self) -> dict[str, float | None]:
+        """What may still be used, of which some may be set aside for requests in flight; None where there is no bound."""
+        spent = self.spent
+        return {name: None if bound is None else max(0, bound - spent[name]) for name, bound in self.bounds.items()}
+
+    def charge(self, *, usd: float = 0.0, tokens: int = 0, requests: int = 0) -> None:
+        """Count what was used before: by earlier sittings of the same run."""
+        with self._lock:
+            _add(self._spent, {"usd": usd, "tokens": tokens, "requests": requests})
+
+    async def reserve(self, *, usd: float | None, tokens: int | None) -> Reservation:
+        """Set aside what one request may use at the most; wait for requests in flight while it does not fit beside them.
+
+        Args:
+            usd: dollars; None when the price is unknown.
+            tokens: prompt and answer; None when nobody knows the most.
+
+        Raises:
+            BudgetExceeded: it does not fit in what is left, or its dollars or tokens are bounded and unknown.
+            EndpointClosedError: the budget was closed.
+        """
+        place = self._enter(usd, tokens)
+        if isinstance(place, Reservation):
+            return place
+        try:
+            return await asyncio.wrap_future(place)
+        except BaseException:
+            self._leave(place)
+            raise
+
+    def reserve_blocking(self, *, usd: float | None, tokens: int | None) -> Reservation:
+        """As `reserve`, for a thread without an event loop. Raises as `reserve` does."""
+        place = self._enter(usd, tokens)
+        if isinstance(place, Reservation):
+            return place
+        try:
+            return place.result()
+        except BaseException:
+            self._leave(place)
+            raise
+
+    def close(self, cause: LMError) -> None:
+        """Allow nothing more: whoever waits here, and whoever comes, is refused with `cause`. What is in flight settles."""
+        with self._lock:
+            self._closed_by = self._closed_by or cause
+            self._admit()
+
+    def _enter(self, usd: float | None, tokens: int | None) -> Reservation | Future[Reservation]:
+        """A reservation where there is room, else a place in the queue. Raises as `reserve` does."""
+        bounded = [name for name in ("tokens", "usd") if self.bounds[name] is not None]
+        if tokens is None and bounded:
+            raise BudgetExceeded(
+                f"budget.{bounded[0]} is set, but nobody knows the most that one answer may use; set sampling.max_tokens"
+            )
+        if usd is None and self.bounds["usd"] is not None and self.unknown_price == "refuse":
+            raise BudgetExceeded(
+                "budget.usd is set, but the price of this model is unknown; give it (model.price), bound budget.tokens or "
+                "budget.requests instead, or let it pass uncounted: budget.unknown_price=allow"
+            )
+        asked: _Amounts = {"usd": usd or 0.0, "tokens": tokens or 0, "requests": 1}
+        with self._lock:
+            if (refusal := self._refusal(asked)) is not None:
+                raise refusal
+            if not self._waiting and self._fits(asked):
+                return self._take(asked)
+            place: Future[Reservation] = Future()
+            self._waiting.append((asked, place))
+            return place
+
+    def _leave(self, place: Future[Reservation]) -> None:
+        """Give a place in the queue up, and what it may have got in the same moment."""
+        if place.cancel():
+            with self._lock:
+                self._admit()
+        elif place.exception() is None:
+            place.result().settle(sent=False)
+
+    def _settled(self, reserved: _Amounts, used: _Amounts) -> None:
+        with self._lock:
+            self._in_flight -= 1
+            _add(self._spent, used)
+            if self._in_flight:
+                _add(self._reserved, {name: -amount for name, amount in reserved.items()})
+            else:
+                self._reserved = _nothing()  # what adding and subtracting floats has left over is not in flight
+            self._admit()
+
+    def _admit(self) -> None:
+        """Serve the queue from its head, as far as it goes. Holds the lock."""
+        while self._waiting:
+            asked, place = self._waiting[0]
+            refusal = self._refusal(asked)
+            if refusal is None and not self._fits(asked) and not place.cancelled():
+                return
+            self._waiting.popleft()
+            if not place.set_running_or_notify_cancel():
+                continue
+            if refusal is not None:
+                place.set_exception(refusal)
+            else:
+                place.set_result(self._take(asked))
+
+    def _take(self, asked: _Amounts) -> Reservation:
+        self._in_flight += 1
+        _add(self._reserved, asked)
+        return Reservation(self, asked)
+
+    def _fits(self, asked: _Amounts) -> bool:
+        return all(
+            bound is None or self._spent[name] + self._reserved[name] + asked[name] <= bound + _ROUNDING
+            for name, bound in self.bounds.items()
+        )
+
+    def _refusal(self, asked: _Amounts) -> BudgetExceeded | EndpointClosedError | None:
+        """Why the request can never be allowed, however little those in flight will have used; None when it may be."""
+        if (cause := self._closed_by) is not None:
+            closed = EndpointClosedError(cause.message, provider=cause.provider, model=cause.model, status=cause.status)
+            closed.__cause__ = cause
+            return closed
+        for name, bound in self.bounds.items():
+            if bound is not None and self._spent[name] + asked[name] > bound + _ROUNDING:
+                return BudgetExceeded(
+                    f"budget.{name}={_said(bound)} does not allow another request: {_said(self._spent[name])} spent, "
+                    f"up to {_said(asked[name])} needed; go on with a larger one: ostinato resume RUN budget.{name}=..."
+                )
+        return None
+
+
+def _said(amount: float) -> str:
+    return f"{amount:.6g}" if isinstance(amount, float) else str(amount)
+
+
+def _nothing() -> _Amounts:
+    return {"usd": 0.0, "tokens": 0, "requests": 0}
+
+
+def _add(total: _Amounts, more: _Amounts) -> None:
+    for name, amount in more.items():
+        total[name] += amount

@@ -1,0 +1,75 @@
+"""The hot path into diskcache's table: many lookups in one statement, many stores in one transaction.
+
+diskcache owns the database: its schema (5.6.3), settings, expiry and eviction. One `get` or `set` of its own is several
+statements and a transaction; here a row of a batch costs a few microseconds. Only bytes travel; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+BATCH = 256
+RAW, FILE = 1, 2
+"""diskcache's modes: the value stands in the row, or in a file of its own."""
+
+_FIND = "SELECT key, mode, value FROM Cache WHERE key IN ({}) AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+_STORE = """
+INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value)
+VALUES (?1, 1, ?2, ?3, ?2, 0, NULL, 0, 1, NULL, ?4)
+ON CONFLICT(key, raw) DO UPDATE SET store_time = ?2, expire_time = ?3, access_time = ?2, access_count = 0, size = 0, mode = 1,
+filename = NULL, value = ?4
+"""
+
+
+class Table:
+    """The rows of one database, for this process: one connection to read and one to write, shared by its threads.
+
+    Every method raises sqlite3.Error as sqlite3 does; after `timeout_s` behind another process's transaction too.
+    """
+
+    def __init__(self, folder: Path, timeout_s: float) -> None:
+        self.process = os.getpid()
+        self._reader, self._reading = _connect(folder, timeout_s), threading.Lock()
+        self._writer, self._writing = _connect(folder, timeout_s), threading.Lock()
+
+    def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
+        """Rows ``(key, mode, value)`` of those `keys` that are there and have not expired by `now` (seconds since 1970)."""
+        found: list[tuple[str, int, bytes]] = []
+        for start in range(0, len(keys), BATCH):
+            part = keys[start : start + BATCH]
+            statement = _FIND.format(",".join("?" * len(part)))
+            with self._reading:
+                found += self._reader.execute(statement, (*part, now)).fetchall()
+        return found
+
+    def store(self, rows: Sequence[tuple[str, bytes]], now: float, expire: float | None) -> None:
+        """Store ``(key, value)`` rows in one transaction; `expire` is when they end, in seconds since 1970."""
+        with self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                self._writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close both connections."""
+        with self._reading, self._writing:
+            self._reader.close()
+            self._writer.close()
+
+
+def _connect(folder: Path, timeout_s: float) -> sqlite3.Connection:
+    # isolation_level None: transactions begin and end where they are written; the locks make threads take turns
+    connection = sqlite3.connect(folder / "cache.db", timeout=timeout_s, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = NORMAL")  # as diskcache: a power cut may lose the last answers, never the database
+    connection.execute("PRAGMA mmap_size = 67108864")
+    return connection

@@ -1,0 +1,38 @@
+"""`ostinato retry`: ask the rows of a run again that failed, in the same record."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides
+from runner.cli.run import add_display, report
+
+TAKES_OVERRIDES = True
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Ask the rows of a run again that failed, and those it still owes. What was answered is not asked; a row whose retry "
+        "does not come to its end keeps its old line in the record."
+    )
+    add_run_and_overrides(parser, "a new budget or other limits")
+    parser.add_argument("--only", metavar="CODES", help="only failures with these codes, for example rate_limit,timeout")
+    add_runs_dir(parser)
+    add_display(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Retry. Exit codes and errors are those of `ostinato run`; a code that does not exist is a ConfigError."""
+    from runner.cli.display import Display
+    from runner.experiment import retry
+    from runner.records import find_run
+
+    display = Display(args.display)
+    named, overrides = run_and_overrides(args)
+    only = None if args.only is None else [code.strip() for code in args.only.split(",")]
+    folder = find_run(named, args.runs_dir).path
+    return report(retry(folder, overrides, only=only, notify=display.say, watch=display.watch), args)

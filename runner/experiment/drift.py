@@ -1,0 +1,316 @@
+"""What a run was begun with (config, data, files), and refusing to go on with anything else: the difference is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import re
+import shlex
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
+from runner.errors import ConfigError, DataError, RecordError
+from runner.paths import expanded
+from runner.secrets import is_secret, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runner.adapters import Adapter
+    from runner.data import Dataset
+    from runner.records import RunFolder
+    from runner.types import Sample
+
+ADJUSTABLE = ("budget", "limits", "launch", "execution")
+"""Groups that may change when a run goes on: they do not change what is asked."""
+
+MAX_IDS = 10_000
+"""Rows up to which the manifest lists the ids, and of which a difference is looked for one by one."""
+
+MAX_TEXT = 64 * 2**10
+"""Bytes of a file up to which the manifest keeps its text."""
+
+_SHOWN_LINES = 20
+_SHOWN_CHARACTERS = 80
+_ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
+_NOTHING = object()
+
+
+def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
+    """The part of the manifest that a later sitting is compared with: ``config``, ``data``, ``files``, ``texts``. No secrets."""
+    facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
+    if len(data) <= MAX_IDS:  # the ids of larger data stand in the samples only
+        facts["ids"] = list(data.ids())
+    files = _files(config)
+    return {
+        "config": plain(config),
+        "data": facts,
+        "files": {key: _digest(content) for key, content in files.items()},
+        "texts": {key: text for key, content in files.items() if (text := _text(content)) is not None},
+    }
+
+
+def plain(value: Any) -> Any:
+    """`value` as it comes back from the manifest's JSON."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
+def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConfig) -> dict[str, Any]:
+    """`manifest` for a run whose answers are from now on scored as `config` says; all else in it stays."""
+    files = {key: content for key, content in _files(rooted_config).items() if key.startswith("scoring")}
+    kept = {
+        name: {key: value for key, value in manifest.get(name, {}).items() if not key.startswith("scoring")}
+        for name in ("files", "texts")
+    }
+    kept["files"] |= {key: _digest(content) for key, content in files.items()}
+    kept["texts"] |= {key: text for key, content in files.items() if (text := _text(content)) is not None}
+    before = {"config": manifest["config"] | {"scoring": plain(config.scoring)}} if "config" in manifest else {}
+    return {**manifest, **before, **kept}
+
+
+def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
+    """`config` with its files where they were when the run began, wherever the command runs now."""
+    cwd = Path(manifest.get("cwd", "."))
+    replace = msgspec.structs.replace
+    if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
+        config = replace(config, data=replace(config.data, path=str(cwd / config.data.path)))
+    prompt, scoring = config.prompt, config.scoring
+    names = {name: str(cwd / path) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
+    if names:
+        config = replace(config, prompt=replace(prompt, **names))
+    if isinstance(scoring, PythonScoring):
+        config = replace(config, scoring=replace(scoring, function=str(cwd / scoring.function)))
+    elif isinstance(scoring, SeveralScoring):
+        own = {
+            name: replace(scorer, function=str(cwd / scorer.function)) if isinstance(scorer, PythonScoring) else scorer
+            for name, scorer in scoring.scorers.items()
+        }
+        config = replace(config, scoring=replace(scoring, scorers=own))
+    return config
+
+
+def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with the overrides of a new sitting.
+
+    Raises:
+        ConfigError: one lies outside `ADJUSTABLE`; the message says what it would have changed.
+    """
+    from runner.config.compose import compose
+
+    if other := [override for override in overrides if _group(override) not in ADJUSTABLE]:
+        shown = [redact(override) for override in other]
+        changes = _would_change(record, config, other)
+        told = f"it would have changed\n{_indented(changes)}\n" if changes else ""
+        raise ConfigError(
+            f"'{shown[0]}': a run goes on as it began; only {', '.join(ADJUSTABLE)} may change, for example budget.usd=5; "
+            f"{told}for anything else begin a new one: {_anew(record)} {shlex.join(shown)}"
+        )
+    if not overrides:
+        return config
+    return compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path)).config()
+
+
+def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
+    """What has changed in the adjustable groups since the last sitting, as ``path: was -> is``.
+
+    Raises:
+        ConfigError: something else has changed: ``config.yaml`` was edited.
+    """
+    from runner.config.compose import read
+
+    known = record.manifest().get("config")
+    was, now = plain(read(record.config_file)) if known is None else known, plain(config)  # None: of an earlier version
+    # fields that a newer version has added have their defaults; what JSON cannot hold (infinity) is null on both sides
+    with contextlib.suppress(msgspec.ValidationError):
+        was = plain(msgspec.convert(was, RunConfig))
+    if changed := list(_differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
+        raise ConfigError(
+            f"{record.config_file} has changed since this run began:\n{_indented(changed)}\n"
+            f"a run goes on as it began; only {', '.join(ADJUSTABLE)} may change. Change it back, or play what it says now as a "
+            f"new run: {_anew(record)}"
+        )
+    return list(_differences(was, now))
+
+
+def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
+    """Raise RecordError when a file that the config names (a prompt, a scorer) is not what it was when the run began."""
+    manifest = record.manifest()
+    known, texts = manifest.get("files", {}), manifest.get("texts", {})
+    named = dict(_named_files(config))
+    for key, content in _files(config).items():
+        if known.get(key, _digest(content)) == _digest(content):
+            continue
+        text = _text(content)
+        shown = _unified(texts[key], text) if key in texts and text is not None else []
+        told = f":\n{_indented(shown)}\n" if shown else "; "
+        raise RecordError(
+            f"{record.path}: {key} ({named[key]}) has changed since this run began{told}"
+            "put it back, or start a new run with `ostinato run`"
+        )
+
+
+def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> None:
+    """Raise RecordError when the data is not what it was when the run began."""
+    facts = record.manifest().get("data", {})
+    if facts.get("fingerprint") == data.fingerprint:
+        return
+    told = _indented(list(_data_differences(facts, record, data, adapter)))
+    raise RecordError(
+        f"{record.path}: the data has changed since this run began; start a new one with `ostinato run`, or put it back"
+        + (f":\n{told}" if told else "")
+    )
+
+
+def _data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
+    if facts.get("rows") != len(data):
+        yield f"rows: {facts.get('rows')} -> {len(data)}"
+    before = facts.get("ids")
+    if before is None:
+        if row := _changed_row(record, data, adapter):
+            yield row
+        return
+    now = list(data.ids())
+    for what, some, others in (("new", now, set(before)), ("gone", before, set(now))):
+        if ids := [row for row in some if row not in others]:
+            more = f", and {len(ids) - 10:,} more" if len(ids) > 10 else ""  # noqa: PLR2004
+            yield f"{what}: {', '.join(map(repr, ids[:10]))}{more}"
+    if set(before) == set(now):
+        yield _changed_row(record, data, adapter) or (
+            "the same ids with another content" if before == now else "the same rows in another order"
+        )
+
+
+def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | None:
+    """The first row that would be asked otherwise than the record says it was, or whose target is another one."""
+    asked: dict[str, Sample] = {sample.id: sample for sample in islice(record.samples(), MAX_IDS)}
+    for row in data:
+        if (sample := asked.get(row.id)) is None:
+            continue
+        changes = list(_differences(sample.target, plain(row.target), "target"))
+        try:
+            now = adapter.format(row)
+        except DataError as error:
+            changes.append(str(error))
+        else:
+            if sample.prompt is not None or now.prompt is not None:
+                changes += _differences(sample.prompt, now.prompt, "prompt")
+            if now.messages is not None and sample.messages is not None:  # the record goes on with what was asked again
+                changes += _differences(sample.messages[: len(now.messages)], now.messages, "messages")
+        if changes:
+            return f"row {row.id!r}: {'; '.join(changes)}"
+    return None
+
+
+def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> list[str]:
+    """What overrides would change, as far as they can be understood at all."""
+    from runner.config.compose import compose
+
+    changes: list[str] = []
+    was = plain(config)
+    for override in overrides:
+        try:
+            now = compose([override], config_name=record.config_file.stem, config_dir=str(record.path)).config()
+            changes += _differences(was, plain(now))
+        except ConfigError:  # another option of a group (model=fake), or a mistake
+            try:
+                chosen = plain(compose([override]).config())
+            except ConfigError:
+                continue
+            group = _group(override).partition("=")[0]
+            changes += _differences(was.get(group), chosen.get(group), group)
+    return changes
+
+
+def _differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
+    """Every value in which two pieces of plain data differ, as ``path: was -> is``; long text as a unified diff."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in [*was, *(key for key in now if key not in was)]:
+            below = f"{path}.{key}" if path else str(key)
+            yield from _differences(was.get(key, _NOTHING), now.get(key, _NOTHING), below)
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for index, pair in enumerate(zip(was, now, strict=True)):
+            yield from _differences(*pair, path=f"{path}[{index}]")
+    elif was != now:
+        if isinstance(was, str) and isinstance(now, str) and ("\n" in was + now or len(was + now) > 2 * _SHOWN_CHARACTERS):
+            yield "\n".join([f"{path}:", *(f"  {line}" for line in _unified(was, now))])
+        else:
+            yield f"{path}: {_shown(was)} -> {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    if value is _NOTHING:
+        return "(nothing)"
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
+
+
+def _unified(was: str, now: str) -> list[str]:
+    lines = list(difflib.unified_diff(was.splitlines(), now.splitlines(), "when the run began", "now", lineterm="", n=1))
+    return lines or ["(only line ends have changed)"]
+
+
+def _anew(record: RunFolder) -> str:
+    """The command that plays what config.yaml says as a new run."""
+    return f"ostinato run -cd {shlex.quote(str(record.path))} -cn {record.config_file.stem}"
+
+
+def _indented(lines: Sequence[str]) -> str:
+    flat = [line for text in lines for line in text.splitlines()]
+    more = [f"... and {len(flat) - _SHOWN_LINES:,} lines more"] if len(flat) > _SHOWN_LINES else []
+    return "\n".join(f"  {line}" for line in [*flat[:_SHOWN_LINES], *more])
+
+
+def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in groups}
+
+
+def _group(override: str) -> str:
+    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+def _named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The files that the config names beside the data, by key."""
+    scoring = config.scoring
+    for key in ("system_file", "user_file"):
+        if path := getattr(config.prompt, key):
+            yield f"prompt.{key}", path
+    if isinstance(scoring, PythonScoring):
+        yield "scoring.function", scoring.function.rpartition(":")[0]
+    elif isinstance(scoring, SeveralScoring):
+        for name, scorer in scoring.scorers.items():
+            if isinstance(scorer, PythonScoring):
+                yield f"scoring.scorers.{name}.function", scorer.function.rpartition(":")[0]
+
+
+def _files(config: RunConfig) -> dict[str, bytes]:
+    """What those files hold. Raises ConfigError when one cannot be read."""
+    found: dict[str, bytes] = {}
+    for key, path in _named_files(config):
+        try:
+            found[key] = expanded(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    return found
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _text(content: bytes) -> str | None:
+    """The text of a file as it may be kept: of no great length, and without what could be a secret."""
+    if len(content) > MAX_TEXT:
+        return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return redact(
+        _ASSIGNED.sub(lambda found: f"{found['head']}***" if is_secret(found["name"], found["value"]) else found[0], text)
+    )

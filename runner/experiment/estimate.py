@@ -1,0 +1,265 @@
+"""What an experiment will ask and what that may cost, worked out before anything is sent."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import build
+from runner.arguments import api_base, estimate, most
+from runner.batch.engine import plan
+from runner.batch.player import Player
+from runner.config.schema import JsonAdapter
+from runner.errors import CacheError, DataError
+from runner.experiment.stages import Parts
+from runner.pricing import longest_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.adapters import Formatted
+    from runner.batch.player import Slot
+    from runner.budget import Budget
+    from runner.config.schema import RunConfig
+    from runner.experiment.stages import Experiment
+    from runner.types import Row, Sample
+
+_REASK_TOKENS = 1_000
+"""What asking again adds to a prompt beside the bad answer: what is wrong with it."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What it takes to ask what is owed. Attempts that fail and are made again are not in it.
+
+    Attributes:
+        samples: samples that are asked for; those whose prompt cannot be made are not.
+        requests: requests at the most: one a sample, and one for each time that the adapter may ask again.
+        prompt_tokens: tokens of the first prompts, about.
+        completion_tokens_max: tokens of all answers at the most; None when nothing bounds them.
+        tokens_max: tokens of all prompts and answers at the most; None likewise.
+        cost_usd_max: dollars at the most; None when that or the price is unknown.
+    """
+
+    samples: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens_max: int | None = 0
+    tokens_max: int | None = 0
+    cost_usd_max: float | None = 0.0
+
+    def line(self) -> str:
+        """The estimate for people, in one line."""
+        parts = [f"up to {_count(self.requests, 'request')}", f"about {_count(self.prompt_tokens, 'prompt token')}"]
+        if self.completion_tokens_max is None:
+            parts.append("answers of any length")
+        else:
+            parts.append(f"at most {_count(self.completion_tokens_max, 'completion token')}")
+        parts.append("price unknown" if self.cost_usd_max is None else f"at most {_dollars(self.cost_usd_max)}")
+        return ", ".join(parts)
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run of an experiment would do; made by `forecast`.
+
+    Attributes:
+        name: the experiment's name.
+        model: who is asked.
+        rows: of the data.
+        repeats: how often each is asked; rows × repeats are the samples.
+        cache_hits: samples that the cache answers.
+        failing: samples that fail without asking, because their prompt cannot be made.
+        owed: samples that the model has to be asked for.
+        estimate: what that takes.
+        budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
+    """
+
+    name: str
+    model: str
+    rows: int
+    repeats: int
+    cache_hits: int
+    failing: int
+    owed: int
+    estimate: Estimate
+    budget: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data, flat but for the budget."""
+        facts: dict[str, Any] = msgspec.to_builtins(self)
+        work, budget = facts.pop("estimate"), facts.pop("budget")
+        del work["samples"]
+        return {**facts, **work, "budget": budget}
+
+    def table(self) -> list[tuple[str, str]]:
+        """The facts for people: what, and how much."""
+        work = self.estimate
+        lines = [("model", self.model), ("rows", f"{self.rows:,}"), ("repeats", f"{self.repeats:,}")]
+        lines.append(("cache hits", f"{self.cache_hits:,}"))
+        if self.failing:
+            lines.append(("without a prompt", f"{self.failing:,}; they fail and ask nothing"))
+        lines.append(("owed", f"{self.owed:,}"))
+        if not self.owed:
+            lines.append(("requests", "none: nothing would be sent"))
+        else:
+            longest = work.completion_tokens_max
+            lines += [
+                ("requests", f"up to {work.requests:,}"),
+                ("prompt tokens", f"about {work.prompt_tokens:,}"),
+                ("completion tokens", "unbounded: set sampling.max_tokens" if longest is None else f"at most {longest:,}"),
+                ("cost", "unknown" if work.cost_usd_max is None else f"at most {_dollars(work.cost_usd_max)}"),
+            ]
+        return [*lines, ("budget", self.budget["verdict"])]
+
+
+def forecast(config: RunConfig) -> Forecast:
+    """What `run` would do with this config. Checks what a run checks; makes no run folder, starts nothing, sends nothing.
+
+    Raises:
+        ConfigError, DataError: the run could not begin.
+        CacheError: replay mode, and the cache lacks an answer; or the cache cannot be used.
+    """
+    parts = Parts.of(config)
+    parts.adapter.format(next(iter(parts.dataset)))
+    lm, repeats = parts.lm, config.sampling.repeats
+    seed = lm.kwargs.get("seed")
+    player = Player(lm, parts.adapter, {}, seed=seed if isinstance(seed, int) else None)
+    hits = failing = 0
+
+    def keep(samples: list[Sample]) -> None:
+        nonlocal hits, failing
+        answered = sum(sample.cache == "hit" for sample in samples)
+        hits, failing = hits + answered, failing + len(samples) - answered
+
+    def slots() -> Iterable[Slot]:
+        return ((row, repeat) for row in parts.dataset for repeat in range(repeats))
+
+    try:
+        due = plan(player, slots(), (), keep)
+    finally:
+        if lm.store:
+            lm.store.close()
+    if config.cache.mode == "replay" and (missing := due.count(1)):
+        raise CacheError(f"replay: the cache has no answer for {missing:,} samples; nothing was sent")
+    work = expected(player, compress(slots(), due), reasks=reasks(config))
+    if work.samples:
+        build.access(config)
+    return Forecast(
+        name=build.name(config, parts.dataset),
+        model=lm.model,
+        rows=len(parts.dataset),
+        repeats=repeats,
+        cache_hits=hits,
+        failing=failing + due.count(1) - work.samples,
+        owed=work.samples,
+        estimate=work,
+        budget=verdict(lm.budget, work),
+    )
+
+
+def expected(player: Player, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:
+    """What it takes to ask the model about `slots`. They stream; those of one row are best next to each other.
+
+    Args:
+        player: makes the requests.
+        slots: rows and which of their repeats.
+        reasks: how often the adapter asks again at the most.
+    """
+    lm, price = player.lm, player.lm.price
+    longest = None if api_base(lm.model, lm.kwargs) else longest_answer(lm.model)
+    samples = asked = prompts = answers = 0
+    usd, bounded = 0.0, True
+    last: Row | None = None
+    for row, repeat in slots:
+        if row is not last:
+            last, formatted = row, _formatted(player, row)
+        if formatted is None:
+            continue
+        request = player.request(formatted, repeat)
+        samples += 1
+        asked += estimate(request).prompt_tokens
+        if (largest := most(request, longest)) is None:
+            bounded = False
+            continue
+        for turn in range(1 + reasks):
+            prompt = largest.prompt_tokens + turn * (largest.completion_tokens + _REASK_TOKENS)
+            prompts += prompt
+            answers += largest.completion_tokens
+            usd += price.most(prompt, largest.completion_tokens) if price else 0.0
+    return Estimate(
+        samples=samples,
+        requests=samples * (1 + reasks),
+        prompt_tokens=asked,
+        completion_tokens_max=answers if bounded else None,
+        tokens_max=prompts + answers if bounded else None,
+        cost_usd_max=usd if bounded and (price or not samples) else None,
+    )
+
+
+def announcement(experiment: Experiment) -> str | None:
+    """What to say before an experiment is played: the estimate, and where its budget may not do. None when there is no news."""
+    lm = experiment.lm
+    if not experiment.owed or (lm.price is None and lm.budget is None):
+        return None
+    work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config))
+    doubts = verdict(lm.budget, work) if lm.budget else {"covers": True}
+    return work.line() if doubts["covers"] else f"{work.line()}; budget: {doubts['verdict']}"
+
+
+def reasks(config: RunConfig) -> int:
+    """How often the adapter of this config asks again at the most."""
+    return config.adapter.retries if isinstance(config.adapter, JsonAdapter) else 0
+
+
+def verdict(budget: Budget | None, work: Estimate) -> dict[str, Any]:
+    """Whether the budget is enough for the most that is expected.
+
+    Returns:
+        The bounds ``usd``, ``tokens`` and ``requests`` (None: none); ``covers``: True, False, or None when nobody knows; and
+        ``verdict``, the same in words.
+    """
+    bounds = dict(budget.bounds) if budget else {"usd": None, "tokens": None, "requests": None}
+    covers, said = _judged(budget, work)
+    return {**bounds, "covers": covers, "verdict": said}
+
+
+def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
+    if budget is None:
+        return True, "none is set"
+    if not work.samples:
+        return True, "nothing is needed of it"
+    if work.tokens_max is None and (budget.bounds["usd"] is not None or budget.bounds["tokens"] is not None):
+        return False, "it refuses requests whose answers nothing bounds: set sampling.max_tokens"
+    needed = {"usd": work.cost_usd_max, "tokens": work.tokens_max, "requests": work.requests}
+    unknown = False
+    for name, left in budget.left.items():
+        most_needed = needed[name]
+        if left is None:
+            continue
+        if most_needed is None:
+            if budget.unknown_price == "refuse":
+                return False, "budget.usd refuses a model whose price is unknown: set model.price or budget.unknown_price=allow"
+            unknown = True
+        elif most_needed > left:
+            amounts = (_dollars(left), _dollars(most_needed)) if name == "usd" else (f"{left:,}", f"{most_needed:,}")
+            return False, (
+                f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; where it does not last, the run stops, and "
+                f"goes on with: ostinato resume RUN budget.{name}=..."
+            )
+    return (None, "the price is unknown, and budget.usd lets it pass") if unknown else (True, "it covers the most that is needed")
+
+
+def _formatted(player: Player, row: Row) -> Formatted | None:
+    try:
+        return player.adapter.format(row)
+    except DataError:
+        return None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _dollars(usd: float) -> str:
+    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.3g}"

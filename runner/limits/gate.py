@@ -1,0 +1,310 @@
+"""When a request may go to one endpoint, and what is learned from what comes of it: window, rates, pauses and breaker."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from typing import TYPE_CHECKING
+
+from runner.errors import LMError, LMTimeoutError, RateLimitError, ServerError
+from runner.limits.breaker import PROBES, TRIP, Breaker
+from runner.limits.bucket import MINUTE_S, Bucket
+from runner.limits.mirror import Mirror
+from runner.limits.pace import Pace
+from runner.limits.window import Ramp, Window
+
+if TYPE_CHECKING:
+    from runner.limits.headers import Told
+    from runner.limits.lane import Lane, Pass
+
+PATIENCE_S = 300.0
+"""The longest wait a server may ask for; a longer one closes the endpoint. The same as a RetryPolicy's."""
+HINT_S = 0.05
+"""A Retry-After below this is no hint: everybody would be back at once."""
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
+START = 8
+START_EVERY_S = 0.025
+"""How a new endpoint is met: 8 requests, and twice as many every 25 ms; 256 are in flight after an eighth of a second."""
+RESUME_EVERY_S = 0.5
+"""After a refusal: 1 request, and twice as many every half second."""
+ENOUGH = 4096
+"""A start that has come to so many in flight is over, even when there is no bound."""
+FIRM = 50
+SUSPECT_S = 5.0
+"""Refusals of a rate that this many requests stand on, sooner one after another than this, are about something else than it."""
+OVERLOADED = (503, 529)
+FAILING = ("server", "timeout", "transport", "malformed")
+"""Codes of errors in which the server fails, and not the request."""
+
+
+class Gate:
+    """The rules for one endpoint. Pure: the time is passed in, and who holds the endpoint's lock calls.
+
+    Args:
+        address: for messages.
+
+    Attributes:
+        free: no rule but bounds on what is in flight: the way in is short.
+        in_flight: requests on their way; `sent`: requests in all; `tokens_sent`: the estimates of those.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.free = True
+        self.in_flight = 0
+        self.sent = 0
+        self.tokens_sent = 0
+        self.window = Window()
+        self._dice = random.Random()  # noqa: S311 - jitter
+        self._refused = 0
+        self._minute: deque[list[int]] = deque(maxlen=int(MINUTE_S) + 1)  # [second, requests]
+        self._this_second = [0, 0]
+        self._second_ends = -math.inf
+        self._requests: Bucket | None = None
+        self._tokens: Bucket | None = None
+        self._rpm: float | None = None
+        self._tpm: float | None = None
+        self._requests_left = Mirror()
+        self._tokens_left = Mirror()
+        self._heard = False
+        self._pace = Pace()
+        self._ramp: Ramp | None = None
+        self._breaker = Breaker()
+        self._paused_until = -math.inf
+        self._paused_for = ""
+        self._episode_at = -math.inf
+        self._in_vain = 0
+
+    def tell(self, rpm: float | None, tpm: float | None, now: float) -> None:
+        """Take in settings; what is None stays as it is."""
+        if rpm is not None and rpm != self._rpm:
+            self._rpm = rpm
+            self._requests = Bucket.per_minute(rpm, now)
+        if tpm is not None and tpm != self._tpm:
+            self._tpm = tpm
+            self._tokens = Bucket.per_minute(tpm, now)
+        self._note_freedom()
+
+    def meet(self) -> None:
+        """Expect an adaptive limiter's requests: an endpoint that none has gone to is met with a few at first."""
+        if self.sent == 0:
+            self._ramp = Ramp(START, START_EVERY_S)
+            self._note_freedom()
+
+    def forget(self) -> None:
+        """What paused it is over; what was learned stays."""
+        self._paused_until = -math.inf
+        self._in_vain = 0
+        self._breaker.works()
+        self._note_freedom()
+
+    # --- before a request
+
+    def open_at(self, lane: Lane, tokens: int, now: float) -> float:
+        """When a request may go: `now`, a later time, or inf: when something else happens first."""
+        if lane.adaptive:
+            if self.in_flight >= self.window.size:
+                return math.inf
+            if self._breaker.open and self._breaker.ready_at() > now:
+                return self._breaker.ready_at()
+            if self._paused_until > now:
+                return self._paused_until
+        at = now
+        if self._requests is not None:
+            at = max(at, self._requests.ready_at(1, now))
+        if self._tokens is not None:
+            at = max(at, self._tokens.ready_at(tokens, now))
+        if not lane.adaptive:
+            return at
+        if self._heard:
+            at = max(at, self._requests_left.ready_at(1, now), self._tokens_left.ready_at(tokens, now))
+        if self._ramp is not None:
+            at = max(at, self._ramp.ready_at(now))
+        if self._pace.known:
+            at = max(at, self._pace.ready_at(now))
+        return at
+
+    def admit(self, pass_: Pass, now: float) -> None:
+        """A request goes out."""
+        self.in_flight += 1
+        self.sent += 1
+        self.tokens_sent += pass_.tokens
+        if now < self._second_ends:
+            self._this_second[1] += 1
+        else:
+            self._this_second = [int(now), 1]
+            self._second_ends = int(now) + 1
+            self._minute.append(self._this_second)
+        if not self.free:
+            self._charge(pass_, now)
+
+    def _charge(self, pass_: Pass, now: float) -> None:
+        if self._requests is not None:
+            self._requests.take(1, now)
+        if self._tokens is not None:
+            self._tokens.take(pass_.tokens, now)
+        self._requests_left.take(1)
+        self._tokens_left.take(pass_.tokens)
+        if self._pace.known:
+            self._pace.take(now)
+        if self._ramp is not None and pass_.lane.adaptive:
+            self._climb(self._ramp, now)
+        if self._breaker.open and pass_.lane.adaptive:
+            pass_.probe = True
+            self._breaker.begin()
+
+    def _climb(self, ramp: Ramp, now: float) -> None:
+        if ramp.begun_at is None:
+            ramp.begun_at = now
+        ramp.in_flight += 1
+        if ramp.size(now) >= min(self.window.size, ENOUGH):
+            self._ramp = None
+            self._note_freedom()
+
+    def _note_freedom(self) -> None:
+        self.free = (
+            self._requests is None
+            and self._tokens is None
+            and not self._heard
+            and self._ramp is None
+            and not self._pace.known
+            and not self._breaker.open
+            and self._paused_until == -math.inf
+        )
+
+    def refund(self, pass_: Pass, now: float) -> None:
+        """A request that was let go was not sent after all."""
+        if self._requests is not None:
+            self._requests.give_back(1, now)
+        self._requests_left.give_back(1)
+        self._settle(pass_, 0, now)
+
+    # --- after it
+
+    def release(self, pass_: Pass) -> None:
+        """A request is over, however it ended."""
+        self.in_flight -= 1
+        if self._ramp is not None and pass_.order >= self._ramp.order:
+            self._ramp.in_flight -= 1
+        if pass_.probe and self._breaker.probing:
+            self._breaker.abandoned()
+
+    def succeeded(self, pass_: Pass, tokens_used: int | None, seconds: float, now: float) -> None:
+        """An answer came after `seconds`."""
+        if pass_.lane.adaptive:
+            self.window.succeeded(now, seconds, self.in_flight)
+            self._breaker.failures = 0
+        if not self.free:
+            self._settle(pass_, tokens_used, now)
+            if pass_.lane.adaptive:
+                self._works(pass_, now)
+
+    def failed(self, pass_: Pass, error: LMError, now: float) -> LMError | None:
+        """What a failure says about how to go on asking; the reason for which to ask no more, when there is one."""
+        over = None
+        if isinstance(error, RateLimitError):
+            over = self._too_fast(pass_, error, now)
+        elif isinstance(error, LMTimeoutError) or (isinstance(error, ServerError) and error.status in OVERLOADED):
+            self.window.overloaded(now, pass_.sent_at, self.in_flight)
+            if error.retry_after is not None:
+                over = self._pause(now, error.retry_after, f"{error.status}", error)
+        if error.code not in FAILING:
+            self._breaker.works()  # a refusal is an answer, too
+        elif self._breaker.failed(now, probe=pass_.probe):
+            over = self._given_up(error)
+        self._note_freedom()
+        return over
+
+    def hear(self, requests: Told | None, tokens: Told | None, pass_: Pass | None, now: float) -> None:
+        """Take in what headers say: of what came back for `pass_`, or for nobody knows which request."""
+        order, age = (pass_.order, now - pass_.sent_at) if pass_ is not None else (None, 0.0)
+        if requests is not None:
+            unseen = self.sent - pass_.order - 1 if pass_ is not None else max(0, self.in_flight - 1)
+            self._requests_left.hear(requests, now, order=order, age=age, unseen=unseen)
+        if tokens is not None:
+            unseen = self.tokens_sent - pass_.tokens_before - pass_.tokens if pass_ is not None else 0
+            self._tokens_left.hear(tokens, now, order=order, age=age, unseen=unseen)
+        self._heard = True
+        self.free = False
+
+    def live(self, lane: Lane, now: float) -> dict[str, object]:
+        """The numbers of the moment; see `Live`."""
+        paused_s = max(0.0, self._paused_until - now) if lane.adaptive else 0.0
+        size = min(lane.bound, self.window.size) if lane.adaptive else lane.bound
+        rates = [self._rpm]
+        if lane.adaptive:
+            rates += [self._requests_left.per_minute, self._pace.rate() * MINUTE_S if self._pace.known else None]
+        failing = self._breaker.open and lane.adaptive
+        return {
+            "window": None if size == math.inf else int(size),
+            "in_flight": self.in_flight,
+            "last_minute": sum(count for second, count in self._minute if second > now - MINUTE_S),
+            "rpm": min((rate for rate in rates if rate is not None), default=None),
+            "paused_s": paused_s,
+            "state": "breaker" if failing else "paused" if paused_s else "open",
+            "reason": self._paused_for if paused_s and not failing else "",
+        }
+
+    def _settle(self, pass_: Pass, tokens_used: int | None, now: float) -> None:
+        if tokens_used is None:
+            return
+        if self._tokens is not None:
+            self._tokens.give_back(pass_.tokens - tokens_used, now)
+        self._tokens_left.give_back(pass_.tokens - tokens_used)
+
+    def _works(self, pass_: Pass, now: float) -> None:
+        if self._breaker.open:
+            self._breaker.works()
+        if pass_.sent_at > self._episode_at:
+            self._in_vain = 0
+            if self._ramp is not None:
+                self._ramp.succeeded()
+        if now >= self._paused_until:
+            self._paused_until = -math.inf
+        self._note_freedom()
+
+    def _too_fast(self, pass_: Pass, error: LMError, now: float) -> LMError | None:
+        """A 429: a pause for all, and a lesson for the pace. Those of one round trip are one refusal."""
+        self._refused += 1
+        hint = error.retry_after if error.retry_after is not None and error.retry_after >= HINT_S else None
+        if pass_.sent_at <= self._episode_at:
+            self._pace.corrected(pass_.sent_at)
+            return self._pause(now, hint, "429", error) if hint is not None else None
+        firm = self._pace.known and self._pace.count >= FIRM
+        if not self._pace.known or (firm and now - self._episode_at < SUSPECT_S):
+            self.window.overloaded(now, pass_.sent_at, self.in_flight)
+        self._episode_at = now
+        wait = hint if hint is not None else self._backoff()
+        self._in_vain += 1
+        self._pace.refused(now, self.sent - self._refused, now + wait)
+        self._ramp = None if self._pace.known else Ramp(1, RESUME_EVERY_S, order=self.sent, begun_at=now + wait)
+        return self._pause(now, wait, "429", error)
+
+    def _backoff(self) -> float:
+        """Seconds to wait when the server does not say: full at first when the rate is unknown, doubled for each time in vain."""
+        first = FIRST_BACKOFF_S
+        if self._pace.known:
+            first = min(first, 2 / self._pace.rate())
+        return self._dice.uniform(0.5, 1.0) * min(LONGEST_BACKOFF_S, first * math.exp2(min(self._in_vain, 10)))
+
+    def _pause(self, now: float, seconds: float, reason: str, error: LMError) -> LMError | None:
+        if seconds > PATIENCE_S:
+            return _said_again(
+                error, f"{error.message}; {self.address} asks to wait {seconds:.0f} s: what is owed can be resumed then"
+            )
+        if now + seconds > self._paused_until:
+            self._paused_until = now + seconds
+            self._paused_for = reason
+        return None
+
+    def _given_up(self, error: LMError) -> LMError:
+        return _said_again(
+            error,
+            f"{error.message}; {self.address} kept failing: {TRIP} requests in a row, and {PROBES} more, one at a time; "
+            f"what is owed can be resumed once it works",
+        )
+
+
+def _said_again(error: LMError, message: str) -> LMError:
+    return type(error)(message, provider=error.provider, model=error.model, status=error.status, request_id=error.request_id)

@@ -1,0 +1,137 @@
+"""Those who wait at a limiter: a task of an event loop, or a thread. Woken by others, from any thread; never by looking again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.errors import LMError
+    from runner.limits.lane import Pass
+
+
+class Waiter(Protocol):
+    """Someone who waits. Whoever holds the endpoint's lock sets `pass_` or `refused_by`, and calls `wake`.
+
+    Attributes:
+        ticket: its place in the order of arrival.
+        tokens: what it wants to send.
+        pass_: what it has waited for.
+        refused_by: why it waits in vain.
+    """
+
+    ticket: int
+    tokens: int
+    pass_: Pass | None
+    refused_by: LMError | None
+
+    def wake(self) -> bool:
+        """Have it go on; False when it is gone with its event loop."""
+
+    def arm(self, delay_s: float) -> bool:
+        """Have it ring in so many seconds, instead of any earlier order; False when it is gone with its event loop."""
+
+
+class TaskWaiter:
+    """A task that waits in its event loop.
+
+    Args:
+        tokens: what it wants to send.
+        ring: what is called when the time that it was armed for has come; None: it wakes.
+    """
+
+    __slots__ = ("_future", "_loop", "_ring", "_thread", "_timer", "pass_", "refused_by", "ticket", "tokens")
+
+    def __init__(self, tokens: int = 0, *, ring: Callable[[], object] | None = None) -> None:
+        self.ticket = 0
+        self.tokens = tokens
+        self.pass_: Pass | None = None
+        self.refused_by: LMError | None = None
+        self._ring = ring or self._wake
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def wait(self) -> None:
+        """Return when woken."""
+        try:
+            await self._future
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def wake(self) -> bool:
+        """See `Waiter`."""
+        return self._in_loop(self._wake)
+
+    def arm(self, delay_s: float) -> bool:
+        """See `Waiter`."""
+        return self._in_loop(lambda: self._arm(delay_s))
+
+    def _in_loop(self, act: Callable[[], None]) -> bool:
+        with contextlib.suppress(RuntimeError):  # its loop has been closed, and so it waits no more
+            if threading.get_ident() == self._thread:
+                act()
+            else:
+                self._loop.call_soon_threadsafe(act)
+            return True
+        return False
+
+    def _wake(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def _arm(self, delay_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._future.done():
+            self._timer = self._loop.call_later(delay_s, self._ring)
+
+
+class ThreadWaiter:
+    """A thread that waits; it has no event loop.
+
+    Args:
+        tokens: what it wants to send.
+        ring: what is called when the time that it was armed for has come; None: it wakes.
+    """
+
+    __slots__ = ("_changed", "_ring", "_ring_at", "_woken", "pass_", "refused_by", "ticket", "tokens")
+
+    def __init__(self, tokens: int = 0, *, ring: Callable[[], object] | None = None) -> None:
+        self.ticket = 0
+        self.tokens = tokens
+        self.pass_: Pass | None = None
+        self.refused_by: LMError | None = None
+        self._ring = ring or self.wake
+        self._changed = threading.Event()
+        self._woken = False
+        self._ring_at: float | None = None
+
+    def wait(self) -> None:
+        """Return when woken."""
+        while not self._woken:
+            ring_at = self._ring_at
+            if self._changed.wait(None if ring_at is None else max(0.0, ring_at - time.monotonic())):
+                self._changed.clear()
+            elif ring_at == self._ring_at:  # no later order has come meanwhile
+                self._ring_at = None
+                self._ring()
+
+    def wake(self) -> bool:
+        """See `Waiter`."""
+        self._woken = True
+        self._changed.set()
+        return True
+
+    def arm(self, delay_s: float) -> bool:
+        """See `Waiter`."""
+        self._ring_at = time.monotonic() + delay_s
+        self._changed.set()
+        return True

@@ -1,0 +1,121 @@
+"""The benchmarks still run: the fastest of them, in their smoke mode and without peers. What they measure is not judged here."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.bench import harness
+from tests.bench.harness import Column, interleaved, ours, output, table
+from tests.bench.server import Server
+
+BODY = {"model": "bench", "messages": [{"role": "user", "content": "What is 1 + 1?"}]}
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Server() as server:
+        yield server
+
+
+def ask(server, method, path, body=None):
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://").removesuffix("/v1"))
+    connection.request(method, path, body=None if body is None else json.dumps(body))
+    response = connection.getresponse()
+    answered = response.status, json.loads(response.read())
+    connection.close()
+    return answered
+
+
+def test_the_server_answers_chat_and_text_the_same_each_time_and_counts(server):
+    before = server.count()
+    status, chat = ask(server, "POST", "/v1/chat/completions", BODY | {"n": 2})
+    assert status == 200
+    assert [choice["message"]["role"] for choice in chat["choices"]] == ["assistant"] * 2
+    assert chat["usage"]["total_tokens"] == chat["usage"]["prompt_tokens"] + chat["usage"]["completion_tokens"]
+    assert ask(server, "POST", "/v1/chat/completions", BODY | {"n": 2})[1] == chat
+    _, text = ask(server, "POST", "/v1/completions", {"model": "bench", "prompt": "What is 1 + 1?"})
+    assert text["choices"][0]["text"].strip() == chat["choices"][0]["message"]["content"]
+    assert server.count() == before + 3
+
+
+def test_the_server_refuses_what_it_does_not_do(server):
+    before = server.count()
+    assert ask(server, "POST", "/v1/chat/completions", BODY | {"stream": True})[0] == 400
+    assert ask(server, "POST", "/v1/chat/completions", ["no", "request"])[0] == 400
+    assert ask(server, "POST", "/v1/embeddings", BODY)[0] == 404
+    assert server.count() == before
+
+
+def test_the_server_cuts_requests_that_come_in_pieces_or_several_at_once(server):
+    body = json.dumps(BODY).encode()
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\ncontent-LENGTH: %d\r\n\r\n" % len(body)
+    last = b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n"
+    whole = head + body
+    host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
+    before = server.count()
+    with socket.create_connection((host, int(port))) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for piece in (whole[:30], whole[30 : len(head) + 5], whole[len(head) + 5 :] + whole + whole[:-3], whole[-3:] + last):
+            client.sendall(piece)
+        answered = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answered.count(b"HTTP/1.1 200 OK") == 4
+    assert server.count() == before + 3
+
+
+def test_the_server_ends_with_its_parent():
+    with Server() as server:
+        process = server._process
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("script", ["calls", "hits"])
+def test_a_smoke_run_prints_its_table(script, monkeypatch):
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.bench.{script}", "--quick", "--own", *(("--rows", "300") if script == "hits" else ())],
+        cwd=harness.REPOSITORY,
+        env=harness.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| Ostinato")]
+    assert {"calls": "| Ostinato, engine", "hits": "| Ostinato, LM disk hit"}[script] in {row[0] for row in rows}
+    assert all(float(row[1].replace(",", "")) > 0 for row in rows)
+
+
+def test_a_measurement_of_something_else_is_refused(server, tmp_path):
+    with pytest.raises(RuntimeError, match="0 from the cache: not what is to be measured"):
+        output(ours("engine", "--url", server.url, "--rows", 3, "--folder", tmp_path, "--expect", "hits"))
+
+
+def test_what_is_recorded_names_versions_and_no_paths(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "RESULTS.md")
+    args = harness.parser("Doc").parse_args(["--record", "--peer-python", sys.executable])
+    for title in ("First", "Second"):
+        harness.publish(args, title, "| a table |")
+    recorded = (tmp_path / "RESULTS.md").read_text()
+    assert recorded.index("## First") < recorded.index("| a table |") < recorded.index("## Second")
+    assert recorded.count(f"msgspec {harness.versions()['msgspec']}") == 4  # ours and a peer's, twice
+    assert sys.prefix not in recorded
+    assert capsys.readouterr().out.count("| a table |") == 2
+
+
+def test_a_table_has_medians_extremes_and_ratios():
+    class Fixed(harness.Contender):
+        def run(self):
+            return {"s": next(self.command)}
+
+    contenders = [Fixed("a", iter([2.0, 4.0, 3.0])), Fixed("b", iter([6.0, 6.0, 6.0]))]
+    results = interleaved(contenders, 3)
+    seconds = Column("s", lambda one: one["s"], digits=1)
+    lines = table(results, [seconds], ratio=seconds, references=["a"], cost=True).splitlines()
+    assert lines[0] == "|  | s | s: times a's (less is better) |"
+    assert lines[2:] == ["| a | 3.0 (2.0–4.0) | 1 |", "| b | 6.0 (6.0–6.0) | 2 |"]

@@ -1,0 +1,328 @@
+"""A server that fails as servers do, by a dice that can be thrown again, and a run that must come through it whole.
+
+    python -m tests.harness.chaos --rows 5000 --rate 0.3 --seed 1
+
+A fault is chosen by (seed, question, attempt): the same numbers meet the same faults. What must hold: every row ends ok with the
+answer to its own question, no request was made but one a row and one a fault, and a second run is answered by the cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import email.utils
+import gzip
+import hashlib
+import json
+import os
+import socket
+import struct
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import msgspec
+
+from runner.config.compose import compose
+from runner.experiment import Experiment, play_to_end
+from runner.retry import MALFORMED_ATTEMPTS
+from runner.transport.litellm import _litellm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.experiment import RunResult
+
+
+@dataclass(frozen=True)
+class Script:
+    """What goes over the wire: bytes and pauses (seconds) in turn, and how the connection is left."""
+
+    steps: tuple[bytes | float, ...]
+    then: Literal["keep", "close", "reset", "hang"] = "keep"
+
+
+def _http(body: bytes, status: str = "200 OK", *, length: int | None = None, **headers: str) -> bytes:
+    named = {"Content-Type": "application/json", "Content-Length": str(len(body) if length is None else length)}
+    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
+    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
+
+
+def _refusal(status: str, **headers: str) -> Script:
+    return Script((_http(b'{"error": {"message": "chaos"}}', status, **headers),))
+
+
+def _date() -> str:
+    return email.utils.formatdate(time.time(), usegmt=True)
+
+
+UNSEEN = 0.05
+"""The share of faults after which one attempt more may fail before it reaches the server."""
+
+BROKEN: dict[str, Callable[[bytes], Script]] = {
+    "500": lambda _: _refusal("500 Internal Server Error"),
+    "502 of a proxy": lambda _: Script(
+        (_http(b"<html>Bad Gateway</html>", "502 Bad Gateway", Content_Type="text/html"),), "close"
+    ),
+    "503": lambda _: _refusal("503 Service Unavailable"),
+    "503, Retry-After 0": lambda _: _refusal("503 Service Unavailable", Retry_After="0"),
+    "503, Retry-After 0.05": lambda _: _refusal("503 Service Unavailable", Retry_After="0.05"),
+    "429": lambda _: _refusal("429 Too Many Requests"),
+    "429, Retry-After 0": lambda _: _refusal("429 Too Many Requests", Retry_After="0"),
+    "429, Retry-After a date": lambda _: _refusal("429 Too Many Requests", Retry_After=_date()),
+    "429, retry-after-ms": lambda _: _refusal("429 Too Many Requests", retry_after_ms="20"),
+    "reset": lambda _: Script((), "reset"),
+    "reset in the head": lambda good: Script((good[:20], 0.005), "reset"),
+    "reset in the body": lambda good: Script((good[:-9], 0.005), "reset"),
+    "closed in the body": lambda good: Script((good[:-9],), "close"),
+    "length too long": lambda good: Script((_http(_body(good), length=len(_body(good)) + 9),), "close"),
+    "hang": lambda _: Script((), "hang"),
+    "hang in the body": lambda good: Script((good[:-9],), "hang"),
+}
+"""What a client sees as a refusal, a broken connection or silence."""
+
+MALFORMED: dict[str, Callable[[bytes], Script]] = {
+    "no JSON": lambda _: Script((_http(b"<html>all is well</html>", Content_Type="text/html"),)),
+    "cut JSON": lambda good: Script((_http(_body(good)[:-9]),)),
+    "empty body": lambda _: Script((_http(b""),)),
+    "wrong shape": lambda _: Script((_http(b'{"choices": {"text": 1}}'),)),
+    "no choices": lambda _: Script((_http(b'{"choices": []}'),)),
+    "an error with 200": lambda _: Script((_http(b'{"error": {"message": "overloaded"}}'),)),
+    "a list": lambda _: Script((_http(b"[1, 2, 3]"),)),
+    "length too short": lambda good: Script((_http(_body(good), length=len(_body(good)) - 9),)),
+}
+"""Answers (200) that are none. They are tried less often than the others, and come less than that to one question."""
+
+SLOW: dict[str, Callable[[bytes], Script]] = {
+    "dribbled": lambda good: Script(tuple(step for part in _parts(good, 4) for step in (part, 0.01))),
+    "chunked": lambda good: Script(_chunked(_body(good))),
+    "gzip": lambda good: Script((_http(gzip.compress(_body(good), mtime=0), Content_Encoding="gzip"),)),
+    "the last": lambda good: Script((_http(_body(good), Connection="close"),), "close"),
+}
+"""Good answers in unusual clothes: no faults, and every one must be read."""
+
+
+def _body(response: bytes) -> bytes:
+    return response.partition(b"\r\n\r\n")[2]
+
+
+def _parts(data: bytes, count: int) -> list[bytes]:
+    size = -(-len(data) // count)
+    return [data[at : at + size] for at in range(0, len(data), size)]
+
+
+def _chunked(body: bytes) -> tuple[bytes | float, ...]:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in _parts(body, 3)]
+    return (head, *(step for chunk in chunks for step in (chunk, 0.005)), b"0\r\n\r\n")
+
+
+class Dice:
+    """Which fault meets the n-th attempt at a question, if any.
+
+    Args:
+        seed: another seed, other faults.
+        rate: the share of requests that meet a fault.
+        calm: share of the other requests that get their answer in unusual clothes.
+    """
+
+    def __init__(self, seed: int, rate: float, calm: float = 0.2) -> None:
+        self.seed = seed
+        self.rate = rate
+        self.calm = calm
+
+    def throw(self, question: str, attempt: int) -> str | None:
+        """The name of the fault, or of the clothes, or None."""
+        kinds = [self._one(question, number) for number in range(1, attempt + 1)]
+        malformed = [number for number, kind in enumerate(kinds, 1) if kind in MALFORMED]
+        if attempt in malformed[MALFORMED_ATTEMPTS - 1 :]:
+            return self._one(question, attempt, broken=True)
+        return kinds[-1]
+
+    def _one(self, question: str, attempt: int, *, broken: bool = False) -> str | None:
+        digest = hashlib.sha256(f"{self.seed} {attempt} {question}".encode()).digest()
+        share, pick = int.from_bytes(digest[:8], "big") / 2**64, int.from_bytes(digest[8:16], "big")
+        if share < self.rate:
+            names = [*BROKEN] if broken else [*BROKEN, *MALFORMED]
+        elif share < self.rate + (1 - self.rate) * self.calm:
+            names = [*SLOW]
+        else:
+            return None
+        return names[pick % len(names)]
+
+
+class ChaosServer:
+    """OpenAI's chat completions on loopback, as a context manager: an event loop in a thread.
+
+    Args:
+        dice: what goes wrong.
+        latency_s: seconds before each answer.
+
+    Attributes:
+        requests: how many came for each question.
+        asked_by: how many came for each question from each process that names itself in ``x-process``.
+        met: how many met each fault, or got each kind of clothes.
+    """
+
+    def __init__(self, dice: Dice, latency_s: float = 0.0) -> None:
+        self.dice = dice
+        self.latency_s = latency_s
+        self.requests: Counter[str] = Counter()
+        self.asked_by: Counter[tuple[str, str]] = Counter()
+        self.met: Counter[str] = Counter()
+        self.errors: list[BaseException] = []
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._loop = asyncio.new_event_loop()
+
+    def __enter__(self) -> Self:
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024))
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(20)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        if self.errors and kind is None:
+            raise AssertionError("the server failed by itself") from self.errors[0]
+
+    @property
+    def faults(self) -> int:
+        """How many requests met a fault."""
+        return sum(count for name, count in self.met.items() if name not in SLOW)
+
+    async def _close(self) -> None:
+        self._server.close()
+        for writer in list(self._writers):
+            writer.transport.abort()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.wait(others, timeout=10) if others else None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while await self._one(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # the client has gone
+        except Exception as error:  # noqa: BLE001 - boundary: told to the test
+            self.errors.append(error)
+        finally:
+            self._writers.discard(writer)
+            writer.transport.abort()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request. Returns whether the connection stays."""
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+        asked = json.loads(await reader.readexactly(length))
+        question = asked["messages"][-1]["content"]
+        self.requests[question] += 1
+        self.asked_by[head.partition("x-process:")[2].partition("\r\n")[0].strip(), question] += 1
+        if self.latency_s:
+            await asyncio.sleep(self.latency_s)
+        kind = self.dice.throw(question, self.requests[question])
+        script = Script((_good(asked, question),))
+        if kind is not None:
+            self.met[kind] += 1
+            script = (BROKEN | MALFORMED | SLOW)[kind](script.steps[0])
+        for step in script.steps:
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                writer.write(step)
+                await writer.drain()
+        match script.then:
+            case "reset":
+                connection: socket.socket = writer.get_extra_info("socket")
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            case "close":
+                writer.close()
+            case "hang":
+                await reader.read(1)  # until the client gives up
+        return script.then == "keep"
+
+
+def answer_to(question: str) -> str:
+    """The one right answer: nobody else's."""
+    return f"the answer to {question} is {hashlib.sha256(question.encode()).hexdigest()[:12]}"
+
+
+def _good(asked: dict[str, Any], question: str) -> bytes:
+    message = {"role": "assistant", "content": answer_to(question)}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return _http(json.dumps({"id": "1", "model": asked["model"], "choices": [choice], "usage": usage}).encode())
+
+
+def play(server: ChaosServer, folder: Path, *, rows: int, transport: str, concurrency: int, timeout_s: float) -> RunResult:
+    """A run of `rows` questions, recorded and cached in `folder`. Waits between attempts are of hundredths of a second."""
+    file = folder / "rows.jsonl"
+    asked = [f"question {number}" for number in range(rows)]
+    file.write_text("".join(json.dumps({"id": text, "question": text, "answer": answer_to(text)}) + "\n" for text in asked))
+    words = ["model=server", f"model.api_base={server.url}", f"model.transport={transport}", "prompt=default", "scoring=exact"]
+    words += ["data=jsonl", f"data.path={file}", "data.id=id", "data.target=answer", "execution.orchestrator=none"]
+    words += [f"limits.timeout_s={timeout_s}", f"limits.max_concurrency={concurrency}", "limits.max_attempts=16"]
+    words += [f"cache.dir={folder / 'cache'}", f"runs_dir={folder / 'runs'}"]
+    if transport == "litellm":
+        _litellm()  # importing it takes seconds, which would count as time without an answer
+    experiment = Experiment.create(compose(words).config())
+    assert experiment.lm.retry is not None
+    experiment.lm.retry = msgspec.structs.replace(experiment.lm.retry, base_s=0.01, cap_s=0.05)
+    return play_to_end(experiment)
+
+
+def check(server: ChaosServer, result: RunResult, rows: int) -> None:
+    """Nothing lost, nothing asked twice, every answer with its question."""
+    summary = result.summary
+    failed = [(sample.id, sample.error) for sample in result.samples if sample.status != "ok"]
+    assert not failed, failed[:5]
+    assert (summary.status, summary.rows, summary.ok, summary.owed) == ("complete", rows, rows, 0)
+    wrong = [(sample.id, sample.output) for sample in result.samples if sample.output != answer_to(sample.id)]
+    assert not wrong, wrong[:5]
+    assert sorted(sample.id for sample in result.samples) == sorted(server.requests)
+    asked = sum(server.requests.values())
+    spoiled = server.met["length too short"]  # what is left of such an answer may spoil the next one on its connection
+    assert rows + server.faults <= asked <= rows + server.faults + spoiled, (asked, rows, server.faults, spoiled)
+    # an attempt on a connection that the server is about to drop may never reach it
+    assert asked <= summary.requests <= asked + UNSEEN * server.faults, (asked, summary.requests)
+    assert all(sample.attempts >= server.requests[sample.id] for sample in result.samples)
+
+
+def main() -> None:
+    """Play on demand, and print what was met."""
+    parser = argparse.ArgumentParser(prog="python -m tests.harness.chaos", description=__doc__)
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--rate", type=float, default=0.3, help="the share of requests that meet a fault")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--transport", choices=["direct", "litellm"], default="direct")
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--timeout", type=float, default=2.0, help="limits.timeout_s: what a hang costs")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, ChaosServer(Dice(args.seed, args.rate)) as server:
+        os.environ["OSTINATO_HOME"] = folder
+        options = {"rows": args.rows, "transport": args.transport, "concurrency": args.concurrency, "timeout_s": args.timeout}
+        began = time.perf_counter()
+        result = play(server, Path(folder), **options)
+        took = time.perf_counter() - began
+        check(server, result, args.rows)
+        asked = sum(server.requests.values())
+        again = play(server, Path(folder), **options)
+        assert again.summary.cache_hits == args.rows
+        assert sum(server.requests.values()) == asked
+        for name in [*BROKEN, *MALFORMED, *SLOW]:
+            print(f"{name:<28}{server.met[name]:>8,}{'  (no fault)' if name in SLOW else ''}")  # noqa: T201 - a table is what it is for
+        print(f"\n{args.rows:,} rows, {asked:,} requests, {server.faults:,} faults ({server.faults / asked:.1%}), {took:.1f} s")  # noqa: T201 - a table is what it is for
+        print(f"most attempts at one question: {max(server.requests.values())}; every row ok; a second run asked nothing")  # noqa: T201 - a table is what it is for
+
+
+if __name__ == "__main__":
+    main()

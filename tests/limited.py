@@ -1,0 +1,251 @@
+"""A real HTTP server on loopback that lets through so many requests a minute, and the client that asks it through a Limiter.
+
+    with LimitedServer(TokenBucket(600, burst=600), latency_s=0.05) as server:
+        counts = asyncio.run(ask(server, limiter, workers=32, seconds=10))
+
+The server refuses at once and answers after `latency_s`, as real ones do. It keeps the books: what came, what was let through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self
+
+from runner.errors import RateLimitError, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.limits import Limiter, Pass
+
+
+class Policy(Protocol):
+    """How a server limits: refuse (seconds to wait) or let through (None), and what its headers say."""
+
+    def decide(self, now: float) -> float | None: ...
+
+    def headers(self, now: float) -> dict[str, str]: ...
+
+    def allowed(self, seconds: float) -> float: ...
+
+
+class TokenBucket:
+    """`rpm` flow in evenly; `burst` may come at once."""
+
+    def __init__(self, rpm: float, burst: float) -> None:
+        self.rpm = rpm
+        self.burst = burst
+        self.level = burst
+        self.at = time.monotonic()
+
+    def decide(self, now: float) -> float | None:
+        self.level = min(self.burst, self.level + (now - self.at) * self.rpm / 60)
+        self.at = now
+        if self.level < 1:
+            return (1 - self.level) * 60 / self.rpm
+        self.level -= 1
+        return None
+
+    def headers(self, now: float) -> dict[str, str]:
+        missing = max(0.0, self.burst - self.level)
+        return {
+            "x-ratelimit-limit-requests": f"{self.burst:g}",
+            "x-ratelimit-remaining-requests": f"{max(0, math.floor(self.level))}",
+            "x-ratelimit-reset-requests": f"{missing * 60 / self.rpm * 1000:.0f}ms",
+        }
+
+    def allowed(self, seconds: float) -> float:
+        return self.burst + seconds * self.rpm / 60
+
+
+class FixedWindow:
+    """`limit` in each window of `period_s`; the first begins with the first request."""
+
+    def __init__(self, limit: int, period_s: float = 60.0) -> None:
+        self.limit = limit
+        self.period_s = period_s
+        self.ends: float | None = None
+        self.left = limit
+
+    def decide(self, now: float) -> float | None:
+        if self.ends is None or now >= self.ends:
+            begun = now if self.ends is None else self.ends + (now - self.ends) // self.period_s * self.period_s
+            self.ends = begun + self.period_s
+            self.left = self.limit
+        if self.left <= 0:
+            return self.ends - now
+        self.left -= 1
+        return None
+
+    def headers(self, now: float) -> dict[str, str]:
+        return {
+            "ratelimit-limit": str(self.limit),
+            "ratelimit-remaining": str(self.left),
+            "ratelimit-reset": str(math.ceil((self.ends or now) - now)),
+        }
+
+    def allowed(self, seconds: float) -> float:
+        return self.limit * math.ceil(seconds / self.period_s - 1e-3)
+
+
+class LimitedServer:
+    """The server, in a thread of its own.
+
+    Args:
+        policy: what it lets through; None: everything.
+        latency_s: how long an answer takes: seconds, or a function of the requests in flight.
+        hint: whether a refusal carries Retry-After (whole seconds, as HTTP has it).
+        tell: whether everything carries the headers of `policy`.
+        refusal: the status of a refusal.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        *,
+        latency_s: float | Callable[[int], float] = 0.05,
+        hint: bool = False,
+        tell: bool = False,
+        refusal: int = 429,
+    ) -> None:
+        self.policy = policy
+        self.latency_s = latency_s
+        self.hint = hint
+        self.tell = tell
+        self.refusal = refusal
+        self.came = self.passed = self.refused = 0
+        self.in_flight = self.most_in_flight = 0
+
+    def __enter__(self) -> Self:
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="limited server", daemon=True)
+        self._thread.start()
+        assert self._ready.wait(20)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(20)
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._handlers: set[asyncio.Task[None]] = set()
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for handler in list(self._handlers):
+            handler.cancel()
+        await asyncio.gather(*self._handlers, return_exceptions=True)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._handlers.add(task)
+        try:
+            # a cancelled handler ends like the others: asyncio's streams report it as a fault of the server
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+                while True:
+                    await reader.readuntil(b"\r\n\r\n")
+                    status, headers = await self._answer()
+                    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+                    writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{head}\r\n".encode())
+                    await writer.drain()
+        finally:
+            self._handlers.discard(task)
+            writer.close()
+
+    async def _answer(self) -> tuple[int, dict[str, str]]:
+        now = time.monotonic()
+        self.came += 1
+        wait = self.policy.decide(now) if self.policy else None
+        headers = self.policy.headers(now) if self.policy and self.tell else {}
+        if wait is not None:
+            self.refused += 1
+            if self.hint:
+                headers["Retry-After"] = str(math.ceil(wait))
+            return self.refusal, headers
+        self.passed += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s(self.in_flight) if callable(self.latency_s) else self.latency_s)
+        finally:
+            self.in_flight -= 1
+        return 200, headers
+
+
+@dataclass
+class Counts:
+    """What a client saw."""
+
+    ok: int = 0
+    refused: int = 0
+    failed: int = 0
+
+    @property
+    def sent(self) -> int:
+        return self.ok + self.refused + self.failed
+
+
+async def ask(
+    server: LimitedServer, limiter: Limiter, *, workers: int, seconds: float | None = None, rows: int | None = None
+) -> Counts:
+    """Ask with so many workers for so many seconds, or until so many rows are answered, as the engine does: a row that is refused
+    is asked again."""
+    counts = Counts()
+
+    async def work() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        try:
+            while rows is None or counts.ok < rows:
+                pass_ = await limiter.acquire()
+                try:
+                    await _once(pass_, reader, writer, counts)
+                finally:
+                    pass_.abandoned()
+        finally:
+            writer.close()
+
+    with limiter.using():
+        tasks = [asyncio.create_task(work()) for _ in range(workers)]
+        _, pending = await asyncio.wait(tasks, timeout=seconds)
+        for task in pending:
+            task.cancel()
+        for done in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(done, Exception):
+                raise done
+    return counts
+
+
+async def _once(pass_: Pass, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counts: Counts) -> None:
+    sent = time.perf_counter()
+    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
+    try:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    except (asyncio.IncompleteReadError, ConnectionError) as error:
+        counts.failed += 1
+        pass_.failed(TransportError(f"the connection broke: {error}"), 0.0)
+        return
+    status, *lines = head.strip().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    seconds = time.perf_counter() - sent
+    pass_.hear(headers)
+    hint = float(headers["retry-after"]) if "retry-after" in headers else None
+    match int(status.split()[1]):
+        case 200:
+            counts.ok += 1
+            pass_.succeeded(10, seconds)
+        case 429:
+            counts.refused += 1
+            pass_.failed(RateLimitError("too fast", status=429, retry_after=hint), seconds)
+        case code:
+            counts.failed += 1
+            pass_.failed(ServerError("failed", status=code, retry_after=hint), seconds)
