@@ -229,12 +229,11 @@ class Cache:
 
     def check(self) -> list[str]:
         """Problems of the database on disk, as text; none means healthy."""
-        if not (self.folder / "cache.db").exists():
+        file = (self.folder / "cache.db").absolute()
+        if not file.exists():
             return []
         try:
-            with contextlib.closing(
-                sqlite3.connect(f"{(self.folder / 'cache.db').absolute().as_uri()}?mode=ro", uri=True)
-            ) as database:
+            with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as database:
                 rows = database.execute("PRAGMA quick_check").fetchall()
         except sqlite3.Error as error:
             return [str(error)]

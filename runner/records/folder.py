@@ -160,7 +160,7 @@ class RunFolder:
         self._write("samples.jsonl", _encoder.encode_lines(samples))
 
     def _replaced(self) -> set[int]:
-        """The numbers of the lines that a later line of the same sample has replaced. They are few: of the rest, a hash is kept."""
+        """The numbers of the lines that a later line of the same sample has replaced: few. Of the others, a hash is kept."""
         hashes = array("q", (hash(slot) for _, slot in self._slots()))
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
