@@ -146,8 +146,9 @@ class LM:
 
     Signature, names and semantics follow dspy 2.6.0; from dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
     `temperature` and `max_tokens`, and the limits of reasoning models. Where it differs from dspy: errors are those of
-    `runner.errors`; answers that were cut off or refused are not cached; a custom ``api_base`` is part of the cache key (dspy
-    ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it).
+    `runner.errors`; answers that were refused, or cut off before they had their `max_tokens`, are not cached; a custom
+    ``api_base`` is part of the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy
+    returns it).
 
     Args:
         model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
