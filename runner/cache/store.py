@@ -66,8 +66,8 @@ CULL_EVERY = 50
 class Cache:
     """Answers by request key. Opened on first use; safe to share between threads and processes.
 
-    A corrupt cache is a miss and one warning, never a crash. Errors, refusals and truncated answers are not for the cache:
-    the caller asks `worth_keeping`.
+    A corrupt cache is a miss and one warning, never a crash. What is not for the cache (errors, refusals,
+    answers cut short) the caller knows from `worth_keeping`.
 
     Args:
         folder: where the database lives; made readable by this user only.
