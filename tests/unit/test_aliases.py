@@ -1,0 +1,80 @@
+"""Aliases: versions never change, latest moves, mistakes are named."""
+
+import json
+from concurrent.futures import ProcessPoolExecutor
+
+import pytest
+
+from runner.errors import ConfigError
+from runner.finetune import aliases
+
+TUNED = {"kind": "local", "name": "ft-0123456789ab"}
+OTHER = {"kind": "local", "name": "ft-ba9876543210"}
+
+
+def test_latest_moves_and_versions_stay():
+    aliases.register("tickets", TUNED, {"run": "a"})
+    aliases.register("tickets", OTHER, {"run": "b"})
+    assert aliases.resolve("tickets@latest")[0] == "tickets@2"
+    assert aliases.resolve("tickets@latest")[1].model == OTHER
+    assert aliases.resolve("tickets@1") == ("tickets@1", aliases.find("tickets").versions[0])
+    assert aliases.resolve("tickets@1")[1].lineage == {"run": "a"}
+
+
+def test_registering_what_it_means_already_changes_nothing():
+    first = aliases.register("tickets", TUNED, {"run": "a"})
+    assert aliases.register("tickets", TUNED, {"run": "b"}) == first
+    assert len(aliases.find("tickets").versions) == 1
+
+
+def test_going_back_to_an_earlier_model_is_a_new_version():
+    for model in (TUNED, OTHER, TUNED):
+        aliases.register("tickets", model, {})
+    assert aliases.resolve("tickets@latest")[0] == "tickets@3"
+
+
+def test_the_file_is_readable_and_has_a_format():
+    aliases.register("tickets", TUNED, {})
+    told = json.loads((aliases.folder() / "tickets.json").read_text())
+    assert told["format"] == 1
+    assert told["versions"][0]["model"] == TUNED
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [
+        ("tikets@latest", "did you mean 'tickets@latest'"),
+        ("tickets@7", "has the versions 1"),
+        ("tickets", "NAME@latest"),
+        ("tickets@0", "NAME@latest"),
+    ],
+)
+def test_a_wrong_reference_says_what_there_is(reference, told):
+    aliases.register("tickets", TUNED, {})
+    with pytest.raises(ConfigError, match=told):
+        aliases.resolve(reference)
+
+
+def test_a_name_that_leads_elsewhere_is_refused():
+    with pytest.raises(ConfigError, match="cannot be an alias"):
+        aliases.register("../x", TUNED, {})
+    assert not aliases.remove("../x")
+
+
+def test_a_broken_file_is_named():
+    aliases.register("tickets", TUNED, {})
+    (aliases.folder() / "tickets.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"tickets\.json cannot be read"):
+        aliases.resolve("tickets@latest")
+
+
+def _register(number):
+    aliases.register("tickets", {"kind": "local", "name": f"ft-{number}"}, {})
+
+
+def test_many_processes_lose_no_version():
+    with ProcessPoolExecutor(4) as pool:
+        list(pool.map(_register, range(20)))
+    assert [one.version for one in aliases.find("tickets").versions] == list(range(1, 21))
+    assert aliases.remove("tickets")
+    assert aliases.listed() == []
