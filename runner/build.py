@@ -16,6 +16,7 @@ from runner.cache import Cache
 from runner.config import schema
 from runner.data import Dataset, open_dataset
 from runner.errors import BadRequestError, ConfigError, LMError
+from runner.finetune import aliases
 from runner.limits import Limiter, endpoint_of
 from runner.lm import LM
 from runner.paths import expanded, home
@@ -33,6 +34,27 @@ _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 
 _USUAL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
 _TAKEN = (set(inspect.signature(LM).parameters) | CONNECTION_KEYS) - {"temperature", "max_tokens"}
+
+
+def pinned(config: schema.RunConfig) -> schema.RunConfig:
+    """The config with the alias of a model (``tickets@latest``) replaced by the model that it names now.
+
+    So a record says which model was asked, whatever the alias names later.
+
+    Raises:
+        ConfigError: there is no such alias, or what it names is no model of this version.
+    """
+    model = config.model
+    if not isinstance(model, schema.LocalModel) or not aliases.is_reference(model.name):
+        return config
+    _, version = aliases.resolve(model.name)
+    try:
+        named: schema.Model = msgspec.convert(version.model, schema.Model)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{model.name} names a model that this version of ostinato does not know: {error}") from None
+    if isinstance(named, schema.LocalModel):  # what else the config says of a local model holds for this one too
+        named = msgspec.structs.replace(model, name=named.name)
+    return msgspec.structs.replace(config, model=named)
 
 
 def lm(config: schema.RunConfig) -> LM:

@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from runner import build
 
-    config = composed(args).config()
+    config = build.pinned(composed(args).config())
     data, adapter = build.dataset(config), build.adapter(config)
     lm, scorers = build.lm(config), build.scorers(config)
     for row in data:

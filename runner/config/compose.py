@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@(?:latest|[1-9]\d*)")
+"""A model that was registered; which one that is, is known where the experiment is made."""
 _VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"})
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
 _ESCAPE_HINT = (
@@ -101,7 +103,8 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
 
     Args:
         overrides: ``key=value``, ``group=option``, ``+key=value``, ``~key``. A model id may stand for a model option:
-            ``model=openai/gpt-4o-mini`` is ``model=litellm model.name=openai/gpt-4o-mini``.
+            ``model=openai/gpt-4o-mini`` is ``model=litellm model.name=openai/gpt-4o-mini``; so may the alias of a registered
+            model, ``model=tickets@latest``.
         config_name: the primary config, without ``.yaml``.
         config_dir: a folder that is searched before ``./conf`` and the shipped one.
 
@@ -303,8 +306,8 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
         if key == "experiment":  # experiment=x and +experiment=x are both common; which one Hydra takes depends on the config
             ready.append(f"{'' if chosen else '+'}experiment={value}")
             continue
-        if key == "model" and "/" in value and not any((place / f"model/{value}.yaml").is_file() for place in places):
-            ready += ["model=litellm", f"model.name={value}"]
+        if key == "model" and (option := _stands_for(value, places)):
+            ready += [f"model={option}", f"model.name={value}"]
             continue
         if value == "null" and (options := _options(key, places)):
             raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(options)}")
@@ -324,6 +327,14 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
             _refuse_as_option(key, parsed, places)
         ready.append(override)
     return ready
+
+
+def _stands_for(model: str, places: list[Path]) -> str | None:
+    """The option of the group `model` that a model's id or alias stands for; None when `model` is an option itself."""
+    if _ALIAS.fullmatch(model):
+        return "default"
+    is_id = "/" in model and not any((place / f"model/{model}.yaml").is_file() for place in places)
+    return "litellm" if is_id else None
 
 
 def _refuse_as_option(key: str, value: Any, places: list[Path]) -> None:

@@ -120,6 +120,7 @@ def forecast(config: RunConfig) -> Forecast:
         ConfigError, DataError: the run could not begin.
         CacheError: replay mode, and the cache lacks an answer; or the cache cannot be used.
     """
+    config = build.pinned(config)
     parts = Parts.of(config)
     parts.adapter.format(next(iter(parts.dataset)))
     lm, repeats = parts.lm, config.sampling.repeats

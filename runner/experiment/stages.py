@@ -92,6 +92,7 @@ class Experiment:
         """
         from runner.config.compose import to_yaml
 
+        config = build.pinned(config)
         # everything that can be wrong with every row is found before a folder is made
         parts = Parts.of(config)
         parts.adapter.format(next(iter(parts.dataset)))

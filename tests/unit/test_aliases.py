@@ -5,6 +5,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
+import runner
+from runner import build
+from runner.config.compose import compose, read
 from runner.errors import ConfigError
 from runner.finetune import aliases
 
@@ -78,3 +81,26 @@ def test_many_processes_lose_no_version():
     assert [one.version for one in aliases.find("tickets").versions] == list(range(1, 21))
     assert aliases.remove("tickets")
     assert aliases.listed() == []
+
+
+def test_a_run_asks_what_the_alias_names_and_records_which_that_was(in_tmp):
+    aliases.register("yes", {"kind": "fake", "name": "a", "reply": "yes"}, {})
+    overrides = ["model=yes@latest", "execution.orchestrator=none", "data.limit=2"]
+    result = runner.run(overrides=overrides)
+    assert {sample.output for sample in result.samples} == {"yes"}
+    aliases.register("yes", {"kind": "fake", "name": "a", "reply": "no"}, {})
+    again = runner.run(overrides=[f"cache.dir={in_tmp / 'other'}", *overrides])
+    assert {sample.output for sample in again.samples} == {"no"}
+    recorded = runner.run(read(result.folder / "config.yaml"))
+    assert {sample.output for sample in recorded.samples} == {"yes"}
+
+
+def test_other_keys_of_a_local_model_hold_for_the_model_that_is_named():
+    aliases.register("tickets", TUNED, {})
+    model = build.pinned(compose(["model=tickets@latest", "model.params.seed=7"]).config()).model
+    assert (model.name, model.params) == ("ft-0123456789ab", {"seed": 7})
+
+
+def test_an_alias_that_nobody_registered_is_an_error_of_the_config(in_tmp):
+    with pytest.raises(ConfigError, match="no model is registered as 'tickets'"):
+        runner.run(overrides=["model=tickets@latest"])
