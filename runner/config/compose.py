@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
-_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"})
+_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
+_OPTIONAL = frozenset({"finetune"})
+"""Groups that a config may do without."""
 _ESCAPE_HINT = (
     "`${` starts an interpolation; write `\\${` for a literal one, or put the prompt into a file (prompt.user_file=...)"
 )
@@ -293,9 +295,7 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
     for override in overrides:
         match = _OVERRIDE.match(override)
         if match is None:
-            if not override.startswith("~"):
-                raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
-            ready.append(override)
+            ready.append(_removal(override))
             continue
         key, value = match["key"], match["value"]
         if not match["sign"] and is_open(key):
@@ -305,6 +305,9 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
             continue
         if key == "model" and "/" in value and not any((place / f"model/{value}.yaml").is_file() for place in places):
             ready += ["model=litellm", f"model.name={value}"]
+            continue
+        if key in _OPTIONAL and value == "null":
+            ready.append(f"~{key}")
             continue
         if value == "null" and (options := _options(key, places)):
             raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(options)}")
@@ -324,6 +327,12 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
             _refuse_as_option(key, parsed, places)
         ready.append(override)
     return ready
+
+
+def _removal(override: str) -> str:
+    if not override.startswith("~"):
+        raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
+    return override
 
 
 def _refuse_as_option(key: str, value: Any, places: list[Path]) -> None:
