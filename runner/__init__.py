@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.experiment import RunResult, run
+    from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
     from runner.lm import LM, settings
     from runner.providers.base import Provider
-    from runner.providers.training import TrainDataFormat, TrainingJob, TrainingStatus
 
 __version__ = "0.1.0"
 
@@ -19,9 +19,9 @@ _HOMES = {
     "Provider": "runner.providers.base",
     "RunConfig": "runner.config.schema",
     "RunResult": "runner.experiment",
-    "TrainDataFormat": "runner.providers.training",
-    "TrainingJob": "runner.providers.training",
-    "TrainingStatus": "runner.providers.training",
+    "TrainDataFormat": "runner.finetune.job",
+    "TrainingJob": "runner.finetune.job",
+    "TrainingStatus": "runner.finetune.job",
     "run": "runner.experiment",
     "settings": "runner.lm",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,16 @@ from runner.config import schema
 from runner.data import Dataset, open_dataset
 from runner.errors import BadRequestError, ConfigError, LMError
 from runner.finetune import aliases
+from runner.finetune.hyper import CommandHyper, DatabricksHyper, Hyper, LocalHyper, OpenAIHyper, whole
+from runner.finetune.spec import Access, Base, ProviderName
 from runner.limits import Limiter, endpoint_of
 from runner.lm import LM
 from runner.paths import expanded, home
 from runner.pricing import Price
+from runner.providers import databricks, openai
+from runner.providers.bases import base_of
 from runner.retry import RetryPolicy
-from runner.secrets import from_env
+from runner.secrets import from_env, redact
 from runner.transport import AutoTransport, DirectTransport, FakeTransport, LiteLLMTransport, Transport
 
 if TYPE_CHECKING:
@@ -221,6 +225,95 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
         kind = needy[0].__struct_config__.tag
         raise ConfigError(f"scoring '{kind}' compares with a target: name its column, data.target=..., or use scoring=none")
     return built
+
+
+class Recipe(NamedTuple):
+    """How a model is trained, in plain values: all that a spec has beside its data.
+
+    Attributes:
+        provider: who trains.
+        base: what is trained.
+        hyper: the whole hyper-parameters.
+        access: how a hosted provider is reached.
+        window: tokens a row may have, None is not known.
+        usd_per_mtokens: the price of a million tokens, None is not known.
+    """
+
+    provider: ProviderName
+    base: Base
+    hyper: dict[str, Any]
+    access: Access | None = None
+    window: int | None = None
+    usd_per_mtokens: float | None = None
+
+
+def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
+    """How the config's model is trained. No key is needed yet.
+
+    Args:
+        config: its `finetune` says how.
+        fetch: have the weights of a local base on this machine when this returns.
+
+    Raises:
+        ConfigError: nothing says how, or what it says does not fit the model.
+        LaunchError: weights that cannot be had.
+    """
+    match config.finetune:
+        case None:
+            raise ConfigError("nothing says how to train: add finetune=default (or openai, databricks, command)")
+        case schema.LocalFinetune() as chosen:
+            hyper = whole(LocalHyper, _fields(chosen, LocalHyper))
+            return Recipe("local", base_of(_local_base(config), fetch=fetch), hyper, window=chosen.max_length)
+        case schema.CommandFinetune() as chosen:
+            if not chosen.command:
+                raise ConfigError("finetune.command is empty: name the program and its arguments")
+            text = _text(chosen.config, "finetune.config") if chosen.config else None
+            if text is not None and redact(text) != text:
+                raise ConfigError(
+                    f"finetune.config: {chosen.config} holds a secret; have the program read it from the environment"
+                )
+            hyper = whole(CommandHyper, {"command": chosen.command, "config": text})
+            return Recipe("command", base_of(_local_base(config), fetch=fetch), hyper)
+        case schema.OpenAIFinetune() as chosen:
+            named = config.model if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel) else None
+            address = chosen.api_base or (named.api_base if named else None)
+            key = chosen.api_key_env or (named.api_key_env if named else None) or openai.KEY_ENV
+            base = openai.base_of(_hosted_base(config), address)
+            hyper = whole(OpenAIHyper, _fields(chosen, OpenAIHyper))
+            access = Access(address, key, chosen.poll_s)
+            return Recipe("openai", base, hyper, access, chosen.window, chosen.usd_per_mtokens)
+        case schema.DatabricksFinetune() as chosen:
+            for name in ("train_data_path", "register_to"):
+                if getattr(chosen, name) is None:
+                    raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
+            host = databricks.host_of(chosen.host)
+            base = databricks.base_of(_hosted_base(config), host)
+            hyper = whole(DatabricksHyper, _fields(chosen, DatabricksHyper))
+            return Recipe("databricks", base, hyper, Access(host, chosen.token_env, chosen.poll_s), chosen.context_length)
+
+
+def _fields(config: schema.Finetune, hyper: type[Hyper]) -> dict[str, Any]:
+    """The hyper-parameters in a config, which has them by the same names."""
+    return {name: getattr(config, name) for name in hyper.__struct_fields__}
+
+
+def _local_base(config: schema.RunConfig) -> str:
+    if config.finetune is not None and config.finetune.base is not None:
+        return config.finetune.base.removeprefix("local/")
+    if not isinstance(config.model, schema.LocalModel):
+        kind = config.model.__struct_config__.tag
+        raise ConfigError(
+            f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2, or model=smollm2"
+        )
+    return config.model.name
+
+
+def _hosted_base(config: schema.RunConfig) -> str:
+    if config.finetune is not None and config.finetune.base is not None:
+        return config.finetune.base
+    if not isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
+        raise ConfigError("which model is trained? give its name at the provider: finetune.base=...")
+    return config.model.name
 
 
 def name(config: schema.RunConfig, data: Dataset) -> str:

@@ -36,11 +36,11 @@ from runner.arguments import (
 from runner.cache import Cache, request_key, worth_keeping
 from runner.callbacks import Callback, new_id, observed
 from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError, MalformedError
+from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
 from runner.paths import home
 from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer
-from runner.providers.training import TrainDataFormat, TrainingJob
 from runner.retry import RetryPolicy
 from runner.secrets import names_a_secret, remember
 from runner.transport import AutoTransport, FakeTransport, Transport
@@ -305,6 +305,14 @@ class LM:
     ) -> TrainingJob:
         """Start training on `train_data` and return at once.
 
+        The job is in the ledger (``ostinato ft ls``) and outlives this process. The same model, data and settings are one job:
+        asked for again, it is followed, or its model is there at once.
+
+        Args:
+            train_data: the rows.
+            train_data_format: what a row looks like; None is the provider's choice (chat).
+            train_kwargs: the provider's own settings, in the place of the LM's.
+
         Returns:
             A future whose ``result()`` is this LM with the trained model.
 
@@ -324,6 +332,7 @@ class LM:
             train_data_format=TrainDataFormat(train_data_format) if train_data_format else None,
             train_kwargs=train_kwargs or self.train_kwargs,
         )
+        job.connection = {name: self.kwargs[name] for name in ("api_base", "api_key") if self.kwargs.get(name)}
         thread.start()
         return job
 
@@ -369,6 +378,10 @@ class LM:
                 new.provider = new.infer_provider()
             if "transport" not in kwargs and type(_transport(new.model)) is not type(_transport(self.model)):
                 new.transport = _transport(new.model)
+            if new.model.startswith("local/"):  # the address of its own server comes with `launch`; ours serves another model
+                for name in ("api_base", "api_key"):
+                    if name not in kwargs:
+                        new.kwargs.pop(name, None)
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:

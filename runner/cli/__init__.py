@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
+    "ft": ("runner.cli.ft", "fine-tune: run, ls, show, logs, attach, cancel, rm"),
     "launch": ("runner.cli.launch", "start a local model server and keep it"),
     "ps": ("runner.cli.ps", "list the model servers that are kept"),
     "kill": ("runner.cli.kill", "stop model servers that are kept"),

@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@(?:latest|[1-9]\d*)")
 """A model that was registered; which one that is, is known where the experiment is made."""
-_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"})
+_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
+_OPTIONAL = frozenset({"finetune"})
+"""Groups that a config may do without."""
 _ESCAPE_HINT = (
     "`${` starts an interpolation; write `\\${` for a literal one, or put the prompt into a file (prompt.user_file=...)"
 )
@@ -296,9 +298,7 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
     for override in overrides:
         match = _OVERRIDE.match(override)
         if match is None:
-            if not override.startswith("~"):
-                raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
-            ready.append(override)
+            ready.append(_removal(override))
             continue
         key, value = match["key"], match["value"]
         if not match["sign"] and is_open(key):
@@ -308,6 +308,9 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
             continue
         if key == "model" and (option := _stands_for(value, places)):
             ready += [f"model={option}", f"model.name={value}"]
+            continue
+        if key in _OPTIONAL and value == "null":
+            ready.append(f"~{key}")
             continue
         if value == "null" and (options := _options(key, places)):
             raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(options)}")
@@ -335,6 +338,12 @@ def _stands_for(model: str, places: list[Path]) -> str | None:
         return "default"
     is_id = "/" in model and not any((place / f"model/{model}.yaml").is_file() for place in places)
     return "litellm" if is_id else None
+
+
+def _removal(override: str) -> str:
+    if not override.startswith("~"):
+        raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
+    return override
 
 
 def _refuse_as_option(key: str, value: Any, places: list[Path]) -> None:

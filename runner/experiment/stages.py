@@ -393,6 +393,8 @@ def attach(folder: str) -> Experiment:
 def config_hash(config: RunConfig) -> str:
     """SHA-256 of what the experiment is: the whole config but for where it is recorded and who orchestrates it."""
     plain = {key: value for key, value in dump(config).items() if key not in ("runs_dir", "execution")}
+    if config.finetune is None:  # as before there was such a group
+        del plain["finetune"]
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
 

@@ -1,1 +1,1 @@
-"""Fine-tuning: jobs that outlive the process that started them, the data they learn, and what their models are called."""
+"""Fine-tuning: jobs that outlive the process that began them, their ledger on disk, their data, and who trains."""

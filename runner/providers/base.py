@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from runner.errors import FinetuneError
-from runner.providers import training
+from runner.finetune import job as jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +40,7 @@ class Provider:
 
     finetunable: bool = False
     reinforceable: bool = False
-    TrainingJob: ClassVar[type[training.TrainingJob]] = training.TrainingJob
+    TrainingJob: ClassVar[type[jobs.TrainingJob]] = jobs.TrainingJob
 
     @staticmethod
     def is_provider_model(model: str) -> bool:  # noqa: ARG004 - the base class owns no model
@@ -79,10 +79,10 @@ class Provider:
 
     def finetune(
         self,
-        job: training.TrainingJob,  # noqa: ARG002
+        job: jobs.TrainingJob,  # noqa: ARG002
         model: str,
         train_data: list[dict[str, Any]],  # noqa: ARG002
-        train_data_format: training.TrainDataFormat | str | None,  # noqa: ARG002
+        train_data_format: jobs.TrainDataFormat | str | None,  # noqa: ARG002
         train_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> str:
         """Train the model and wait for it.

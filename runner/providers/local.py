@@ -12,13 +12,20 @@ import threading
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from runner.errors import ConfigError
+from runner.finetune.child import ChildTrainer
+from runner.finetune.hyper import LocalHyper, whole
+from runner.finetune.train import train
 from runner.providers import kept, server
 from runner.providers.base import Launchable, Provider
+from runner.providers.bases import base_of
+
+if TYPE_CHECKING:
+    from runner.finetune.job import TrainDataFormat, TrainingJob
 
 PREFIX = "local/"
 
@@ -54,7 +61,13 @@ class LocalProvider(Provider):
     ``local/NAME``: NAME is one of the weights that `runner.providers.weights` knows (``smollm2``, a ``.gguf`` path, ``hf:...``)
     or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of `runner.providers.server.Settings`. Safe to
     use from many threads.
+
+    Attributes:
+        trainer: the program that trains (see `runner.finetune.child.ChildTrainer`).
     """
+
+    finetunable = True
+    trainer: ClassVar[str] = "runner.finetune.local"
 
     @staticmethod
     def is_provider_model(model: str) -> bool:
@@ -113,6 +126,45 @@ class LocalProvider(Provider):
             if lm.kwargs.get("api_base") == released.api_base:
                 lm.kwargs.pop("api_base", None)
                 lm.kwargs.pop("api_key", None)
+
+    def finetune(
+        self,
+        job: TrainingJob,
+        model: str,
+        train_data: list[dict[str, Any]],
+        train_data_format: TrainDataFormat | str | None,
+        train_kwargs: dict[str, Any] | None = None,
+    ) -> str:
+        """Train a LoRA adapter on this machine, in a process that outlives this one; wait for it.
+
+        Args:
+            job: the future.
+            model: ``local/NAME``.
+            train_data: the rows.
+            train_data_format: ``chat`` or ``completion``.
+            train_kwargs: fields of `runner.finetune.hyper.LocalHyper`; ``force`` makes another attempt.
+
+        Returns:
+            ``local/ft-<job>``.
+
+        Raises:
+            ConfigError: no such weights, or an unknown setting.
+            DataError: the rows are not what the format says.
+            FinetuneError: the training failed.
+        """
+        given = dict(train_kwargs or {})
+        force = bool(given.pop("force", False))
+        return train(
+            job,
+            provider="local",
+            base=base_of(model.removeprefix(PREFIX)),
+            rows=train_data,
+            train_data_format=train_data_format,
+            hyper=(hyper := whole(LocalHyper, given)),
+            window=hyper["max_length"],
+            backend=ChildTrainer(self.trainer),
+            force=force,
+        )
 
     @staticmethod
     def _release(lm: Launchable, *keys: _Key) -> list[server.Server]:

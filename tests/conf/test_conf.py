@@ -22,6 +22,7 @@ OPTIONS = [file for file in FILES if len(file.parts) > 1]
 DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
+GROUPS |= {"finetune"}
 REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
 REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
 
@@ -34,12 +35,17 @@ def name(file):
 
 def kinds(group):
     """The Structs of a group by kind; a group without kinds has one, under None."""
-    default = getattr(RunConfig(), group)
+    default = default_of(group)
     if not isinstance(default, schema.Kind):
         return {None: type(default)}
-    base = {"model": "Model", "data": "Data", "adapter": "Adapter", "scoring": "Scoring"}[group]
+    base = {"model": "Model", "data": "Data", "adapter": "Adapter", "scoring": "Scoring", "finetune": "Finetune"}[group]
     options = [struct for name, struct in vars(schema).items() if name.endswith(base) and name != base and is_kind(struct)]
     return {struct.__struct_config__.tag: struct for struct in options}
+
+
+def default_of(group):
+    """What a group's default.yaml stands for; a config does without fine-tuning by itself."""
+    return getattr(RunConfig(), group) or {"finetune": schema.LocalFinetune()}[group]
 
 
 def is_kind(struct):
@@ -48,7 +54,7 @@ def is_kind(struct):
 
 def test_nothing_is_overlooked():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 42
+    assert len(OPTIONS) == 46
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir"}
@@ -73,7 +79,7 @@ def test_an_option_composes_and_loads(file):
 @pytest.mark.parametrize("file", DEFAULTS, ids=name)
 def test_a_default_is_what_the_schema_says(file):
     group = file.parts[0]
-    assert getattr(load({group: yaml.read(CONF / file)}), group) == getattr(RunConfig(), group)
+    assert getattr(load({group: yaml.read(CONF / file)}), group) == default_of(group)
 
 
 def owned(file):

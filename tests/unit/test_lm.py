@@ -16,12 +16,12 @@ from runner.adapters import ChatAdapter, TextAdapter
 from runner.budget import Budget
 from runner.cache import Cache
 from runner.errors import BudgetExceeded, CacheError, ConfigError, EndpointClosedError, FinetuneError, ServerError
+from runner.finetune.job import TrainingStatus
 from runner.limits import Endpoint, Limiter
 from runner.lm import LM, settings
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
-from runner.providers.training import TrainingStatus
 from runner.retry import RetryPolicy, without_sleeping
 from runner.transport import FakeTransport
 from runner.types import Choice, Response, Usage
@@ -850,7 +850,7 @@ def test_launch_and_kill_do_nothing_where_there_is_nothing_to_do():
     lm.kill()
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "local/smollm2", "fake/m"])
+@pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4", "fake/m"])
 def test_who_cannot_train_says_so(model):
     with pytest.raises(FinetuneError, match=rf"cannot fine-tune '{model}'"):
         LM(model).finetune([{"messages": []}])

@@ -1,0 +1,42 @@
+"""`ostinato ft`: fine-tuning jobs, which outlive the command that begins them. Finds the action and its module."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ACTIONS: dict[str, tuple[str, str]] = {
+    "run": ("runner.cli.ft_run", "train what a config says, or find that it was; Ctrl-C leaves it training"),
+    "ls": ("runner.cli.ft_jobs", "list the jobs"),
+    "show": ("runner.cli.ft_jobs", "show a job: its settings, where it stands, its losses"),
+    "logs": ("runner.cli.ft_follow", "print what a job has said; -f follows it"),
+    "attach": ("runner.cli.ft_follow", "follow a job to its end, and carry it on"),
+    "cancel": ("runner.cli.ft_jobs", "stop a job"),
+    "rm": ("runner.cli.ft_jobs", "delete jobs that have ended, with what they have trained"),
+}
+"""What there is. A module has `configure(parser, action)` and `main(args) -> exit code`."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Fine-tuning jobs. A job outlives the command that begins it, and is never begun twice."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["actions:", *(f"  {action:<8}{summary}" for action, (_, summary) in ACTIONS.items())])
+    parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="see below; `ostinato ft ACTION --help` says more")
+    parser.add_argument("words", nargs=argparse.REMAINDER, metavar="...", help="its arguments")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do what `args.action` says. Returns the exit code of that."""
+    target, summary = ACTIONS[args.action]
+    module = importlib.import_module(target)
+    parser = argparse.ArgumentParser(prog=f"ostinato ft {args.action}", description=summary)
+    module.configure(parser, args.action)
+    words: Sequence[str] = args.words
+    # overrides and options may be mixed freely, as Hydra's users are used to
+    code: int = module.main(parser.parse_intermixed_args(words))
+    return code

@@ -1,0 +1,141 @@
+"""`ostinato ft attach` and `ft logs`: follow a job that anyone has begun. Leaving it does not stop it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from runner.finetune.ledger import JobFolder, State
+    from runner.finetune.training import Training
+
+_EVERY_S = 2.0
+"""Seconds between two lines of progress on a pipe; a terminal's one line is rewritten at each look."""
+
+
+def configure(parser: argparse.ArgumentParser, action: str) -> None:
+    """Declare the action's arguments."""
+    parser.add_argument("job", nargs="?", default="latest", metavar="JOB", help="its id or the beginning of it (default: latest)")
+    parser.set_defaults(action=action)
+    if action == "logs":
+        parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
+        parser.add_argument("-n", "--lines", type=int, metavar="N", help="only the last N lines")
+    else:
+        parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Follow. Returns 0, or, of `attach`, how the job ended: 1 when it failed, 3 when it was left alone.
+
+    Raises:
+        FinetuneError: no such job, or it cannot be followed.
+    """
+    from runner.experiment.finetuning import attach
+    from runner.finetune.ledger import find
+
+    job = find(args.job)
+    if args.action == "logs":
+        return _logs(job, lines=args.lines, on=args.follow)
+    return follow(attach(job), as_json=args.json)
+
+
+def follow(training: Training, *, as_json: bool, wait: bool = True, more: Mapping[str, Any] | None = None) -> int:
+    """Show the progress of a job until it ends, and how it ended. Ctrl-C leaves it as it is, and says how to come back.
+
+    Returns:
+        0 when there is a trained model, 1 when it failed or was cancelled, 3 when it goes on without us.
+    """
+    job, progress = training.folder, Progress(training.folder)
+    state = job.state()
+    left = not wait
+    if wait:
+        try:
+            state = training.follow(watch=progress)
+        except KeyboardInterrupt:
+            left, state = True, job.state()
+    progress.end()
+    if as_json:
+        print(json.dumps({**(more or {}), **outcome(job, state)}))
+    elif state.model:
+        print(state.model)
+    if left and not state.status.final:
+        name = job.spec.job
+        print(
+            f"{name} goes on without us; follow it: ostinato ft attach {name}; stop it: ostinato ft cancel {name}",
+            file=sys.stderr,
+        )
+        return 3
+    if state.error or not state.model:
+        print(
+            f"{job.spec.job} has {state.status}: {state.error}" if state.error else f"{job.spec.job} is {state.status}",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def outcome(job: JobFolder, state: State) -> dict[str, Any]:
+    """How a job stands, as JSON data."""
+    measured = job.metrics()
+    return {
+        "job": job.spec.job,
+        "status": str(state.status),
+        "model": state.model,
+        "error": state.error,
+        "attempt": state.attempt,
+        "steps": measured[-1]["step"] if measured else None,
+        "loss": next((line["loss"] for line in reversed(measured) if "loss" in line), None),
+        "folder": str(job.path),
+    }
+
+
+class Progress:
+    """Shows on stderr where a job stands: one line that is rewritten on a terminal, else a line now and then."""
+
+    def __init__(self, job: JobFolder) -> None:
+        self._job = job
+        self._live = sys.stderr.isatty()
+        self._shown = ""
+        self._next = 0.0
+
+    def __call__(self, state: State) -> None:
+        """Show `state`, and the latest loss."""
+        text = f"{self._job.spec.job}: {state.status}"
+        if measured := self._job.metrics():
+            text += ", " + ", ".join(f"{name} {_number(value)}" for name, value in measured[-1].items() if name in _MEASURES)
+        if text == self._shown or (not self._live and time.monotonic() < self._next and not state.status.final):
+            return
+        self._shown, self._next = text, time.monotonic() + _EVERY_S
+        sys.stderr.write(f"\r{text}\x1b[K" if self._live else f"{text}\n")
+        sys.stderr.flush()
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._live and self._shown:
+            sys.stderr.write("\n")
+
+
+_MEASURES = ("step", "loss", "valid_loss")
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:
+    said = job.log(lines)
+    if said:
+        print(said, flush=True)
+    known = job.log().splitlines()
+    while on and not job.state().status.final:
+        time.sleep(0.2)
+        now = job.log().splitlines()
+        for line in now[len(known) :]:
+            print(line, flush=True)
+        known = now
+    return 0

@@ -1,0 +1,263 @@
+"""Fine-tuning over OpenAI's API: files, jobs, events, cancel. The only door to the OpenAI SDK.
+
+Works with every server that speaks ``/files`` and ``/fine_tuning/jobs``: OpenAI, Azure by its v1 address
+(``https://NAME.openai.azure.com/openai/v1/``), gateways. Together and Fireworks train under paths of their own
+(``/fine-tunes``, ``/supervisedFineTuningJobs``), which this module does not speak.
+
+No job is paid for twice: each attempt has a key, which goes into the job's suffix and metadata; before a job is made, those
+there are are listed and the one with our key is adopted. So a process may be killed, or a connection cut, between the making of
+a job and the answer, and nothing is lost: a create is never repeated without looking first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from runner.errors import (
+    AuthenticationError,
+    BadRequestError,
+    FinetuneError,
+    LMError,
+    LMTimeoutError,
+    MalformedError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from runner.finetune.backend import Report
+from runner.finetune.job import TrainDataFormat, TrainingStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from runner.finetune.ledger import JobFolder
+
+END_OF_NEW_JOBS = "2027-01-06"
+"""The day from which on OpenAI itself takes no new fine-tuning jobs."""
+
+_STATUS = {
+    "validating_files": TrainingStatus.pending,
+    "queued": TrainingStatus.pending,
+    "pending": TrainingStatus.pending,
+    "running": TrainingStatus.running,
+    "paused": TrainingStatus.running,
+    "succeeded": TrainingStatus.succeeded,
+    "failed": TrainingStatus.failed,
+    "cancelled": TrainingStatus.cancelled,
+}
+_MOST_LISTED = 1000
+"""How many of the account's latest jobs are looked through for ours."""
+
+_METRICS = {
+    "train_loss": "loss",
+    "valid_loss": "valid_loss",
+    "full_valid_loss": "valid_loss",
+    "train_mean_token_accuracy": "accuracy",
+}
+
+
+class OpenAITrainer:
+    """Trains at OpenAI, or at a server that speaks its API.
+
+    Args:
+        api_key: the key; no secret of it is ever written.
+        api_base: the server's address; None is OpenAI.
+        poll_s: seconds between two looks.
+        timeout_s: seconds for one request; uploads have ten times as many.
+    """
+
+    paid: ClassVar[bool] = True
+
+    def __init__(self, *, api_key: str, api_base: str | None = None, poll_s: float = 10.0, timeout_s: float = 60.0) -> None:
+        self.poll_s = poll_s
+        self._api_key = api_key
+        self._api_base = api_base
+        self._timeout_s = timeout_s
+        self._client: Any = None
+
+    def advance(self, job: JobFolder) -> Report:
+        """Upload, create, look: what of it is still to be done."""
+        with _translated():
+            remote = job.state().remote.get("job")
+            if remote is None:
+                found = self._adopted(job)
+                if found is None and job.cancel_asked():
+                    return Report(TrainingStatus.cancelled)
+                try:
+                    with _translated():
+                        remote = found or self._create(job)
+                except (BadRequestError, PermissionDeniedError, NotFoundError) as error:
+                    return Report(TrainingStatus.failed, error=self._refused(error))
+                job.remember(job=remote)
+            self._hear(job, remote)
+            return self._report(self._open().fine_tuning.jobs.retrieve(remote))
+
+    def cancel(self, job: JobFolder) -> None:
+        """Cancel the remote job; one that has ended meanwhile is left alone."""
+        remote = job.state().remote.get("job")
+        if remote is None:
+            return
+        with _translated():
+            try:
+                self._open().fine_tuning.jobs.cancel(remote)
+            except Exception as error:
+                if not isinstance(_mapped(error), BadRequestError):  # a job that is over cannot be cancelled
+                    raise
+
+    def _open(self) -> Any:
+        if self._client is None:
+            import openai
+
+            self._client = openai.OpenAI(api_key=self._api_key, base_url=self._api_base, timeout=self._timeout_s, max_retries=0)
+        return self._client
+
+    def _adopted(self, job: JobFolder) -> str | None:
+        """The remote job of this attempt, when it was made already."""
+        key = _key(job)
+        for number, listed in enumerate(self._listed()):
+            if number >= _MOST_LISTED:
+                return None
+            metadata = getattr(listed, "metadata", None) or {}
+            named = f"{getattr(listed, 'suffix', None) or getattr(listed, 'user_provided_suffix', None) or ''}"
+            if metadata.get("ostinato") == key or named == key or f":{key}:" in f"{listed.fine_tuned_model or ''}":
+                job.event("adopted", f"{listed.id} was made before; it is followed")
+                return str(listed.id)
+        return None
+
+    def _listed(self) -> Iterator[Any]:
+        """The account's jobs, newest first; the SDK turns the pages."""
+        return iter(self._open().fine_tuning.jobs.list(limit=100))
+
+    def _create(self, job: JobFolder) -> str:
+        spec, key = job.spec, _key(job)
+        files = {"training_file": self._uploaded(job, "train")}
+        if spec.data.valid_rows:
+            files["validation_file"] = self._uploaded(job, "valid")
+        hyper = {name: value for name, value in spec.hyper.items() if value is not None}
+        seed = hyper.pop("seed", None)
+        method = "dpo" if spec.train_data_format == TrainDataFormat.PREFERENCE else "supervised"
+        if method != "dpo":
+            hyper.pop("beta", None)
+        created = self._open().fine_tuning.jobs.create(
+            model=spec.base.name,
+            **files,
+            **({} if seed is None else {"seed": seed}),
+            method={"type": method, method: {"hyperparameters": hyper}},
+            suffix=key,
+            metadata={"ostinato": key},
+        )
+        if not getattr(created, "id", None):
+            raise MalformedError("the server's answer to the creation of a job names no job", provider="openai")
+        job.event("created", f"{created.id} at {self._api_base or 'OpenAI'}")
+        return str(created.id)
+
+    def _uploaded(self, job: JobFolder, part: str) -> str:
+        """The id of an uploaded file: uploaded once an attempt."""
+        if known := job.state().remote.get(part):
+            return known
+        content = (job.path / f"{part}.jsonl").read_bytes()
+        sent = self._open().files.create(
+            file=(f"{_key(job)}-{part}.jsonl", content), purpose="fine-tune", timeout=10 * self._timeout_s
+        )
+        job.remember(**{part: str(sent.id)})
+        return str(sent.id)
+
+    def _hear(self, job: JobFolder, remote: str) -> None:
+        """Copy the events that are new, oldest first. Metrics go first, so that a kill in between loses none."""
+        known = {event["id"] for event in job.events() if "id" in event}
+        new = []
+        for event in self._open().fine_tuning.jobs.list_events(remote, limit=100):
+            if event.id in known:
+                break
+            new.append(event)
+        for event in reversed(new):
+            data = event.data if isinstance(event.data, dict) else {}
+            values = {ours: data[theirs] for theirs, ours in _METRICS.items() if isinstance(data.get(theirs), int | float)}
+            if values and isinstance(data.get("step"), int):
+                job.measured(data["step"], **values)
+            job.event("remote", event.message, id=event.id, remote_at=event.created_at)
+
+    def _report(self, found: Any) -> Report:
+        status = _STATUS.get(found.status)
+        if status is None:
+            raise MalformedError(f"{found.id}: the server says its status is {found.status!r}", provider="openai")
+        if status is TrainingStatus.succeeded and not found.fine_tuned_model:
+            raise MalformedError(f"{found.id} has succeeded, and the server names no model", provider="openai")
+        error = None
+        if status is TrainingStatus.failed:
+            error = getattr(found.error, "message", None) or "the server gives no reason"
+        model = f"openai/{found.fine_tuned_model}" if status is TrainingStatus.succeeded else None
+        return Report(status, model=model, error=error)
+
+    def _refused(self, error: LMError) -> str:
+        hint = ""
+        if self._api_base is None or "api.openai.com" in self._api_base:
+            over = datetime.now(UTC).date().isoformat() >= END_OF_NEW_JOBS
+            hint = (
+                f"; OpenAI takes no new fine-tuning jobs {'since' if over else 'from'} {END_OF_NEW_JOBS}{'' if over else ' on'}"
+            )
+        elif isinstance(error, NotFoundError):
+            hint = "; does this server speak OpenAI's /files and /fine_tuning/jobs?"
+        return f"the job was refused: {error.message}{hint}"
+
+
+def _key(job: JobFolder) -> str:
+    """What marks the remote job of this attempt: of characters that a suffix may have."""
+    return f"ostinato-{job.spec.job}-{job.state().attempt}"
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """The SDK's errors as ours."""
+    try:
+        yield
+    except (LMError, FinetuneError):
+        raise
+    except Exception as error:  # boundary: of an SDK that raises what its own dependencies raise, too
+        mapped = _mapped(error)
+        if mapped is None:
+            raise
+        raise mapped from error
+
+
+def _mapped(error: Exception) -> LMError | None:
+    import openai
+
+    if isinstance(error, LMError):
+        return error
+    if isinstance(error, openai.APITimeoutError):
+        return LMTimeoutError("no answer in time", provider="openai")
+    if isinstance(error, openai.APIConnectionError):
+        return TransportError(f"no connection: {error.__cause__ or error}", provider="openai")
+    if isinstance(error, openai.APIStatusError):
+        return _by_status(error.status_code)(
+            _message(error),
+            provider="openai",
+            status=error.status_code,
+            request_id=error.request_id,
+            retry_after=_seconds(error.response.headers.get("retry-after")),
+        )
+    if isinstance(error, openai.OpenAIError):
+        return MalformedError(str(error), provider="openai")
+    return None
+
+
+def _by_status(status: int) -> Callable[..., LMError]:
+    if status >= 500:  # noqa: PLR2004
+        return ServerError
+    known = {401: AuthenticationError, 403: PermissionDeniedError, 404: NotFoundError, 408: LMTimeoutError, 429: RateLimitError}
+    return known.get(status, BadRequestError)
+
+
+def _message(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)
+
+
+def _seconds(text: str | None) -> float | None:
+    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None

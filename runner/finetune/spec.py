@@ -1,0 +1,120 @@
+"""What a training is: base, data and hyper-parameters, and the id that follows from them, so that nothing is trained twice."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FORMAT = 1
+"""Version of ``spec.json``. Readers refuse a newer one."""
+
+ProviderName = Literal["local", "openai", "databricks", "command"]
+
+canonical = msgspec.json.Encoder(order="deterministic").encode
+"""Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
+
+
+class Base(msgspec.Struct, frozen=True):
+    """The model that is trained.
+
+    Attributes:
+        name: what people call it.
+        identity: which weights that is, the same on every machine: ``sha256:...``, or ``openai:NAME@URL``.
+        gguf: the weights' file, of a model on this machine in that form.
+        hf: the weights' folder, of one in the form of Hugging Face.
+    """
+
+    name: str
+    identity: str
+    gguf: str | None = None
+    hf: str | None = None
+
+
+class DataFacts(msgspec.Struct, frozen=True):
+    """How many rows there are to learn from and to validate with, and the SHA-256 of all of them."""
+
+    rows: int
+    fingerprint: str
+    valid_rows: int = 0
+
+
+class Access(msgspec.Struct, frozen=True):
+    """How a hosted provider is reached. No part of the id, and no secret.
+
+    Attributes:
+        api_base: its address; None is the provider's own.
+        api_key_env: the environment variable that holds the key.
+        poll_s: seconds between two looks at a job.
+    """
+
+    api_base: str | None = None
+    api_key_env: str | None = None
+    poll_s: float = 10.0
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """One training; ``spec.json`` in its folder. Made by `make`."""
+
+    job: str
+    provider: ProviderName
+    base: Base
+    train_data_format: str
+    data: DataFacts
+    hyper: dict[str, Any]
+    access: Access | None = None
+    format: int = FORMAT
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        provider: ProviderName,
+        base: Base,
+        train_data_format: str,
+        data: DataFacts,
+        hyper: dict[str, Any],
+        access: Access | None = None,
+    ) -> Spec:
+        """The spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
+
+        Where the base lies on this machine, and how a provider is reached, decide nothing.
+        """
+        decisive = [base.identity, provider, train_data_format, data.fingerprint, hyper]
+        job = hashlib.sha256(canonical(decisive)).hexdigest()[:12]
+        return cls(
+            job=job,
+            provider=provider,
+            base=base,
+            train_data_format=train_data_format,
+            data=data,
+            hyper=hyper,
+            access=access,
+        )
+
+
+def facts_of(train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> DataFacts:
+    """The facts of rows in their order.
+
+    Raises:
+        ConfigError: a row holds what JSON cannot.
+    """
+    digest = hashlib.sha256()
+    counts = []
+    try:
+        for rows in (train, valid):
+            count = 0
+            for row in rows:
+                digest.update(canonical(row) + b"\n")
+                count += 1
+            digest.update(b"\n")
+            counts.append(count)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"training data: a row holds a value that JSON cannot hold: {error}") from None
+    return DataFacts(counts[0], digest.hexdigest(), counts[1])
