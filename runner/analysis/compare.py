@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from runner.analysis.pairs import Flip, Pairs, Side
+from runner.analysis.pairs import Flip, Pairs, Side, Source
 from runner.analysis.stats import Paired, holm, paired, quantile
 from runner.differences import differences
 from runner.errors import ConfigError, RecordError
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 
     from runner.analysis.load import Run
-    from runner.types import Sample
 
 Verdict = Literal["better", "worse", "tied"]
 
@@ -125,14 +124,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return {"verdict": self.verdict, "difference": msgspec.to_builtins(self.difference), **plain}
 
 
-def compare(a: Run | Iterable[Sample], b: Run | Iterable[Sample], **options: Any) -> Comparison:
+def compare(a: Source, b: Source, **options: Any) -> Comparison:
     """Compare B with A; the options are those of `compare_all`."""
     return compare_all(a, [b], **options)[0]
 
 
 def compare_all(
-    a: Run | Iterable[Sample],
-    others: Sequence[Run | Iterable[Sample]],
+    a: Source,
+    others: Sequence[Source],
     *,
     scores: Sequence[str] | None = None,
     level: float = 0.95,
@@ -147,12 +146,12 @@ def compare_all(
     averaged, and rows (or clusters of rows) are the units of every test; see `runner.analysis.stats` for the formulas.
 
     Args:
-        a: the reference: a run, or its samples.
+        a: the reference: a run, its folder or name, or its samples.
         others: what is compared with it.
         scores: the names of scores to compare; None: all that A and the other have.
         level: of intervals and verdicts, between 0 and 1.
         clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
-        lower_is_better: scores of which less is better.
+        lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
         seed: of the bootstrap.
 
@@ -160,7 +159,7 @@ def compare_all(
         One comparison for each of `others`. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
 
     Raises:
-        ConfigError: a score that is named is in none of the runs, a row has no cluster, or `level` is no share.
+        ConfigError: a score that is named is not in both runs, a row has no cluster, or `level` is no share.
         RecordError: two runs have no row in common, or a record cannot be read.
     """
     if not 0 < level < 1:
@@ -186,7 +185,7 @@ def _compared(
     a, b = pairs.a, pairs.b
     if len(pairs.only_a) == len(a.kept):
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
-    names = _names(a, b, wanted)
+    names = _names(a, b, wanted, lower_is_better)
     primary = names[0] if names else None
     changes = {name: _change(pairs, name, clusters, level, seed, lower_is_better=name in lower_is_better) for name in names}
     return Comparison(
@@ -268,9 +267,9 @@ def _change(
     )
 
 
-def _names(a: Side, b: Side, wanted: Sequence[str] | None) -> list[str]:
+def _names(a: Side, b: Side, wanted: Sequence[str] | None, also: Iterable[str]) -> list[str]:
     common = [name for name in a.scores if name in b.scores]
-    for name in wanted or ():
+    for name in [*(wanted or ()), *also]:
         if name not in common:
             where = f"{a.name} has {', '.join(a.scores) or 'none'}, {b.name} has {', '.join(b.scores) or 'none'}"
             raise ConfigError(f"there is no score '{name}' in both runs: {where}")

@@ -105,7 +105,7 @@ def _markdown(record: Run | Sweep) -> Iterator[str]:
 
 
 def _markdown_row(row: dict[str, Any], varied: Iterable[str]) -> dict[str, str]:
-    cells = {key: _plain(row.get(key)) for key in varied} or {"run": row["run"], "model": _plain(row.get("model"))}
+    cells = {key: _plain(row.get(key)) for key in varied} or {name: _plain(row.get(name)) for name in ("run", "model")}
     cells |= {"status": _plain(row.get("status")), "n": _plain(row.get("n"))}
     for name in [name for name in row if name.startswith("score.") and f"{name}.stderr" in row]:
         mean, stderr = row[name], row[f"{name}.stderr"]

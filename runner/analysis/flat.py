@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runner.analysis.load import Cell, Run
     from runner.types import Sample
 
+_SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
+_COUNTS = ("ok", "errors", "refused", "truncated", "invalid", "owed", "cache_hits", "requests")
 _ERROR = ("code", "message", "status", "request_id")
 
 
@@ -41,33 +43,28 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
 
 
 def flat_run(run: Run, scores: Sequence[str] | None = None) -> dict[str, Any]:
-    """A run as one row: counts, scores with standard error and n, tokens, cost (dollars) and latency (seconds)."""
+    """A run as one row: counts, scores with standard error and n, tokens, cost (dollars) and latency (seconds).
+
+    A run that has no summary yet has its status alone; all columns are there, and the others None.
+    """
     summary = run.summary
-    if summary is None:
-        return {"run": run.name, "status": run.manifest.get("status")}
-    latencies = sorted(sample.latency_s for sample in run.samples() if sample.latency_s is not None)
-    row: dict[str, Any] = {"run": run.name, "model": summary.model, "status": summary.status, "n": summary.rows}
-    for name in summary.scores if scores is None else scores:
-        score = summary.scores.get(name)
-        row |= {f"score.{name}": score.mean if score else None, f"score.{name}.stderr": score.stderr if score else None}
-        row |= {f"score.{name}.n": score.n if score else 0}
-    row |= {count: getattr(summary, count) for count in ("ok", "errors", "refused", "truncated", "invalid", "owed", "cache_hits")}
-    row |= {"requests": summary.requests, "prompt_tokens": summary.usage.prompt_tokens}
-    row |= {"completion_tokens": summary.usage.completion_tokens, "cost_usd": summary.cost_usd, "saved_usd": summary.saved_usd}
-    row |= {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
-    return row | {"wall_s": summary.wall_s}
+    latencies = sorted(sample.latency_s for sample in run.samples() if sample.latency_s is not None) if summary else []
+    row: dict[str, Any] = {"run": run.name, "model": getattr(summary, "model", None), "status": run.manifest.get("status")}
+    row["n"] = getattr(summary, "rows", None)
+    for name in (summary.scores if summary else ()) if scores is None else scores:
+        score = summary.scores.get(name) if summary else None
+        row |= {f"score.{name}{part}": getattr(score, field, None) for part, field in _SCORE.items()}
+    row |= {count: getattr(summary, count, None) for count in _COUNTS}
+    row |= {tokens: getattr(summary.usage, tokens) if summary else None for tokens in ("prompt_tokens", "completion_tokens")}
+    row |= {measure: getattr(summary, measure, None) for measure in ("cost_usd", "saved_usd", "wall_s")}
+    return row | {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
 
 
 def flat_cell(cell: Cell, keys: Sequence[str], scores: Sequence[str]) -> dict[str, Any]:
     """A sweep's cell as one row: its id, what was varied, `flat_run` of its run, and what the sweep says of its status."""
     facts = flat_run(cell.run, scores) if cell.run else {}
-    return {
-        "cell": cell.id,
-        **{key: cell.values.get(key) for key in keys},
-        **facts,
-        "status": cell.status,
-        "problem": cell.problem,
-    }
+    varied = {key: cell.values.get(key) for key in keys}
+    return {"cell": cell.id, **varied, **facts, "status": cell.status, "problem": cell.problem}
 
 
 def to_json(value: Any) -> str:

@@ -146,9 +146,11 @@ class Sweep:
         return f"Sweep({self.name!r})"
 
     def table(self) -> Iterator[dict[str, Any]]:
-        """One tidy row a cell: what was varied, scores with their standard errors, counts, tokens, cost, latency."""
+        """One tidy row a cell, every row with the same columns: what was varied, scores, counts, tokens, cost, latency."""
         names = list({name: None for cell in self.cells if cell.run and cell.run.summary for name in cell.run.summary.scores})
-        return (flat_cell(cell, self.keys, names) for cell in self.cells)
+        rows = [flat_cell(cell, self.keys, names) for cell in self.cells]
+        columns = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+        return ({name: row.get(name) for name in columns} for row in rows)  # a cell that has no run has the columns too
 
     def to_pandas(self) -> pd.DataFrame:
         """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from runner.analysis.flat import to_json
-from runner.analysis.load import Run
+from runner.analysis.load import Run, Sweep, load
+from runner.errors import ConfigError
 from runner.types import Usage
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 Slot = tuple[str, int]
 """A row's id, and which of its repeats."""
+
+Source: TypeAlias = "Run | Sweep | str | Path | Iterable[Sample]"
+"""What can be compared: a run, its folder or name as `load` takes them, or samples. A sweep is told that it cannot."""
 
 MAX_TEXT = 2_000
 """Characters of a prompt or an answer that a flip shows."""
@@ -69,7 +74,11 @@ class Side:
         scores: the names of its scores, the primary one first.
     """
 
-    def __init__(self, source: Run | Iterable[Sample], name: str) -> None:
+    def __init__(self, source: Source, name: str) -> None:
+        if isinstance(source, str | Path):
+            source = load(source)
+        if isinstance(source, Sweep):
+            raise ConfigError(f"{source.name} is a sweep: compare its cells, as in compare_all(first.run, [cell.run, ...])")
         self.run = source if isinstance(source, Run) else None
         self.name = self.run.name if self.run else name
         # what can be iterated only once is kept

@@ -143,7 +143,8 @@ def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
         ]
     )
     yield ""
-    yield from _columns([("", "A", "B", "B - A"), *(_measure_line(name, measure) for name, measure in found.measures.items())])
+    known = [item for item in found.measures.items() if item[1].a is not None or item[1].b is not None]
+    yield from _columns([("", "A", "B", "B - A"), *(_measure_line(name, measure) for name, measure in known)])
     for title, changes in (("config", found.config_changes), ("data", found.data_changes)):
         if changes:
             yield f"\n{title}, A -> B"
@@ -177,7 +178,8 @@ def _flip(flip: Flip) -> Iterator[str]:
 def _line(text: str) -> str:
     from runner.analysis.pairs import shortened
 
-    return shortened(" ".join(text.split()), _SHOWN)
+    shown = shortened(" ".join(text.split()), _SHOWN)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)  # answers do not command terminals
 
 
 def _score_line(item: tuple[str, ScoreChange]) -> tuple[str, ...]:
