@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from runner.analysis.load import load
     from runner.config.schema import RunConfig
     from runner.experiment import RunResult, run
     from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
@@ -22,6 +23,7 @@ _HOMES = {
     "TrainDataFormat": "runner.finetune.job",
     "TrainingJob": "runner.finetune.job",
     "TrainingStatus": "runner.finetune.job",
+    "load": "runner.analysis.load",
     "run": "runner.experiment",
     "settings": "runner.lm",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "TrainingJob",
     "TrainingStatus",
     "__version__",
+    "load",
     "run",
     "settings",
 ]

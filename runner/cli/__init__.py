@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "ls": ("runner.cli.ls", "list runs"),
     "show": ("runner.cli.show", "show a run: its summary and its rows"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
+    "compare": ("runner.cli.compare", "compare runs row by row: what differs, how sure that is, and which rows flipped"),
+    "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
     "ft": ("runner.cli.ft", "fine-tune: run, ls, show, logs, attach, cancel, rm"),
@@ -37,7 +39,9 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """What there is, in the order of a newcomer's day. A verb's module has `configure(parser)` and `main(args) -> exit code`."""
 
-EXIT_CODES = "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 130 interrupted"
+EXIT_CODES = (
+    "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 100 a threshold failed, 130 interrupted"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

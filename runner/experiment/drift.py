@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
-import json
 import re
 import shlex
 from itertools import islice
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
+from runner.differences import differences, unified
 from runner.errors import ConfigError, DataError, RecordError
 from runner.paths import expanded
 from runner.secrets import is_secret, redact
@@ -37,9 +36,7 @@ MAX_TEXT = 64 * 2**10
 """Bytes of a file up to which the manifest keeps its text."""
 
 _SHOWN_LINES = 20
-_SHOWN_CHARACTERS = 80
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
-_NOTHING = object()
 
 
 def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
@@ -129,13 +126,13 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
     # fields that a newer version has added have their defaults; what JSON cannot hold (infinity) is null on both sides
     with contextlib.suppress(msgspec.ValidationError):
         was = plain(msgspec.convert(was, RunConfig))
-    if changed := list(_differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
+    if changed := list(differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
         raise ConfigError(
             f"{record.config_file} has changed since this run began:\n{_indented(changed)}\n"
             f"a run goes on as it began; only {', '.join(ADJUSTABLE)} may change. Change it back, or play what it says now as a "
             f"new run: {_anew(record)}"
         )
-    return list(_differences(was, now))
+    return list(differences(was, now))
 
 
 def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
@@ -147,7 +144,7 @@ def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
         if known.get(key, _digest(content)) == _digest(content):
             continue
         text = _text(content)
-        shown = _unified(texts[key], text) if key in texts and text is not None else []
+        shown = unified(texts[key], text) if key in texts and text is not None else []
         told = f":\n{_indented(shown)}\n" if shown else "; "
         raise RecordError(
             f"{record.path}: {key} ({named[key]}) has changed since this run began{told}"
@@ -192,16 +189,16 @@ def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | No
     for row in data:
         if (sample := asked.get(row.id)) is None:
             continue
-        changes = list(_differences(sample.target, plain(row.target), "target"))
+        changes = list(differences(sample.target, plain(row.target), "target"))
         try:
             now = adapter.format(row)
         except DataError as error:
             changes.append(str(error))
         else:
             if sample.prompt is not None or now.prompt is not None:
-                changes += _differences(sample.prompt, now.prompt, "prompt")
+                changes += differences(sample.prompt, now.prompt, "prompt")
             if now.messages is not None and sample.messages is not None:  # the record goes on with what was asked again
-                changes += _differences(sample.messages[: len(now.messages)], now.messages, "messages")
+                changes += differences(sample.messages[: len(now.messages)], now.messages, "messages")
         if changes:
             return f"row {row.id!r}: {'; '.join(changes)}"
     return None
@@ -216,43 +213,15 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
     for override in overrides:
         try:
             now = compose([override], config_name=record.config_file.stem, config_dir=str(record.path)).config()
-            changes += _differences(was, plain(now))
+            changes += differences(was, plain(now))
         except ConfigError:  # another option of a group (model=fake), or a mistake
             try:
                 chosen = plain(compose([override]).config())
             except ConfigError:
                 continue
             group = _group(override).partition("=")[0]
-            changes += _differences(was.get(group), chosen.get(group), group)
+            changes += differences(was.get(group), chosen.get(group), group)
     return changes
-
-
-def _differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Every value in which two pieces of plain data differ, as ``path: was -> is``; long text as a unified diff."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *(key for key in now if key not in was)]:
-            below = f"{path}.{key}" if path else str(key)
-            yield from _differences(was.get(key, _NOTHING), now.get(key, _NOTHING), below)
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for index, pair in enumerate(zip(was, now, strict=True)):
-            yield from _differences(*pair, path=f"{path}[{index}]")
-    elif was != now:
-        if isinstance(was, str) and isinstance(now, str) and ("\n" in was + now or len(was + now) > 2 * _SHOWN_CHARACTERS):
-            yield "\n".join([f"{path}:", *(f"  {line}" for line in _unified(was, now))])
-        else:
-            yield f"{path}: {_shown(was)} -> {_shown(now)}"
-
-
-def _shown(value: Any) -> str:
-    if value is _NOTHING:
-        return "(nothing)"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
-
-
-def _unified(was: str, now: str) -> list[str]:
-    lines = list(difflib.unified_diff(was.splitlines(), now.splitlines(), "when the run began", "now", lineterm="", n=1))
-    return lines or ["(only line ends have changed)"]
 
 
 def _anew(record: RunFolder) -> str:

@@ -1,0 +1,339 @@
+"""Is B better than A? Runs compared on the rows they share: differences with their errors, a verdict, the rows to look at."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner.analysis.pairs import Flip, Pairs, Side, Source
+from runner.analysis.stats import Paired, holm, paired, quantile
+from runner.differences import differences
+from runner.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+
+    from runner.analysis.load import Run
+
+Verdict = Literal["better", "worse", "tied"]
+
+_BESIDE = ("name", "runs_dir", "execution")
+"""Config keys that say nothing about what was asked."""
+
+_NAMES = ("A", "B")
+_SHOWN_IDS = 5
+
+
+class ScoreChange(msgspec.Struct, frozen=True):
+    """How one score differs between A and B, on the samples that have it in both.
+
+    Attributes:
+        mean_a, mean_b: mean over rows, the repeats of a row averaged before; None without rows.
+        difference: B - A: see `runner.analysis.stats.Paired`. Its `n` is of rows.
+        samples: pairs of samples that it stands on.
+        unscored: pairs of answers that have no such score, or none that is a finite number, on either side; not in `samples`.
+        gained, lost: samples whose score is higher (lower) in B.
+        p_adjusted: the p-value, adjusted by Holm for all scores and runs compared at once; None without rows.
+        verdict: B is better or worse where ``p_adjusted < 1 - level``, else tied; None without rows.
+        lower_is_better: a smaller score is the better one.
+    """
+
+    mean_a: float | None
+    mean_b: float | None
+    difference: Paired
+    samples: int
+    unscored: int
+    gained: int
+    lost: int
+    lower_is_better: bool = False
+    p_adjusted: float | None = None
+    verdict: Verdict | None = None
+
+
+class Measure(msgspec.Struct, frozen=True):
+    """Something beside scores, over the samples that both have answered; None: unknown for some of them."""
+
+    a: float | None
+    b: float | None
+    difference: float | None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """A and B on the samples they share. Counts are of samples (rows × repeats).
+
+    Attributes:
+        a, b: the names of the runs; A is the reference.
+        level: the confidence level of intervals and verdicts.
+        primary: the score that `verdict`, `difference` and `flips` are about; None when the runs share no score.
+        answered: samples that both have answered; everything below stands on these.
+        errors_a, errors_b: samples in common that failed, and so are in no score.
+        only_a, only_b: samples that only one run has; `only_a_ids`, `only_b_ids` are the first few of their rows.
+        changed: samples whose answers differ.
+        scores: by name.
+        missing: scores that only one of the runs has.
+        measures: ``prompt_tokens``, ``completion_tokens`` and ``price_usd`` (what the answers cost, those from the cache
+            included) per sample; ``latency_p50_s`` and ``latency_p95_s`` over samples that were not answered from the cache.
+        flips: samples to look at, losses first.
+        config_changes, data_changes: how the runs were set up differently.
+    """
+
+    a: str
+    b: str
+    level: float
+    primary: str | None
+    answered: int
+    errors_a: int
+    errors_b: int
+    only_a: int
+    only_b: int
+    only_a_ids: list[str]
+    only_b_ids: list[str]
+    changed: int
+    scores: dict[str, ScoreChange]
+    missing: list[str]
+    measures: dict[str, Measure]
+    flips: list[Flip]
+    config_changes: list[str]
+    data_changes: list[str]
+
+    @property
+    def difference(self) -> Paired | None:
+        """B - A in the primary score, with ``mean``, ``ci`` and ``p``; None without a score."""
+        return self.scores[self.primary].difference if self.primary is not None else None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """B against A in the primary score; None when there was nothing to compare."""
+        return self.scores[self.primary].verdict if self.primary is not None else None
+
+    @property
+    def worse(self) -> list[str]:
+        """The scores in which B is significantly worse."""
+        return [name for name, change in self.scores.items() if change.verdict == "worse"]
+
+    @property
+    def undecided(self) -> bool:
+        """Whether no verdict could be had: there is no common score, or one that no sample has in both."""
+        return not self.scores or any(change.verdict is None for change in self.scores.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data, with the verdict and the difference."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return {"verdict": self.verdict, "difference": msgspec.to_builtins(self.difference), **plain}
+
+
+def compare(a: Source, b: Source, **options: Any) -> Comparison:
+    """Compare B with A; the options are those of `compare_all`."""
+    return compare_all(a, [b], **options)[0]
+
+
+def compare_all(
+    a: Source,
+    others: Sequence[Source],
+    *,
+    scores: Sequence[str] | None = None,
+    level: float = 0.95,
+    clusters: Mapping[str, Hashable] | None = None,
+    lower_is_better: Collection[str] = (),
+    rows: int = 5,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare several runs with A, the reference.
+
+    Samples are aligned by row id and repeat. What failed in either run is in no score: it is counted. The repeats of a row are
+    averaged, and rows (or clusters of rows) are the units of every test; see `runner.analysis.stats` for the formulas.
+
+    Args:
+        a: the reference: a run, its folder or name, or its samples.
+        others: what is compared with it.
+        scores: the names of scores to compare; None: all that A and the other have.
+        level: of intervals and verdicts, between 0 and 1.
+        clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
+        lower_is_better: the names of scores of which less is better.
+        rows: how many flips to return.
+        seed: of the bootstrap.
+
+    Returns:
+        One comparison for each of `others`. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
+
+    Raises:
+        ConfigError: a score that is named is not in both runs, a row has no cluster, or `level` is no share.
+        RecordError: two runs have no row in common, or a record cannot be read.
+    """
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: a confidence level lies between 0 and 1, such as 0.95")
+    reference = Side(a, "A")
+    found = []
+    for index, other in enumerate(others):
+        pairs = Pairs(reference, Side(other, chr(ord("B") + index) if index < 25 else f"run {index + 2}"))  # noqa: PLR2004
+        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows, seed))
+    return _judged(found)
+
+
+def _compared(
+    pairs: Pairs,
+    wanted: Sequence[str] | None,
+    level: float,
+    clusters: Mapping[str, Hashable] | None,
+    lower_is_better: Collection[str],
+    rows: int,
+    seed: int,
+) -> Comparison:
+    """The comparison without verdicts: these need all p-values."""
+    a, b = pairs.a, pairs.b
+    if len(pairs.only_a) == len(a.kept):
+        raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
+    names = _names(a, b, wanted, lower_is_better)
+    primary = names[0] if names else None
+    changes = {name: _change(pairs, name, clusters, level, seed, lower_is_better=name in lower_is_better) for name in names}
+    return Comparison(
+        a=a.name,
+        b=b.name,
+        level=level,
+        primary=primary,
+        answered=len(pairs.both),
+        errors_a=pairs.errors_a,
+        errors_b=pairs.errors_b,
+        only_a=len(pairs.only_a),
+        only_b=len(pairs.only_b),
+        only_a_ids=_some_ids(pairs.only_a),
+        only_b_ids=_some_ids(pairs.only_b),
+        changed=pairs.changed,
+        scores=changes,
+        missing=[name for name in dict.fromkeys([*a.scores, *b.scores]) if (name in a.scores) != (name in b.scores)],
+        measures=_measures(pairs),
+        flips=pairs.flips(primary, rows, lower_is_better=primary in lower_is_better),
+        config_changes=list(_config_changes(a.run, b.run)),
+        data_changes=list(_data_changes(a.run, b.run)),
+    )
+
+
+def _judged(found: Sequence[Comparison]) -> list[Comparison]:
+    """Adjust the p-values of all comparisons together, and say better, worse or tied."""
+    tests = [
+        (index, name, p)
+        for index, one in enumerate(found)
+        for name, change in one.scores.items()
+        if (p := change.difference.p) is not None
+    ]
+    adjusted = dict(zip(((index, name) for index, name, _ in tests), holm([p for *_, p in tests]), strict=True))
+    return [
+        msgspec.structs.replace(
+            one,
+            scores={name: _with_verdict(change, adjusted.get((index, name)), one.level) for name, change in one.scores.items()},
+        )
+        for index, one in enumerate(found)
+    ]
+
+
+def _with_verdict(change: ScoreChange, p: float | None, level: float) -> ScoreChange:
+    if p is None or change.difference.mean is None:
+        return change
+    up = (change.difference.mean > 0) != change.lower_is_better
+    verdict: Verdict = "tied" if p >= 1 - level or not change.difference.mean else "better" if up else "worse"
+    return msgspec.structs.replace(change, p_adjusted=p, verdict=verdict)
+
+
+def _change(
+    pairs: Pairs, name: str, clusters: Mapping[str, Hashable] | None, level: float, seed: int, *, lower_is_better: bool
+) -> ScoreChange:
+    by_row: dict[str, tuple[list[float], list[float]]] = {}
+    samples = gained = lost = 0
+    binary = True
+    for (row, _), one, other in pairs.scored(name):
+        samples += 1
+        gained += other > one
+        lost += other < one
+        binary = binary and one in (0, 1) and other in (0, 1)
+        in_a, in_b = by_row.setdefault(row, ([], []))
+        in_a.append(one)
+        in_b.append(other)
+    means = [(math.fsum(in_a) / len(in_a), math.fsum(in_b) / len(in_b)) for in_a, in_b in by_row.values()]
+    groups = None if clusters is None else [_cluster(clusters, row) for row in by_row]
+    difference = paired(
+        [other - one for one, other in means], groups, binary=binary and samples == len(by_row), level=level, seed=seed
+    )
+    return ScoreChange(
+        mean_a=math.fsum(one for one, _ in means) / len(means) if means else None,
+        mean_b=math.fsum(other for _, other in means) / len(means) if means else None,
+        difference=difference,
+        samples=samples,
+        unscored=len(pairs.both) - samples,
+        gained=gained,
+        lost=lost,
+        lower_is_better=lower_is_better,
+    )
+
+
+def _names(a: Side, b: Side, wanted: Sequence[str] | None, also: Iterable[str]) -> list[str]:
+    common = [name for name in a.scores if name in b.scores]
+    for name in [*(wanted or ()), *also]:
+        if name not in common:
+            where = f"{a.name} has {', '.join(a.scores) or 'none'}, {b.name} has {', '.join(b.scores) or 'none'}"
+            raise ConfigError(f"there is no score '{name}' in both runs: {where}")
+    return common if wanted is None else list(wanted)
+
+
+def _cluster(clusters: Mapping[str, Hashable], row: str) -> Hashable:
+    try:
+        return clusters[row]
+    except KeyError:
+        raise ConfigError(f"row {row!r} has no cluster") from None
+
+
+def _measures(pairs: Pairs) -> dict[str, Measure]:
+    sides = [[side.kept[slot] for slot in pairs.both] for side in (pairs.a, pairs.b)]
+    measures = {
+        name: _measure(*(_mean([getattr(kept, field) for kept in side]) for side in sides))
+        for name, field in (("prompt_tokens",) * 2, ("completion_tokens",) * 2, ("price_usd", "price"))
+    }
+    times = [sorted(kept.latency for kept in side if kept.latency is not None) for side in sides]
+    for q in (50, 95):
+        measures[f"latency_p{q}_s"] = _measure(*(quantile(some, q / 100) if some else None for some in times))
+    return measures
+
+
+def _measure(a: float | None, b: float | None) -> Measure:
+    return Measure(a, b, None if a is None or b is None else b - a)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+
+
+def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:
+    if a is None or b is None:
+        return
+    one, other = ({key: value for key, value in run.config.items() if key not in _BESIDE} for run in (a, b))
+    yield from differences(one, other, names=_NAMES)
+    files, other_files = (run.manifest.get("files", {}) for run in (a, b))
+    texts, other_texts = (run.manifest.get("texts", {}) for run in (a, b))
+    for key in dict.fromkeys([*files, *other_files]):
+        if files.get(key) == other_files.get(key):
+            continue
+        if key in texts and key in other_texts:
+            yield from differences(texts[key], other_texts[key], key, names=_NAMES)
+        else:
+            yield f"{key}: the files differ"
+    served, other_served = (run.manifest.get("model", {}).get("served", []) for run in (a, b))
+    yield from differences(served, other_served, "model served")
+
+
+def _data_changes(a: Run | None, b: Run | None) -> Iterator[str]:
+    if a is None or b is None:
+        return
+    one, other = ({key: run.manifest.get("data", {}).get(key) for key in ("name", "rows", "fingerprint")} for run in (a, b))
+    yield from differences(one, other, "data")
+
+
+def _some_ids(slots: Iterable[tuple[str, int]]) -> list[str]:
+    return list(dict.fromkeys(row for row, _ in slots))[:_SHOWN_IDS]
+
+
+def _examples(pairs: Pairs) -> str:
+    """The first ids of each, where they have some."""
+    a, b = (_some_ids(slots)[:2] for slots in (pairs.only_a, pairs.only_b))
+    return f" ({', '.join(a)}, ...; {', '.join(b)}, ...)" if a and b else ""

@@ -1,0 +1,134 @@
+"""Records for other tools: CSV, JSON lines, Parquet, a Markdown table, JUnit XML. A run is a row a sample, a sweep one a cell."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any, Literal
+
+from runner.analysis import tables
+from runner.analysis.flat import flat_run, to_json
+from runner.analysis.junit import junit
+from runner.analysis.load import Run, Sweep
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import BinaryIO
+
+Format = Literal["csv", "parquet", "jsonl", "md", "junit"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What makes a spreadsheet take a cell for a formula."""
+
+
+def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = False) -> None:
+    """Write a record in another format; what looks like a secret is masked.
+
+    Args:
+        record: a run or a sweep.
+        to: ``csv``, ``jsonl`` and ``parquet``: a row a sample (of a sweep: a cell), see `runner.analysis.flat`. ``md``: one row a
+            run (a cell). ``junit``: a test case a sample, see `runner.analysis.junit`.
+        file: where to; bytes, text in UTF-8.
+        exact: in CSV, leave text as it is. Else text that a spreadsheet would run as a formula has a ``'`` in front of it.
+
+    Raises:
+        ConfigError: Parquet, and polars is not installed.
+    """
+    match to:
+        case "parquet":
+            tables.write_parquet(map(_masked, record.table()), file)
+            return
+        case "csv":
+            lines = _csv(map(_masked, record.table()), exact=exact)
+        case "jsonl":
+            lines = (to_json(row) + "\n" for row in map(_masked, record.table()))
+        case "md":
+            lines = _markdown(record)
+        case "junit":
+            lines = junit(record)
+    file.writelines(line.encode() for line in lines)
+
+
+def _masked(value: Any) -> Any:
+    """The value with every text in it cleaned of secrets: before it is encoded, so that the mask cannot break the encoding."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: _masked(part) for name, part in value.items()}
+    return [_masked(part) for part in value] if isinstance(value, list) else value
+
+
+def _csv(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
+    """Lines end as RFC 4180 has it; unknown is empty, lists and objects are JSON text."""
+    header: list[str] | None = None
+    for row in rows:
+        if header is None:
+            header = list(row)
+            yield _csv_line(header)
+        yield _csv_line([_cell(row.get(name), exact=exact) for name in header])
+
+
+def _csv_line(cells: list[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(cells)
+    return buffer.getvalue()
+
+
+def _cell(value: Any, *, exact: bool) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return to_json(value)
+    return f"'{value}" if not exact and value.startswith(_FORMULA) and not _is_number(value) else value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _markdown(record: Run | Sweep) -> Iterator[str]:
+    """One row a run or a cell: what was varied, the scores with their errors, and what they cost."""
+    rows = [_masked(row) for row in ([flat_run(record)] if isinstance(record, Run) else record.table())]
+    varied = [] if isinstance(record, Run) else record.keys
+    lines = [_markdown_row(row, varied) for row in rows]
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    text = set(varied) | {"run", "model", "status"}
+    yield f"| {' | '.join(map(_escaped, columns))} |\n"
+    yield f"|{'|'.join(' --- ' if name in text else ' ---: ' for name in columns)}|\n"
+    for line in lines:
+        yield f"| {' | '.join(_escaped(line.get(name, '–')) for name in columns)} |\n"
+
+
+def _markdown_row(row: dict[str, Any], varied: Iterable[str]) -> dict[str, str]:
+    cells = {key: _plain(row.get(key)) for key in varied} or {name: _plain(row.get(name)) for name in ("run", "model")}
+    cells |= {"status": _plain(row.get("status")), "n": _plain(row.get("n"))}
+    for name in [name for name in row if name.startswith("score.") and f"{name}.stderr" in row]:
+        mean, stderr = row[name], row[f"{name}.stderr"]
+        error = "" if stderr is None else f" ± {stderr:.3f}"
+        cells[name.removeprefix("score.")] = "–" if mean is None else f"{mean:.3f}{error}"
+    cells |= {"errors": _plain(row.get("errors")), "tokens in": _plain(row.get("prompt_tokens"))}
+    cells |= {"tokens out": _plain(row.get("completion_tokens"))}
+    cells["cost"] = "–" if (cost := row.get("cost_usd")) is None else f"${cost:.4f}"
+    for q in (50, 95):
+        seconds = row.get(f"latency_p{q}_s")
+        cells[f"p{q}"] = "–" if seconds is None else f"{seconds:.2f} s"
+    return cells
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return value if isinstance(value, str) else to_json(value)
+
+
+def _escaped(text: str) -> str:
+    """Text as it may stand in a cell: on one line, and no markup of its own."""
+    flat = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in "\\|`*_<>[]" else sign for sign in flat)

@@ -1,0 +1,105 @@
+"""JUnit XML, as continuous integration reads it: a test suite a run, a test case a sample."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape, quoteattr
+
+from runner.analysis.flat import to_json
+from runner.analysis.load import Run, Sweep
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.types import Message, Sample
+
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no XML 1.0 document may hold, not even escaped."""
+
+_COUNTED = ("tests", "failures", "errors")
+
+
+def junit(record: Run | Sweep) -> Iterator[str]:
+    """The document, piece by piece: of a sweep, a test suite for each cell that has a run.
+
+    A sample that failed is an ``error``. One whose primary score is 0, or not a number, is a ``failure``; where there is none,
+    one whose status is not ``ok``. What was asked and answered is its ``system-out``; the answer's latency its time, in seconds.
+    """
+    runs = [record] if isinstance(record, Run) else [cell.run for cell in record.cells if cell.run]
+    counts = [_count(run) for run in runs]
+    total: Counter[str] = sum(counts, Counter())
+    yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={_attribute(record.name)}{_totals(total)}>\n'
+    for run, counted in zip(runs, counts, strict=True):
+        started = str(run.manifest.get("started_at", ""))[:19]  # the schema's time has no zone; ours is UTC
+        stamp = f" timestamp={_attribute(started)}" if started else ""
+        yield f"  <testsuite name={_attribute(run.name)}{stamp}{_totals(counted)}>\n"
+        for sample in run.samples():
+            yield from _case(sample, run)
+        yield "  </testsuite>\n"
+    yield "</testsuites>\n"
+
+
+def _count(run: Run) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for sample in run.samples():
+        problem = _problem(sample, run.primary)
+        counted["tests"] += 1
+        counted["errors"] += problem is not None and problem[0] == "error"
+        counted["failures"] += problem is not None and problem[0] == "failure"
+        counted["milliseconds"] += round(1000 * (sample.latency_s or 0.0))
+    return counted
+
+
+def _totals(counted: Counter[str]) -> str:
+    numbers = "".join(f' {name}="{counted[name]}"' for name in _COUNTED)
+    return f'{numbers} time="{counted["milliseconds"] / 1000:.3f}"'
+
+
+def _problem(sample: Sample, primary: str | None) -> tuple[str, str, str] | None:
+    """What is wrong with a sample: error or failure, its type, its message; None: nothing."""
+    if sample.status == "error":
+        error = sample.error
+        return "error", error.code if error else "error", error.message if error else "failed"
+    score = sample.scores.get(primary) if primary is not None else None
+    if score is not None:
+        return None if score > 0 or score < 0 else ("failure", primary or "score", f"{primary} is {score:g}")
+    if sample.status == "ok":
+        return None
+    return "failure", sample.status, sample.error.message if sample.error else f"the answer is {sample.status}"
+
+
+def _case(sample: Sample, run: Run) -> Iterator[str]:
+    name = sample.id + (f" (repeat {sample.repeat})" if sample.repeat else "")
+    time = f"{sample.latency_s or 0.0:.3f}"
+    yield f'    <testcase classname={_attribute(run.name)} name={_attribute(name)} time="{time}">\n'
+    if problem := _problem(sample, run.primary):
+        kind, type_, message = problem
+        wanted = "" if sample.target is None else _text(f"target: {_plain(sample.target)}\nanswer: {sample.output or ''}")
+        yield f"      <{kind} type={_attribute(type_)} message={_attribute(message)}>{wanted}</{kind}>\n"
+    yield f"      <system-out>{_text(_said(sample))}</system-out>\n    </testcase>\n"
+
+
+def _said(sample: Sample) -> str:
+    asked: list[Message] = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
+    lines = [f"{message.get('role')}: {_plain(message.get('content'))}" for message in asked]
+    lines += [f"answer: {sample.output}"] if sample.output is not None else []
+    return "\n".join([*lines, *(f"{name}: {score:g}" for name, score in sample.scores.items())])
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else to_json(value)
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub("\ufffd", redact(text))
+
+
+def _text(text: str) -> str:
+    return escape(_clean(text), {"\r": "&#13;"})
+
+
+def _attribute(text: str) -> str:
+    return quoteattr(_clean(text), {"\n": "&#10;", "\r": "&#13;", "\t": "&#9;"})

@@ -1,0 +1,178 @@
+"""Finished records as Python objects: `load` makes a `Run` of a run folder and a `Sweep` of a sweep's."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.analysis import tables
+from runner.analysis.flat import flat_cell, flat_sample, score_names
+from runner.errors import RecordError
+from runner.records import RunFolder, Summary, find_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+    import polars as pl
+
+    from runner.types import Sample
+
+CELLS = "cells"
+"""The folder in a sweep's that holds its cells, as an experiment's folder holds its runs."""
+
+
+def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
+    """Open the record of a run or a sweep. Its samples are read when they are asked for.
+
+    Args:
+        run: a folder, ``latest``, an experiment (its newest run), ``<experiment>/<stamp>``, or a prefix.
+        runs_dir: where runs are.
+
+    Raises:
+        RecordError: there is no such record, or it cannot be read.
+    """
+    folder = find_run(str(run), Path(runs_dir))
+    return Sweep(folder) if folder.manifest().get("kind") == "sweep" else Run(folder)
+
+
+class Run:
+    """The record of one run. The files are read when an attribute is first used; samples are read anew each time.
+
+    Attributes:
+        folder: the run folder.
+        name: ``<experiment>/<folder name>``, or ``<sweep>/<folder name>``.
+    """
+
+    def __init__(self, record: RunFolder) -> None:
+        self._record = record
+        self.folder = record.path
+        above = record.path.parent
+        self.name = f"{(above.parent if above.name == CELLS else above).name}/{record.path.name}"
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r})"
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """What the run was made from."""
+        return self._record.manifest()
+
+    @cached_property
+    def summary(self) -> Summary | None:
+        """Its numbers; None while it has none, because it is being played or was killed."""
+        return self._record.summary()
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config it was played with, as plain data."""
+        known = self.manifest.get("config")
+        return known if isinstance(known, dict) else _yaml(self._record.config_file)
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of its data."""
+        found = self.manifest.get("data", {}).get("rows")
+        return found if isinstance(found, int) else None
+
+    @property
+    def primary(self) -> str | None:
+        """The name of its first score; None without one."""
+        return next(iter(self.summary.scores), None) if self.summary else None
+
+    def samples(self) -> Iterator[Sample]:
+        """Every sample, in the order in which they were finished; of one that was asked again, what counts."""
+        return self._record.samples()
+
+    def table(self) -> Iterator[dict[str, Any]]:
+        """One flat row a sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""
+        names = list(self.summary.scores) if self.summary else score_names(self.samples())
+        return (flat_sample(sample, names) for sample in self.samples())
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""
+        return tables.to_pandas(self.table())
+
+    def to_polars(self) -> pl.DataFrame:
+        """The table as a polars data frame. Raises ConfigError when polars is not installed."""
+        return tables.to_polars(self.table())
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One cell of a sweep.
+
+    Attributes:
+        id: 12 hex digits of the hash of its effective config.
+        values: what was varied, by key.
+        status: ``pending``, ``running``, ``complete``, ``incomplete``, ``failed`` or ``interrupted``.
+        run: its record; None before it has one.
+        problem: why it failed, or None.
+    """
+
+    id: str
+    values: dict[str, Any]
+    status: str
+    run: Run | None = None
+    problem: str | None = None
+
+
+class Sweep:
+    """The record of a sweep: its cells, each a run.
+
+    Attributes:
+        folder: the sweep folder.
+        name: ``<experiment>/<folder name>``.
+        manifest: ``manifest.json``.
+        keys: the keys that are varied, dotted, in order.
+        primary: the name of the primary score, or None.
+        cells: the cells, in the manifest's order.
+    """
+
+    def __init__(self, record: RunFolder) -> None:
+        self.folder = record.path
+        self.name = f"{record.path.parent.name}/{record.path.name}"
+        self.manifest = record.manifest()
+        try:
+            self.keys: list[str] = list(self.manifest["keys"])
+            self.primary: str | None = self.manifest.get("primary")
+            self.cells = [_cell(self.folder, id_, facts) for id_, facts in self.manifest["cells"].items()]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise RecordError(f"{self.folder / 'manifest.json'} is not a sweep's: {error!r}") from None
+
+    def __repr__(self) -> str:
+        return f"Sweep({self.name!r})"
+
+    def table(self) -> Iterator[dict[str, Any]]:
+        """One tidy row a cell, every row with the same columns: what was varied, scores, counts, tokens, cost, latency."""
+        names = list({name: None for cell in self.cells if cell.run and cell.run.summary for name in cell.run.summary.scores})
+        rows = [flat_cell(cell, self.keys, names) for cell in self.cells]
+        columns = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+        return ({name: row.get(name) for name in columns} for row in rows)  # a cell that has no run has the columns too
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""
+        return tables.to_pandas(self.table())
+
+    def to_polars(self) -> pl.DataFrame:
+        """The table as a polars data frame. Raises ConfigError when polars is not installed."""
+        return tables.to_polars(self.table())
+
+
+def _cell(folder: Path, id_: str, facts: dict[str, Any]) -> Cell:
+    at = folder / facts["run"] if facts.get("run") else None
+    run = Run(RunFolder.open(at)) if at is not None and (at / "manifest.json").is_file() else None
+    return Cell(id_, facts["values"], facts["status"], run, facts.get("problem"))
+
+
+def _yaml(file: Path) -> dict[str, Any]:
+    """A config that an earlier version recorded, whose manifest does not hold it."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(file.read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecordError(f"{file} cannot be read: {error}") from None
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,194 @@
+"""Two runs side by side: samples aligned by row and repeat. Holds a few numbers a sample; answers are read again when shown."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from runner.analysis.flat import to_json
+from runner.analysis.load import Run, Sweep, load
+from runner.errors import ConfigError
+from runner.types import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from runner.types import Message, Sample
+
+Slot = tuple[str, int]
+"""A row's id, and which of its repeats."""
+
+Source: TypeAlias = "Run | Sweep | str | Path | Iterable[Sample]"
+"""What can be compared: a run, its folder or name as `load` takes them, or samples. A sweep is told that it cannot."""
+
+MAX_TEXT = 2_000
+"""Characters of a prompt or an answer that a flip shows."""
+
+
+class Kept(NamedTuple):
+    """What is remembered of a sample. Unknown is None; latency in seconds, the price of the answer in dollars."""
+
+    failed: bool
+    scores: dict[str, float]
+    answer: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    price: float | None
+    latency: float | None
+
+
+class Flip(msgspec.Struct, frozen=True):
+    """One sample that two runs answered differently: its score differs or, in lack of such, its answer.
+
+    Attributes:
+        id, repeat: which sample.
+        score_a, score_b: the score that is compared; None without one.
+        target: what was wanted.
+        prompt: what A was asked: its last message of the user, or the text to continue.
+        prompt_b: what B was asked, where that is something else.
+        output_a, output_b: the answers, shortened to `MAX_TEXT` characters.
+    """
+
+    id: str
+    repeat: int
+    score_a: float | None
+    score_b: float | None
+    target: Any
+    prompt: str
+    prompt_b: str | None
+    output_a: str
+    output_b: str
+
+
+class Side:
+    """One of the runs compared: its samples as few numbers, and where to read them again.
+
+    Attributes:
+        name: what it is called.
+        run: the run, or None for plain samples.
+        kept: by slot, in the order of the record.
+        scores: the names of its scores, the primary one first.
+    """
+
+    def __init__(self, source: Source, name: str) -> None:
+        if isinstance(source, str | Path):
+            source = load(source)
+        if isinstance(source, Sweep):
+            raise ConfigError(f"{source.name} is a sweep: compare its cells, as in compare_all(first.run, [cell.run, ...])")
+        self.run = source if isinstance(source, Run) else None
+        self.name = self.run.name if self.run else name
+        # what can be iterated only once is kept
+        self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
+        self.kept = {(sample.id, sample.repeat): _kept(sample) for sample in self._samples()}
+        known = self.run.summary.scores if self.run and self.run.summary else ()
+        seen = dict.fromkeys(name for kept in self.kept.values() for name in kept.scores)
+        self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
+
+    def read(self, slots: Collection[Slot]) -> dict[Slot, Sample]:
+        """The samples of these slots, whole."""
+        if not slots:
+            return {}
+        return {slot: sample for sample in self._samples() if (slot := (sample.id, sample.repeat)) in slots}
+
+
+class Pairs:
+    """The samples that two runs have in common.
+
+    Attributes:
+        only_a, only_b: slots that only one of them has.
+        errors_a, errors_b: samples in common that failed in A (in B).
+        both: slots that both have answered, in A's order.
+    """
+
+    def __init__(self, a: Side, b: Side) -> None:
+        self.a, self.b = a, b
+        self.only_a = [slot for slot in a.kept if slot not in b.kept]
+        self.only_b = [slot for slot in b.kept if slot not in a.kept]
+        common = [slot for slot in a.kept if slot in b.kept]
+        self.errors_a = sum(a.kept[slot].failed for slot in common)
+        self.errors_b = sum(b.kept[slot].failed for slot in common)
+        self.both = [slot for slot in common if not (a.kept[slot].failed or b.kept[slot].failed)]
+
+    def scored(self, name: str) -> Iterator[tuple[Slot, float, float]]:
+        """Every slot that has the score `name` in both, as a number that is finite, and the two scores."""
+        for slot in self.both:
+            one, other = self.a.kept[slot].scores.get(name), self.b.kept[slot].scores.get(name)
+            if one is not None and other is not None and math.isfinite(one) and math.isfinite(other):
+                yield slot, float(one), float(other)
+
+    @property
+    def changed(self) -> int:
+        """Samples whose answers differ."""
+        return sum(self.a.kept[slot].answer != self.b.kept[slot].answer for slot in self.both)
+
+    def flips(self, name: str | None, rows: int, *, lower_is_better: bool = False) -> list[Flip]:
+        """The first `rows` samples to look at: losses in the score `name` (the largest first), gains, then other answers."""
+        scores = {slot: (one, other) for slot, one, other in self.scored(name)} if name is not None else {}
+
+        def rank(slot: Slot) -> tuple[int, float, str, int]:
+            one, other = scores.get(slot, (0.0, 0.0))
+            gain = one - other if lower_is_better else other - one
+            return (2 if gain == 0 else int(gain > 0), -abs(gain), *slot)
+
+        differ = (slot for slot in self.both if self._differs(slot, scores))
+        first = heapq.nsmallest(rows, differ, key=rank)
+        chosen = set(first)
+        in_a, in_b = self.a.read(chosen), self.b.read(chosen)
+        return [_flip(in_a[slot], in_b[slot], *scores.get(slot, (None, None))) for slot in first]
+
+    def _differs(self, slot: Slot, scores: dict[Slot, tuple[float, float]]) -> bool:
+        one, other = scores.get(slot, (0.0, 0.0))
+        return one != other or self.a.kept[slot].answer != self.b.kept[slot].answer
+
+
+def _kept(sample: Sample) -> Kept:
+    usage = sample.usage
+    return Kept(
+        failed=sample.status == "error",
+        scores=sample.scores,
+        answer=hash((sample.status, sample.output)),
+        prompt_tokens=usage.prompt_tokens if isinstance(usage, Usage) else None,
+        completion_tokens=usage.completion_tokens if isinstance(usage, Usage) else None,
+        price=_price(sample),
+        latency=sample.latency_s,
+    )
+
+
+def _price(sample: Sample) -> float | None:
+    """What the answer costs, in dollars, whether it was paid for now or came from the cache."""
+    if sample.cost_usd is None or (sample.cache == "hit" and sample.saved_usd is None):
+        return None
+    return sample.cost_usd + (sample.saved_usd or 0.0)
+
+
+def _flip(a: Sample, b: Sample, score_a: float | None, score_b: float | None) -> Flip:
+    asked_a, asked_b = _asked(a), _asked(b)
+    return Flip(
+        id=a.id,
+        repeat=a.repeat,
+        score_a=score_a,
+        score_b=score_b,
+        target=a.target,
+        prompt=shortened(asked_a),
+        prompt_b=None if asked_a == asked_b else shortened(asked_b),
+        output_a=shortened(a.output or ""),
+        output_b=shortened(b.output or ""),
+    )
+
+
+def _asked(sample: Sample) -> str:
+    """The last message of the user, or the text to continue."""
+    if sample.messages is None:
+        return sample.prompt or ""
+    said: Sequence[Message] = [message for message in sample.messages if message.get("role") == "user"] or sample.messages
+    content = said[-1].get("content") if said else ""
+    return content if isinstance(content, str) else to_json(content)
+
+
+def shortened(text: str, length: int = MAX_TEXT) -> str:
+    """`text`, or its beginning and how much more there is."""
+    return text if len(text) <= length else f"{text[:length]} ... ({len(text) - length:,} characters more)"

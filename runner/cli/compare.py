@@ -1,0 +1,249 @@
+"""`ostinato compare`: is B better than A? The rows that flipped, the differences with their errors, and the verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_runs_dir
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator, Mapping
+
+    from runner.analysis.compare import Comparison, Measure, ScoreChange
+    from runner.analysis.load import Run
+    from runner.analysis.pairs import Flip
+
+REGRESSED, UNDECIDED = 100, 3
+
+_SHOWN = 300
+"""Characters of a prompt or an answer, on a terminal."""
+
+_MEASURES = {
+    "prompt_tokens": ("prompt tokens a sample", "{:,.1f}"),
+    "completion_tokens": ("completion tokens a sample", "{:,.1f}"),
+    "price_usd": ("price of a sample, $", "{:,.6f}"),
+    "latency_p50_s": ("latency p50, s", "{:,.3f}"),
+    "latency_p95_s": ("latency p95, s", "{:,.3f}"),
+}
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Compare runs with the first one, row by row: mean difference with its paired standard error, intervals, a test, "
+        "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. What failed in either run is in "
+        "no score."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="A, the reference, then B, C, ...: folders, names, stamps, sweeps")
+    parser.add_argument("--score", action="append", metavar="NAME", help="compare this score only; may be repeated")
+    parser.add_argument(
+        "--cluster", metavar="COLUMN", help="a column of the data; rows with the same value there are not independent"
+    )
+    parser.add_argument("--level", type=float, default=0.95, metavar="P", help="the confidence level (default: 0.95)")
+    parser.add_argument("--lower-is-better", action="append", default=[], metavar="NAME", help="a score of which less is better")
+    parser.add_argument("--rows", type=_count, default=5, metavar="N", help="show N rows that flipped (default: 5)")
+    parser.add_argument(
+        "--fail-on-regression",
+        action="store_true",
+        help="exit 100 when a run is significantly worse than A in a score, 3 when there is nothing to compare",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_runs_dir(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Compare. Returns 0; with ``--fail-on-regression`` 100 when a run is worse, 3 when nothing could be compared.
+
+    Raises:
+        ConfigError, RecordError, DataError: what was named cannot be compared.
+    """
+    from runner.analysis.compare import compare_all
+
+    first, *others = _runs(args)
+    clusters = _clusters([first, *others], args.cluster) if args.cluster else None
+    found = compare_all(
+        first,
+        others,
+        scores=args.score,
+        level=args.level,
+        clusters=clusters,
+        lower_is_better=args.lower_is_better,
+        rows=args.rows,
+    )
+    if args.json:
+        import msgspec
+
+        whole = {"reference": str(first.folder), "comparisons": [comparison.to_dict() for comparison in found]}
+        print(msgspec.json.encode(whole).decode())  # what is no number is null
+    else:
+        print("\n\n".join("\n".join(_told(comparison, args.cluster)) for comparison in found))
+    return _exit_code(found) if args.fail_on_regression else 0
+
+
+def _exit_code(found: Iterable[Comparison]) -> int:
+    if worse := [f"{comparison.b} ({', '.join(comparison.worse)})" for comparison in found if comparison.worse]:
+        print(f"worse than the reference: {', '.join(worse)}", file=sys.stderr)
+        return REGRESSED
+    if undecided := [comparison.b for comparison in found if comparison.undecided]:
+        print(f"nothing to compare, so no regression can be ruled out: {', '.join(undecided)}", file=sys.stderr)
+        return UNDECIDED
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
+    return int(text)
+
+
+def _runs(args: argparse.Namespace) -> list[Run]:
+    """The runs that are named, each once, a sweep's cells in its place. Raises ConfigError when they are fewer than two."""
+    from runner.analysis.load import Sweep, load
+
+    runs: dict[str, Run] = {}
+    for name in args.runs:
+        found = load(name, runs_dir=args.runs_dir)
+        for run in [cell.run for cell in found.cells if cell.run] if isinstance(found, Sweep) else [found]:
+            runs.setdefault(str(run.folder), run)
+    if len(runs) < 2:  # noqa: PLR2004
+        raise ConfigError(f"there is nothing to compare {', '.join(args.runs)} with: name two different runs, or a sweep")
+    return list(runs.values())
+
+
+def _clusters(runs: Iterable[Run], column: str) -> Mapping[str, Hashable]:
+    """The column, from the data of every run: rows that only one of them has do no harm."""
+    from runner.experiment.columns import column_of
+
+    found: dict[str, Hashable] = {}
+    for run in {run.manifest.get("data", {}).get("fingerprint"): run for run in runs}.values():
+        for row, value in column_of(run.folder, column).items():
+            if found.setdefault(row, value) != value:
+                raise ConfigError(
+                    f"--cluster {column}: row {row!r} is {found[row]!r} in one run's data and {value!r} in another's"
+                )
+    return found
+
+
+# --- what people read: the flips, the numbers, and last the verdict
+
+
+def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
+    yield f"A  {found.a}"
+    yield f"B  {found.b}"
+    if found.flips:
+        yield from _flips(found)
+    yield ""
+    yield from _columns(
+        [
+            ("score", "A", "B", "B - A", f"{found.level:.0%} interval", "bootstrap", "p", "verdict"),
+            *map(_score_line, found.scores.items()),
+        ]
+    )
+    yield ""
+    known = [item for item in found.measures.items() if item[1].a is not None or item[1].b is not None]
+    yield from _columns([("", "A", "B", "B - A"), *(_measure_line(name, measure) for name, measure in known)])
+    for title, changes in (("config", found.config_changes), ("data", found.data_changes)):
+        if changes:
+            yield f"\n{title}, A -> B"
+            yield from (f"  {line}" for change in changes for line in change.splitlines())
+    yield ""
+    yield from _notes(found)
+    yield from _verdicts(found, cluster)
+
+
+def _flips(found: Comparison) -> Iterator[str]:
+    change = found.scores.get(found.primary or "")
+    counts = f"{change.lost:,} down, {change.gained:,} up in {found.primary}; " if change else ""
+    yield f"\n{counts}{found.changed:,} of {found.answered:,} answers differ; {len(found.flips)} shown"
+    for flip in found.flips:
+        yield from _flip(flip)
+
+
+def _flip(flip: Flip) -> Iterator[str]:
+    repeat = f" (repeat {flip.repeat})" if flip.repeat else ""
+    scores = "" if flip.score_a is None or flip.score_b is None else f": {flip.score_a:g} -> {flip.score_b:g}"
+    yield f"\n  {flip.id}{repeat}{scores}"
+    yield f"    prompt    {_line(flip.prompt)}"
+    if flip.prompt_b is not None:
+        yield f"    prompt B  {_line(flip.prompt_b)}"
+    if flip.target is not None:
+        yield f"    target    {_line(str(flip.target))}"
+    yield f"    A         {_line(flip.output_a)}"
+    yield f"    B         {_line(flip.output_b)}"
+
+
+def _line(text: str) -> str:
+    from runner.analysis.pairs import shortened
+
+    shown = shortened(" ".join(text.split()), _SHOWN)
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)  # answers do not command terminals
+
+
+def _score_line(item: tuple[str, ScoreChange]) -> tuple[str, ...]:
+    name, change = item
+    found = change.difference
+    if found.mean is None or found.p is None:
+        return (name, "-", "-", "-", "-", "-", "-", "nothing to compare")
+    error = f" ± {found.stderr:.3f}" if found.stderr is not None else ""
+    means = (f"{change.mean_a:.3f}", f"{change.mean_b:.3f}", f"{found.mean:+.3f}{error}")
+    return (
+        name,
+        *means,
+        _interval(found.ci),
+        _interval(found.bootstrap_ci),
+        f"{_p(found.p)} ({found.test})",
+        str(change.verdict),
+    )
+
+
+def _interval(bounds: tuple[float, float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"  # noqa: PLR2004
+
+
+def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
+    label, form = _MEASURES[name]
+    numbers = ["unknown" if value is None else form.format(value) for value in (measure.a, measure.b, measure.difference)]
+    sign = "+" if measure.difference is not None and measure.difference > 0 else ""
+    return (label, *numbers[:2], sign + numbers[2] if measure.difference is not None else "-")
+
+
+def _columns(lines: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _notes(found: Comparison) -> Iterator[str]:
+    """What is not in the numbers above."""
+    if found.errors_a or found.errors_b:
+        yield f"not in the scores: samples that failed ({found.errors_a:,} in A, {found.errors_b:,} in B)"
+    for count, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
+        if count:
+            yield f"only in {run}: {count:,} samples, of rows {', '.join(ids)}{', ...' if count > len(ids) else ''}"
+    for name, change in found.scores.items():
+        if change.unscored:
+            yield f"no {name} in A or B: {change.unscored:,} samples"
+    if found.missing:
+        yield f"scores that only one of them has: {', '.join(found.missing)}"
+
+
+def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
+    if not found.scores:
+        yield "no verdict: A and B have no score in common"
+    for name, change in found.scores.items():
+        difference = change.difference
+        if change.verdict is None or change.p_adjusted is None:
+            yield f"{name}: no verdict, there is no sample that has it in both"
+            continue
+        units = f"{difference.n:,} rows" + (f" in {difference.units:,} clusters by {cluster}" if cluster else "")
+        units += f", {change.samples:,} samples" if change.samples != difference.n else ""
+        adjusted = "" if change.p_adjusted == difference.p else ", adjusted by Holm"
+        than = "with A" if change.verdict == "tied" else "than A"
+        yield f"B is {change.verdict} {than} in {name} (n={units}; p={_p(change.p_adjusted).replace('< ', '<')}{adjusted})"

@@ -1,0 +1,72 @@
+"""`ostinato export`: a run or a sweep in the formats that other tools read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, get_args
+
+from runner.cli.options import add_run, shorten
+from runner.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    from runner.analysis.export import Format
+
+    parser.description = (
+        "Write a run (a row a sample) or a sweep (a row a cell) for other tools. md is one row a run, junit a test case a sample."
+    )
+    add_run(parser)
+    parser.add_argument("--to", required=True, choices=get_args(Format), help="the format; parquet needs polars")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout)")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="csv: leave text as it is; else a ' stands before text that a spreadsheet would run as a formula (=, +, -, @)",
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    """Export. Returns 0.
+
+    Raises:
+        RecordError: there is no such record, or FILE cannot be written.
+        ConfigError: Parquet without a file to put it in, or without polars.
+    """
+    from runner.analysis.export import export
+    from runner.analysis.load import load
+
+    if args.to == "parquet" and args.output is None and sys.stdout.isatty():
+        raise ConfigError("parquet is no text for a terminal: name a file, -o run.parquet")
+    record = load(args.run, runs_dir=args.runs_dir)
+    if args.output is None:
+        export(record, args.to, sys.stdout.buffer, exact=args.exact)
+        sys.stdout.buffer.flush()
+        return 0
+    with _whole(args.output) as file:
+        export(record, args.to, file, exact=args.exact)
+    print(f"written: {shorten(args.output.absolute())}", file=sys.stderr)
+    return 0
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that is there whole or, when something goes wrong, as it was before."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise RecordError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

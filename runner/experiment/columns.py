@@ -1,0 +1,40 @@
+"""A column of the data that a run was played on, by row: records hold what was asked and answered, not the data's own columns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner import build
+from runner.errors import DataError, RecordError
+from runner.experiment.drift import rooted
+from runner.records import RunFolder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def column_of(folder: Path, column: str) -> dict[str, str]:
+    """What the data has in `column`, as text, by row id; the data is opened where it was when the run began.
+
+    Raises:
+        RecordError: the folder is no record, or its data has changed since.
+        ConfigError, DataError: the data is gone, or has no such column.
+    """
+    from runner.config.compose import read
+
+    record = RunFolder.open(folder)
+    manifest = record.manifest()
+    data = build.dataset(rooted(read(record.config_file), manifest))
+    if data.fingerprint != manifest.get("data", {}).get("fingerprint"):
+        raise RecordError(f"{folder}: the data has changed since this run began, so '{column}' cannot be taken from it")
+    if column not in data.columns:
+        raise DataError(f"{data.name} has no column '{column}'; it has {', '.join(data.columns)}")
+    return {row.id: _text(row.fields.get(column), row.id, column) for row in data}
+
+
+def _text(value: object, row: str, column: str) -> str:
+    if value is None:
+        raise DataError(f"row {row!r} has nothing in the column '{column}'")
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -1,0 +1,192 @@
+"""`runner.load`: records as Python objects, and as data frames."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import polars as pl
+import pytest
+
+import runner
+from runner.analysis.load import Run, Sweep
+from runner.analysis.tables import to_pandas, to_polars
+from runner.errors import ConfigError, RecordError
+from runner.records import RunFolder
+from runner.types import RowError, Sample, Usage
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+OFFLINE = ["model=fake", "execution.orchestrator=none"]
+
+
+def play(*overrides):
+    return runner.run(overrides=[*OFFLINE, *overrides]).folder
+
+
+def record(folder, samples, **manifest):
+    made = RunFolder.create(
+        Path(folder), "made", "abcdef", config="{}\n", overrides="[]\n", manifest={"status": "complete", **manifest}
+    )
+    made.append(samples)
+    made.close()
+    return made.path
+
+
+def sweep(cells, **more):
+    """A sweep's folder as the command makes it: `cells` are (values, run folder or None)."""
+    folder = Path("runs/capitals/sweep-20261124-101112-abcdef").absolute()
+    (folder / "cells").mkdir(parents=True)
+    listed = {}
+    for index, (values, run) in enumerate(cells):
+        if run is not None:
+            run.rename(folder / "cells" / run.name)
+        listed[f"{index:012x}"] = {
+            "values": values,
+            "run": f"cells/{run.name}" if run is not None else None,
+            "status": "complete" if run is not None else "failed",
+            "problem": None if run is not None else "no such model",
+        }
+    manifest = {"format": 1, "kind": "sweep", "name": "capitals", "status": "incomplete", "primary": "contains", "cells": listed}
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "keys": ["sampling.temperature"], **more}))
+    return folder
+
+
+def test_a_run_is_loaded_by_what_people_write():
+    folder = play("data.limit=5")
+    for name in (folder, str(folder), "latest", "capitals", f"capitals/{folder.name}"):
+        run = runner.load(name)
+        assert isinstance(run, Run)
+        assert run.folder == folder
+    assert (run.name, run.rows, run.primary) == (f"capitals/{folder.name}", 5, "contains")
+    assert run.summary.rows == 5
+    assert run.config["data"]["limit"] == 5
+    assert run.manifest["status"] == "complete"
+    assert [sample.id for sample in run.samples()] == ["france", "germany", "italy", "spain", "japan"]
+    assert len(list(run.samples())) == 5
+    with pytest.raises(RecordError, match="no run matches 'nowhere'"):
+        runner.load("nowhere")
+
+
+def test_a_run_of_another_folder():
+    folder = play("runs_dir=elsewhere")
+    assert runner.load("latest", runs_dir="elsewhere").folder == folder
+    with pytest.raises(RecordError, match="there are no runs in runs"):
+        runner.load("latest")
+
+
+def test_a_run_that_is_being_played_has_no_summary_yet():
+    folder = record("runs", [Sample(id="a", scores={"hit": 1.0}), Sample(id="b", scores={"hit": 0.0, "late": 1.0})])
+    run = runner.load(folder)
+    assert (run.summary, run.primary, run.rows, run.config) == (None, None, None, {})
+    assert run.to_polars().select("score.hit", "score.late").rows() == [(1.0, None), (0.0, 1.0)]
+
+
+def test_frames_have_a_row_a_sample():
+    folder = play("data.limit=4", "sampling.repeats=2", "sampling.temperature=1")
+    run = runner.load(folder)
+    samples = list(run.samples())
+    for frame in (run.to_polars(), run.to_pandas()):
+        assert frame.shape[0] == 8
+        assert list(frame["id"]) == [sample.id for sample in samples]
+        assert list(frame["repeat"]) == [0, 1] * 4
+        assert list(frame["score.contains"]) == [sample.scores["contains"] for sample in samples]
+        assert list(frame["usage.prompt_tokens"]) == [sample.usage.prompt_tokens for sample in samples]
+        assert json.loads(frame["messages"][0]) == samples[0].messages
+    assert isinstance(run.to_pandas(), pd.DataFrame)
+    assert float(run.to_pandas().groupby("id")["score.contains"].mean().mean()) == run.summary.scores["contains"].mean
+
+
+def test_types_do_not_depend_on_what_is_known():
+    """So that the tables of several runs can be put together."""
+    nothing = record("one", [Sample(id="a", error=RowError("timeout", "late"), status="error")])
+    all_of_it = record(
+        "two",
+        [
+            Sample(
+                id="a",
+                output="x",
+                scores={"hit": 1.0},
+                usage=Usage(1, 2, 3),
+                cost_usd=0.1,
+                saved_usd=0.0,
+                latency_s=1.0,
+                target="3",
+            )
+        ],
+    )
+    frames = [runner.load(folder).to_polars() for folder in (nothing, all_of_it)]
+    assert pl.concat(frames, how="diagonal").shape[0] == 2
+    assert frames[0].schema["cost_usd"] == frames[1].schema["cost_usd"] == pl.Float64
+    assert frames[0].schema["usage.prompt_tokens"] == frames[1].schema["usage.prompt_tokens"] == pl.Int64
+    assert frames[0]["error.code"][0] == "timeout"
+    assert frames[1]["target"][0] == "3"
+
+
+@pytest.mark.parametrize("frame", [lambda rows: to_polars(rows).to_dicts(), lambda rows: to_pandas(rows).to_dict("records")])
+def test_columns_of_several_kinds_are_text(frame):
+    rows = [{"a": 1, "b": [1, "x"], "c": True, "d": 2**70}, {"a": 2.5, "b": "plain", "c": False, "d": 1}]
+    assert frame(iter(rows)) == [
+        {"a": 1.0, "b": '[1,"x"]', "c": True, "d": str(2**70)},
+        {"a": 2.5, "b": "plain", "c": False, "d": "1"},
+    ]
+
+
+def test_columns_that_come_later_and_stay_away():
+    frame = to_polars([{"a": 1}, {"a": None, "b": "x"}, {}])
+    assert frame.rows() == [(1, None), (None, "x"), (None, None)]
+    assert to_pandas([{"a": 1}, {"a": None}])["a"].dtype == "Int64"
+    assert to_polars([]).shape == (0, 0)
+
+
+@pytest.mark.parametrize(("name", "install"), [("polars", r"pip install 'ostinato\[tables\]'"), ("pandas", "pip install pandas")])
+def test_what_is_not_installed_is_named(monkeypatch, name, install):
+    run = runner.load(play("data.limit=1"))
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=f"this needs {name}, which is not installed: {install}"):
+        getattr(run, f"to_{name}")()
+
+
+def test_loading_loads_no_data_frames():
+    play("data.limit=1")
+    check = "import sys, runner; runner.load('latest').summary; assert not {'polars', 'pandas', 'hydra'} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", check],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(Path(runner.__file__).parents[1])},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_sweep_is_a_row_a_cell():
+    cold, hot = play("data.limit=5"), play("data.limit=5", "sampling.temperature=1.0")
+    folder = sweep(
+        [({"sampling.temperature": 9.0}, None), ({"sampling.temperature": 0.0}, cold), ({"sampling.temperature": 1.0}, hot)]
+    )
+    found = runner.load(folder)
+    assert isinstance(found, Sweep)
+    assert (found.folder, found.keys, found.primary) == (folder, ["sampling.temperature"], "contains")
+    failed, first, second = found.cells
+    assert (failed.run, failed.status, failed.problem) == (None, "failed", "no such model")
+    assert first.values == {"sampling.temperature": 0.0}  # noqa: PD011 - no frame
+    assert first.run.folder == folder / "cells" / cold.name
+    assert second.run.name == f"{folder.name}/{hot.name}"
+    for frame in (found.to_polars(), found.to_pandas()):
+        assert frame.shape[0] == 3
+        assert list(frame["sampling.temperature"]) == [9.0, 0.0, 1.0]
+        assert list(frame["cell"]) == [cell.id for cell in found.cells]
+        assert list(frame["status"]) == ["failed", "complete", "complete"]
+    row = found.to_polars().row(1, named=True)
+    score = first.run.summary.scores["contains"]
+    assert (row["score.contains"], row["score.contains.stderr"], row["score.contains.n"]) == (score.mean, score.stderr, 5)
+    assert (row["ok"], row["prompt_tokens"]) == (5, first.run.summary.usage.prompt_tokens)
+    assert 0 <= row["latency_p50_s"] <= row["latency_p95_s"]
+
+
+def test_a_folder_that_says_it_is_a_sweep_and_is_none():
+    folder = sweep([], keys=None)
+    with pytest.raises(RecordError, match="is not a sweep's"):
+        runner.load(folder)
