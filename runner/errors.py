@@ -9,6 +9,7 @@
     ├── LaunchError                  a model server that could not be started or reached     exit 1
     ├── OrchestratorError            no Prefect server could be had                          exit 1
     ├── FinetuneError                a training job that could not be run                    exit 1
+    ├── StageError                   a stage of a pipeline that has not come to its end      exit 3
     └── LMError                      one request to a model failed
         ├── AuthenticationError      401          stop   the key is missing or refused
         ├── PermissionDeniedError    403          stop   the key may not use this model
@@ -77,6 +78,12 @@ class OrchestratorError(OstinatoError):
 
 class FinetuneError(OstinatoError):
     """A fine-tuning job could not be run."""
+
+
+class StageError(OstinatoError):
+    """A stage of a pipeline has not come to its end: rows failed or are owed. Running the pipeline again goes on with it."""
+
+    exit_code = 3
 
 
 class LMError(OstinatoError):

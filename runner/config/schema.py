@@ -429,6 +429,14 @@ FinetuneKind: TypeAlias = LocalFinetune | OpenAIFinetune | DatabricksFinetune | 
 # --- the whole ---------------------------------------------------------------------------------------------------------
 
 
+class Gate(Config, frozen=True, kw_only=True):
+    """When a pipeline registers what it has trained."""
+
+    metric: Text | None = None
+    min_gain: float = 0.0
+    level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+
+
 class Execution(Config, frozen=True, kw_only=True):
     """Who orchestrates the run."""
 
@@ -450,5 +458,7 @@ class RunConfig(Config, frozen=True, kw_only=True):
     budget: Budget = Budget()
     launch: Launch = Launch()
     finetune: FinetuneKind | None = None
+    alias: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    gate: Gate = Gate()
     execution: Execution = Execution()
     runs_dir: Text = "runs"

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from runner.records.manifest import RunStatus
     from runner.scoring import Scorer
 
+_BESIDE = ("runs_dir", "execution", "alias", "gate")
+"""What an experiment is not: where it is recorded, who orchestrates it, and what is made of its outcome."""
+
 live: dict[str, Experiment] = {}
 """The experiments that this process is playing, by folder."""
 
@@ -391,8 +394,8 @@ def attach(folder: str) -> Experiment:
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of what the experiment is: the whole config but for where it is recorded and who orchestrates it."""
-    plain = {key: value for key, value in dump(config).items() if key not in ("runs_dir", "execution")}
+    """SHA-256 of what the experiment is: the whole config but for `_BESIDE`."""
+    plain = {key: value for key, value in dump(config).items() if key not in _BESIDE}
     if config.finetune is None:  # as before there was such a group
         del plain["finetune"]
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()

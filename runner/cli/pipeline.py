@@ -1,0 +1,100 @@
+"""`ostinato pipeline`: baseline, train, evaluate, compare, and register what is surely better."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runner.cli.options import add_config, composed, shorten
+from runner.cli.run import add_display
+
+if TYPE_CHECKING:
+    import argparse
+
+    from runner.experiment.pipelining import PipelineResult
+
+TAKES_OVERRIDES = True
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Train a model and see whether it is better: data, validate, baseline, train, launch, tuned, compare, register, kill. A "
+        "stage that is done is not done again: kill it anywhere, and run it again. Exit code 100 when the gate stays closed."
+    )
+    add_config(parser)
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say which stages are owed, and begin nothing")
+    add_display(parser)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Play. Returns 0 registered, 100 the gate stayed closed, 1 failed, 3 incomplete, 130 interrupted.
+
+    Raises:
+        OstinatoError: the pipeline could not begin.
+    """
+    from runner.cli.display import Display
+    from runner.experiment.pipelining import pipeline_to_end
+    from runner.experiment.pipeline import Pipeline
+
+    composition = composed(args)
+    config = composition.config()
+    if args.dry_run:
+        return _forecast(config, as_json=args.json)
+    display = Display(args.display)
+    result = pipeline_to_end(Pipeline.create(config, composition.overrides), notify=display.say, watch=display.watch)
+    if args.json:
+        print(json.dumps(result.to_dict()))
+    elif args.display != "none":
+        _print(result)
+    if result.problem:
+        print(f"error: {result.problem}", file=sys.stderr)
+    if result.manifest.status in ("interrupted", "incomplete"):
+        print("go on with it: run the same command again; what is done is skipped", file=sys.stderr)
+    return result.exit_code
+
+
+def _print(result: PipelineResult) -> None:
+    from runner.cli.display import print_table
+
+    facts = [(stage.name, f"{stage.status}{f'  {stage.wall_s:.1f} s' if stage.status != 'skipped' else ''}") for stage in result.stages]
+    for name in ("baseline", "tuned"):
+        facts += [(f"{name} {score}", _score(told)) for score, told in result.of(name).get("scores", {}).items()]
+    if compared := result.of("compare"):
+        facts.append((f"gain {compared['metric']}", _gain(compared)))
+    if registered := result.of("register"):
+        facts.append(("alias", _alias(registered)))
+    print_table(f"{result.manifest.name}: {result.manifest.status}", [*facts, ("record", shorten(result.folder))])
+
+
+def _score(told: dict[str, Any]) -> str:
+    error = f" ± {told['stderr']:.3f}" if told["stderr"] is not None else ""
+    return f"{told['mean']:.3f}{error} (n={told['n']:,})" if told["mean"] is not None else "none"
+
+
+def _gain(compared: dict[str, Any]) -> str:
+    found = compared["difference"]
+    interval = f", {compared['level']:.0%} interval {found['ci'][0]:+.3f} to {found['ci'][1]:+.3f}" if found["ci"] else ""
+    return f"{found['mean']:+.3f}{interval}, p={found['p']:.3g} (n={found['n']:,}): {compared['verdict']}"
+
+
+def _alias(registered: dict[str, Any]) -> str:
+    if registered["moved"]:
+        name = registered["alias"]
+        return f"{name}@{registered['version']}: ask it with model={name}@latest"
+    return f"{registered['alias']} was not moved: {registered['reason']}"
+
+
+def _forecast(config: Any, *, as_json: bool) -> int:
+    """Say what is owed. Returns 0."""
+    from runner.cli.display import print_table
+    from runner.experiment.pipelining import outlook
+
+    found = outlook(config)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        facts = [(name, status) for name, status in found["stages"].items()]
+        print_table(f"{found['name']}: dry run", [*facts, ("training", f"{found['estimate']['steps'] or '?'} steps")])
+    return 0

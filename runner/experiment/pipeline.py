@@ -1,0 +1,405 @@
+"""The closed loop: baseline, train, launch, evaluate, compare, register. Each stage is done once for what it is made from.
+
+A stage is recorded under a hash of all that it was made from; while that hash holds, it is not done again, whatever process did
+it. So a pipeline may be killed anywhere and run again. Knows nothing of who calls the stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner import build
+from runner.analysis.compare import compare
+from runner.analysis.load import load
+from runner.batch.engine import Stop
+from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
+from runner.experiment import finetuning
+from runner.experiment.drift import manifest_of
+from runner.experiment.play import FAILURES, ask, recorded
+from runner.experiment.stages import Experiment, config_hash, now
+from runner.experiment.trained import asking, untrained
+from runner.finetune import aliases, ledger
+from runner.finetune.spec import canonical
+from runner.records import environment
+from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.config.schema import RunConfig
+    from runner.experiment.finetuning import Prepared
+    from runner.finetune.ledger import State
+    from runner.finetune.training import Training
+    from runner.lm import LM
+
+STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
+
+Outcome = Literal["done", "skipped", "failed"]
+
+live_pipelines: dict[str, Pipeline] = {}
+"""The pipelines that this process is playing, by folder."""
+
+_SAY_EVERY_S = 5.0
+
+
+class Pipeline:
+    """A pipeline folder being played. Made by `create`.
+
+    Attributes:
+        folder: the pipeline's folder, absolute.
+        name: the experiment's name.
+        overrides: what was given on the command line; free of secrets.
+        manifest: its stages, and how far it has come.
+        stop: set to stop.
+        outcomes: how each stage has gone in this sitting, and the seconds it took.
+        watch: a context manager around the playing of a run, given its Experiment.
+        notify: told what happens, a line at a time.
+    """
+
+    def __init__(self, config: RunConfig, prepared: Prepared, record: PipelineFolder, overrides: Sequence[str]) -> None:
+        self.config = config
+        self.prepared = prepared
+        self.record = record
+        self.folder = record.path
+        self.manifest = record.read()
+        self.name = self.manifest.name
+        self.overrides = [redact(override) for override in overrides]
+        self.keys = _keys(config, prepared)
+        self.stop = Stop()
+        self.problem: OstinatoError | None = None
+        self.outcomes: dict[str, tuple[Outcome, float]] = {}
+        self.watch: Callable[[Experiment], AbstractContextManager[Any]] | None = None
+        self.notify: Callable[[str], None] = _silent
+        self._playing: Experiment | None = None
+        self._served: LM | None = None
+
+    @classmethod
+    def create(cls, config: RunConfig, overrides: Sequence[str] = ()) -> Pipeline:
+        """Check everything, and make the folder, or go on in the one that was asked to do the same. Nothing is begun or sent.
+
+        Raises:
+            ConfigError: nothing says what to train, or the scores cannot decide.
+            DataError: rows are not what they should be, or ask what the model is measured on.
+            RecordError: the folder cannot be written, or is being played.
+        """
+        from runner.config.compose import to_yaml
+
+        config = build.pinned(config)
+        _check(config)
+        prepared = finetuning.prepare(config)
+        name = build.name(config, build.dataset(config))
+        config = msgspec.structs.replace(config, name=name)
+        digest = config_hash(config)
+        runs_dir = Path(config.runs_dir)
+        record = PipelineFolder.find(runs_dir, name, digest)
+        if record is None:
+            manifest = PipelineManifest(
+                name=name,
+                digest=digest,
+                status="running",
+                started_at=now(),
+                cwd=str(Path.cwd()),
+                overrides=[redact(override) for override in overrides],
+                environment=environment(),
+            )
+            record = PipelineFolder.create(runs_dir, manifest, config=to_yaml(config))
+        record.lock()
+        return cls(config, prepared, record, overrides)
+
+    @property
+    def owed(self) -> list[str]:
+        """The stages that are not done."""
+        return [name for name in STAGES if not self._settled(name)]
+
+    async def stage(self, name: str) -> None:
+        """Do a stage, unless it is done. Its record says how that went, whatever happens.
+
+        Raises:
+            OstinatoError: it could not be done.
+            asyncio.CancelledError: it was asked to stop.
+        """
+        if self._settled(name):
+            self.outcomes[name] = "skipped", 0.0
+            return
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        stage = self.manifest.stages.get(name)
+        if stage is None or stage.key != self.keys[name]:
+            stage = self.manifest.stages[name] = StageRecord(key=self.keys[name])
+        stage.status, stage.problem, stage.started_at = "running", None, now()
+        self._save()
+        began = time.perf_counter()
+        do: Callable[[StageRecord], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        try:
+            stage.result = await do(stage)
+            stage.status = "done"
+        except OstinatoError as error:
+            stage.status, stage.problem = "failed", redact(str(error))
+            raise
+        except BaseException:
+            stage.status = "interrupted"
+            raise
+        finally:
+            took = time.perf_counter() - began
+            stage.wall_s = round(stage.wall_s + took, 3)
+            self.outcomes[name] = "done" if stage.status == "done" else "failed", round(took, 3)
+            self._save()
+
+    def interrupt(self) -> None:
+        """Begin nothing more; rows in flight are finished and kept, and a training goes on without us."""
+        self.stop.request()
+        if self._playing is not None:
+            self._playing.interrupt()
+
+    async def aclose(self) -> None:
+        """Stop the server that the stage launch has started, when the stage kill was not come to."""
+        if (served := self._served) is not None:
+            self._served = None
+            await asyncio.to_thread(served.kill)
+
+    def finish(self) -> PipelineManifest:
+        """Write how it went, let go of the folder, and return the manifest."""
+        self.manifest.status = self._status()
+        self.manifest.ended_at = now()
+        try:
+            if self.problem is not None:
+                self.record.log(str(self.problem))
+            self._save()
+        finally:
+            self.record.close()
+        return self.manifest
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What came of a stage; empty while it is not done."""
+        stage = self.manifest.stages.get(name)
+        return stage.result if stage is not None and self._settled(name) else {}
+
+    # --- the stages: each returns what came of it, plain data
+
+    async def _data(self, _stage: StageRecord) -> dict[str, Any]:
+        data = self.prepared.spec.data
+        return {
+            "source": self.prepared.source,
+            "rows": data.rows,
+            "valid_rows": data.valid_rows,
+            "fingerprint": data.fingerprint,
+        }
+
+    async def _validate(self, _stage: StageRecord) -> dict[str, Any]:
+        for remark in self.prepared.remarks:
+            self.record.log(str(remark))
+        for notice in self.prepared.notices:
+            self.notify(notice)
+        return {"remarks": len(self.prepared.remarks), "estimate": msgspec.to_builtins(self.prepared.estimate)}
+
+    async def _baseline(self, stage: StageRecord) -> dict[str, Any]:
+        return await self._run(stage, untrained(self.config))
+
+    async def _train(self, _stage: StageRecord) -> dict[str, Any]:
+        training = await asyncio.to_thread(self.prepared.begin)
+        self.notify(f"training {self.prepared.spec.job}: it goes on if this command ends (ostinato ft attach {training.folder.spec.job})")
+        state = await self._followed(training)
+        if state.model is None:
+            raise FinetuneError(f"the training {training.folder.spec.job} has {state.status}: {state.error or 'no reason was given'}")
+        made = training.folder.result() or {}
+        facts = {key: made[key] for key in ("steps", "loss", "valid_loss", "train_s", "sha256") if made.get(key) is not None}
+        return {"job": training.folder.spec.job, "model": state.model, **facts}
+
+    async def _launch(self, _stage: StageRecord) -> dict[str, Any]:
+        self._served = build.lm(self._tuned_config())
+        await asyncio.to_thread(self._served.launch)
+        return {"model": self._served.model, "endpoint": self._served.request(prompt="").endpoint}
+
+    async def _tuned(self, stage: StageRecord) -> dict[str, Any]:
+        return await self._run(stage, self._tuned_config())
+
+    async def _compare(self, _stage: StageRecord) -> dict[str, Any]:
+        runs = (load(self.folder.parent / self.result(name)["run"]) for name in ("baseline", "tuned"))
+        metric = _metric(self.config)
+        found = await asyncio.to_thread(compare, *runs, scores=[metric], level=self.config.gate.level)
+        difference = found.difference
+        if difference is None or difference.mean is None:
+            raise StageError(f"there is nothing to compare: no row has the score {metric} in both runs")
+        return {
+            "metric": metric,
+            "difference": {"mean": difference.mean, "ci": difference.ci, "p": difference.p, "n": difference.n},
+            "level": self.config.gate.level,
+            "verdict": found.verdict,
+        }
+
+    async def _register(self, _stage: StageRecord) -> dict[str, Any]:
+        alias, gate = self.config.alias or self.name, self.config.gate
+        compared = self.result("compare")
+        interval = compared["difference"]["ci"]
+        sure = interval[0] if interval else None
+        if sure is None or sure <= gate.min_gain:
+            told = "no interval can be given for one row" if sure is None else f"the gain is surely above {sure:+.3f} only"
+            return {"alias": alias, "moved": False, "reason": f"{told}, and gate.min_gain={gate.min_gain:g} has to be exceeded"}
+        lineage = {
+            "pipeline": str(self.folder.name),
+            "experiment": self.name,
+            "config_hash": self.manifest.digest,
+            "base": self.prepared.spec.base.name,
+            "job": self.prepared.spec.job,
+            "training_data": self.result("data"),
+            "baseline": self.result("baseline"),
+            "tuned": self.result("tuned"),
+            **compared,
+        }
+        version = aliases.register(alias, msgspec.to_builtins(self._tuned_config().model), lineage)
+        return {"alias": alias, "moved": True, "version": version.version, "reason": f"the gain is surely above {sure:+.3f}"}
+
+    async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
+        await self.aclose()
+        return {}
+
+    # --- inside
+
+    async def _run(self, stage: StageRecord, config: RunConfig) -> dict[str, Any]:
+        """Play a run of the experiment, or go on with the one that the stage has begun."""
+        experiment = await asyncio.to_thread(self._experiment, stage, config)
+        self._playing = experiment
+        try:
+            with recorded(experiment), self.watch(experiment) if self.watch else contextlib.nullcontext():
+                if experiment.owed:
+                    await ask(experiment, self.notify)
+        finally:
+            self._playing = None
+        summary = experiment.summary
+        assert summary is not None
+        if summary.status == "interrupted":
+            raise asyncio.CancelledError("stopped on request")
+        if summary.status != "complete":
+            why = summary.problem or f"{summary.errors:,} rows failed and {summary.owed:,} are owed"
+            raise StageError(f"{experiment.folder.name} is {summary.status}: {why}; run the pipeline again to go on with it")
+        return {
+            "run": experiment.folder.name,
+            "model": summary.model,
+            "scores": msgspec.to_builtins(summary.scores),
+            "cost_usd": summary.cost_usd,
+        }
+
+    def _experiment(self, stage: StageRecord, config: RunConfig) -> Experiment:
+        begun = stage.result.get("run")
+        if begun is not None and (self.folder.parent / begun / "manifest.json").is_file():
+            return Experiment.reopen(self.folder.parent / begun, again=FAILURES)
+        experiment = Experiment.create(config, self.overrides)
+        stage.result = {"run": experiment.folder.name}
+        self._save()
+        return experiment
+
+    async def _followed(self, training: Training) -> State:
+        """Wait for the end of a training, and say now and then how it goes."""
+        said = time.monotonic()
+        while True:
+            state = await asyncio.to_thread(training.step)
+            if state.status.final:
+                return state
+            if self.stop.requested:
+                raise asyncio.CancelledError("stopped on request; the training goes on")
+            if time.monotonic() - said >= _SAY_EVERY_S and (last := training.folder.metrics()[-1:]):
+                said = time.monotonic()
+                self.notify(f"training: step {last[0]['step']}, loss {last[0].get('loss', float('nan')):.3f}")
+            await asyncio.sleep(training.backend.poll_s)
+
+    def _tuned_config(self) -> RunConfig:
+        return asking(self.config, self.result("train")["model"])
+
+    def _settled(self, name: str) -> bool:
+        """Whether a stage is done for what it would be made from now, and what it has made is still there."""
+        stage = self.manifest.stages.get(name)
+        if stage is None or stage.status != "done" or stage.key != self.keys[name]:
+            return False
+        if name in ("baseline", "tuned"):
+            return (self.folder.parent / stage.result["run"] / "summary.json").is_file()
+        if name == "train":
+            return _is_there(stage.result["job"])
+        if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask
+            return self._settled("tuned") and self._served is None
+        return True
+
+    def _status(self) -> PipelineStatus:
+        if not self.owed:
+            return "complete"
+        if self.stop.requested and self.problem is None:
+            return "interrupted"
+        return "incomplete" if isinstance(self.problem, StageError) else "failed"
+
+    def _save(self) -> None:
+        self.record.write(self.manifest)
+
+
+def _keys(config: RunConfig, prepared: Prepared) -> dict[str, str]:
+    """What each stage is made from, as a hash: the data, the settings, and through them the stages before it."""
+    dataset = build.dataset(config)
+    evaluation = manifest_of(untrained(config), dataset)
+    data = _key(msgspec.to_builtins(prepared.spec.data), prepared.source)
+    baseline = _key(config_hash(untrained(config)), evaluation["data"]["fingerprint"], evaluation["files"])
+    train = _key(prepared.spec.job)
+    tuned = _key(baseline, train)
+    compared = _key(baseline, tuned, _metric(config), config.gate.level)
+    return {
+        "data": data,
+        "validate": _key(data, evaluation["data"]["fingerprint"]),
+        "baseline": baseline,
+        "train": train,
+        "launch": tuned,
+        "tuned": tuned,
+        "compare": compared,
+        "register": _key(compared, config.gate.min_gain, config.alias),
+        "kill": tuned,
+    }
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(canonical(parts)).hexdigest()
+
+
+def _check(config: RunConfig) -> None:
+    if config.finetune is None:
+        raise ConfigError(
+            "a pipeline trains a model, and nothing says how: add finetune=default finetune.data.path=..., "
+            "or play the shipped one: experiment=tickets_finetune"
+        )
+    names = list(build.scorers(config))
+    if not names:
+        raise ConfigError("scoring=none: a pipeline compares scores; choose a scorer")
+    if config.gate.metric is not None and config.gate.metric not in names:
+        raise ConfigError(f"gate.metric: there is no score '{config.gate.metric}'; there is {', '.join(names)}")
+
+
+def _metric(config: RunConfig) -> str:
+    return config.gate.metric or next(iter(build.scorers(config)))
+
+
+def _is_there(job: str) -> bool:
+    """Whether the ledger has the job, and its model."""
+    try:
+        return ledger.find(job).state().model is not None
+    except (FinetuneError, RecordError):
+        return False
+
+
+def _silent(_line: str) -> None:
+    pass
+
+
+def attach_pipeline(folder: str) -> Pipeline:
+    """The pipeline of this folder that is live in this process.
+
+    Raises:
+        RecordError: it is not: only the command that plays it has what its stages need.
+    """
+    if folder not in live_pipelines:
+        raise RecordError(f"{folder} is not being played by this process; run `ostinato pipeline` again to go on with it")
+    return live_pipelines[folder]

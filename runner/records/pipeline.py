@@ -1,0 +1,88 @@
+"""The pipeline folder: a manifest of stages, each with what it was made from and what came of it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from runner.errors import RecordError
+from runner.records.files import FORMAT, Folder, pretty
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PipelineStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
+
+_NAME = re.compile(r"^pipeline-\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
+
+
+class StageRecord(msgspec.Struct, kw_only=True):
+    """One stage: `key` is a hash of all that it was made from, so a stage that is done under its key need not be done again.
+
+    Attributes:
+        status: how it stands.
+        key: SHA-256, in hex.
+        started_at: when it was begun last, UTC, ISO 8601.
+        wall_s: seconds that it took, over all sittings.
+        result: what came of it; plain data.
+        problem: why it has failed, or None.
+    """
+
+    key: str
+    status: Literal["running", "done", "failed", "interrupted"] = "running"
+    started_at: str | None = None
+    wall_s: float = 0.0
+    result: dict[str, Any] = {}
+    problem: str | None = None
+
+
+class PipelineManifest(msgspec.Struct, kw_only=True):
+    """What a pipeline consists of, and how far it has come; `digest` names what it was asked to do."""
+
+    name: str
+    digest: str
+    status: PipelineStatus
+    started_at: str
+    cwd: str
+    ended_at: str | None = None
+    overrides: list[str] = []
+    stages: dict[str, StageRecord] = {}
+    environment: dict[str, Any] = {}
+    format: int = FORMAT
+    kind: str = "pipeline"
+
+
+class PipelineFolder(Folder):
+    """One pipeline on disk, ``runs/<experiment>/pipeline-<YYYYMMDD-HHMMSS>-<hash6>/``.
+
+    Files: ``config.yaml`` (resolved), ``manifest.json``, ``run.log``. Its runs lie beside it, as any run of the experiment.
+    """
+
+    kind: ClassVar[str] = "pipeline"
+
+    @classmethod
+    def create(cls, runs_dir: Path, manifest: PipelineManifest, *, config: str) -> PipelineFolder:
+        """Make the folder. Raises RecordError."""
+        files: dict[str, str | bytes] = {"config.yaml": config, "manifest.json": pretty(msgspec.to_builtins(manifest))}
+        return cls._make(runs_dir.absolute() / manifest.name, manifest.digest[:6], files, prefix="pipeline-")
+
+    @classmethod
+    def find(cls, runs_dir: Path, name: str, digest: str) -> PipelineFolder | None:
+        """The newest pipeline of this experiment that was asked to do the same; None when there is none."""
+        for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*"), reverse=True):
+            if _NAME.match(path.name) and (folder := cls.open(path)).read().digest == digest:
+                return folder
+        return None
+
+    def read(self) -> PipelineManifest:
+        """The manifest. Raises RecordError when it is broken."""
+        try:
+            return msgspec.convert(self.manifest(), PipelineManifest)
+        except msgspec.ValidationError as error:
+            raise RecordError(f"{self.path / 'manifest.json'}: {error}") from None
+
+    def write(self, manifest: PipelineManifest) -> None:
+        """Replace the manifest. Raises RecordError."""
+        self._write("manifest.json", pretty(msgspec.to_builtins(manifest)))
