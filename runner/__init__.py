@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
-    from runner.experiment import RunResult, run
+    from runner.experiment import RunResult, SweepResult, run, sweep
     from runner.lm import LM, settings
     from runner.providers.base import Provider
     from runner.providers.training import TrainDataFormat, TrainingJob, TrainingStatus
@@ -19,11 +19,13 @@ _HOMES = {
     "Provider": "runner.providers.base",
     "RunConfig": "runner.config.schema",
     "RunResult": "runner.experiment",
+    "SweepResult": "runner.experiment",
     "TrainDataFormat": "runner.providers.training",
     "TrainingJob": "runner.providers.training",
     "TrainingStatus": "runner.providers.training",
     "run": "runner.experiment",
     "settings": "runner.lm",
+    "sweep": "runner.experiment",
 }
 
 __all__ = [
@@ -31,12 +33,14 @@ __all__ = [
     "Provider",
     "RunConfig",
     "RunResult",
+    "SweepResult",
     "TrainDataFormat",
     "TrainingJob",
     "TrainingStatus",
     "__version__",
     "run",
     "settings",
+    "sweep",
 ]
 
 

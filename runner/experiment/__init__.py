@@ -6,8 +6,8 @@ from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, ORCHESTRATORS, RunResult, play_to_end, resume, retry, run
 from runner.experiment.rescore import rescore
 from runner.experiment.stages import Experiment, attach, config_hash
-from runner.experiment.sweep import Sweep, attach_sweep, label
 from runner.experiment.sweeping import SweepResult, resume_sweep, sweep, sweep_to_end
+from runner.experiment.sweeps import Sweep, attach_sweep
 
 __all__ = [
     "FAILURES",
@@ -23,7 +23,6 @@ __all__ = [
     "attach_sweep",
     "config_hash",
     "forecast",
-    "label",
     "outlook",
     "play_to_end",
     "rescore",

@@ -81,6 +81,8 @@ def run(
         from runner.config.compose import compose
 
         config = compose(list(overrides)).config()
+    if config.sweep.varies:
+        raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
     return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
 
 

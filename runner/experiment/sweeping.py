@@ -15,7 +15,7 @@ from runner.errors import ConfigError, OstinatoError
 from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.plan import Plan
 from runner.experiment.play import EXIT_CODES
-from runner.experiment.sweep import Sweep, live_sweeps
+from runner.experiment.sweeps import Sweep, live_sweeps
 from runner.records import SweepFolder
 from runner.records.sweep import SweepManifest
 

@@ -41,7 +41,7 @@ class Folder:
         if not isinstance(found, int) or found > FORMAT:
             raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {FORMAT})")
         if (kind := manifest.get("kind", "run")) != cls.kind:
-            hint = f"; its runs are in {path / 'cells'}" if kind == "sweep" else ""
+            hint = f"; name one of {path / 'cells'}, or go on with all: ostinato resume {path}" if kind == "sweep" else ""
             raise RecordError(f"{path} is a {kind}, and a {cls.kind} is needed here{hint}")
         return folder
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.analysis.cells import rows_of, to_csv
+from runner.analysis.cells import ranked, rows_of, to_csv
 from runner.analysis.parquet import to_parquet
 from runner.batch.engine import Stop
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
@@ -225,6 +225,14 @@ class Sweep:
         for experiment in self.playing.values():
             experiment.interrupt()
 
+    def label(self, key: str) -> str:
+        """The values of a cell for people, in one line; free of secrets."""
+        return redact(", ".join(f"{name}={value}" for name, value in self.manifest.cells[key].values.items()))
+
+    def ranked(self) -> list[dict[str, Any]]:
+        """One tidy row a cell as things stand now, best first."""
+        return ranked(self.record)
+
     def progress(self) -> Progress:
         """The numbers of the moment. Called by the display, from a thread of its own."""
         tallies = [experiment.tally for experiment in list(self.playing.values())]
@@ -383,7 +391,7 @@ class Sweep:
         if isinstance(problem, BudgetExceeded):
             self._halt(problem)
         elif cell.status == "failed" and self.section.fail_fast:
-            self._halt(OstinatoError(f"cell {key} ({label(cell.values)}) failed, and fail_fast is set: {cell.problem}"))
+            self._halt(OstinatoError(f"cell {key} ({self.label(key)}) failed, and fail_fast is set: {cell.problem}"))
 
     def _halt(self, problem: OstinatoError) -> None:
         if not self.stop.requested:
@@ -404,11 +412,6 @@ class Sweep:
 def attach_sweep(folder: str) -> Sweep:
     """The sweep of this folder: the one that is live in this process, else re-opened from its record."""
     return live_sweeps.get(folder) or Sweep.reopen(Path(folder))
-
-
-def label(values: dict[str, Any]) -> str:
-    """The values of a cell for people, in one line."""
-    return ", ".join(f"{key}={value}" for key, value in values.items())
 
 
 def _group(override: str) -> str:
