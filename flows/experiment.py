@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever needs this module imports it inside a function
 from prefect.artifacts import acreate_table_artifact  # noqa: TID253
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
+from flows.begun import note
+
 if TYPE_CHECKING:
-    from uuid import UUID
-
-    from prefect import State, Task
-    from prefect.client.schemas.objects import TaskRun
-
     from runner.experiment import Experiment
-
-_begun: defaultdict[UUID | None, set[UUID]] = defaultdict(set)
-
-
-def take_begun(flow_run_id: UUID) -> set[UUID]:
-    """The task runs that this process has begun in a flow run, and forget them: what the server has to know the end of."""
-    return _begun.pop(flow_run_id, set())
-
-
-def _note(_task: Task[Any, Any], run: TaskRun, _state: State[Any]) -> None:
-    _begun[run.flow_run_id].add(run.id)
 
 
 def _attach(folder: str) -> Experiment:
@@ -37,25 +22,25 @@ def _attach(folder: str) -> Experiment:
 
 
 # Rows retry inside the engine and results are the record on disk, so no task caches or persists anything.
-@task(name="launch", task_run_name="launch", retries=1, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+@task(name="launch", task_run_name="launch", retries=1, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def launch(folder: str) -> dict[str, Any]:
     """Start the model server of the experiment; repeatable, so Prefect tries a failed start once more."""
     return await _attach(folder).launch()
 
 
-@task(name="play", task_run_name="play", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+@task(name="play", task_run_name="play", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def play(folder: str) -> dict[str, Any]:
     """Ask the rows that are owed. Returns counts."""
     return await _attach(folder).play()
 
 
-@task(name="kill", task_run_name="kill", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+@task(name="kill", task_run_name="kill", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def kill(folder: str) -> None:
     """Stop the model server that `launch` started."""
     await _attach(folder).kill()
 
 
-@task(name="summarise", task_run_name="summarise", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[_note])
+@task(name="summarise", task_run_name="summarise", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def summarise(folder: str) -> dict[str, Any]:
     """Finish the record, and show its summary as a table artifact."""
     experiment = _attach(folder)

@@ -1,7 +1,7 @@
-"""Plays an experiment as a Prefect flow on the right server: quietly, in its true state, and with nothing left behind.
+"""Plays an experiment, or a sweep, as a Prefect flow on the right server: quietly, in its true state, nothing left behind.
 
-`play` is what runner.experiment looks up for ``execution.orchestrator=prefect``. Prefect is imported inside, while a private
-server boots; its settings, logging and environment are the user's again afterwards.
+`play` and `play_sweep` are what runner.experiment looks up for ``execution.orchestrator=prefect``. Prefect is imported inside,
+while a private server boots; its settings, logging and environment are the user's again afterwards.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import contextlib
 import importlib
 import logging
 import os
+import pkgutil
 import signal
 import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flows import server
 from runner.errors import OrchestratorError
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
     from uuid import UUID
 
+    from prefect import Flow
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-    from runner.experiment import Experiment
+    from runner.experiment import Experiment, Sweep
 
 CANCEL_POLL_S = 2.0
 """How often a run asks whether somebody cancelled it in Prefect: nobody tells it."""
@@ -38,11 +40,30 @@ REACH_TIMEOUT_S = 15.0
 DRAIN_TIMEOUT_S = 30.0
 
 
+class Piece(Protocol):
+    """What is played: an experiment, a sweep. Its flow finds it again in this process by its folder."""
+
+    folder: Path
+    name: str
+    overrides: list[str]
+
+
 async def play(experiment: Experiment, *, notify: Callable[[str], None]) -> None:
-    """Play what the experiment owes as one flow run.
+    """Play what the experiment owes as one flow run, a task a stage. Raises as `play_as` does."""
+    await play_as("flows.experiment:experiment_flow", experiment, notify=notify)
+
+
+async def play_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
+    """Play the cells that the sweep owes as one flow run, a task a cell. Raises as `play_as` does."""
+    await play_as("flows.sweep:sweep_flow", sweep, notify=notify)
+
+
+async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -> None:
+    """Play as one run of a flow, whose parameters are the folder and the overrides.
 
     Args:
-        experiment: the run folder being played, which `runner.experiment.attach` finds in this process.
+        target: the flow, ``module:name``; its module imports Prefect.
+        piece: what is played.
         notify: is told, in a line for people, where the run can be watched and what went wrong on the side.
 
     Raises:
@@ -54,45 +75,41 @@ async def play(experiment: Experiment, *, notify: Callable[[str], None]) -> None
     private = server.PrivateServer() if choice.api_url is None else None
     try:
         with _environment():
-            _import_prefect()
+            flow = _import(target)
             with (
                 _settings(private.api_url if private else choice.api_url, own=choice.kind != "named"),
-                _log_to(experiment.folder / "run.log"),
+                _log_to(piece.folder / "run.log"),
             ):
                 if private:
                     await private.ready()
-                    notify(
-                        f"Prefect: {private.ui_url} shows the stages of this run while it lasts (later: ostinato server start)"
-                    )
+                    notify(f"Prefect: {private.ui_url} shows this run while it lasts (later: ostinato server start)")
                 else:
                     await _reach(choice)
                     notify(f"Prefect: {redact(choice.api_url or '')}, from {choice.source}")
-                await _run(experiment, notify, private)
+                await _run(flow, piece, notify, private)
     finally:
         if private:
             await asyncio.to_thread(private.stop)
 
 
-async def _run(experiment: Experiment, notify: Callable[[str], None], private: server.PrivateServer | None) -> None:
+async def _run(flow: Flow[Any, Any], piece: Piece, notify: Callable[[str], None], private: server.PrivateServer | None) -> None:
     """Create the flow run, play it, and leave it in its true state."""
     import httpx
     from prefect import get_client
     from prefect.states import Cancelled, Pending
 
-    from flows.experiment import experiment_flow
-
     try:
         async with get_client() as client:
             run = await client.create_flow_run(
-                experiment_flow,
-                name=experiment.folder.name,
-                parameters={"folder": str(experiment.folder), "overrides": list(experiment.overrides)},
-                tags=["ostinato", experiment.name],
+                flow,
+                name=piece.folder.name,
+                parameters={"folder": str(piece.folder), "overrides": list(piece.overrides)},
+                tags=["ostinato", piece.name],
                 state=Pending(),
             )
             if private:
                 private.plays(str(run.id))
-            playing = asyncio.create_task(_play(run))
+            playing = asyncio.create_task(_play(flow, run))
             watching = asyncio.create_task(_cancel_when_told(client, run.id, playing, notify))
             try:
                 await playing
@@ -110,15 +127,13 @@ async def _run(experiment: Experiment, notify: Callable[[str], None], private: s
         ) from error
 
 
-async def _play(run: FlowRun) -> None:
+async def _play(flow: Flow[Any, Any], run: FlowRun) -> None:
     """Play the flow run in this task. Prefect pickles the exception of a failed flow to disk: here, to a folder that goes."""
     from prefect.flow_engine import run_flow_async
 
-    from flows.experiment import experiment_flow
-
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch:
-        flow = experiment_flow.with_options(result_storage=Path(scratch), on_running=[_take_back_sigterm()])
-        await run_flow_async(flow, flow_run=run, parameters=run.parameters)
+        stored = flow.with_options(result_storage=Path(scratch), on_running=[_take_back_sigterm()])
+        await run_flow_async(stored, flow_run=run, parameters=run.parameters)
 
 
 async def _cancel_when_told(
@@ -143,7 +158,7 @@ async def _drain(client: PrefectClient, run_id: UUID, notify: Callable[[str], No
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    from flows.experiment import take_begun
+    from flows.begun import take_begun
 
     for worker in (EventsWorker, APILogWorker):
         await cast("Awaitable[Any]", worker.drain_all(timeout=DRAIN_TIMEOUT_S))
@@ -154,7 +169,7 @@ async def _drain(client: PrefectClient, run_id: UUID, notify: Callable[[str], No
         tasks = await client.read_task_runs(flow_run_filter=this_run)
         begun -= {task.id for task in tasks if task.state and task.state.is_final()}
         if time.monotonic() > deadline:
-            notify(f"Prefect's history shows {len(begun)} stage(s) of this run as unfinished; the run's own record is complete.")
+            notify(f"Prefect's history shows {len(begun)} task(s) of this run as unfinished; the run's own record is complete.")
             return
         if begun:
             await asyncio.sleep(0.1)
@@ -190,10 +205,12 @@ def _reason(problem: Exception) -> str:
     return redact(f"{type(cause).__name__}: {cause}".rstrip(": "))
 
 
-def _import_prefect() -> None:
+def _import(target: str) -> Flow[Any, Any]:
     """Import what the run needs of Prefect, and the flow; the first time costs more than a second."""
-    for module in ("prefect.flow_engine", "prefect.events.worker", "flows.experiment"):
+    for module in ("prefect.flow_engine", "prefect.events.worker"):
         importlib.import_module(module)
+    flow: Flow[Any, Any] = pkgutil.resolve_name(target)
+    return flow
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runner.analysis.load import load
     from runner.config.schema import RunConfig
-    from runner.experiment import RunResult, run
+    from runner.experiment import RunResult, SweepResult, run, sweep
     from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
     from runner.lm import LM, settings
     from runner.providers.base import Provider
@@ -20,12 +20,14 @@ _HOMES = {
     "Provider": "runner.providers.base",
     "RunConfig": "runner.config.schema",
     "RunResult": "runner.experiment",
+    "SweepResult": "runner.experiment",
     "TrainDataFormat": "runner.finetune.job",
     "TrainingJob": "runner.finetune.job",
     "TrainingStatus": "runner.finetune.job",
     "load": "runner.analysis.load",
     "run": "runner.experiment",
     "settings": "runner.lm",
+    "sweep": "runner.experiment",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Provider",
     "RunConfig",
     "RunResult",
+    "SweepResult",
     "TrainDataFormat",
     "TrainingJob",
     "TrainingStatus",
@@ -40,6 +43,7 @@ __all__ = [
     "load",
     "run",
     "settings",
+    "sweep",
 ]
 
 

@@ -110,9 +110,15 @@ def lm(config: schema.RunConfig) -> LM:
     limits = config.limits
     pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # there is nobody to be polite to
     built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
-    if any(bound is not None for bound in (config.budget.usd, config.budget.tokens, config.budget.requests)):
-        built.budget = Budget(**msgspec.structs.asdict(config.budget))
+    built.budget = budget(config.budget)
     return built
+
+
+def budget(config: schema.Budget) -> Budget | None:
+    """What may be used at the most; None when nothing is bounded."""
+    if all(bound is None for bound in (config.usd, config.tokens, config.requests)):
+        return None
+    return Budget(**msgspec.structs.asdict(config))
 
 
 def limiter(config: schema.RunConfig, lm: LM) -> Limiter:

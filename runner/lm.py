@@ -210,7 +210,7 @@ class LM:
         self.budget: Budget | None = None
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
-        self._flights: SingleFlight[Completion] = SingleFlight()
+        self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
 
     # --- calls
@@ -385,7 +385,7 @@ class LM:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
-        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "_flights", "_reached"}
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "_reached"}
         new = object.__new__(type(self))
         for key, value in vars(self).items():
             setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
@@ -449,7 +449,7 @@ class LM:
         steps = self._steps(request, key, store, kwargs)
         if store is None or not (store.reads and store.writes):
             return await self._adrive(steps, request, key, store, kwargs)
-        made, shared = await self._flights.play(key, lambda: self._adrive(steps, request, key, store, kwargs))
+        made, shared = await self.flights.play(key, lambda: self._adrive(steps, request, key, store, kwargs))
         if not shared:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS: dict[str, tuple[str, str]] = {
-    "run": ("runner.cli.run", "play an experiment: overrides in Hydra's grammar, key=value"),
-    "resume": ("runner.cli.resume", "go on with a run that was interrupted"),
+    "run": ("runner.cli.run", "play an experiment, or a sweep (-m): overrides in Hydra's grammar, key=value"),
+    "resume": ("runner.cli.resume", "go on with a run or a sweep that was interrupted"),
     "retry": ("runner.cli.retry", "ask the rows of a run again that failed"),
     "validate": ("runner.cli.validate", "check a config, its data and its prompts, and send nothing"),
     "config": ("runner.cli.config", "list and show the config groups and their options"),
-    "ls": ("runner.cli.ls", "list runs"),
-    "show": ("runner.cli.show", "show a run: its summary and its rows"),
+    "ls": ("runner.cli.ls", "list runs and sweeps"),
+    "show": ("runner.cli.show", "show a run: its summary and its rows; or a sweep"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "compare": ("runner.cli.compare", "compare runs row by row: what differs, how sure that is, and which rows flipped"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.experiment import Experiment
+    from runner.experiment import Experiment, Sweep
     from runner.records import Summary
 
 Kind = Literal["rich", "plain", "none"]
@@ -58,6 +58,45 @@ class Display:
         finally:
             ended.set()
             thread.join()
+
+    @contextlib.contextmanager
+    def watch_sweep(self, sweep: Sweep) -> Iterator[None]:
+        """Show progress while a sweep is played: cells, and the rows of those being played."""
+        if self.kind == "none":
+            yield
+            return
+        ended = threading.Event()
+        show = self._live_cells if self.kind == "rich" else self._cell_lines
+        thread = threading.Thread(target=show, args=(sweep, ended), name="display", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def _live_cells(self, sweep: Sweep, ended: threading.Event) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[facts]}"))
+        with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+            self._console = console
+            cells = progress.add_task(f"{sweep.name}: cells", total=None, facts="")
+            while not ended.wait(REFRESH_S):
+                now = sweep.progress()
+                progress.update(cells, total=now.cells, completed=now.ended, facts=str(now))
+        self._console = None
+
+    def _cell_lines(self, sweep: Sweep, ended: threading.Event) -> None:
+        shown = ""
+        while not ended.wait(PLAIN_EVERY_S):
+            now = sweep.progress()
+            line = f"{now.ended:,}/{now.cells:,} cells, {now}"
+            if line != shown:
+                print(line, file=sys.stderr, flush=True)
+            shown = line
 
     def _live(self, experiment: Experiment, fetched: _Fetched, ended: threading.Event) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""`ostinato resume`: go on with a run, asking only what it still owes."""
+"""`ostinato resume`: go on with a run or a sweep, asking only what it still owes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Go on with a run that was interrupted: ask only what it still owes."
+    parser.description = (
+        "Go on with a run that was interrupted: ask only what it still owes. Of a sweep, play the cells that are not complete."
+    )
     add_run_and_overrides(parser, "a new budget or other limits")
     add_runs_dir(parser)
     add_display(parser)
@@ -23,10 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Resume. Exit codes and errors are those of `ostinato run`."""
+    from runner.cli import sweep
     from runner.cli.display import Display
-    from runner.experiment import resume
-    from runner.records import find_run
+    from runner.experiment import resume, resume_sweep
+    from runner.records import SweepFolder, find_record
 
     display = Display(args.display)
     named, overrides = run_and_overrides(args)
-    return report(resume(find_run(named, args.runs_dir).path, overrides, notify=display.say, watch=display.watch), args)
+    record = find_record(named, args.runs_dir)
+    if isinstance(record, SweepFolder):
+        return sweep.report(resume_sweep(record.path, overrides, notify=display.say, watch=display.watch_sweep), args)
+    return report(resume(record.path, overrides, notify=display.say, watch=display.watch), args)

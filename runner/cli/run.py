@@ -26,6 +26,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Play an experiment and record it. With no arguments: the default experiment, on a model of this machine."
     )
     add_config(parser)
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="sweep: KEY=a,b plays a cell for each value, KEY=range(0,5)"
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="in a sweep: stop when nothing was answered in a cell")
     parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
     parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
     parser.add_argument(
@@ -50,6 +54,8 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         OstinatoError: the run could not begin or go on.
     """
+    if args.multirun and not args.cfg:
+        return _sweep(args)
     composition = composed(args)
     if args.cfg:
         from runner.config.compose import to_yaml
@@ -57,6 +63,8 @@ def main(args: argparse.Namespace) -> int:
         composition.config()
         print(to_yaml(composition.plain if args.resolve else composition.raw), end="")
         return 0
+    if composition.config().sweep.varies:
+        return _sweep(args)
     if args.dry_run:
         return _forecast(composition, as_json=args.json)
     from runner.cli.display import Display
@@ -66,6 +74,12 @@ def main(args: argparse.Namespace) -> int:
     experiment = Experiment.create(composition.config(), composition.overrides)
     result = play_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from runner.cli import sweep
+
+    return sweep.forecast(args) if args.dry_run else sweep.play(args)
 
 
 def _forecast(composition: Composition, *, as_json: bool) -> int:

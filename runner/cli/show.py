@@ -1,4 +1,4 @@
-"""`ostinato show`: one run, its summary and as many of its rows as asked for."""
+"""`ostinato show`: one run, its summary and as many of its rows as asked for; or a sweep, the table of its cells."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import json
 from typing import TYPE_CHECKING
 
 from runner.cli.options import add_run, shorten
+from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
+    from runner.records import RunFolder, SweepFolder
     from runner.types import Sample
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Show a run."
+    parser.description = "Show a run, or the table of a sweep."
     add_run(parser)
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="show the first N rows too")
     parser.add_argument("--failed", action="store_true", help="show the rows that failed (with --rows: N of them)")
@@ -24,12 +26,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Show. Raises RecordError when there is no such run."""
+    from runner.records import SweepFolder, find_record
+
+    record = find_record(args.run, args.runs_dir)
+    if isinstance(record, SweepFolder):
+        return _show_sweep(record, args)
+    return _show_run(record, args)
+
+
+def _show_sweep(record: SweepFolder, args: argparse.Namespace) -> int:
+    from runner.analysis.cells import ranked
+    from runner.cli import sweep
+
+    if args.rows or args.failed:
+        raise ConfigError(f"rows belong to one cell; name its run: ostinato show {shorten(record.path)}/cells/...")
+    manifest, rows = record.read(), ranked(record)
+    if args.json:
+        print(json.dumps(sweep.as_dict(str(record.path), manifest, rows)))
+    else:
+        sweep.print_cells(shorten(record.path), manifest, rows)
+    return 0
+
+
+def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
     import msgspec
 
     from runner.cli.display import print_summary
-    from runner.records import find_run
 
-    run = find_run(args.run, args.runs_dir)
     place = {row: index for index, row in enumerate(run.manifest().get("data", {}).get("ids", []))}
     chosen = (
         [sample for sample in run.samples() if not args.failed or sample.status == "error"] if args.rows or args.failed else []

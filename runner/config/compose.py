@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from contextvars import ContextVar
@@ -25,17 +26,17 @@ from runner.config.load import (
     walk,
 )
 from runner.config.schema import RunConfig
-from runner.errors import ConfigError
+from runner.errors import ConfigError, OstinatoError
 from runner.paths import expanded, shipped_conf
 from runner.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@(?:latest|[1-9]\d*)")
 """A model that was registered; which one that is, is known where the experiment is made."""
-_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
+VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
 _OPTIONAL = frozenset({"finetune"})
 """Groups that a config may do without."""
@@ -45,7 +46,10 @@ _ESCAPE_HINT = (
 
 
 class Composition(msgspec.Struct, frozen=True):
-    """A composed config: `raw` as written (interpolations unresolved), `plain` resolved, and which option each group took."""
+    """A composed config: `raw` as written (interpolations unresolved), `plain` resolved, and which option each group took.
+
+    `hydra` has the choices of Hydra's own groups, such as its sweeper.
+    """
 
     raw: dict[str, Any]
     plain: dict[str, Any]
@@ -53,21 +57,23 @@ class Composition(msgspec.Struct, frozen=True):
     overrides: list[str]
     folders: list[Path]
     name: str
+    hydra: dict[str, str]
 
     def config(self) -> RunConfig:
         """The typed config. Raises ConfigError with the file or the override that is to blame."""
-        return load(self.plain, self._origin)
+        return load(self.plain, self.origin)
 
-    def _origin(self, path: str) -> str:
+    def origin(self, path: str) -> str:
+        """The override or the file that has set `path`; '' when nobody knows."""
         key = path.partition("[")[0]
         for override in reversed(self.overrides):
             match = _OVERRIDE.match(override)
             if match and (key == match["key"] or key.startswith(f"{match['key']}.")) and match["key"] not in self.choices:
                 return f"override '{_shown(override)}'"
         group, _, inner = key.partition(".")
-        options = {chosen.partition("@")[0]: option for chosen, option in self.choices.items()}
+        chosen = {choice.partition("@")[0]: option for choice, option in self.choices.items()}
         for name, wanted in (("local", key), ("experiment", key), (group, inner)):
-            if name in options and (file := self._file(f"{name}/{options[name]}")) and _sets(file, wanted):
+            if name in chosen and (file := self._file(f"{name}/{chosen[name]}")) and _sets(file, wanted):
                 return _shorten(file)
         primary = self._file(self.name)
         return _shorten(primary) if primary and _sets(primary, key) else ""
@@ -113,38 +119,66 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
     Raises:
         ConfigError: a key, option or value that is not there or not allowed.
     """
-    from hydra import compose as hydra_compose
+    places = folders(config_dir)
+    primary = config_name.removesuffix(".yaml")
+    with hydra(overrides, places):
+        composed = hydra_compose(overrides, places, primary)
+        choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
+        own = {group: option for group, option in choices.items() if group.startswith("hydra/")}
+        raw = _container(composed)
+        plain = resolve(raw)
+        return Composition(raw, plain, {k: v for k, v in choices.items() if k not in own}, list(overrides), places, primary, own)
+
+
+@contextlib.contextmanager
+def hydra(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None]:
+    """Have Hydra look for config groups in `places`, for the time of the block. Its errors come out as ConfigError.
+
+    Args:
+        overrides: what errors are blamed on.
+        places: from `folders`.
+    """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    places = folders(config_dir)
-    primary = config_name.removesuffix(".yaml")
-    if not any((place / f"{primary}.yaml").is_file() for place in places):
-        raise ConfigError(f"-cn {config_name}: no such config in {', '.join(map(_shorten, places))}")
-    ready = _prepare(overrides, places, primary)
     token = _places.set(places)
     previous = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
         _register_plugins()
         with initialize_config_dir(str(places[-1]), version_base="1.3", job_name="ostinato"):
-            composed = hydra_compose(primary, overrides=ready, return_hydra_config=True)
-        choices = {str(k): str(v) for k, v in composed.hydra.runtime.choices.items() if not str(k).startswith("hydra/")}
-        raw = _container(composed)
-        return Composition(raw, _resolve(raw), choices, list(overrides), places, primary)
-    except ConfigError:
+            yield
+    except OstinatoError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, places) from None
     except RecursionError:
         raise ConfigError("a defaults list leads back to itself, or a value is nested too deeply") from None
-    except Exception as error:  # noqa: BLE001 - boundary: on a defaults list that is none, Hydra raises what it runs into
-        raise ConfigError(f"the defaults lists and the chosen options cannot be put together: {error}") from None
     finally:
         GlobalHydra.instance().hydra = previous
         _places.reset(token)
+
+
+def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str) -> Any:
+    """The groups put together as Hydra's own config, its node ``hydra`` included. Called within `hydra`.
+
+    Raises:
+        ConfigError: as `compose`.
+    """
+    from hydra import compose as put_together
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not any((place / f"{primary}.yaml").is_file() for place in places):
+        raise ConfigError(f"-cn {primary}: no such config in {', '.join(map(_shorten, places))}")
+    try:
+        return put_together(primary, overrides=_prepare(overrides, places, primary), return_hydra_config=True)
+    except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):
+        raise
+    except Exception as error:  # noqa: BLE001 - boundary: on a defaults list that is none, Hydra raises what it runs into
+        raise ConfigError(f"the defaults lists and the chosen options cannot be put together: {error}") from None
 
 
 def read(path: Path) -> RunConfig:
@@ -154,11 +188,11 @@ def read(path: Path) -> RunConfig:
         ConfigError: it is not there, is not YAML, or is not a config.
     """
     plain = yaml.read(path)
-    if any(_interpolates(at, value) for at, value in walk(plain)):
+    if any(interpolates(at, value) for at, value in walk(plain)):
         from omegaconf.errors import OmegaConfBaseException
 
         try:
-            plain = _resolve(plain)
+            plain = resolve(plain)
         except OmegaConfBaseException as error:
             raise ConfigError(f"{_shorten(path)}: {_explain(error, [], [])}") from None
     return load(plain, lambda _path: _shorten(path))
@@ -245,7 +279,7 @@ def _container(composed: Any) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
+def resolve(raw: dict[str, Any]) -> dict[str, Any]:
     """`raw` with interpolations resolved, except in literal text and where one could bring in a secret."""
     from omegaconf import OmegaConf
 
@@ -256,7 +290,8 @@ def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _interpolates(path: str, value: Any) -> bool:
+def interpolates(path: str, value: Any) -> bool:
+    """Whether `value` takes something from elsewhere in the config, or from the environment."""
     return isinstance(value, str) and "${" in value and not _stays(path, value)
 
 
@@ -287,7 +322,7 @@ def _replace(value: Any, new: dict[str, Any], path: str = "") -> Any:
     return value
 
 
-def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str]:
+def _prepare(overrides: Sequence[str], places: Sequence[Path], primary: str) -> list[str]:
     """The overrides as Hydra can read them: prompts taken literally, model ids allowed where a model option stands."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -312,10 +347,10 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
         if key in _OPTIONAL and value == "null":
             ready.append(f"~{key}")
             continue
-        if value == "null" and (options := _options(key, places)):
-            raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(options)}")
-        if key in _VERBATIM and not _is_quoted(value) and value != "null":
-            ready.append(f"{match['sign']}{key}={_quote(value)}")
+        if value == "null" and (found := options(key, places)):
+            raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(found)}")
+        if key in VERBATIM and not _is_quoted(value) and value != "null":
+            ready.append(f"{match['sign']}{key}={quote(value)}")
             continue
         try:
             parsed = parser.parse_override(override).value()
@@ -325,14 +360,14 @@ def _prepare(overrides: list[str], places: list[Path], primary: str) -> list[str
                 raise ConfigError(
                     f"'{_shown(override)}' is not in Hydra's grammar: {redact(problem)}; put the value into quotes"
                 ) from None
-            override = f"{match['sign']}{key}={_quote(value)}"  # noqa: PLW2901 - a regex or a sentence, meant literally
+            override = f"{match['sign']}{key}={quote(value)}"  # noqa: PLW2901 - a regex or a sentence, meant literally
         else:
             _refuse_as_option(key, parsed, places)
         ready.append(override)
     return ready
 
 
-def _stands_for(model: str, places: list[Path]) -> str | None:
+def _stands_for(model: str, places: Sequence[Path]) -> str | None:
     """The option of the group `model` that a model's id or alias stands for; None when `model` is an option itself."""
     if _ALIAS.fullmatch(model):
         return "default"
@@ -346,24 +381,25 @@ def _removal(override: str) -> str:
     return override
 
 
-def _refuse_as_option(key: str, value: Any, places: list[Path]) -> None:
+def _refuse_as_option(key: str, value: Any, places: Sequence[Path]) -> None:
     """Refuse a mapping, or a list of other things than names, where a group takes the name of an option."""
     names = isinstance(value, list) and all(isinstance(item, str) for item in value)  # Hydra takes several options of a group
-    if isinstance(value, dict | list) and not names and (options := _options(key, places)):
-        raise ConfigError(f"{key}: is a group, and takes the name of an option: {', '.join(options)}; its keys are {key}.KEY=...")
+    if isinstance(value, dict | list) and not names and (found := options(key, places)):
+        raise ConfigError(f"{key}: is a group, and takes the name of an option: {', '.join(found)}; its keys are {key}.KEY=...")
 
 
 def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
-def _quote(text: str) -> str:
-    escaped = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', escape(text))
+def quote(text: str, *, literal: bool = True) -> str:
+    """`text` so that Hydra's grammar reads it as text; `literal`: and OmegaConf finds nothing to interpolate in it."""
+    escaped = re.sub(r'(\\*)"', lambda found: found[1] * 2 + '\\"', escape(text) if literal else text)
     trailing = len(escaped) - len(escaped.rstrip("\\"))
     return f'"{escaped}{chr(92) * trailing}"'
 
 
-def _explain(error: Exception, overrides: list[str], places: list[Path]) -> ConfigError:  # noqa: PLR0911 - one return a mistake
+def _explain(error: Exception, overrides: Sequence[str], places: Sequence[Path]) -> ConfigError:  # noqa: PLR0911 - one return a mistake
     cause = error.__cause__
     text = str(error) or str(cause)
     first = text.splitlines()[0]
@@ -377,12 +413,12 @@ def _explain(error: Exception, overrides: list[str], places: list[Path]) -> Conf
         return ConfigError(f"{found[1]}.yaml: its defaults name '{found[2]}', and there is no such option")
     if found := re.search(r"Could not find '([^']+)'", text):
         group, _, option = found[1].rpartition("/")
-        options = _options(group, places)
-        listed = f"; {group} has {', '.join(options)}" if options else ""
-        near = suggest(option, options) or ("; a provider's model is model=provider/name" if group == "model" else "")
+        there = options(group, places)
+        listed = f"; {group} has {', '.join(there)}" if there else ""
+        near = suggest(option, there) or ("; a provider's model is model=provider/name" if group == "model" else "")
         return ConfigError(f"{group or 'config'}={option}: no such option{listed}{near}")
     if found := re.search(r"Sweep parameters '([^']+)' requires --multirun", text):
-        return ConfigError(f"{found[1]}: give one value; to have several played, call `ostinato run` for each")
+        return ConfigError(f"{found[1]}: give one value, or have several played: ostinato run -m")
     if "Could not override" in text and "No match in the defaults list" in text:
         return ConfigError(first)
     if "GrammarParseError" in type(error).__name__ or "GrammarParseError" in type(cause).__name__:
@@ -400,7 +436,7 @@ def _explain(error: Exception, overrides: list[str], places: list[Path]) -> Conf
     return ConfigError(re.sub(r"\s*\n\s*", "; ", text.split("\nSee https", maxsplit=1)[0].strip()))
 
 
-def _blamed(path: str, overrides: list[str]) -> str:
+def _blamed(path: str, overrides: Sequence[str]) -> str:
     return next((_shown(override) for override in overrides if override.lstrip("+~").startswith(path)), path)
 
 
@@ -410,7 +446,8 @@ def _shown(override: str) -> str:
     return f"{match['key']}=..." if match and is_protected(match["key"]) else redact(override)
 
 
-def _options(group: str, places: list[Path]) -> list[str]:
+def options(group: str, places: Sequence[Path]) -> list[str]:
+    """The options of a config group; none for what is no group."""
     return sorted({file.stem for place in places for file in (place / group).glob("*.yaml")})
 
 

@@ -443,6 +443,74 @@ class Execution(Config, frozen=True, kw_only=True):
     orchestrator: Literal["prefect", "none"] = "prefect"
 
 
+# --- sweep -------------------------------------------------------------------------------------------------------------
+
+
+class Range(Config, frozen=True, kw_only=True):
+    """Numbers from start up to stop, without it: ``range: [start, stop]`` or ``[start, stop, step]``, as Hydra's `range()`."""
+
+    range: Annotated[list[int | float], Meta(min_length=2, max_length=3)]
+
+    def __post_init__(self) -> None:
+        if len(self.range) > 2 and not self.range[2]:  # noqa: PLR2004
+            raise ValueError("the step of a range cannot be 0")
+
+
+class Interval(Config, frozen=True, kw_only=True):
+    """Any number from low to high, for sweepers that search (optuna): ``interval: [low, high]``."""
+
+    interval: Annotated[list[int | float], Meta(min_length=2, max_length=2)]
+
+
+Varied: TypeAlias = list[Any] | dict[str, list[int | float]]
+"""What a key takes in turn: values, ``{range: [...]}`` or ``{interval: [...]}``; `Range` and `Interval` check the latter two."""
+
+
+class Sweep(Config, frozen=True, kw_only=True):
+    """Cells that vary the experiment: every combination of `grid` and `zip`, and `cells` beside them, without `exclude`."""
+
+    grid: dict[str, Varied] = {}
+    zip: dict[str, Varied] = {}
+    cells: list[dict[str, Any]] = []
+    exclude: list[dict[str, Any]] = []
+    concurrency: Positive = 4
+    fail_fast: bool = False
+    primary: Text | None = None
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    @property
+    def varies(self) -> bool:
+        """Whether there is anything to sweep over."""
+        return bool(self.grid or self.zip or self.cells)
+
+    def __post_init__(self) -> None:
+        for part in ("grid", "zip"):
+            for key, given in getattr(self, part).items():
+                _check_varied(f"{part}.{key}", given)
+        lengths = {key: len(given) for key, given in self.zip.items() if isinstance(given, list)}
+        if len(set(lengths.values())) > 1:
+            told = ", ".join(f"{key} {count}" for key, count in lengths.items())
+            raise ValueError(f"zip: its keys go in step, so each needs as many values: {told}")
+        if any("interval" in given for given in self.zip.values() if isinstance(given, dict)):
+            raise ValueError("zip: an interval has no values to go in step; it belongs into grid")
+
+
+def _check_varied(where: str, given: Varied) -> None:
+    """Raise ValueError for what is no list of values, range or interval."""
+    if isinstance(given, list):
+        if not given:
+            raise ValueError(f"{where}: has no values")
+        return
+    kinds: dict[str, type[Config]] = {"range": Range, "interval": Interval}
+    kind = kinds.get(next(iter(given), ""))
+    if kind is None or len(given) > 1:
+        raise ValueError(f"{where}: takes a list of values, {{range: [start, stop, step]}} or {{interval: [low, high]}}")
+    try:
+        msgspec.convert(given, kind)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
 class RunConfig(Config, frozen=True, kw_only=True):
     """One whole experiment. Every field has a default: ``RunConfig()`` is what the default.yaml of each group says."""
 
@@ -461,4 +529,5 @@ class RunConfig(Config, frozen=True, kw_only=True):
     alias: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
     gate: Gate = Gate()
     execution: Execution = Execution()
+    sweep: Sweep = Sweep()
     runs_dir: Text = "runs"

@@ -1,22 +1,35 @@
-"""One experiment, played and recorded. Plain Python, usable in a notebook; knows nothing of Prefect."""
+"""One experiment, or a sweep over many, played and recorded. Plain Python, usable in a notebook; knows nothing of Prefect."""
 
 from runner.experiment.estimate import Forecast, forecast
+from runner.experiment.outlook import Outlook, outlook
+from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, ORCHESTRATORS, RunResult, play_to_end, resume, retry, run
 from runner.experiment.rescore import rescore
 from runner.experiment.stages import Experiment, attach, config_hash
+from runner.experiment.sweeping import SweepResult, resume_sweep, sweep, sweep_to_end
+from runner.experiment.sweeps import Sweep, attach_sweep
 
 __all__ = [
     "FAILURES",
     "ORCHESTRATORS",
     "Experiment",
     "Forecast",
+    "Outlook",
+    "Plan",
     "RunResult",
+    "Sweep",
+    "SweepResult",
     "attach",
+    "attach_sweep",
     "config_hash",
     "forecast",
+    "outlook",
     "play_to_end",
     "rescore",
     "resume",
+    "resume_sweep",
     "retry",
     "run",
+    "sweep",
+    "sweep_to_end",
 ]

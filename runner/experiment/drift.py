@@ -53,6 +53,11 @@ def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
     }
 
 
+def digests_of(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of each file that the config names beside the data, by key. Raises ConfigError when one cannot be read."""
+    return {key: _digest(content) for key, content in _files(config).items()}
+
+
 def plain(value: Any) -> Any:
     """`value` as it comes back from the manifest's JSON."""
     return msgspec.json.decode(msgspec.json.encode(value))

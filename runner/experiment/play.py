@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import difflib
-import pkgutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner import build
-from runner.errors import BudgetExceeded, ConfigError, LMError, OrchestratorError, OstinatoError
+from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.estimate import announcement
+from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.stages import Experiment, live
 from runner.records import RunFolder, Summary
 
@@ -34,9 +31,6 @@ EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1,
 FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
 """What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-Notify = Callable[[str], None]
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
 
 
@@ -87,6 +81,8 @@ def run(
         from runner.config.compose import compose
 
         config = compose(list(overrides)).config()
+    if config.sweep.varies:
+        raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
     return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
 
 
@@ -137,54 +133,36 @@ def retry(
 
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
     """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+    with recorded(experiment), watch(experiment) if watch else contextlib.nullcontext():
+        if experiment.owed:
+            if notify and (news := announcement(experiment)):
+                notify(news)
+            say = notify or silent
+            in_new_loop(lambda: _orchestrated(experiment, say), experiment, say)
+    assert experiment.summary is not None
+    return RunResult(experiment.folder, experiment.summary)
+
+
+@contextlib.contextmanager
+def recorded(experiment: Experiment) -> Iterator[None]:
+    """Have the experiment live in this process for the time of the block, and its record finished however the block ends.
+
+    What the model or the budget refuses is a problem of the run, which its summary tells; other errors of ours are raised.
+    """
     key = str(experiment.folder)
     live[key] = experiment
     failed: OstinatoError | None = None
     try:
-        with watch(experiment) if watch else contextlib.nullcontext():
-            if experiment.owed:
-                if notify and (news := announcement(experiment)):
-                    notify(news)
-                _in_new_loop(_Interrupt(experiment, notify or _silent))
+        yield
     except (LMError, BudgetExceeded) as error:
         experiment.problem = error
     except OstinatoError as error:
         experiment.problem = failed = error
     finally:
         del live[key]
-        summary = experiment.finish(failed)
+        experiment.finish(failed)
     if failed is not None:
         raise failed
-    return RunResult(experiment.folder, summary)
-
-
-class _Interrupt:
-    """Ctrl-C: the first stops asking and lets what is in flight end, the second cancels that too. Called in the run's loop."""
-
-    def __init__(self, experiment: Experiment, notify: Notify) -> None:
-        self._experiment = experiment
-        self._notify = notify
-        self._playing: asyncio.Task[None] | None = None
-
-    def __call__(self) -> None:
-        if self._experiment.stop.requested and self._playing is not None:
-            self._playing.cancel()
-        else:
-            self._experiment.interrupt()
-            self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
-
-    def from_another_thread(self) -> None:
-        if self._playing is not None:
-            self._playing.get_loop().call_soon_threadsafe(self)
-
-    async def guard(self) -> None:
-        """Play under the signals of this thread, where they are ours to handle."""
-        self._playing = asyncio.ensure_future(_orchestrated(self._experiment, self._notify))
-        with _signals(self):
-            try:
-                await self._playing
-            except asyncio.CancelledError:
-                self._experiment.stop.request()
 
 
 async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
@@ -199,84 +177,13 @@ async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
 
 
 async def _staged(experiment: Experiment, notify: Notify) -> None:
-    chosen = experiment.config.execution.orchestrator
-    target = ORCHESTRATORS[chosen]
-    if target is None:
-        try:
-            if experiment.needs_launch:
-                notify(f"launching {experiment.lm.model}, or sharing one that is kept")
-                await experiment.launch()
-            await experiment.play()
-        finally:
-            await experiment.kill()
+    if (orchestrate := orchestrator(experiment.config, ORCHESTRATORS)) is not None:
+        await orchestrate(experiment, notify=notify)
         return
     try:
-        orchestrate = pkgutil.resolve_name(target)
-    except ImportError as error:
-        raise OrchestratorError(
-            f"execution.orchestrator={chosen} cannot be loaded ({error}); use execution.orchestrator=none"
-        ) from None
-    await orchestrate(experiment, notify=notify)
-
-
-@contextlib.contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `handler`, where that is ours to decide: on the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    try:
-        yield
+        if experiment.needs_launch:
+            notify(f"launching {experiment.lm.model}, or sharing one that is kept")
+            await experiment.launch()
+        await experiment.play()
     finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Hold signals back until `_signals` can handle them: an interrupt in the middle of making a loop would leave half a one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _in_new_loop(interrupt: _Interrupt) -> None:
-    """Play to the end in an event loop of its own; in a thread of its own when this one has a loop already (a notebook)."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        with _held_back():
-            asyncio.run(interrupt.guard())
-        return
-    errors: list[BaseException] = []
-    ended = threading.Event()  # not `join`: interrupted, it takes a running thread for one that has ended (Python 3.11)
-
-    def target() -> None:
-        try:
-            asyncio.run(interrupt.guard())
-        except BaseException as error:  # noqa: BLE001 - boundary: carried to the thread that waits
-            errors.append(error)
-        finally:
-            ended.set()
-
-    threading.Thread(target=target, name="ostinato").start()
-    while not ended.is_set():
-        try:
-            ended.wait()
-        except KeyboardInterrupt:
-            interrupt.from_another_thread()
-    if errors:
-        raise errors[0]
-
-
-def _silent(_line: str) -> None:
-    pass
+        await experiment.kill()

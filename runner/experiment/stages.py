@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from runner.records.manifest import RunStatus
     from runner.scoring import Scorer
 
-_BESIDE = ("runs_dir", "execution", "alias", "gate")
-"""What an experiment is not: where it is recorded, who orchestrates it, and what is made of its outcome."""
+_BESIDE = ("runs_dir", "execution", "sweep", "alias", "gate")
+"""What an experiment is not: where it is recorded, who orchestrates it, what varies, and what is made of its outcome."""
 
 live: dict[str, Experiment] = {}
 """The experiments that this process is playing, by folder."""
@@ -62,6 +62,7 @@ class Experiment:
         folder: the run folder, absolute.
         name: the experiment's name.
         overrides: what was given on the command line; free of secrets.
+        summary: the numbers, once it is finished.
         tally: the running totals.
         stop: set to stop asking.
         on_fetch: told bytes done and in all while weights are fetched.
@@ -72,13 +73,14 @@ class Experiment:
         self.record = record
         self.overrides = [redact(override) for override in overrides]
         self.folder = record.path
-        self.name = record.path.parent.name
+        self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm, adapter = parts or Parts.of(config)
         self.player = Player(self.lm, adapter, self.scorers, seed=self._seed())
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
         self.player.on_cut = self.tally.cut
         self.stop = Stop()
         self.problem: OstinatoError | None = None
+        self.summary: Summary | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
         self._owed = bytearray()
         self._launched = False
@@ -86,8 +88,13 @@ class Experiment:
         self._wall_before = 0.0
 
     @classmethod
-    def create(cls, config: RunConfig, overrides: Sequence[str] = ()) -> Experiment:
+    def create(cls, config: RunConfig, overrides: Sequence[str] = (), *, within: Path | None = None) -> Experiment:
         """Check everything, make the run folder, and record what the cache can answer. Nothing is started or sent.
+
+        Args:
+            config: the experiment.
+            overrides: what was given on the command line.
+            within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
 
         Raises:
             ConfigError, DataError: found before a folder is made.
@@ -103,9 +110,10 @@ class Experiment:
         name = build.name(config, parts.dataset)
         config = msgspec.structs.replace(config, name=name)
         digest = config_hash(config)
+        place = within or Path(config.runs_dir) / name
         record = RunFolder.create(
-            Path(config.runs_dir),
-            name,
+            place.parent,
+            place.name,
             digest,
             config=to_yaml(config),
             overrides=to_yaml([redact(override) for override in overrides]),
@@ -113,7 +121,7 @@ class Experiment:
                 "status": "running",
                 "name": name,
                 "config_hash": digest,
-                "started_at": _now(),
+                "started_at": now(),
                 "cwd": str(Path.cwd()),
                 **manifest_of(config, parts.dataset),
                 "model": {"requested": parts.lm.model, "endpoint": endpoint},
@@ -306,16 +314,15 @@ class Experiment:
         try:
             if self.problem:
                 self.record.log(str(self.problem))
-            summary = self.summarise()
-            self.record.write_report(summary)
+            self.summary = self.summarise()
+            self.record.write_report(self.summary)
         except RecordError:
             if failed is None:
                 raise
-            return Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
-        else:
-            return summary
+            self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
         finally:
             self.close()
+        return self.summary
 
     def close(self) -> None:
         """Let go of the files."""
@@ -373,7 +380,7 @@ class Experiment:
         return {
             **previous,
             "status": summary.status,
-            "ended_at": _now(),
+            "ended_at": now(),
             "model": {**previous["model"], **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
             "seeds": {"sampling": self._seed(), "data": self.config.data.seed if self.config.data.shuffle else None},
@@ -424,5 +431,6 @@ def _first(group: ExceptionGroup[Exception]) -> Exception:
     return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as records have it."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

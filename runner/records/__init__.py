@@ -1,6 +1,19 @@
-"""The record of a run on disk: one folder, written and read by the same code."""
+"""The record of a run on disk: one folder, written and read by the same code. A sweep's holds one for each of its cells."""
 
-from runner.records.folder import FORMAT, RunFolder, find_run, list_runs
+from runner.records.files import FORMAT
+from runner.records.folder import RunFolder, find_run, list_runs
 from runner.records.manifest import Summary, environment
+from runner.records.sweep import SweepFolder, find_record, list_records, list_sweeps
 
-__all__ = ["FORMAT", "RunFolder", "Summary", "environment", "find_run", "list_runs"]
+__all__ = [
+    "FORMAT",
+    "RunFolder",
+    "Summary",
+    "SweepFolder",
+    "environment",
+    "find_record",
+    "find_run",
+    "list_records",
+    "list_runs",
+    "list_sweeps",
+]

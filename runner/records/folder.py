@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import os
 import re
-import shutil
 from array import array
-from datetime import UTC, datetime
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from runner.errors import RecordError
+from runner.records.files import FORMAT, Folder, pretty
 from runner.records.manifest import Summary
 from runner.records.report import SHOWN, report
 from runner.secrets import redact
 from runner.types import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-FORMAT = 1
-"""Version of the record. Readers refuse a newer one."""
-
+_Record = TypeVar("_Record", bound=Folder)
 _STAMP = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Sample).decode
@@ -43,7 +37,7 @@ class _Slot(msgspec.Struct):
 _slot = msgspec.json.Decoder(_Slot).decode
 
 
-class RunFolder:
+class RunFolder(Folder):
     """One run on disk, ``runs/<experiment>/<YYYYMMDD-HHMMSS>-<hash6>/``.
 
     Files: ``config.yaml`` (resolved, itself a valid input), ``overrides.yaml``, ``manifest.json``, ``samples.jsonl`` (one line a
@@ -51,10 +45,11 @@ class RunFolder:
     ``report.html``, ``run.log``.
     """
 
+    kind = "run"
+
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._samples: int | None = None
-        self._lock: int | None = None
 
     @classmethod
     def create(
@@ -65,48 +60,17 @@ class RunFolder:
         Raises:
             RecordError: the folder cannot be made or written.
         """
-        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-        parent = runs_dir.absolute() / name
-        made: Path | None = None
-        try:
-            parent.mkdir(parents=True, exist_ok=True)
-            made = _fresh(parent, f"{stamp}-{config_hash[:6]}")
-            folder = cls(made)
-            folder._put("config.yaml", config)
-            folder._put("overrides.yaml", overrides)
-            folder._put("manifest.json", _pretty({"format": FORMAT, **manifest}))
-        except OSError as error:
-            if made is not None:
-                shutil.rmtree(made, ignore_errors=True)  # half a folder is no run
-            why = "the disk is full; make space, or" if _is_full(error) else f"{error.strerror};"
-            raise RecordError(f"cannot make a run folder in {parent}: {why} set runs_dir=...") from None
-        folder._point_latest()
-        return folder
-
-    @classmethod
-    def open(cls, path: Path) -> RunFolder:
-        """The record in `path`. Raises RecordError when it is not one, or is of a newer format."""
-        folder = cls(path.absolute())
-        found = folder.manifest().get("format")
-        if not isinstance(found, int) or found > FORMAT:
-            raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {FORMAT})")
-        return folder
-
-    def lock(self) -> None:
-        """Have this folder to oneself, until `close` or the end of the process: two players would pay for every row twice.
-
-        Raises:
-            RecordError: another process (or another player in this one) has it.
-        """
-        if self._lock is not None:
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise RecordError(f"{self.path} is being played; wait until that has ended, or stop it with Ctrl-C") from None
-        self._lock = handle
+        made = cls._make(
+            runs_dir.absolute() / name,
+            config_hash[:6],
+            {
+                "config.yaml": config,
+                "overrides.yaml": overrides,
+                "manifest.json": pretty({"format": FORMAT, **manifest}),
+            },
+        )
+        made.point_latest()
+        return made
 
     @property
     def config_file(self) -> Path:
@@ -208,14 +172,6 @@ class RunFolder:
         """Replace the config."""
         self._write("config.yaml", config)
 
-    def manifest(self) -> dict[str, Any]:
-        """What the run was made from. Raises RecordError when it is missing or broken."""
-        return self._read_json("manifest.json")
-
-    def write_manifest(self, manifest: dict[str, Any]) -> None:
-        """Replace the manifest."""
-        self._write("manifest.json", _pretty({"format": FORMAT, **manifest}))
-
     def summary(self) -> Summary | None:
         """The summary, or None while the run has none."""
         if not (self.path / "summary.json").exists():
@@ -227,86 +183,27 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         """Replace the summary."""
-        self._write("summary.json", _pretty({"format": FORMAT, **summary.to_dict()}))
+        self._write("summary.json", pretty({"format": FORMAT, **summary.to_dict()}))
 
     def write_report(self, summary: Summary) -> None:
         """Replace ``report.html``."""
         self._write("report.html", redact(report(summary, islice(self.samples(), SHOWN))))
-
-    def log(self, line: str) -> None:
-        """Add a line, with the time, to ``run.log``; cleaned of secrets."""
-        stamp = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            with (self.path / "run.log").open("a", encoding="utf-8") as stream:
-                stream.write(f"{stamp} {redact(line)}\n")
-        except OSError as error:
-            raise self._unwritable(error, "run.log") from None
 
     def close(self) -> None:
         """Close ``samples.jsonl`` and give up the lock; the next append opens the file again."""
         if self._samples is not None:
             os.close(self._samples)
             self._samples = None
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        try:
-            value = msgspec.json.decode(file.read_bytes())
-        except OSError as error:
-            raise RecordError(f"{self.path} is not a run folder: {name}: {error.strerror}") from None
-        except msgspec.MsgspecError as error:
-            raise RecordError(f"{file} is broken: {error}") from None
-        if not isinstance(value, dict):
-            raise RecordError(f"{file} is broken: it holds no object")
-        return value
-
-    def _write(self, name: str, content: str | bytes) -> None:
-        """Write a file whole or not at all. Raises RecordError."""
-        try:
-            self._put(name, content)
-        except OSError as error:
-            raise self._unwritable(error, name) from None
-
-    def _put(self, name: str, content: str | bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content.encode() if isinstance(content, str) else content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self.path / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-
-    def _unwritable(self, error: OSError, name: str) -> RecordError:
-        kept, then = "what was finished before is kept", f"go on with: ostinato resume {self.path}"
-        if _is_full(error):
-            return RecordError(f"the disk is full: {self.path / name} could not be written; {kept}; make space, then {then}")
-        return RecordError(f"{self.path / name} cannot be written: {error.strerror}; {kept}; {then}")
-
-    def _point_latest(self) -> None:
-        link = self.path.parent / "latest"
-        temporary = self.path.parent / f".latest.{os.getpid()}"
-        try:
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(self.path.name)
-            temporary.replace(link)
-        except OSError:
-            temporary.unlink(missing_ok=True)  # a file system without links: `find_run` looks at the names instead
+        super().close()
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
     """Every run below `runs_dir`, oldest first."""
     found = [path.parent for path in runs_dir.glob("*/*/manifest.json") if _STAMP.match(path.parent.name)]
-    return [RunFolder(path.absolute()) for path in sorted(found, key=_age)]
+    return [RunFolder(path.absolute()) for path in sorted(found, key=age)]
 
 
-def _age(path: Path) -> tuple[str, int]:
+def age(path: Path) -> tuple[str, int]:
     """What sorts run folders by when they were made: the second in the name, then the time of a file that is written once."""
     file = path / "overrides.yaml"
     return path.name[:15], file.stat().st_mtime_ns if file.exists() else 0
@@ -318,42 +215,30 @@ def find_run(text: str, runs_dir: Path) -> RunFolder:
     Raises:
         RecordError: there is none, or several.
     """
-    for path in (Path(text), runs_dir / text):
-        if (path / "manifest.json").is_file():
-            return RunFolder.open(path.resolve())
-    runs = list_runs(runs_dir)
-    if not runs:
+    if (there := named_folder(text, runs_dir)) is not None:
+        return RunFolder.open(there)
+    return RunFolder.open(pick(text, runs_dir, list_runs(runs_dir)).path)
+
+
+def named_folder(text: str, runs_dir: Path) -> Path | None:
+    """The folder of a record that `text` is the path of, from here or from `runs_dir`."""
+    return next((path.resolve() for path in (Path(text), runs_dir / text) if (path / "manifest.json").is_file()), None)
+
+
+def pick(text: str, runs_dir: Path, records: Sequence[_Record]) -> _Record:
+    """The one of `records` (oldest first) that `text` names. Raises RecordError when there is none, or several."""
+    if not records:
         raise RecordError(f"there are no runs in {runs_dir}; `ostinato run` makes one")
     if text == "latest":
-        return RunFolder.open(runs[-1].path)
-    of_experiment = [run for run in runs if run.path.parent.name == text.removesuffix("/latest")]
-    matching = [run for run in runs if run.path.name == text]
-    matching = matching or [run for run in runs if f"{run.path.parent.name}/{run.path.name}".startswith(text)]
-    matching = matching or [run for run in runs if run.path.name.startswith(text)]
+        return records[-1]
+    of_experiment = [record for record in records if record.path.parent.name == text.removesuffix("/latest")]
+    matching = [record for record in records if record.path.name == text]
+    matching = matching or [record for record in records if f"{record.path.parent.name}/{record.path.name}".startswith(text)]
+    matching = matching or [record for record in records if record.path.name.startswith(text)]
     if of_experiment:
-        return RunFolder.open(of_experiment[-1].path)
+        return of_experiment[-1]
     if len(matching) == 1:
-        return RunFolder.open(matching[0].path)
-    names = ", ".join(f"{run.path.parent.name}/{run.path.name}" for run in (matching or runs)[-5:])
+        return matching[0]
+    names = ", ".join(f"{record.path.parent.name}/{record.path.name}" for record in (matching or records)[-5:])
     problem = "several runs match" if matching else "no run matches"
     raise RecordError(f"{problem} '{text}' in {runs_dir}; for example: {names}")
-
-
-def _fresh(parent: Path, name: str) -> Path:
-    """Make a folder that was not there; two runs may start in the same second."""
-    for attempt in range(1, 1000):
-        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
-    raise RecordError(f"cannot make a run folder {parent / name}: too many of that name")
-
-
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
-def _pretty(value: dict[str, Any]) -> bytes:
-    return msgspec.json.format(_encoder.encode(value), indent=2) + b"\n"

@@ -22,7 +22,7 @@ OPTIONS = [file for file in FILES if len(file.parts) > 1]
 DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
-GROUPS |= {"finetune"}
+GROUPS |= {"finetune", "sweep", "gate"}
 REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
 REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
 

@@ -14,7 +14,7 @@ import pytest
 
 from runner.errors import RecordError
 from runner.records import FORMAT, RunFolder, Summary, environment, find_run, list_runs
-from runner.records import folder as folder_module
+from runner.records import files as files_module
 from runner.records.report import report
 from runner.types import RowError, Sample, Score, Usage
 
@@ -142,7 +142,7 @@ def full_disk(monkeypatch, after):
         left[0] -= count
         return count
 
-    monkeypatch.setattr(folder_module.os, "write", write)
+    monkeypatch.setattr(files_module.os, "write", write)
 
 
 def test_a_full_disk_keeps_what_was_written(runs, monkeypatch):
@@ -160,7 +160,7 @@ def test_a_full_disk_keeps_what_was_written(runs, monkeypatch):
 
 def test_a_full_disk_leaves_the_old_file_whole(runs, monkeypatch):
     record = make(runs, status="running")
-    monkeypatch.setattr(folder_module.os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(files_module.os, "fsync", lambda _handle: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(RecordError, match="the disk is full"):
         record.write_manifest({"status": "complete"})
     assert record.manifest()["status"] == "running"
@@ -239,7 +239,7 @@ def test_environment_says_what_code_ran(tmp_path, monkeypatch):
 
 
 def test_runs_of_one_second_have_folders_of_their_own(runs, monkeypatch):
-    monkeypatch.setattr(folder_module, "datetime", Frozen)
+    monkeypatch.setattr(files_module, "datetime", Frozen)
     made = [make(runs).path.name for _ in range(12)]
     other = make(runs, digest="ffff0000").path.name
     last = make(runs).path.name
@@ -251,11 +251,11 @@ def test_runs_of_one_second_have_folders_of_their_own(runs, monkeypatch):
     assert (runs / "exp" / "latest").resolve().name == last
 
 
-class Frozen(folder_module.datetime):
+class Frozen(files_module.datetime):
     @classmethod
     def now(cls, tz=None):
         time.sleep(0.002)  # files made in a row have times of their own
-        return cls(2026, 1, 2, 3, 4, 5, tzinfo=folder_module.UTC)
+        return cls(2026, 1, 2, 3, 4, 5, tzinfo=files_module.UTC)
 
     def astimezone(self, tz=None):
         return self

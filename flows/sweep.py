@@ -1,0 +1,47 @@
+"""The flow of one sweep: a task a cell, by reference to the sweep's folder. What a cell does, and when, is runner's."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever needs this module imports it inside a function
+from prefect.artifacts import acreate_table_artifact  # noqa: TID253
+from prefect.cache_policies import NO_CACHE  # noqa: TID253
+
+from flows.begun import note
+
+if TYPE_CHECKING:
+    from runner.experiment import Sweep
+
+NAME_LENGTH = 200
+"""Characters of a cell's values that its task is named by."""
+
+
+def _attach(folder: str) -> Sweep:
+    from runner.experiment import attach_sweep
+
+    return attach_sweep(folder)
+
+
+# Rows retry inside the engine and results are the record on disk, so no task retries, caches or persists anything.
+@task(name="cell", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
+async def cell(folder: str, key: str) -> None:
+    """Play one cell; it fails when nothing was answered in it."""
+    await _attach(folder).play_cell(key)
+
+
+@flow(name="ostinato-sweep", retries=0, persist_result=False)
+async def sweep_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
+    """Play the cells that the sweep in `folder` owes; `overrides` is what it was asked with, and plays it again."""
+    sweep = _attach(folder)
+
+    async def play(key: str) -> None:
+        named = cell.with_options(task_run_name=sweep.label(key)[:NAME_LENGTH])
+        await named(folder, key)
+
+    try:
+        await sweep.drive(play)
+    finally:
+        artifact = re.sub(r"[^a-z0-9]+", "-", f"cells-{sweep.name.lower()}").strip("-")
+        await acreate_table_artifact(table=sweep.ranked(), key=artifact, description=f"Record: {folder}")

@@ -1,0 +1,116 @@
+"""The cells of a sweep as tidy rows: one a cell, with every varied key, its scores, errors, tokens, cost and latency."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.analysis.ties import row_means, tied
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.records import RunFolder, Summary, SweepFolder
+    from runner.records.sweep import CellRecord
+
+
+def rows_of(sweep: SweepFolder) -> list[dict[str, Any]]:
+    """One row a cell, in the manifest's order; what a cell does not have is None. Every row has every column.
+
+    Columns: ``cell``, ``status``, the varied keys, ``rows``, ``ok``, ``errors``, for each score its mean under its name with
+    ``_se`` (standard error) and ``_n``, ``requests``, ``cache_hits``, tokens and ``cost_usd`` of requests made, tokens of answers
+    from the cache, ``latency_p50_s`` and ``latency_p95_s`` (seconds, of requests made), ``run``, ``problem``.
+    """
+    manifest = sweep.read()
+    rows = []
+    for key, cell in manifest.cells.items():
+        values = {name: _plain(cell.values.get(name)) for name in manifest.keys}
+        run = sweep.run_of(cell)
+        measured = _measured(run) if run else {}
+        rows.append({"cell": key, "status": cell.status, **values, **measured, "run": cell.run, "problem": cell.problem})
+    last = ("run", "problem")
+    columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in last]
+    return [{name: row.get(name) for name in (*columns, *last)} for row in rows]
+
+
+def ranked(sweep: SweepFolder) -> list[dict[str, Any]]:
+    """The rows of `rows_of`, best first by the primary score, those without it last; with ``best`` and ``tied`` in each.
+
+    ``tied``: the difference to the best, row by row, may as well be zero (see `runner.analysis.ties`). None: nothing is known.
+    """
+    manifest = sweep.read()
+    rows = [{**row, "best": False, "tied": None} for row in rows_of(sweep)]
+    primary = manifest.primary or ""
+    scored = [row for row in rows if row.get(primary) is not None]
+    scored.sort(key=lambda row: float(row[primary]), reverse=manifest.direction == "maximize")
+    if not scored:
+        return rows
+    means = {row["cell"]: _row_means(sweep, manifest.cells[row["cell"]], primary) for row in scored}
+    scored[0]["best"] = True
+    for row in scored[1:]:
+        row["tied"] = tied(means[scored[0]["cell"]], means[row["cell"]])
+    return [*scored, *(row for row in rows if row not in scored)]
+
+
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows as CSV with a header line."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return text.getvalue()
+
+
+def _measured(run: RunFolder) -> dict[str, Any]:
+    """What a run has come to, by its summary and the latencies of its samples."""
+    summary = run.summary()
+    if summary is None:
+        return {}
+    latencies = sorted(sample.latency_s for sample in run.samples() if sample.latency_s is not None)
+    return {
+        "rows": summary.rows,
+        "ok": summary.ok,
+        "errors": summary.errors,
+        **_scores(summary),
+        "requests": summary.requests,
+        "cache_hits": summary.cache_hits,
+        "prompt_tokens": summary.usage.prompt_tokens,
+        "completion_tokens": summary.usage.completion_tokens,
+        "cached_prompt_tokens": summary.usage_cached.prompt_tokens,
+        "cached_completion_tokens": summary.usage_cached.completion_tokens,
+        "cost_usd": summary.cost_usd,
+        "latency_p50_s": _quantile(latencies, 0.5),
+        "latency_p95_s": _quantile(latencies, 0.95),
+        "wall_s": summary.wall_s,
+    }
+
+
+def _scores(summary: Summary) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, score in summary.scores.items():
+        found |= {name: score.mean, f"{name}_se": score.stderr, f"{name}_n": score.n}
+    return found
+
+
+def _row_means(sweep: SweepFolder, cell: CellRecord, score: str) -> dict[str, float]:
+    run = sweep.run_of(cell)
+    return row_means((sample.id, sample.scores[score]) for sample in run.samples() if score in sample.scores) if run else {}
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float | None:
+    """The quantile `q` of sorted values, linear between neighbours (type 7 of Hyndman and Fan 1996); None of nothing."""
+    if not ordered:
+        return None
+    place = q * (len(ordered) - 1)
+    below = int(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _plain(value: Any) -> Any:
+    """A value for one field of a table: lists and mappings as JSON."""
+    return msgspec.json.encode(value).decode() if isinstance(value, list | dict) else value

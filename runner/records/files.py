@@ -1,0 +1,174 @@
+"""A folder of a record: one process at a time, files written whole or not at all, a manifest that says what it is."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import msgspec
+
+from runner.errors import RecordError
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+"""Version of the record. Readers refuse a newer one."""
+
+
+class Folder:
+    """One folder of a record, of the kind that its manifest names."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """The record in `path`. Raises RecordError when it is not one, is of another kind, or of a newer format."""
+        folder = cls(path.absolute())
+        manifest = folder.manifest()
+        found = manifest.get("format")
+        if not isinstance(found, int) or found > FORMAT:
+            raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {FORMAT})")
+        if (kind := manifest.get("kind", "run")) != cls.kind:
+            hint = f"; name one of {path / 'cells'}, or go on with all: ostinato resume {path}" if kind == "sweep" else ""
+            raise RecordError(f"{path} is a {kind}, and a {cls.kind} is needed here{hint}")
+        return folder
+
+    @classmethod
+    def _make(cls, parent: Path, digest: str, files: Mapping[str, str | bytes], *, prefix: str = "") -> Self:
+        """Make the folder ``<prefix><stamp>-<digest>`` in `parent`, with these files in it. Raises RecordError."""
+        stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+        made: Path | None = None
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            made = fresh(parent, f"{prefix}{stamp}-{digest}")
+            folder = cls(made)
+            for name, content in files.items():
+                folder._put(name, content)
+        except OSError as error:
+            if made is not None:
+                shutil.rmtree(made, ignore_errors=True)  # half a folder is no record
+            why = "the disk is full; make space, or" if is_full(error) else f"{error.strerror};"
+            raise RecordError(f"cannot make a {cls.kind} folder in {parent}: {why} set runs_dir=...") from None
+        return folder
+
+    def lock(self) -> None:
+        """Have this folder to oneself, until `close` or the end of the process: two players would pay for every row twice.
+
+        Raises:
+            RecordError: another process (or another player in this one) has it.
+        """
+        if self._lock is not None:
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise RecordError(f"{self.path} is being played; wait until that has ended, or stop it with Ctrl-C") from None
+        self._lock = handle
+
+    def manifest(self) -> dict[str, Any]:
+        """What the run was made from. Raises RecordError when it is missing or broken."""
+        return self._read_json("manifest.json")
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Replace the manifest."""
+        self._write("manifest.json", pretty({"format": FORMAT, **manifest}))
+
+    def log(self, line: str) -> None:
+        """Add a line, with the time, to ``run.log``; cleaned of secrets."""
+        stamp = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            with (self.path / "run.log").open("a", encoding="utf-8") as stream:
+                stream.write(f"{stamp} {redact(line)}\n")
+        except OSError as error:
+            raise self._unwritable(error, "run.log") from None
+
+    def close(self) -> None:
+        """Give up the lock."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            value = msgspec.json.decode(file.read_bytes())
+        except OSError as error:
+            raise RecordError(f"{self.path} is not a run folder: {name}: {error.strerror}") from None
+        except msgspec.MsgspecError as error:
+            raise RecordError(f"{file} is broken: {error}") from None
+        if not isinstance(value, dict):
+            raise RecordError(f"{file} is broken: it holds no object")
+        return value
+
+    def _write(self, name: str, content: str | bytes) -> None:
+        """Write a file whole or not at all. Raises RecordError."""
+        try:
+            self._put(name, content)
+        except OSError as error:
+            raise self._unwritable(error, name) from None
+
+    def _put(self, name: str, content: str | bytes) -> None:
+        temporary = self.path / f".{name}.tmp"
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content.encode() if isinstance(content, str) else content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self.path / name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def _unwritable(self, error: OSError, name: str) -> RecordError:
+        kept, then = "what was finished before is kept", f"go on with: ostinato resume {self.path}"
+        if is_full(error):
+            return RecordError(f"the disk is full: {self.path / name} could not be written; {kept}; make space, then {then}")
+        return RecordError(f"{self.path / name} cannot be written: {error.strerror}; {kept}; {then}")
+
+    def point_latest(self) -> None:
+        """Have ``latest`` beside this folder point at it."""
+        link = self.path.parent / "latest"
+        temporary = self.path.parent / f".latest.{os.getpid()}"
+        try:
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(self.path.name)
+            temporary.replace(link)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # a file system without links: `find_run` looks at the names instead
+
+
+def fresh(parent: Path, name: str) -> Path:
+    """Make a folder that was not there; two runs may start in the same second."""
+    for attempt in range(1, 1000):
+        path = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise RecordError(f"cannot make a run folder {parent / name}: too many of that name")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no space left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def pretty(value: dict[str, Any]) -> bytes:
+    """JSON as people read it."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

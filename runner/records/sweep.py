@@ -1,0 +1,154 @@
+"""The sweep folder: a manifest of cells, what was asked, a table, and in ``cells/`` one run folder a cell."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import msgspec
+
+from runner.errors import RecordError
+from runner.records.files import FORMAT, Folder, pretty
+from runner.records.folder import RunFolder, age, list_runs, named_folder, pick
+from runner.records.manifest import RunStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CELLS = "cells"
+_NAME = re.compile(r"^sweep-\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
+
+
+class CellRecord(msgspec.Struct, kw_only=True):
+    """One cell in the manifest: its values by dotted key, its run folder (relative to the sweep's), and how that ended."""
+
+    values: dict[str, Any]
+    run: str | None = None
+    status: Literal["pending"] | RunStatus = "pending"
+    problem: str | None = None
+
+
+class SweepManifest(msgspec.Struct, kw_only=True):
+    """What a sweep consists of, and how far it has come.
+
+    Attributes:
+        digest: of the base config, the varied keys and the sweeper: a sweep that has the same goes on in this folder.
+        keys: the varied keys, dotted, in order.
+        primary: the score that cells are ranked by; None when nothing is scored.
+        cells: by the first 12 digits of the hash of their effective config.
+    """
+
+    format: int = FORMAT
+    kind: str = "sweep"
+    name: str
+    status: RunStatus
+    digest: str
+    sweeper: str
+    keys: list[str]
+    primary: str | None
+    direction: Literal["maximize", "minimize"]
+    started_at: str
+    ended_at: str | None = None
+    cwd: str
+    cells: dict[str, CellRecord] = {}
+
+
+class SweepFolder(Folder):
+    """One sweep on disk, ``runs/<experiment>/sweep-<YYYYMMDD-HHMMSS>-<hash6>/``.
+
+    Files: ``sweep.yaml`` (what was asked, and the base config), ``manifest.json``, ``table.csv``, ``table.parquet``, ``run.log``,
+    and ``cells/``, where each cell has an ordinary run folder.
+    """
+
+    kind: ClassVar[str] = "sweep"
+
+    @classmethod
+    def create(cls, runs_dir: Path, manifest: SweepManifest, *, asked: str) -> SweepFolder:
+        """Make the folder, and point ``latest`` at it. Raises RecordError."""
+        files: dict[str, str | bytes] = {"sweep.yaml": asked, "manifest.json": pretty(msgspec.to_builtins(manifest))}
+        made = cls._make(runs_dir.absolute() / manifest.name, manifest.digest[:6], files, prefix="sweep-")
+        made.point_latest()
+        return made
+
+    @classmethod
+    def find(cls, runs_dir: Path, name: str, digest: str) -> SweepFolder | None:
+        """The newest sweep of this experiment that has this digest; None when there is none."""
+        for path in sorted((runs_dir.absolute() / name).glob(f"sweep-*-{digest[:6]}*"), reverse=True):
+            folder = cls.open(path)
+            if folder.read().digest == digest:
+                return folder
+        return None
+
+    def read(self) -> SweepManifest:
+        """The manifest. Raises RecordError when it is broken."""
+        try:
+            return msgspec.convert(self.manifest(), SweepManifest)
+        except msgspec.ValidationError as error:
+            raise RecordError(f"{self.path / 'manifest.json'}: {error}") from None
+
+    def write(self, manifest: SweepManifest) -> None:
+        """Replace the manifest. Raises RecordError."""
+        self._write("manifest.json", pretty(msgspec.to_builtins(manifest)))
+
+    def asked(self) -> dict[str, Any]:
+        """What ``sweep.yaml`` holds. Raises RecordError."""
+        import yaml
+
+        try:
+            found = yaml.safe_load((self.path / "sweep.yaml").read_text("utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise RecordError(f"{self.path / 'sweep.yaml'} cannot be read: {error}") from None
+        if not isinstance(found, dict) or not isinstance(found.get("overrides"), list):
+            raise RecordError(f"{self.path / 'sweep.yaml'} is broken: it does not say what was asked")
+        return found
+
+    def write_asked(self, asked: str) -> None:
+        """Replace ``sweep.yaml``. Raises RecordError."""
+        self._write("sweep.yaml", asked)
+
+    def write_table(self, name: str, content: str | bytes) -> None:
+        """Replace ``table.csv`` or ``table.parquet``. Raises RecordError."""
+        self._write(name, content)
+
+    def run_of(self, cell: CellRecord) -> RunFolder | None:
+        """The run folder of a cell; None when it has none, or that cannot be read."""
+        if cell.run is None:
+            return None
+        try:
+            return RunFolder.open(self.path / cell.run)
+        except RecordError:
+            return None
+
+
+def list_sweeps(runs_dir: Path) -> list[SweepFolder]:
+    """Every sweep below `runs_dir`, oldest first."""
+    found = [path.parent for path in runs_dir.glob("*/sweep-*/manifest.json") if _NAME.match(path.parent.name)]
+    return [SweepFolder(path.absolute()) for path in sorted(found, key=_sitting)]
+
+
+def list_records(runs_dir: Path) -> list[RunFolder | SweepFolder]:
+    """Every run and every sweep below `runs_dir`, oldest first; a sweep by when it was last played."""
+    dated: list[tuple[tuple[str, int], RunFolder | SweepFolder]] = [(age(run.path), run) for run in list_runs(runs_dir)]
+    dated += [(_sitting(sweep.path), sweep) for sweep in list_sweeps(runs_dir)]
+    return [record for _, record in sorted(dated, key=lambda pair: pair[0])]
+
+
+def find_record(text: str, runs_dir: Path) -> RunFolder | SweepFolder:
+    """The run or the sweep that `text` names, as `find_run` does. Raises RecordError when there is none, or several."""
+    there = named_folder(text, runs_dir)
+    chosen: Folder = Folder(there) if there is not None else pick(text, runs_dir, _folders(list_records(runs_dir)))
+    if chosen.manifest().get("kind") == SweepFolder.kind:
+        return SweepFolder.open(chosen.path)
+    return RunFolder.open(chosen.path)
+
+
+def _folders(records: Sequence[Folder]) -> Sequence[Folder]:
+    return records
+
+
+def _sitting(path: Path) -> tuple[str, int]:
+    """When a sweep was last played."""
+    changed = (path / "manifest.json").stat()
+    return datetime.fromtimestamp(changed.st_mtime).astimezone().strftime("%Y%m%d-%H%M%S"), changed.st_mtime_ns
