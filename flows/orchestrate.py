@@ -1,7 +1,7 @@
-"""Plays an experiment, or a sweep, as a Prefect flow on the right server: quietly, in its true state, nothing left behind.
+"""Plays a run, a sweep or a pipeline as a Prefect flow on the right server: quietly, in its true state, nothing left behind.
 
-`play` and `play_sweep` are what runner.experiment looks up for ``execution.orchestrator=prefect``. Prefect is imported inside,
-while a private server boots; its settings, logging and environment are the user's again afterwards.
+`play`, `play_sweep` and `play_pipeline` are what runner.experiment looks up for ``execution.orchestrator=prefect``. Prefect is
+imported inside, while a private server boots; its settings, logging and environment are the user's again afterwards.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from runner.experiment import Experiment, Sweep
+    from runner.experiment.pipeline import Pipeline
 
 CANCEL_POLL_S = 2.0
 """How often a run asks whether somebody cancelled it in Prefect: nobody tells it."""
@@ -41,7 +42,7 @@ DRAIN_TIMEOUT_S = 30.0
 
 
 class Piece(Protocol):
-    """What is played: an experiment, a sweep. Its flow finds it again in this process by its folder."""
+    """What is played: an experiment, a sweep, a pipeline. Its flow finds it again in this process by its folder."""
 
     folder: Path
     name: str
@@ -56,6 +57,11 @@ async def play(experiment: Experiment, *, notify: Callable[[str], None]) -> None
 async def play_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
     """Play the cells that the sweep owes as one flow run, a task a cell. Raises as `play_as` does."""
     await play_as("flows.sweep:sweep_flow", sweep, notify=notify)
+
+
+async def play_pipeline(pipeline: Pipeline, *, notify: Callable[[str], None]) -> None:
+    """Do the stages of the pipeline as one flow run, a task a stage. Raises as `play_as` does."""
+    await play_as("flows.pipeline:pipeline_flow", pipeline, notify=notify)
 
 
 async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -> None:

@@ -1,12 +1,28 @@
-"""The flow of a pipeline: its stages as Prefect's tasks, by reference to the pipeline folder. What a stage does is runner's."""
+"""The flow of a pipeline: its stages as Prefect's tasks, by reference to the pipeline's folder. What a stage does is runner's."""
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any
-
 from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever needs this module imports it inside a function
-from prefect.artifacts import acreate_table_artifact  # noqa: TID253
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
-from flows.experiment import note
+from flows.begun import note
+
+RETRIED = {"train": 1, "launch": 1}
+"""Stages that Prefect does once more when they fail: they find what they have begun. Rows retry inside the engine."""
+
+
+@task(name="stage", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
+async def stage(folder: str, name: str) -> None:
+    """Do one stage of the pipeline, unless it is done."""
+    from runner.experiment.pipeline import attach_pipeline
+
+    await attach_pipeline(folder).stage(name)
+
+
+@flow(name="ostinato-pipeline", retries=0, persist_result=False)
+async def pipeline_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
+    """Do the stages of the pipeline in `folder`; `overrides` is what it was asked with, and plays it again."""
+    from runner.experiment.pipeline import STAGES
+
+    for name in STAGES:
+        await stage.with_options(name=name, task_run_name=name, retries=RETRIED.get(name, 0))(folder, name)

@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
     "ft": ("runner.cli.ft", "fine-tune: run, ls, show, logs, attach, cancel, rm"),
+    "pipeline": ("runner.cli.pipeline", "train a model, compare it with its base, register it if it is surely better"),
     "launch": ("runner.cli.launch", "start a local model server and keep it"),
     "ps": ("runner.cli.ps", "list the model servers that are kept"),
     "kill": ("runner.cli.kill", "stop model servers that are kept"),

@@ -12,7 +12,8 @@ from runner.cli.run import add_display
 if TYPE_CHECKING:
     import argparse
 
-    from runner.experiment.pipelining import PipelineResult
+    from runner.config.schema import RunConfig
+    from runner.experiment.pipelining import PipelineResult, StageOutcome
 
 TAKES_OVERRIDES = True
 
@@ -35,8 +36,8 @@ def main(args: argparse.Namespace) -> int:
         OstinatoError: the pipeline could not begin.
     """
     from runner.cli.display import Display
-    from runner.experiment.pipelining import pipeline_to_end
     from runner.experiment.pipeline import Pipeline
+    from runner.experiment.pipelining import pipeline_to_end
 
     composition = composed(args)
     config = composition.config()
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 def _print(result: PipelineResult) -> None:
     from runner.cli.display import print_table
 
-    facts = [(stage.name, f"{stage.status}{f'  {stage.wall_s:.1f} s' if stage.status != 'skipped' else ''}") for stage in result.stages]
+    facts = [(stage.name, _went(stage)) for stage in result.stages]
     for name in ("baseline", "tuned"):
         facts += [(f"{name} {score}", _score(told)) for score, told in result.of(name).get("scores", {}).items()]
     if compared := result.of("compare"):
@@ -66,6 +67,10 @@ def _print(result: PipelineResult) -> None:
     if registered := result.of("register"):
         facts.append(("alias", _alias(registered)))
     print_table(f"{result.manifest.name}: {result.manifest.status}", [*facts, ("record", shorten(result.folder))])
+
+
+def _went(stage: StageOutcome) -> str:
+    return stage.status if stage.status == "skipped" else f"{stage.status}  {stage.wall_s:.1f} s"
 
 
 def _score(told: dict[str, Any]) -> str:
@@ -86,15 +91,16 @@ def _alias(registered: dict[str, Any]) -> str:
     return f"{registered['alias']} was not moved: {registered['reason']}"
 
 
-def _forecast(config: Any, *, as_json: bool) -> int:
+def _forecast(config: RunConfig, *, as_json: bool) -> int:
     """Say what is owed. Returns 0."""
     from runner.cli.display import print_table
-    from runner.experiment.pipelining import outlook
+    from runner.experiment.pipeline import outlook
 
     found = outlook(config)
     if as_json:
         print(json.dumps(found))
     else:
-        facts = [(name, status) for name, status in found["stages"].items()]
-        print_table(f"{found['name']}: dry run", [*facts, ("training", f"{found['estimate']['steps'] or '?'} steps")])
+        steps = found["estimate"]["steps"]
+        training = f"{found['job']}, {f'{steps:,} steps' if steps else 'steps as the provider chooses'}"
+        print_table(f"{found['name']}: dry run", [*found["stages"].items(), ("training", training)])
     return 0

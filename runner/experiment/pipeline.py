@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +22,7 @@ from runner.batch.engine import Stop
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment import finetuning
 from runner.experiment.drift import manifest_of
+from runner.experiment.loop import Notify, silent
 from runner.experiment.play import FAILURES, ask, recorded
 from runner.experiment.stages import Experiment, config_hash, now
 from runner.experiment.trained import asking, untrained
@@ -34,7 +33,8 @@ from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineSt
 from runner.secrets import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from runner.config.schema import RunConfig
     from runner.experiment.finetuning import Prepared
@@ -79,7 +79,7 @@ class Pipeline:
         self.problem: OstinatoError | None = None
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
         self.watch: Callable[[Experiment], AbstractContextManager[Any]] | None = None
-        self.notify: Callable[[str], None] = _silent
+        self.notify: Notify = silent
         self._playing: Experiment | None = None
         self._served: LM | None = None
 
@@ -94,17 +94,11 @@ class Pipeline:
         """
         from runner.config.compose import to_yaml
 
-        config = build.pinned(config)
-        _check(config)
-        prepared = finetuning.prepare(config)
-        name = build.name(config, build.dataset(config))
-        config = msgspec.structs.replace(config, name=name)
-        digest = config_hash(config)
-        runs_dir = Path(config.runs_dir)
-        record = PipelineFolder.find(runs_dir, name, digest)
+        config, prepared = _checked(config)
+        digest, record = config_hash(config), _found(config)
         if record is None:
             manifest = PipelineManifest(
-                name=name,
+                name=config.name or "",
                 digest=digest,
                 status="running",
                 started_at=now(),
@@ -112,7 +106,7 @@ class Pipeline:
                 overrides=[redact(override) for override in overrides],
                 environment=environment(),
             )
-            record = PipelineFolder.create(runs_dir, manifest, config=to_yaml(config))
+            record = PipelineFolder.create(Path(config.runs_dir), manifest, config=to_yaml(config))
         record.lock()
         return cls(config, prepared, record, overrides)
 
@@ -207,13 +201,14 @@ class Pipeline:
 
     async def _train(self, _stage: StageRecord) -> dict[str, Any]:
         training = await asyncio.to_thread(self.prepared.begin)
-        self.notify(f"training {self.prepared.spec.job}: it goes on if this command ends (ostinato ft attach {training.folder.spec.job})")
+        job = training.folder.spec.job
+        self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
         state = await self._followed(training)
         if state.model is None:
-            raise FinetuneError(f"the training {training.folder.spec.job} has {state.status}: {state.error or 'no reason was given'}")
+            raise FinetuneError(f"the training {job} has {state.status}: {state.error or 'no reason was given'}")
         made = training.folder.result() or {}
         facts = {key: made[key] for key in ("steps", "loss", "valid_loss", "train_s", "sha256") if made.get(key) is not None}
-        return {"job": training.folder.spec.job, "model": state.model, **facts}
+        return {"job": job, "model": state.model, **facts}
 
     async def _launch(self, _stage: StageRecord) -> dict[str, Any]:
         self._served = build.lm(self._tuned_config())
@@ -321,9 +316,10 @@ class Pipeline:
         if stage is None or stage.status != "done" or stage.key != self.keys[name]:
             return False
         if name in ("baseline", "tuned"):
-            return (self.folder.parent / stage.result["run"] / "summary.json").is_file()
+            summary = self.folder.parent / stage.result["run"] / "summary.json"
+            return summary.is_file()
         if name == "train":
-            return _is_there(stage.result["job"])
+            return _is_there(str(stage.result["job"]))
         if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask
             return self._settled("tuned") and self._served is None
         return True
@@ -365,6 +361,36 @@ def _key(*parts: Any) -> str:
     return hashlib.sha256(canonical(parts)).hexdigest()
 
 
+def outlook(config: RunConfig) -> dict[str, Any]:
+    """What `Pipeline.create` and its stages would do: the stages that are done and owed, and what the training will take.
+
+    Raises:
+        ConfigError, DataError: the pipeline could not begin.
+    """
+    config, prepared = _checked(config)
+    record = _found(config)
+    owed = STAGES if record is None else Pipeline(config, prepared, record, ()).owed
+    return {
+        "name": config.name,
+        "job": prepared.spec.job,
+        "stages": {name: "owed" if name in owed else "done" for name in STAGES},
+        "estimate": msgspec.to_builtins(prepared.estimate),
+    }
+
+
+def _checked(config: RunConfig) -> tuple[RunConfig, Prepared]:
+    """The config with its name and its model settled, and the training that it asks for. Raises ConfigError and DataError."""
+    config = build.pinned(config)
+    _check(config)
+    prepared = finetuning.prepare(config)
+    return msgspec.structs.replace(config, name=build.name(config, build.dataset(config))), prepared
+
+
+def _found(config: RunConfig) -> PipelineFolder | None:
+    """The folder of a pipeline that was asked to do the same."""
+    return PipelineFolder.find(Path(config.runs_dir), config.name or "", config_hash(config))
+
+
 def _check(config: RunConfig) -> None:
     if config.finetune is None:
         raise ConfigError(
@@ -388,10 +414,6 @@ def _is_there(job: str) -> bool:
         return ledger.find(job).state().model is not None
     except (FinetuneError, RecordError):
         return False
-
-
-def _silent(_line: str) -> None:
-    pass
 
 
 def attach_pipeline(folder: str) -> Pipeline:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -47,7 +46,7 @@ class PipelineResult(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0 registered, 100 the gain was not enough, 1 failed, 3 rows failed or owed, 130 interrupted."""
+        """What the command ends with: 0 registered, 100 too small a gain, 1 failed, 3 incomplete, 130 interrupted."""
         if self.manifest.status == "complete":
             return 0 if self.of("register").get("moved") else GATE_CLOSED
         return EXIT_CODES[self.manifest.status]

@@ -165,25 +165,36 @@ def recorded(experiment: Experiment) -> Iterator[None]:
         raise failed
 
 
+async def ask(experiment: Experiment, notify: Notify) -> None:
+    """Launch the model where that is ours to do, ask what is owed, and stop what was launched. Raises as `Experiment.play`."""
+    with _access(experiment):
+        try:
+            if experiment.needs_launch:
+                notify(f"launching {experiment.lm.model}, or sharing one that is kept")
+                await experiment.launch()
+            await experiment.play()
+        finally:
+            await experiment.kill()
+            await experiment.lm.aclose()
+
+
 async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
+    orchestrate = orchestrator(experiment.config, ORCHESTRATORS)
+    if orchestrate is None:
+        await ask(experiment, notify)
+        return
+    with _access(experiment):
+        try:
+            await orchestrate(experiment, notify=notify)
+        finally:
+            await experiment.lm.aclose()
+
+
+@contextlib.contextmanager
+def _access(experiment: Experiment) -> Iterator[None]:
+    """Have the model's key at hand, and share the way to its endpoint with all in this process that ask it."""
     lm = experiment.lm
     lm.kwargs.update(build.access(experiment.config))
     lm.limiter = build.limiter(experiment.config, lm)
-    try:
-        with lm.limiter.using():
-            await _staged(experiment, notify)
-    finally:
-        await lm.aclose()
-
-
-async def _staged(experiment: Experiment, notify: Notify) -> None:
-    if (orchestrate := orchestrator(experiment.config, ORCHESTRATORS)) is not None:
-        await orchestrate(experiment, notify=notify)
-        return
-    try:
-        if experiment.needs_launch:
-            notify(f"launching {experiment.lm.model}, or sharing one that is kept")
-            await experiment.launch()
-        await experiment.play()
-    finally:
-        await experiment.kill()
+    with lm.limiter.using():
+        yield
