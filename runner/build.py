@@ -266,7 +266,7 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
                     raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
             host = databricks.host_of(chosen.host)
             base = databricks.base_of(_hosted_base(config), host)
-            hyper = whole(DatabricksHyper, _fields(chosen, DatabricksHyper))
+            hyper = databricks.checked(whole(DatabricksHyper, _fields(chosen, DatabricksHyper)))
             return Recipe("databricks", base, hyper, Access(host, chosen.token_env, chosen.poll_s), chosen.context_length)
 
 
