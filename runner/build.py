@@ -280,9 +280,7 @@ def _local_base(config: schema.RunConfig) -> str:
         return config.finetune.base.removeprefix("local/")
     if not isinstance(config.model, schema.LocalModel):
         kind = config.model.__struct_config__.tag
-        raise ConfigError(
-            f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2, or model=smollm2"
-        )
+        raise ConfigError(f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2")
     return config.model.name
 
 

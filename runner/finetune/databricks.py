@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runner.errors import BadRequestError, LMError, MalformedError, NotFoundError, PermissionDeniedError
 from runner.finetune.backend import Report
 from runner.finetune.http import send, status_error
-from runner.finetune.job import TrainDataFormat, TrainingStatus
+from runner.finetune.job import TrainingStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,7 @@ _STATUS = {
     "CANCELED": TrainingStatus.cancelled,
     "FAILED": TrainingStatus.failed,
 }
-_TASK = {TrainDataFormat.CHAT: "CHAT_COMPLETION", TrainDataFormat.COMPLETION: "INSTRUCTION_FINETUNE"}
+_TASK = {"chat": "CHAT_COMPLETION", "completion": "INSTRUCTION_FINETUNE"}
 _SAVE_FOLDER = "dbfs:/databricks/mlflow-tracking/{mlflow_experiment_id}/{mlflow_run_id}/artifacts"
 
 _RUN = "id name status createdAt startedAt completedAt reason details { model trainDataPath }"
@@ -120,13 +120,10 @@ class DatabricksTrainer:
 
     def _create(self, job: JobFolder) -> str:
         hyper = job.spec.hyper
-        task = _TASK.get(TrainDataFormat(job.spec.train_data_format))
-        if task is None:
-            raise BadRequestError(f"it trains on chat and completion, not on {job.spec.train_data_format}", provider="databricks")
         self._upload(job, "train")
         config = {
             "model": job.spec.base.name,
-            "taskType": task,
+            "taskType": _TASK[job.spec.train_data_format],
             "trainDataPath": f"dbfs:{_file(job, 'train')}",
             "saveFolder": _SAVE_FOLDER,
             "trainingDuration": hyper["training_duration"],
