@@ -294,7 +294,7 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
                     raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
             host = databricks.host_of(chosen.host)
             base = databricks.base_of(_hosted_base(config), host)
-            hyper = whole(DatabricksHyper, _fields(chosen, DatabricksHyper))
+            hyper = databricks.checked(whole(DatabricksHyper, _fields(chosen, DatabricksHyper)))
             return Recipe("databricks", base, hyper, Access(host, chosen.token_env, chosen.poll_s), chosen.context_length)
 
 
@@ -308,9 +308,7 @@ def _local_base(config: schema.RunConfig) -> str:
         return config.finetune.base.removeprefix("local/")
     if not isinstance(config.model, schema.LocalModel):
         kind = config.model.__struct_config__.tag
-        raise ConfigError(
-            f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2, or model=smollm2"
-        )
+        raise ConfigError(f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2")
     return config.model.name
 
 

@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser, action: str) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Follow. Returns 0, or, of `attach`, how the job ended: 1 when it failed, 3 when it was left alone.
+    """Follow. Returns 0, or, of `attach`, how the job ended: 1 when it failed, 130 when it was left by Ctrl-C.
 
     Raises:
         FinetuneError: no such job, or it cannot be followed.
@@ -44,32 +44,48 @@ def main(args: argparse.Namespace) -> int:
     return follow(attach(job), as_json=args.json)
 
 
-def follow(training: Training, *, as_json: bool, wait: bool = True, more: Mapping[str, Any] | None = None) -> int:
+def follow(
+    training: Training,
+    *,
+    as_json: bool,
+    begin: bool = False,
+    force: bool = False,
+    wait: bool = True,
+    more: Mapping[str, Any] | None = None,
+) -> int:
     """Show the progress of a job until it ends, and how it ended. Ctrl-C leaves it as it is, and says how to come back.
 
+    Args:
+        training: the job.
+        as_json: print one JSON object.
+        begin: have it begun first; with `force` in another attempt.
+        force: see `begin`.
+        wait: stay until it has ended.
+        more: what the JSON object says beside.
+
     Returns:
-        0 when there is a trained model, 1 when it failed or was cancelled, 3 when it goes on without us.
+        0 when there is a trained model, or it goes on as asked; 1 when it failed or was cancelled; 130 after Ctrl-C.
     """
     job, progress = training.folder, Progress(training.folder)
+    interrupted = False
+    try:
+        if begin:
+            training.begin(force=force)
+        if wait:
+            training.follow(watch=progress)
+    except KeyboardInterrupt:
+        interrupted = True
     state = job.state()
-    left = not wait
-    if wait:
-        try:
-            state = training.follow(watch=progress)
-        except KeyboardInterrupt:
-            left, state = True, job.state()
     progress.end()
     if as_json:
         print(json.dumps({**(more or {}), **outcome(job, state)}))
     elif state.model:
         print(state.model)
-    if left and not state.status.final:
+    if not state.status.final:
         name = job.spec.job
-        print(
-            f"{name} goes on without us; follow it: ostinato ft attach {name}; stop it: ostinato ft cancel {name}",
-            file=sys.stderr,
-        )
-        return 3
+        ways = f"  ostinato ft attach {name}   follows it\n  ostinato ft cancel {name}   stops it"
+        print(f"{name} is {state.status}, and goes on without us\n{ways}", file=sys.stderr)
+        return 130 if interrupted else 0
     if state.error or not state.model:
         print(
             f"{job.spec.job} has {state.status}: {state.error}" if state.error else f"{job.spec.job} is {state.status}",

@@ -14,7 +14,7 @@ from runner.errors import FinetuneError
 if TYPE_CHECKING:
     import argparse
 
-    from runner.finetune.ledger import JobFolder
+    from runner.finetune.ledger import JobFolder, State
 
 
 def configure(parser: argparse.ArgumentParser, action: str) -> None:
@@ -50,7 +50,7 @@ def main(args: argparse.Namespace) -> int:
 def _list(*, as_json: bool) -> int:
     from runner.finetune.ledger import listed
 
-    jobs = [(job, job.state()) for job in listed()]
+    jobs = [(job, _state(job)) for job in listed()]
     if as_json:
         print(
             json.dumps({"jobs": [{**_what(job), **outcome(job, state), "created_at": state.created_at} for job, state in jobs]})
@@ -84,7 +84,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _show(job: JobFolder, *, as_json: bool) -> int:
-    state = job.state()
+    state = _state(job)
     found = {**_what(job), **outcome(job, state), "hyper": job.spec.hyper, "remote": state.remote}
     found |= {"created_at": state.created_at, "started_at": state.started_at, "ended_at": state.ended_at}
     found |= {"checkpoints": job.checkpoints(), "pid": running.pid if (running := job.running()) else None}
@@ -113,7 +113,7 @@ def _cancel(job: JobFolder, *, as_json: bool) -> int:
 
 def _remove(jobs: list[JobFolder], *, as_json: bool) -> int:
     for job in jobs:
-        status = job.state().status
+        status = _state(job).status
         if not status.final:
             raise FinetuneError(f"{job.spec.job} is {status}; stop it first: ostinato ft cancel {job.spec.job}")
     for job in jobs:
@@ -121,6 +121,14 @@ def _remove(jobs: list[JobFolder], *, as_json: bool) -> int:
     names = [job.spec.job for job in jobs]
     print(json.dumps({"removed": names}) if as_json else "\n".join(names))
     return 0
+
+
+def _state(job: JobFolder) -> State:
+    """Where a job stands; of one that was begun on this machine as it is now, though nobody has followed it."""
+    from runner.experiment.finetuning import attach
+
+    here = job.spec.provider in ("local", "command") and job.running() is not None
+    return attach(job).step() if here else job.state()
 
 
 def _what(job: JobFolder) -> dict[str, Any]:

@@ -30,12 +30,12 @@ def configure(parser: argparse.ArgumentParser, _action: str) -> None:
     add_config(parser)
     parser.add_argument("--force", action="store_true", help="make another attempt, from nothing, whatever came of the last one")
     parser.add_argument("--dry-run", action="store_true", help="check the data and say what it will take, and begin nothing")
-    parser.add_argument("--detach", action="store_true", help="begin it, and do not wait for the end (local and command)")
+    parser.add_argument("--detach", action="store_true", help="begin it, and do not wait for the end")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Train. Returns 0 when there is a trained model, 1 when it failed, 3 when it goes on without us.
+    """Train. Returns 0 when there is a trained model (or it was begun, with `--detach`), 1 when it failed, 130 after Ctrl-C.
 
     Raises:
         OstinatoError: it could not be begun.
@@ -49,8 +49,7 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(json.dumps(facts) if args.json else f"{prepared.spec.job}: nothing was begun")
         return 0
-    training = prepared.begin(force=args.force)
-    return follow(training, as_json=args.json, wait=not args.detach, more=facts)
+    return follow(prepared.open(), as_json=args.json, begin=True, force=args.force, wait=not args.detach, more=facts)
 
 
 def _with_group(overrides: list[str]) -> list[str]:

@@ -369,20 +369,20 @@ class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
     warmup_ratio: Fraction = 0.1
     lr_min_ratio: Fraction = 0.05
     weight_decay: Annotated[float, Meta(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Meta(gt=0)] = 1.0
+    max_grad_norm: Annotated[float, Meta(ge=0)] = 1.0
     lora_r: Positive = 8
     lora_alpha: Annotated[float, Meta(gt=0)] = 16.0
-    lora_dropout: Fraction = 0.0
+    lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     lora_targets: list[str] = msgspec.field(default_factory=_PROJECTIONS.copy)
     layers: Text | None = None
-    max_length: Positive = 1024
-    seed: int = 0
+    max_length: Positive = 2048
+    seed: Count = 0
     threads: Positive | None = None
     dtype: Literal["auto", "bf16", "fp32"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    checkpoint_every: Count = 20
-    eval_every: Count = 0
-    early_stopping_patience: Count = 0
+    checkpoint_every: Positive = 25
+    eval_every: Positive | None = None
+    early_stopping_patience: Positive | None = None
     bucket: bool = True
 
 

@@ -1,6 +1,6 @@
 """Fine-tuning as a config declares it: its rows found and checked, what it will take, and the training, begun or found again.
 
-Nothing is spent before `Prepared.begin`. Plain Python, usable in a notebook; knows nothing of Prefect.
+Nothing is spent before `Training.begin`. Plain Python, usable in a notebook; knows nothing of Prefect.
 """
 
 from __future__ import annotations
@@ -61,22 +61,17 @@ class Prepared(NamedTuple):
     source: str
     estimate: Estimate
 
-    def begin(self, *, force: bool = False) -> Training:
-        """Have it begun, unless it is under way or done. Fetches the weights of a local base.
-
-        Args:
-            force: make another attempt, whatever came of the last one.
+    def open(self) -> Training:
+        """Its place in the ledger, made unless it is there. Fetches the weights of a local base; begins nothing.
 
         Raises:
             ConfigError: a key that is needed is not set.
             LaunchError: the base cannot be fetched.
-            FinetuneError: it could not be begun; or, paid for, it has failed before.
+            FinetuneError: the ledger cannot be written.
         """
         backend = backend_of(self.spec)
         spec = msgspec.structs.replace(self.spec, base=build.finetuning(self.config, fetch=True).base)
-        training = Training(JobFolder.create(spec, self.train, self.valid), backend)
-        training.begin(force=force)
-        return training
+        return Training(JobFolder.create(spec, self.train, self.valid), backend)
 
 
 def prepare(config: RunConfig) -> Prepared:

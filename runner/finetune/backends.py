@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from runner.finetune.child import ChildTrainer
+from runner.finetune.databricks import DatabricksTrainer
 from runner.finetune.openai import OpenAITrainer
 from runner.finetune.spec import Access
 from runner.secrets import from_env
@@ -30,6 +31,7 @@ def backend_of(spec: Spec) -> Backend:
             key = from_env(access.api_key_env or "OPENAI_API_KEY", where=f"training {spec.job}")
             return OpenAITrainer(api_key=key, api_base=access.api_base, poll_s=access.poll_s)
         case "databricks":
-            raise NotImplementedError
+            token = from_env(access.api_key_env or "DATABRICKS_TOKEN", where=f"training {spec.job}")
+            return DatabricksTrainer(host=access.api_base or "", token=token, poll_s=access.poll_s)
         case _:
             assert_never(spec.provider)

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ _OF_ONE_ATTEMPT = (
     *("events.jsonl", "log.txt", "metrics.jsonl", "checkpoints", "adapter", "adapter.gguf", "result.json", "process.json"),
     *("output", "cancel.json"),
 )
+_LEFT_S = 3600.0
+"""Seconds after which a folder that is being made, or deleted, was given up."""
+
 _TAIL_BYTES = 256 * 1024
 
 
@@ -103,6 +107,7 @@ class JobFolder:
             return cls.open(path)
         try:
             paths.private(root)
+            _sweep(root)
             made = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
             try:
                 put(made / "spec.json", _pretty(spec))
@@ -384,6 +389,14 @@ def taken(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _sweep(root: Path) -> None:
+    """Clear away what killed processes have left half made or half deleted."""
+    for path in (*root.glob(".new-*"), *root.glob(".gone-*")):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _LEFT_S:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync_folder(path: Path) -> None:

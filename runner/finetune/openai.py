@@ -12,12 +12,10 @@ a job and the answer, and nothing is lost: a create is never repeated without lo
 from __future__ import annotations
 
 import contextlib
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import (
-    AuthenticationError,
     BadRequestError,
     FinetuneError,
     LMError,
@@ -25,15 +23,14 @@ from runner.errors import (
     MalformedError,
     NotFoundError,
     PermissionDeniedError,
-    RateLimitError,
-    ServerError,
     TransportError,
 )
 from runner.finetune.backend import Report
+from runner.finetune.http import status_error
 from runner.finetune.job import TrainDataFormat, TrainingStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from runner.finetune.ledger import JobFolder
 
@@ -94,8 +91,9 @@ class OpenAITrainer:
                 except (BadRequestError, PermissionDeniedError, NotFoundError) as error:
                     return Report(TrainingStatus.failed, error=self._refused(error))
                 job.remember(job=remote)
-            self._hear(job, remote)
-            return self._report(self._open().fine_tuning.jobs.retrieve(remote))
+            found = self._open().fine_tuning.jobs.retrieve(remote)
+            self._hear(job, remote)  # after the look, so that of a job that has ended all is heard
+            return self._report(found)
 
     def cancel(self, job: JobFolder) -> None:
         """Cancel the remote job; one that has ended meanwhile is left alone."""
@@ -235,29 +233,13 @@ def _mapped(error: Exception) -> LMError | None:
     if isinstance(error, openai.APIConnectionError):
         return TransportError(f"no connection: {error.__cause__ or error}", provider="openai")
     if isinstance(error, openai.APIStatusError):
-        return _by_status(error.status_code)(
-            _message(error),
-            provider="openai",
-            status=error.status_code,
-            request_id=error.request_id,
-            retry_after=_seconds(error.response.headers.get("retry-after")),
-        )
+        after = error.response.headers.get("retry-after")
+        return status_error("openai", error.status_code, _message(error), retry_after=after, request_id=error.request_id)
     if isinstance(error, openai.OpenAIError):
         return MalformedError(str(error), provider="openai")
     return None
 
 
-def _by_status(status: int) -> Callable[..., LMError]:
-    if status >= 500:  # noqa: PLR2004
-        return ServerError
-    known = {401: AuthenticationError, 403: PermissionDeniedError, 404: NotFoundError, 408: LMTimeoutError, 429: RateLimitError}
-    return known.get(status, BadRequestError)
-
-
 def _message(error: Any) -> str:
     body = error.body if isinstance(error.body, dict) else {}
     return str(body.get("message") or error.message)
-
-
-def _seconds(text: str | None) -> float | None:
-    return float(text) if text and re.fullmatch(r"\d+(\.\d+)?", text) else None

@@ -17,6 +17,14 @@ FORMAT = 1
 
 ProviderName = Literal["local", "openai", "databricks", "command"]
 
+FORMATS: dict[ProviderName, tuple[str, ...]] = {
+    "local": ("chat", "completion"),
+    "openai": ("chat", "completion", "preference"),
+    "databricks": ("chat", "completion"),
+    "command": ("chat", "completion", "preference"),
+}
+"""What each provider learns from."""
+
 canonical = msgspec.json.Encoder(order="deterministic").encode
 """Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
 
@@ -85,7 +93,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         """The spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
 
         Where the base lies on this machine, and how a provider is reached, decide nothing.
+
+        Raises:
+            ConfigError: the provider does not learn from this format.
         """
+        if train_data_format not in FORMATS[provider]:
+            raise ConfigError(f"{provider} trains on {' and '.join(FORMATS[provider])} data, not on {train_data_format}")
         decisive = [base.identity, provider, train_data_format, data.fingerprint, hyper]
         job = hashlib.sha256(canonical(decisive)).hexdigest()[:12]
         return cls(

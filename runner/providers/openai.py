@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import ConfigError
 from runner.finetune.hyper import OpenAIHyper, whole
 from runner.finetune.openai import OpenAITrainer
 from runner.finetune.spec import Access, Base
 from runner.finetune.train import train
 from runner.providers.base import Provider
-from runner.secrets import from_env
+from runner.secrets import from_env, redact
 
 if TYPE_CHECKING:
     from runner.finetune.job import TrainDataFormat, TrainingJob
@@ -82,6 +83,8 @@ class OpenAIProvider(Provider):
 
 
 def base_of(model: str, api_base: str | None) -> Base:
-    """The base model by its name at the server; the same name elsewhere is another model."""
+    """The base model by its name at the server; the same name elsewhere is another model. Raises ConfigError."""
     name = model.removeprefix(PREFIX)
+    if api_base is not None and redact(api_base) != api_base:
+        raise ConfigError("fine-tuning: the address holds a password; give the key by api_key")
     return Base(name, f"openai:{name}@{(api_base or 'https://api.openai.com/v1').rstrip('/')}")

@@ -17,6 +17,7 @@ GROUP = "ostinato.providers"
 _BUILT_IN = {
     "local": "runner.providers.local:LocalProvider",
     "openai": "runner.providers.openai:OpenAIProvider",
+    "databricks": "runner.providers.databricks:DatabricksProvider",
     "command": "runner.providers.command:CommandProvider",
 }
 

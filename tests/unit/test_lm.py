@@ -874,6 +874,15 @@ def test_training_is_a_future_of_an_lm():
     assert provider.asked == [("finetune", job, "fake/m", data, "chat", {"epochs": 1})]
 
 
+def test_a_model_of_this_machine_is_not_asked_at_the_server_of_its_base():
+    lm = LM("local/base", api_base="http://127.0.0.1:1/v1", api_key="none", top_p=0.5)
+    tuned = lm.copy(model="local/ft-0123456789ab")
+    assert tuned.kwargs.keys() & {"api_base", "api_key"} == set()
+    assert (tuned.kwargs["top_p"], lm.kwargs["api_base"]) == (0.5, "http://127.0.0.1:1/v1")
+    assert lm.copy(model="local/x", api_base="http://127.0.0.1:2/v1").kwargs["api_base"] == "http://127.0.0.1:2/v1"
+    assert lm.copy(temperature=1.0).kwargs["api_key"] == "none"
+
+
 def test_another_model_may_be_trained_with_other_settings():
     provider = Trainer()
     provider.go_on.set()

@@ -1,0 +1,368 @@
+"""What every way to train must do: the local trainer's child, a command, OpenAI's API and Databricks', by one suite.
+
+Hosted providers are servers on loopback that speak their API; processes are killed with SIGKILL, and what was begun is counted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+from concurrent.futures import CancelledError
+
+import pytest
+
+from runner.errors import ConfigError, DataError, FinetuneError
+from runner.finetune import child, ledger
+from runner.finetune.backends import backend_of
+from runner.finetune.job import TrainingStatus
+from runner.finetune.training import Training
+from runner.retry import RetryPolicy
+from tests.command import wait_until
+from tests.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
+
+MODELS = {
+    "local": r"local/ft-[0-9a-f]{12}",
+    "command": r"local/ft-[0-9a-f]{12}",
+    "openai": r"openai/ft:base:org:ostinato-[0-9a-f]{12}-1:xftjob-1",
+    "databricks": "databricks/main_tuned_tickets",
+}
+CREATE = {"openai": "POST /v1/fine_tuning/jobs$", "databricks": "mutation CreateFinetune"}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Retries wait hundredths of seconds."""
+    monkeypatch.setattr("runner.finetune.training.PATIENCE", RetryPolicy(max_attempts=20, base_s=0.01, cap_s=0.02))
+    monkeypatch.setattr(Training.__init__, "__kwdefaults__", {"policy": RetryPolicy(max_attempts=20, base_s=0.01, cap_s=0.02)})
+
+
+@pytest.fixture(params=["local", "command", "openai", "databricks"])
+def rig(request, tmp_path, monkeypatch, quick):
+    yield from made(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["local", "command"])
+def here(request, tmp_path, monkeypatch):
+    yield from made(request.param, tmp_path, monkeypatch)
+
+
+@pytest.fixture(params=["openai", "databricks"])
+def hosted(request, tmp_path, monkeypatch, quick):
+    yield from made(request.param, tmp_path, monkeypatch)
+
+
+def made(kind, tmp_path, monkeypatch):
+    server = {"openai": OpenAI, "databricks": Databricks}.get(kind)
+    if server is None:
+        rig = Rig(kind, tmp_path)
+        set_environment(monkeypatch, rig)
+        yield rig
+        for job in ledger.listed():
+            kill_child(job)
+    else:
+        with server() as running:
+            rig = Rig(kind, tmp_path, running)
+            set_environment(monkeypatch, rig)
+            yield rig
+
+
+def set_environment(monkeypatch, rig):
+    for name, value in rig.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def kill_child(job):
+    running = job.running()
+    if running and child.alive(job):
+        os.killpg(running.pid, signal.SIGKILL)
+        wait_until(lambda: not child.alive(job), "the child's end")
+
+
+def job_of():
+    (job,) = ledger.listed()
+    return job
+
+
+def wait_for(status):
+    wait_until(lambda: ledger.listed() and job_of().state().status is status, f"status {status}")
+
+
+def at_step_two(rig):
+    """Wait until the training is in the middle: before step 3, or running at the provider."""
+    wait_for(TrainingStatus.running)
+    if not rig.hosted:
+        wait_until(lambda: len(job_of().metrics()) == 2, "two steps")
+
+
+def test_the_future_is_an_lm_of_the_trained_model(rig):
+    job = rig.finetune()
+    at_step_two(rig)
+    assert job.status() is TrainingStatus.running
+    rig.finish()
+    tuned = job.result(30)
+    assert job.status() is TrainingStatus.succeeded
+    assert re.fullmatch(MODELS[rig.kind], tuned.model)
+    assert tuned.history == []
+    assert job.logs()
+    if rig.kind != "databricks":  # which tells no losses
+        assert [line["step"] for line in job.metrics()] == [1, 2, 3, 4, 5]
+        assert job.metrics()[1]["loss"] == 1.0
+
+
+def test_the_same_spec_is_never_begun_twice(rig):
+    rig.finish()
+    first = rig.finetune().result(30)
+    again = rig.finetune().result(30)
+    assert first.model == again.model
+    assert rig.begun() == 1
+    assert rig.finetune([*ROWS[1:], ROWS[0]]).result(30)  # other rows are another job
+    assert rig.begun() == 2
+
+
+def test_many_at_once_begin_one(rig):
+    jobs = [rig.finetune() for _ in range(4)]
+    at_step_two(rig)
+    rig.finish()
+    assert len({job.result(30).model for job in jobs}) == 1
+    assert rig.begun() == 1
+
+
+def test_force_makes_another_attempt_and_keeps_the_first(rig):
+    rig.finish()
+    rig.finetune().result(30)
+    rig.finetune(force=True).result(30)
+    job = job_of()
+    assert (rig.begun(), job.state().attempt) == (2, 2)
+    assert json.loads((job.path / "attempts/1/state.json").read_text())["status"] == "succeeded"
+
+
+def test_a_training_under_way_is_not_forced(rig):
+    rig.finetune()
+    at_step_two(rig)
+    with pytest.raises(FinetuneError, match="is running; stop it first: ostinato ft cancel"):
+        rig.finetune(force=True).result(30)
+    rig.finish()
+    assert rig.finetune().result(30)
+    assert rig.begun() == 1
+
+
+def test_cancel_in_the_middle(rig):
+    job = rig.finetune()
+    at_step_two(rig)
+    assert job.cancel()
+    with pytest.raises(CancelledError, match="was cancelled"):
+        job.result(30)
+    assert job.status() is TrainingStatus.cancelled
+    assert job.cancelled()
+    assert not job.cancel()
+    if rig.hosted:
+        assert rig.server.jobs[0].status in ("cancelled", "STOPPED")
+    else:
+        assert not child.alive(job_of())
+
+
+def test_a_cancelled_one_that_costs_nothing_goes_on_from_its_checkpoint(here):
+    job = here.finetune()
+    at_step_two(here)
+    job.cancel()
+    with pytest.raises(CancelledError):
+        job.result(30)
+    here.finish()
+    assert here.finetune().result(30)
+    assert [line.split()[1] for line in (here.folder / "starts").read_text().splitlines()] == ["0", "2"]
+    assert [line["step"] for line in job_of().metrics()] == [1, 2, 3, 4, 5]
+
+
+def test_why_it_failed_is_told(rig, monkeypatch):
+    if rig.hosted:
+        rig.server.outcome = "failed"
+    else:
+        monkeypatch.setenv("TRAINER_FAIL", "the loss is not a number")
+    job = rig.finetune()
+    with pytest.raises(FinetuneError, match="the loss is not a number"):
+        job.result(30)
+    assert job.status() is TrainingStatus.failed
+
+
+def test_what_is_paid_for_is_paid_again_only_when_that_is_asked_for(hosted):
+    hosted.server.outcome = "failed"
+    with pytest.raises(FinetuneError):
+        hosted.finetune().result(30)
+    hosted.finish()
+    with pytest.raises(FinetuneError, match="another attempt is paid for again, and is made with --force"):
+        hosted.finetune().result(30)
+    assert hosted.begun() == 1
+    assert hosted.finetune(force=True).result(30)
+    assert hosted.begun() == 2
+
+
+def test_the_process_that_began_it_may_be_killed(rig):
+    process = rig.process()
+    try:
+        at_step_two(rig)
+    finally:
+        process.kill()
+        process.communicate()
+    rig.finish()
+    job = job_of()
+    if not rig.hosted:  # nobody looks, and it comes to its end
+        wait_until(lambda: job.result() is not None, "the result")
+    attached = Training(job, rig_backend(rig, job))
+    assert attached.follow().status is TrainingStatus.succeeded
+    assert rig.begun() == 1
+
+
+def rig_backend(rig, job):
+    return child.ChildTrainer("tests.trainer") if rig.kind == "local" else backend_of(job.spec)
+
+
+def test_a_killed_trainer_goes_on_from_its_checkpoint(here):
+    job = here.finetune()
+    at_step_two(here)
+    kill_child(job_of())
+    with pytest.raises(FinetuneError, match=r"has ended without a result.*go on from step-2"):
+        job.result(30)
+    here.finish()
+    assert here.finetune().result(30)
+    assert [line.split()[1] for line in (here.folder / "starts").read_text().splitlines()] == ["0", "2"]
+
+
+def test_parent_and_trainer_killed_is_a_failure_that_the_next_run_mends(here):
+    """As after a power cut: nobody was there to write down that the training had ended."""
+    process = here.process()
+    at_step_two(here)
+    process.kill()
+    process.communicate()
+    kill_child(job_of())
+    assert job_of().state().status is TrainingStatus.running
+    here.finish()
+    assert here.finetune().result(30)
+    assert job_of().state().attempt == 2
+
+
+def test_another_process_of_the_same_pid_is_not_signalled(here):
+    here.finetune()
+    at_step_two(here)
+    job = job_of()
+    running = job.running()
+    kill_child(job)
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        ledger.put(
+            job.path / "process.json", json.dumps({"pid": stranger.pid, "started": running.started, "attempt": 1}).encode()
+        )
+        child.stop(job)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+# --- hosted: whatever happens on the way, one job is paid for
+
+
+@pytest.mark.parametrize("kind", ["status", "before", "after"])
+def test_a_request_that_fails_is_made_again_and_one_job_is_paid(hosted, kind):
+    """Every request of a training fails once: 429, 5xx, a cut connection, before and after the server has done its work."""
+    hosted.finish()
+    faults = {"status": [Fault("status", 429), Fault("status", 503)]}.get(kind, [Fault(kind)])
+    for pattern in (".*files", CREATE[hosted.kind], "GET|query GetFinetunes", "events|Events"):
+        hosted.server.misbehave(pattern, *faults)
+    assert hosted.finetune().result(30)
+    assert hosted.begun() == 1
+    assert hosted.server.count(CREATE[hosted.kind]) == (1 if kind == "after" else 2 if kind == "before" else 3)
+
+
+def test_killed_between_the_creation_and_its_answer(hosted):
+    hosted.server.misbehave(CREATE[hosted.kind], Fault("hang"))
+    process = hosted.process()
+    wait_until(lambda: hosted.begun() == 1, "the creation")
+    process.kill()
+    process.communicate()
+    assert "job" not in job_of().state().remote
+    hosted.finish()
+    assert hosted.finetune().result(30)
+    assert hosted.begun() == 1
+    assert any(event["kind"] == "adopted" for event in job_of().events())
+
+
+def test_a_job_of_the_same_spec_is_found_by_another_machine(hosted, monkeypatch, tmp_path):
+    """The ledger was lost; the provider still knows the job by our key, though it is on a later page."""
+    process = hosted.process()
+    wait_for(TrainingStatus.running)
+    process.kill()
+    process.communicate()
+    hosted.finish()
+    ours = hosted.server.jobs[0]
+    others = [
+        type(ours)(f"other-{n}", {**ours.asked, "metadata": None, "suffix": "x", "trainDataPath": "x"}, ours.status)
+        for n in range(5)
+    ]
+    hosted.server.jobs += others
+    monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "another"))
+    assert hosted.finetune().result(30)
+    assert hosted.begun() == 1 + 5
+
+
+def test_a_refused_job_has_cost_nothing_and_may_be_tried_again(hosted):
+    refused = hosted.lm("closed").finetune(ROWS, "chat", hosted.settings)
+    with pytest.raises(FinetuneError, match=r"refused: .*no longer available"):
+        refused.result(30)
+    assert hosted.begun() == 0
+    with pytest.raises(FinetuneError, match="no longer available"):
+        hosted.lm("closed").finetune(ROWS, "chat", hosted.settings).result(30)
+
+
+def test_a_wrong_key_does_not_end_a_training(hosted, monkeypatch):
+    hosted.finetune()
+    wait_for(TrainingStatus.running)
+    job = job_of()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-wrong-0123456789abcdef")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "sk-wrong-0123456789abcdef")
+    with pytest.raises(FinetuneError, match="what was begun goes on without us"):
+        Training(job, backend_of(job.spec)).follow()
+    assert job.state().status is TrainingStatus.running
+    hosted.finish()
+
+
+def test_no_key_is_ever_written(hosted):
+    hosted.finish()
+    hosted.finetune().result(30)
+    for path in job_of().path.rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+def test_events_are_copied_once_and_in_order(hosted):
+    job = hosted.finetune()
+    wait_for(TrainingStatus.running)
+    other = Training(job_of(), backend_of(job_of().spec))
+    thread = threading.Thread(target=other.follow)
+    thread.start()
+    hosted.finish()
+    job.result(30)
+    thread.join()
+    said = [event["message"] for event in job_of().events() if event["kind"] == "remote"]
+    assert said == [
+        event.get("message") or f"{event['eventType']}: {event['eventMessage']}" for event in hosted.server.jobs[0].events
+    ]
+
+
+# --- before anything is begun
+
+
+def test_bad_rows_are_refused_before_anything_is_begun(rig):
+    rows = [{"messages": [{"role": "user", "content": "x"}]}, {"messages": [{"role": "asistant", "content": ""}]}]
+    with pytest.raises(DataError, match=r"(?s)3 problems.*row 1: the last turn is the user's.*row 2: .*did you mean 'assistant'"):
+        rig.finetune(rows).result(30)
+    assert rig.begun() == 0
+    assert ledger.listed() == []
+
+
+def test_an_unknown_setting_gets_a_suggestion(rig):
+    with pytest.raises(ConfigError, match="train_kwargs: there is no '"):
+        rig.finetune(n_epoch=3, comand=1).result(30)
+    assert rig.begun() == 0
