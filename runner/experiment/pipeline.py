@@ -200,7 +200,8 @@ class Pipeline:
         return await self._run(stage, untrained(self.config))
 
     async def _train(self, _stage: StageRecord) -> dict[str, Any]:
-        training = await asyncio.to_thread(self.prepared.begin)
+        training = await asyncio.to_thread(self.prepared.open)
+        await asyncio.to_thread(training.begin)
         job = training.folder.spec.job
         self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
         state = await self._followed(training)
@@ -316,8 +317,7 @@ class Pipeline:
         if stage is None or stage.status != "done" or stage.key != self.keys[name]:
             return False
         if name in ("baseline", "tuned"):
-            summary = self.folder.parent / stage.result["run"] / "summary.json"
-            return summary.is_file()
+            return (self.folder.parent / str(stage.result["run"]) / "summary.json").is_file()
         if name == "train":
             return _is_there(str(stage.result["job"]))
         if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask

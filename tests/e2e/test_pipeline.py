@@ -1,0 +1,178 @@
+"""The closed loop, over the API of a hosted provider and a server that answers better when it is asked for the tuned model."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from runner.finetune import aliases
+from tests.command import Running, ostinato, wait_until
+from tests.finetuning import KEY, OpenAI
+from tests.server import Reply, Server
+
+QUEUES = ("billing", "shipping", "returns")
+
+
+def queue_of(question):
+    return next(queue for queue in QUEUES if queue in question)
+
+
+class Loop:
+    """A provider that trains, a server that answers, and the pipeline's files."""
+
+    def __init__(self, folder, trainer, server):
+        self.trainer, self.server = trainer, server
+        rows = [{"id": f"r{n}", "text": f"ticket {n} about {QUEUES[n % 3]}", "queue": QUEUES[n % 3]} for n in range(12)]
+        train = [{"messages": [*said(f"lesson {n} on {QUEUES[n % 3]}"), {"role": "assistant", "content": QUEUES[n % 3]}]} for n in range(6)]
+        (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
+        self.overrides = [
+            *("model=server", "model.name=base", f"model.api_base={server.url}", "model.api_key_env=TUNING_KEY"),
+            *("data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=queue", "name=tickets", "alias=tickets"),
+            *("prompt.system=Route it.", "prompt.user={{ text }}", "scoring=exact", "execution.orchestrator=none"),
+            *("finetune=openai", f"finetune.api_base={trainer.url}", "finetune.data.path=train.jsonl", "finetune.poll_s=0.05"),
+        ]
+
+    def play(self, *more):
+        return ostinato("pipeline", *self.overrides, *more, "--json", TUNING_KEY=KEY)
+
+    def start(self, *more):
+        return Running("pipeline", *self.overrides, *more, "--json", TUNING_KEY=KEY)
+
+
+def said(text):
+    return [{"role": "system", "content": "Route it."}, {"role": "user", "content": text}]
+
+
+def answer(call):
+    """The base knows one queue in three, the tuned model all of them."""
+    return queue_of(call.question) if call.body["model"].startswith("ft:") else "billing"
+
+
+@pytest.fixture
+def loop(in_tmp):
+    with OpenAI() as trainer, Server(Reply(text=answer)) as server:
+        trainer.outcome = "succeeded"
+        yield Loop(in_tmp, trainer, server)
+
+
+def statuses(told):
+    return {stage["name"]: stage["status"] for stage in told["stages"]}
+
+
+def test_from_nothing_to_a_moved_alias_and_then_nothing_more(loop):
+    first = loop.play()
+    assert first.code == 0, first.err
+    told = first.json
+    assert set(statuses(told).values()) == {"done"}
+    assert told["baseline"]["exact"]["mean"] == pytest.approx(1 / 3)
+    assert told["tuned"]["exact"]["mean"] == 1.0
+    assert told["difference"]["mean"] == pytest.approx(2 / 3)
+    assert told["difference"]["ci"][0] > 0
+    assert told["difference"]["p"] < 0.05
+    assert (told["alias"], told["version"], told["moved"], told["status"]) == ("tickets", 1, True, "complete")
+    asked = loop.server.count
+    again = loop.play()
+    assert again.code == 0, again.err
+    assert set(statuses(again.json).values()) == {"skipped"}
+    assert {key: again.json[key] for key in ("baseline", "tuned", "difference", "moved")} == {
+        key: told[key] for key in ("baseline", "tuned", "difference", "moved")
+    }
+    assert loop.server.count == asked == 24
+    assert len(loop.trainer.jobs) == 1
+    by_alias = ostinato("run", *[o for o in loop.overrides if not o.startswith(("model", "finetune", "alias"))], "model=tickets@latest", "--json", TUNING_KEY=KEY)
+    assert by_alias.json["scores"]["exact"]["mean"] == 1.0
+    assert by_alias.json["cache_hits"] == 12
+
+
+def test_a_gate_that_stays_closed_moves_nothing(loop, monkeypatch):
+    done = loop.play("gate.min_gain=0.9")
+    assert done.code == 100, done.err
+    assert (done.json["status"], done.json["moved"]) == ("complete", False)
+    assert "gate.min_gain=0.9" in done.json["reason"]
+    assert aliases.find("tickets") is None
+    wider = loop.play("gate.min_gain=0.1")
+    assert wider.code == 0, wider.err
+    assert statuses(wider.json)["tuned"] == "skipped"
+    assert statuses(wider.json)["register"] == "done"
+    assert aliases.find("tickets").latest.lineage["job"] == aliases.find("tickets").latest.lineage["job"]
+
+
+@pytest.mark.parametrize("where", ["baseline", "train", "tuned"])
+def test_killed_anywhere_it_goes_on_and_pays_for_nothing_twice(loop, where):
+    if where == "train":
+        loop.trainer.outcome = None
+    slow = Server(Reply(text=answer, delay_s=0.15))
+    with slow:
+        overrides = [o.replace(loop.server.url, slow.url) for o in loop.overrides] + ["limits.max_concurrency=2"]
+        loop.overrides = overrides
+        with loop.start() as running:
+            if where == "train":
+                wait_until(lambda: any(job.status == "running" for job in loop.trainer.jobs), "training")
+            else:
+                slow.wait_for(4 if where == "baseline" else 16)
+            running.process.send_signal(signal.SIGKILL)
+            running.process.wait()
+        loop.trainer.outcome = "succeeded"
+        done = loop.play()
+    assert done.code == 0, done.err
+    assert len(loop.trainer.jobs) == 1
+    assert slow.count <= 24 + 2  # what was in flight
+    if where == "tuned":
+        assert [statuses(done.json)[name] for name in ("baseline", "train", "tuned")] == ["skipped", "skipped", "done"]
+
+
+def test_a_failed_training_is_said_and_tried_again_only_when_that_is_asked_for(loop):
+    loop.trainer.outcome = "failed"
+    done = loop.play()
+    assert done.code == 1
+    assert statuses(done.json)["train"] == "failed"
+    assert "the loss is not a number" in done.err
+    assert done.json["moved"] is False
+    assert done.json["tuned"] is None
+
+
+def test_rows_that_fail_keep_the_pipeline_open(loop):
+    loop.server.otherwise = lambda call: Reply(text=answer) if "ticket 5" not in call.question else _refusal()
+    done = loop.play("limits.max_attempts=1")
+    assert done.code == 3, done.err
+    assert statuses(done.json)["baseline"] == "failed"
+    loop.server.otherwise = Reply(text=answer)
+    again = loop.play("limits.max_attempts=1")
+    assert again.code == 0, again.err
+    assert loop.server.count == 12 + 1 + 12
+
+
+def _refusal():
+    from tests.server import Status
+
+    return Status(500)
+
+
+def test_dry_run_says_what_is_owed_and_sends_nothing(loop):
+    told = ostinato("pipeline", *loop.overrides, "--dry-run", "--json", TUNING_KEY=KEY).json
+    assert set(told["stages"].values()) == {"owed"}
+    assert loop.server.count == 0
+    assert loop.trainer.requests == []
+    loop.play()
+    told = ostinato("pipeline", *loop.overrides, "--dry-run", "--json", TUNING_KEY=KEY).json
+    assert set(told["stages"].values()) == {"done"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["finetune=null"], "nothing says how"),
+        (["scoring=none"], "a pipeline compares scores"),
+        (["gate.metric=f1"], "there is no score 'f1'"),
+        (["finetune.data.path=nowhere.jsonl"], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_begun(loop, more, told):
+    overrides = [o for o in loop.overrides if more != ["finetune=null"] or not o.startswith("finetune")]
+    done = ostinato("pipeline", *overrides, *more, TUNING_KEY=KEY)
+    assert done.code in (1, 2)
+    assert told in done.err
+    assert loop.server.count == 0
