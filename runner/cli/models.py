@@ -7,6 +7,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
+from runner.finetune import aliases
 from runner.providers import weights
 
 if TYPE_CHECKING:
@@ -53,9 +56,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     names = f"{', '.join(weights.REGISTERED)} or hf:org/repo/file.gguf[@revision]"
     pull = verbs.add_parser("pull", help="fetch weights and print their path")
     pull.add_argument("name", metavar="NAME", help=names)
-    ls = verbs.add_parser("ls", help="list what is here and what can be had by name")
+    ls = verbs.add_parser("ls", help="list what is here, what can be had by name, and the aliases of registered models")
     ls.add_argument("--json", action="store_true", help="print one JSON object")
-    rm = verbs.add_parser("rm", help="delete fetched weights")
+    rm = verbs.add_parser("rm", help="delete fetched weights, or forget an alias")
     rm.add_argument("name", metavar="NAME", help=names)
 
 
@@ -71,7 +74,7 @@ def main(args: argparse.Namespace) -> int:
             path = weights.pull(args.name, progress=progress)
         print(path)
     elif args.action == "rm":
-        if weights.remove(args.name):
+        if aliases.remove(args.name) or weights.remove(args.name):
             print(args.name)
         else:
             print(f"{args.name} is not here", file=sys.stderr)
@@ -99,10 +102,13 @@ def _list(*, as_json: bool) -> None:
             for name, known in weights.REGISTERED.items()
             if name not in here
         ]
-        print(json.dumps({"models": models}))
+        print(json.dumps({"models": models, "aliases": [msgspec.to_builtins(alias) for alias in aliases.listed()]}))
         return
     for name, (stored, path) in here.items():
         print(f"{name}  {stored.size / 1e6:.0f} MB  {stored.licence or 'licence unknown'}  {path}")
     for name, known in weights.REGISTERED.items():
         if name not in here:
             print(f"{name}  {known.size / 1e6:.0f} MB  {known.licence}  (not here: ostinato models pull {name})")
+    for alias in aliases.listed():
+        latest = alias.latest
+        print(f"{alias.name}@{latest.version}  {latest.model['name']}  of {latest.registered_at}  (model={alias.name}@latest)")

@@ -67,11 +67,13 @@ def main(args: argparse.Namespace) -> int:
         return _sweep(args)
     if args.dry_run:
         return _forecast(composition, as_json=args.json)
+    from runner import build
     from runner.cli.display import Display
-    from runner.experiment import Experiment, play_to_end
+    from runner.experiment import Experiment, play_to_end, train_first
 
     display = Display(args.display)
-    experiment = Experiment.create(composition.config(), composition.overrides)
+    config = train_first(build.pinned(composition.config()), display.say)
+    experiment = Experiment.create(config, composition.overrides)
     result = play_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
 
@@ -84,9 +86,10 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _forecast(composition: Composition, *, as_json: bool) -> int:
     """Say what a run would do. Returns 0, whether the budget covers it or not."""
-    from runner.experiment import forecast
+    from runner import build
+    from runner.experiment import forecast, foreseen
 
-    found = forecast(composition.config())
+    found = forecast(foreseen(build.pinned(composition.config())))
     if as_json:
         print(json.dumps(found.to_dict()))
         return 0

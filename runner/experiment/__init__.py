@@ -8,6 +8,7 @@ from runner.experiment.rescore import rescore
 from runner.experiment.stages import Experiment, attach, config_hash
 from runner.experiment.sweeping import SweepResult, resume_sweep, sweep, sweep_to_end
 from runner.experiment.sweeps import Sweep, attach_sweep
+from runner.experiment.trained import foreseen, train_first
 
 __all__ = [
     "FAILURES",
@@ -23,6 +24,7 @@ __all__ = [
     "attach_sweep",
     "config_hash",
     "forecast",
+    "foreseen",
     "outlook",
     "play_to_end",
     "rescore",
@@ -32,4 +34,5 @@ __all__ = [
     "run",
     "sweep",
     "sweep_to_end",
+    "train_first",
 ]

@@ -14,6 +14,7 @@ from runner.batch.player import Player
 from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment.estimate import Estimate, expected, reasks, verdict
+from runner.experiment.trained import foreseen
 from runner.records import SweepFolder
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class _Seer:
 
     def cell(self, key: str) -> CellOutlook:
         """What this cell would do."""
-        config, values = self._cells[key].config, self._cells[key].values
+        config, values = self._foreseen(key), self._cells[key].values
         lm, repeats = build.lm(config), config.sampling.repeats
         dataset = self._identities.dataset(config)
         samples = len(dataset) * repeats
@@ -155,6 +156,10 @@ class _Seer:
             owed=sum(owed),
             estimate=likely,
         )
+
+    def _foreseen(self, key: str) -> RunConfig:
+        config = build.pinned(self._cells[key].config)
+        return config if config.finetune is None else foreseen(config)
 
     def _store(self, config: RunConfig) -> Cache | None:
         if config.cache.mode == "off":

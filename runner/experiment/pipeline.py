@@ -25,8 +25,8 @@ from runner.experiment.drift import manifest_of
 from runner.experiment.loop import Notify, silent
 from runner.experiment.play import FAILURES, ask, recorded
 from runner.experiment.stages import Experiment, config_hash, now
-from runner.experiment.trained import asking, untrained
-from runner.finetune import aliases, ledger
+from runner.experiment.trained import SAY_EVERY_S, asking, progress_of, trained_model, untrained
+from runner.finetune import aliases
 from runner.finetune.spec import canonical
 from runner.records import environment
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
@@ -48,8 +48,6 @@ Outcome = Literal["done", "skipped", "failed"]
 
 live_pipelines: dict[str, Pipeline] = {}
 """The pipelines that this process is playing, by folder."""
-
-_SAY_EVERY_S = 5.0
 
 
 class Pipeline:
@@ -303,9 +301,9 @@ class Pipeline:
                 return state
             if self.stop.requested:
                 raise asyncio.CancelledError("stopped on request; the training goes on")
-            if time.monotonic() - said >= _SAY_EVERY_S and (last := training.folder.metrics()[-1:]):
+            if time.monotonic() - said >= SAY_EVERY_S and (told := progress_of(training)):
                 said = time.monotonic()
-                self.notify(f"training: step {last[0]['step']}, loss {last[0].get('loss', float('nan')):.3f}")
+                self.notify(told)
             await asyncio.sleep(training.backend.poll_s)
 
     def _tuned_config(self) -> RunConfig:
@@ -319,7 +317,7 @@ class Pipeline:
         if name in ("baseline", "tuned"):
             return (self.folder.parent / str(stage.result["run"]) / "summary.json").is_file()
         if name == "train":
-            return _is_there(str(stage.result["job"]))
+            return trained_model(str(stage.result["job"])) is not None
         if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask
             return self._settled("tuned") and self._served is None
         return True
@@ -406,14 +404,6 @@ def _check(config: RunConfig) -> None:
 
 def _metric(config: RunConfig) -> str:
     return config.gate.metric or next(iter(build.scorers(config)))
-
-
-def _is_there(job: str) -> bool:
-    """Whether the ledger has the job, and its model."""
-    try:
-        return ledger.find(job).state().model is not None
-    except (FinetuneError, RecordError):
-        return False
 
 
 def attach_pipeline(folder: str) -> Pipeline:

@@ -16,6 +16,7 @@ from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.estimate import announcement
 from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.stages import Experiment, live
+from runner.experiment.trained import train_first
 from runner.records import RunFolder, Summary
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def run(
 ) -> RunResult:
     """Play one experiment and record it. Works with a running event loop too (a notebook).
 
+    With a section `finetune` the model is trained first, unless it is trained already, and the trained model is asked.
+
     Args:
         config: the experiment; None composes it from the config groups and `overrides`.
         overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
@@ -70,8 +73,8 @@ def run(
         The record. Rows that failed are in it; ``result.summary.status`` and ``result.summary.problem`` say how it went.
 
     Raises:
-        ConfigError, DataError, RecordError, LaunchError, OrchestratorError: the run could not begin or go on; what was finished
-            is recorded.
+        ConfigError, DataError, RecordError, LaunchError, FinetuneError, OrchestratorError: the run could not begin or go on; what
+            was finished is recorded.
     """
     if isinstance(config, str) or isinstance(overrides, str):
         raise ConfigError('overrides are a list: run(overrides=["model=fake"])')
@@ -83,6 +86,7 @@ def run(
         config = compose(list(overrides)).config()
     if config.sweep.varies:
         raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
+    config = train_first(build.pinned(config), notify or silent)
     return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from runner import build
 from runner.analysis.cells import ranked, rows_of, to_csv
 from runner.analysis.parquet import to_parquet
 from runner.batch.engine import Stop
@@ -19,11 +20,13 @@ from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, recorded
 from runner.experiment.shared import Shared
 from runner.experiment.stages import Experiment, now
+from runner.experiment.trained import foreseen, settled, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
 from runner.secrets import redact
 
 if TYPE_CHECKING:
+    from runner.config.schema import RunConfig
     from runner.records.manifest import RunStatus
 
 PlayCell = Callable[[str], Awaitable[None]]
@@ -176,7 +179,7 @@ class Sweep:
             return self._ranks(ids)
 
         if self.plan.is_grid:
-            self.shared.expect(self.plan.cells[key].config for key in self._due(self.plan.cells))
+            self.shared.expect(foreseen(self._config(key)) for key in self._due(self.plan.cells))
         proposing = asyncio.ensure_future(asyncio.to_thread(self.plan.propose, launch, folder=self.folder))
         try:
             await asyncio.shield(proposing)
@@ -319,6 +322,8 @@ class Sweep:
         for key in self._due(ids):
             if self.stop.requested:
                 raise _Stopped
+            if self._owes_training(key):
+                raise _Owes
             try:
                 experiment = self._begin(key)
             except OstinatoError as error:
@@ -365,6 +370,12 @@ class Sweep:
                 await self.shared.release(experiment)
             await experiment.lm.aclose()
 
+    def _config(self, key: str) -> RunConfig:
+        return build.pinned(self.plan.cells[key].config)
+
+    def _owes_training(self, key: str) -> bool:
+        return self.manifest.cells[key].run is None and settled(self._config(key)) is None
+
     def _begin(self, key: str) -> Experiment:
         """The experiment of a cell, in its run folder, with what the cache can answer recorded already."""
         cell = self.manifest.cells[key]
@@ -372,7 +383,7 @@ class Sweep:
             experiment = Experiment.reopen(run.path, self._again, again=FAILURES)
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
-            config = self.plan.cells[key].config
+            config = train_first(self._config(key), self.record.log)
             experiment = Experiment.create(config, [*self.overrides, *varied], within=self.folder / CELLS)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None

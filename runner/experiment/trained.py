@@ -1,10 +1,24 @@
-"""The config of a model that was trained: what a config with a section `finetune` asks once the training is done."""
+"""What a config with a section `finetune` asks: the model that comes of the training, which is done first, and only once."""
 
 from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.config.schema import LiteLLMModel, LocalModel, Model, RunConfig, ServerModel
+from runner.errors import FinetuneError
+from runner.experiment import finetuning
+from runner.finetune import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.finetune.training import Training
+
+SAY_EVERY_S = 5.0
 
 
 def asking(config: RunConfig, model: str) -> RunConfig:
@@ -20,6 +34,79 @@ def asking(config: RunConfig, model: str) -> RunConfig:
 def untrained(config: RunConfig) -> RunConfig:
     """`config` asking the model as it is before training."""
     return msgspec.structs.replace(config, finetune=None)
+
+
+def settled(config: RunConfig) -> RunConfig | None:
+    """`config` asking the model that it trains, where that is trained already; None while it is not.
+
+    Raises:
+        ConfigError, DataError, RecordError: what is to be trained cannot be made out.
+    """
+    if config.finetune is None:
+        return config
+    model = trained_model(finetuning.prepare(config).spec.job)
+    return asking(config, model) if model else None
+
+
+def foreseen(config: RunConfig) -> RunConfig:
+    """`config` as far as it can be told what it will ask before the training is done: a model that no cache knows anything of."""
+    if (known := settled(config)) is not None:
+        return known
+    base = untrained(config)
+    return msgspec.structs.replace(base, cache=msgspec.structs.replace(base.cache, mode="off"))
+
+
+def train_first(config: RunConfig, notify: Callable[[str], None]) -> RunConfig:
+    """`config` asking the model that it trains, once it is trained: this waits for it. Without `finetune`, `config` itself.
+
+    The training outlives this process, and is begun once for all that ask for the same.
+
+    Args:
+        config: the experiment.
+        notify: told what happens, a line at a time.
+
+    Raises:
+        ConfigError, DataError: found before anything is begun.
+        FinetuneError, LaunchError: it could not be begun, or has failed.
+    """
+    if config.finetune is None:
+        return config
+    prepared = finetuning.prepare(config)
+    job = prepared.spec.job
+    if (model := trained_model(job)) is None:
+        training = prepared.open()
+        training.begin()
+        notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
+        model = _followed(training, notify)
+    return asking(config, model)
+
+
+def trained_model(job: str) -> str | None:
+    """The model that a job has made; None while it has not, or is not in the ledger."""
+    with contextlib.suppress(FinetuneError):
+        return ledger.find(job).state().model
+    return None
+
+
+def progress_of(training: Training) -> str | None:
+    """How far a training has come, in a line for people; None before its first step."""
+    last = training.folder.metrics()[-1:]
+    return f"training: step {last[0]['step']}, loss {last[0].get('loss', float('nan')):.3f}" if last else None
+
+
+def _followed(training: Training, notify: Callable[[str], None]) -> str:
+    said = time.monotonic()
+
+    def watch(_state: ledger.State) -> None:
+        nonlocal said
+        if time.monotonic() - said >= SAY_EVERY_S and (told := progress_of(training)):
+            said = time.monotonic()
+            notify(told)
+
+    state = training.follow(watch=watch)
+    if state.model is None:
+        raise FinetuneError(f"the training {training.folder.spec.job} has {state.status}: {state.error or 'no reason was given'}")
+    return state.model
 
 
 def _named(base: Model, model: str) -> Model:

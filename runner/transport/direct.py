@@ -17,6 +17,7 @@ import msgspec
 from runner.errors import AuthenticationError, BadRequestError, LMError, LMTimeoutError
 from runner.secrets import remember
 from runner.transport.base import classify, failure, malformed
+from runner.transport.users import Users
 from runner.types import Choice, Request, Response, Usage
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class DirectTransport:
         route = self._route
         if route is None or route.connection is not connection or not route.usable():
             route = self._route = _route(request, connection)
+            _users.join(self)
         if request.model_type not in route.urls or not self.speaks(request, connection):
             why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
             raise failure(None, why, request=request, kind=BadRequestError)
@@ -98,8 +100,10 @@ class DirectTransport:
         return _response(data, request, connection)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop."""
-        await _close()
+        """Close the connections of this event loop, unless another transport uses them: requests in flight are paid for."""
+        self._route = None
+        if _users.leave(self):
+            await _close()
 
 
 class _Route:
@@ -134,6 +138,8 @@ def _route(request: Request, connection: Connection) -> _Route:
 
 _LOOPBACK = re.compile(r"^https?://(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
 _sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, aiohttp.ClientSession]] = weakref.WeakKeyDictionary()
+
+_users = Users()
 
 
 def _session(base: str) -> aiohttp.ClientSession:

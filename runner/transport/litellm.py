@@ -27,6 +27,7 @@ from runner.errors import (
 )
 from runner.secrets import remember
 from runner.transport.base import classify, failure, malformed
+from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response, Usage
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class LiteLLMTransport:
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask without blocking the event loop. Raises LMError."""
         litellm = _litellm()
+        _users.join(self)
         arguments = _arguments(request, connection)
         call = {"chat": litellm.acompletion, "text": litellm.atext_completion, "responses": litellm.aresponses}[
             request.model_type
@@ -76,14 +78,20 @@ class LiteLLMTransport:
             raise _mapped(error, request, connection, hear) from None
 
     async def aclose(self) -> None:
-        """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address)."""
-        if not _litellm.cache_info().currsize:
+        """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address).
+
+        Not while another transport uses them.
+        """
+        if not _users.leave(self) or not _litellm.cache_info().currsize:
             return
         clients = _litellm().in_memory_llm_clients_cache
         for key in [key for key in clients.cache_dict if key.endswith(f"-{id(asyncio.get_running_loop())}")]:
             client = clients.cache_dict.pop(key)
             clients.ttl_dict.pop(key, None)
             await client.close()
+
+
+_users = Users()
 
 
 @functools.cache

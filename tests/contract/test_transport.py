@@ -574,6 +574,20 @@ async def test_closing_leaves_no_client_behind(server, transport):
     await lm.aclose()
 
 
+@pytest.mark.parametrize("kind", [AutoTransport, LiteLLMTransport])
+async def test_closing_one_leaves_the_requests_of_others_alone(server, kind):
+    server.otherwise = lambda call: Reply(delay_s=0.5 if call.question == "slow" else 0.0)
+    slow, quick = an_lm(server), an_lm(server)
+    slow.transport, quick.transport = kind(), kind()
+    asking = asyncio.create_task(slow.acall("slow"))
+    await asyncio.to_thread(server.wait_for, 1)
+    await quick.acall("hi")
+    await quick.aclose()
+    assert await asking == ["ok"]
+    assert server.count == 2
+    await slow.aclose()
+
+
 async def test_a_call_that_is_given_up_leaves_the_next_one_alone(server):
     server.script(Hang())
     lm = an_lm(server)

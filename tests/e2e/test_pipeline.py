@@ -10,7 +10,7 @@ import pytest
 from runner.finetune import aliases
 from tests.command import Running, ostinato, wait_until
 from tests.finetuning import KEY, OpenAI
-from tests.server import Reply, Server
+from tests.server import Reply, Server, Status
 
 QUEUES = ("billing", "shipping", "returns")
 
@@ -24,8 +24,11 @@ class Loop:
 
     def __init__(self, folder, trainer, server):
         self.trainer, self.server = trainer, server
-        rows = [{"id": f"r{n}", "text": f"ticket {n} about {QUEUES[n % 3]}", "queue": QUEUES[n % 3]} for n in range(12)]
-        train = [{"messages": [*said(f"lesson {n} on {QUEUES[n % 3]}"), {"role": "assistant", "content": QUEUES[n % 3]}]} for n in range(6)]
+        rows = [{"id": f"r{n}", "text": f"ticket {n} about {queue}", "queue": queue} for n, queue in enumerate(QUEUES * 4)]
+        train = [
+            {"messages": [*said(f"lesson {n} on {queue}"), {"role": "assistant", "content": queue}]}
+            for n, queue in enumerate(QUEUES * 2)
+        ]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in train))
         self.overrides = [
@@ -82,7 +85,8 @@ def test_from_nothing_to_a_moved_alias_and_then_nothing_more(loop):
     }
     assert loop.server.count == asked == 24
     assert len(loop.trainer.jobs) == 1
-    by_alias = ostinato("run", *[o for o in loop.overrides if not o.startswith(("model", "finetune", "alias"))], "model=tickets@latest", "--json", TUNING_KEY=KEY)
+    plain = [override for override in loop.overrides if not override.startswith(("model", "finetune", "alias"))]
+    by_alias = ostinato("run", *plain, "model=tickets@latest", "--json", TUNING_KEY=KEY)
     assert by_alias.json["scores"]["exact"]["mean"] == 1.0
     assert by_alias.json["cache_hits"] == 12
 
@@ -97,7 +101,9 @@ def test_a_gate_that_stays_closed_moves_nothing(loop, monkeypatch):
     assert wider.code == 0, wider.err
     assert statuses(wider.json)["tuned"] == "skipped"
     assert statuses(wider.json)["register"] == "done"
-    assert aliases.find("tickets").latest.lineage["job"] == aliases.find("tickets").latest.lineage["job"]
+    lineage = aliases.find("tickets").latest.lineage
+    assert lineage["difference"]["mean"] == pytest.approx(2 / 3)
+    assert lineage["tuned"]["scores"]["exact"]["mean"] == 1.0
 
 
 @pytest.mark.parametrize("where", ["baseline", "train", "tuned"])
@@ -135,7 +141,7 @@ def test_a_failed_training_is_said_and_tried_again_only_when_that_is_asked_for(l
 
 
 def test_rows_that_fail_keep_the_pipeline_open(loop):
-    loop.server.otherwise = lambda call: Reply(text=answer) if "ticket 5" not in call.question else _refusal()
+    loop.server.otherwise = lambda call: Reply(text=answer) if "ticket 5" not in call.question else Status(500)
     done = loop.play("limits.max_attempts=1")
     assert done.code == 3, done.err
     assert statuses(done.json)["baseline"] == "failed"
@@ -145,10 +151,25 @@ def test_rows_that_fail_keep_the_pipeline_open(loop):
     assert loop.server.count == 12 + 1 + 12
 
 
-def _refusal():
-    from tests.server import Status
+def test_a_run_whose_config_trains_asks_the_trained_model(loop):
+    planned = ostinato("run", *loop.overrides, "--dry-run", "--json", TUNING_KEY=KEY)
+    assert planned.json["owed"] == 12, planned.err
+    done = ostinato("run", *loop.overrides, "--json", TUNING_KEY=KEY)
+    assert done.json["scores"]["exact"]["mean"] == 1.0, done.err
+    again = ostinato("run", *loop.overrides, "--json", TUNING_KEY=KEY)
+    assert again.json["cache_hits"] == 12
+    assert len(loop.trainer.jobs) == 1
 
-    return Status(500)
+
+def test_a_sweep_trains_each_setting_once(loop):
+    varied = ["finetune.learning_rate_multiplier=1,2", "sampling.temperature=0,1"]
+    done = ostinato("run", "-m", *loop.overrides, *varied, "--json", TUNING_KEY=KEY)
+    assert done.code == 0, done.err
+    assert len(loop.trainer.jobs) == 2
+    assert loop.server.count == 4 * 12
+    again = ostinato("run", "-m", *loop.overrides, *varied, "--json", TUNING_KEY=KEY)
+    assert again.code == 0, again.err
+    assert (len(loop.trainer.jobs), loop.server.count) == (2, 48)
 
 
 def test_dry_run_says_what_is_owed_and_sends_nothing(loop):
