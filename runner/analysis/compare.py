@@ -36,7 +36,8 @@ class ScoreChange(msgspec.Struct, frozen=True):
         unscored: pairs of answers that have no such score, or none that is a finite number, on either side; not in `samples`.
         gained, lost: samples whose score is higher (lower) in B.
         p_adjusted: the p-value, adjusted by Holm for all scores and runs compared at once; None without rows.
-        verdict: B is better or worse where ``p_adjusted < 1 - level``, else tied; None without rows.
+        verdict: B is better or worse where ``p_adjusted < 1 - level``, else tied; None without rows. Intervals are by another
+            method than exact tests, and are not adjusted: near the level, a tie may have an interval that leaves out zero.
         lower_is_better: a smaller score is the better one.
     """
 

@@ -9,6 +9,7 @@ import runner
 
 HEAVY = {"litellm", "hydra", "omegaconf", "openai", "aiohttp", "torch", "xllamacpp", "prefect", "diskcache", "rich", "jinja2"}
 HEAVY |= {"httpx", "pydantic"}  # they come with those
+HEAVY |= {"polars", "pandas", "numpy", "scipy"}
 
 
 def test_the_public_names_are_all_and_all_are_there():
