@@ -26,6 +26,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "ls": ("runner.cli.ls", "list runs"),
     "show": ("runner.cli.show", "show a run: its summary and its rows"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
+    "reproduce": ("runner.cli.reproduce", "play a run again, or a packed one, and show what has changed"),
+    "pack": ("runner.cli.pack", "pack a run into one file that plays again anywhere"),
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
     "launch": ("runner.cli.launch", "start a local model server and keep it"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
-import json
 import re
 import shlex
 from itertools import islice
@@ -16,6 +14,7 @@ import msgspec
 
 from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
 from runner.errors import ConfigError, DataError, RecordError
+from runner.experiment.differences import differences, indented, unified
 from runner.paths import expanded
 from runner.secrets import is_secret, redact
 
@@ -36,10 +35,7 @@ MAX_IDS = 10_000
 MAX_TEXT = 64 * 2**10
 """Bytes of a file up to which the manifest keeps its text."""
 
-_SHOWN_LINES = 20
-_SHOWN_CHARACTERS = 80
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
-_NOTHING = object()
 
 
 def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
         "config": plain(config),
         "data": facts,
         "files": {key: _digest(content) for key, content in files.items()},
-        "texts": {key: text for key, content in files.items() if (text := _text(content)) is not None},
+        "texts": {key: text for key, content in files.items() if (text := kept_text(content)) is not None},
     }
 
 
@@ -69,7 +65,7 @@ def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConf
         for name in ("files", "texts")
     }
     kept["files"] |= {key: _digest(content) for key, content in files.items()}
-    kept["texts"] |= {key: text for key, content in files.items() if (text := _text(content)) is not None}
+    kept["texts"] |= {key: text for key, content in files.items() if (text := kept_text(content)) is not None}
     before = {"config": manifest["config"] | {"scoring": plain(config.scoring)}} if "config" in manifest else {}
     return {**manifest, **before, **kept}
 
@@ -106,7 +102,7 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
     if other := [override for override in overrides if _group(override) not in ADJUSTABLE]:
         shown = [redact(override) for override in other]
         changes = _would_change(record, config, other)
-        told = f"it would have changed\n{_indented(changes)}\n" if changes else ""
+        told = f"it would have changed\n{indented(changes)}\n" if changes else ""
         raise ConfigError(
             f"'{shown[0]}': a run goes on as it began; only {', '.join(ADJUSTABLE)} may change, for example budget.usd=5; "
             f"{told}for anything else begin a new one: {_anew(record)} {shlex.join(shown)}"
@@ -129,30 +125,37 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
     # fields that a newer version has added have their defaults; what JSON cannot hold (infinity) is null on both sides
     with contextlib.suppress(msgspec.ValidationError):
         was = plain(msgspec.convert(was, RunConfig))
-    if changed := list(_differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
+    if changed := list(differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
         raise ConfigError(
-            f"{record.config_file} has changed since this run began:\n{_indented(changed)}\n"
+            f"{record.config_file} has changed since this run began:\n{indented(changed)}\n"
             f"a run goes on as it began; only {', '.join(ADJUSTABLE)} may change. Change it back, or play what it says now as a "
             f"new run: {_anew(record)}"
         )
-    return list(_differences(was, now))
+    return list(differences(was, now))
 
 
 def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
     """Raise RecordError when a file that the config names (a prompt, a scorer) is not what it was when the run began."""
-    manifest = record.manifest()
+    for what, told in file_differences(record.manifest(), config):
+        changes = f":\n{indented(told)}\n" if told else "; "
+        raise RecordError(
+            f"{record.path}: {what} has changed since this run began{changes}put it back, or start a new run with `ostinato run`"
+        )
+
+
+def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tuple[str, list[str]]]:
+    """Each file that the config names and that is not what `manifest` says: which, and a diff where one can be shown.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
     known, texts = manifest.get("files", {}), manifest.get("texts", {})
-    named = dict(_named_files(config))
+    named = dict(named_files(config))
     for key, content in _files(config).items():
         if known.get(key, _digest(content)) == _digest(content):
             continue
-        text = _text(content)
-        shown = _unified(texts[key], text) if key in texts and text is not None else []
-        told = f":\n{_indented(shown)}\n" if shown else "; "
-        raise RecordError(
-            f"{record.path}: {key} ({named[key]}) has changed since this run began{told}"
-            "put it back, or start a new run with `ostinato run`"
-        )
+        text = kept_text(content)
+        yield f"{key} ({named[key]})", unified(texts[key], text) if key in texts and text is not None else []
 
 
 def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> None:
@@ -160,14 +163,15 @@ def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> N
     facts = record.manifest().get("data", {})
     if facts.get("fingerprint") == data.fingerprint:
         return
-    told = _indented(list(_data_differences(facts, record, data, adapter)))
+    told = indented(list(data_differences(facts, record, data, adapter)))
     raise RecordError(
         f"{record.path}: the data has changed since this run began; start a new one with `ostinato run`, or put it back"
         + (f":\n{told}" if told else "")
     )
 
 
-def _data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
+def data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
+    """In what the data differs from that which a record was made of (`facts`: the manifest's), as far as that can be told."""
     if facts.get("rows") != len(data):
         yield f"rows: {facts.get('rows')} -> {len(data)}"
     before = facts.get("ids")
@@ -192,16 +196,16 @@ def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | No
     for row in data:
         if (sample := asked.get(row.id)) is None:
             continue
-        changes = list(_differences(sample.target, plain(row.target), "target"))
+        changes = list(differences(sample.target, plain(row.target), "target"))
         try:
             now = adapter.format(row)
         except DataError as error:
             changes.append(str(error))
         else:
             if sample.prompt is not None or now.prompt is not None:
-                changes += _differences(sample.prompt, now.prompt, "prompt")
+                changes += differences(sample.prompt, now.prompt, "prompt")
             if now.messages is not None and sample.messages is not None:  # the record goes on with what was asked again
-                changes += _differences(sample.messages[: len(now.messages)], now.messages, "messages")
+                changes += differences(sample.messages[: len(now.messages)], now.messages, "messages")
         if changes:
             return f"row {row.id!r}: {'; '.join(changes)}"
     return None
@@ -216,54 +220,20 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
     for override in overrides:
         try:
             now = compose([override], config_name=record.config_file.stem, config_dir=str(record.path)).config()
-            changes += _differences(was, plain(now))
+            changes += differences(was, plain(now))
         except ConfigError:  # another option of a group (model=fake), or a mistake
             try:
                 chosen = plain(compose([override]).config())
             except ConfigError:
                 continue
             group = _group(override).partition("=")[0]
-            changes += _differences(was.get(group), chosen.get(group), group)
+            changes += differences(was.get(group), chosen.get(group), group)
     return changes
-
-
-def _differences(was: Any, now: Any, path: str = "") -> Iterator[str]:
-    """Every value in which two pieces of plain data differ, as ``path: was -> is``; long text as a unified diff."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for key in [*was, *(key for key in now if key not in was)]:
-            below = f"{path}.{key}" if path else str(key)
-            yield from _differences(was.get(key, _NOTHING), now.get(key, _NOTHING), below)
-    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
-        for index, pair in enumerate(zip(was, now, strict=True)):
-            yield from _differences(*pair, path=f"{path}[{index}]")
-    elif was != now:
-        if isinstance(was, str) and isinstance(now, str) and ("\n" in was + now or len(was + now) > 2 * _SHOWN_CHARACTERS):
-            yield "\n".join([f"{path}:", *(f"  {line}" for line in _unified(was, now))])
-        else:
-            yield f"{path}: {_shown(was)} -> {_shown(now)}"
-
-
-def _shown(value: Any) -> str:
-    if value is _NOTHING:
-        return "(nothing)"
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 4]} ..."
-
-
-def _unified(was: str, now: str) -> list[str]:
-    lines = list(difflib.unified_diff(was.splitlines(), now.splitlines(), "when the run began", "now", lineterm="", n=1))
-    return lines or ["(only line ends have changed)"]
 
 
 def _anew(record: RunFolder) -> str:
     """The command that plays what config.yaml says as a new run."""
     return f"ostinato run -cd {shlex.quote(str(record.path))} -cn {record.config_file.stem}"
-
-
-def _indented(lines: Sequence[str]) -> str:
-    flat = [line for text in lines for line in text.splitlines()]
-    more = [f"... and {len(flat) - _SHOWN_LINES:,} lines more"] if len(flat) > _SHOWN_LINES else []
-    return "\n".join(f"  {line}" for line in [*flat[:_SHOWN_LINES], *more])
 
 
 def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
@@ -274,7 +244,7 @@ def _group(override: str) -> str:
     return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def _named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
+def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
     """The files that the config names beside the data, by key."""
     scoring = config.scoring
     for key in ("system_file", "user_file"):
@@ -291,7 +261,7 @@ def _named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _files(config: RunConfig) -> dict[str, bytes]:
     """What those files hold. Raises ConfigError when one cannot be read."""
     found: dict[str, bytes] = {}
-    for key, path in _named_files(config):
+    for key, path in named_files(config):
         try:
             found[key] = expanded(path).read_bytes()
         except OSError as error:
@@ -303,7 +273,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _text(content: bytes) -> str | None:
+def kept_text(content: bytes) -> str | None:
     """The text of a file as it may be kept: of no great length, and without what could be a secret."""
     if len(content) > MAX_TEXT:
         return None
@@ -314,3 +284,8 @@ def _text(content: bytes) -> str | None:
     return redact(
         _ASSIGNED.sub(lambda found: f"{found['head']}***" if is_secret(found["name"], found["value"]) else found[0], text)
     )
+
+
+def holds_secret_code(content: bytes) -> bool:
+    """Whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
+    return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))
