@@ -38,12 +38,12 @@ MAX_TEXT = 64 * 2**10
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
 
 
-def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
+def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> dict[str, Any]:
     """The part of the manifest that a later sitting is compared with: ``config``, ``data``, ``files``, ``texts``. No secrets."""
     facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
     if len(data) <= MAX_IDS:  # the ids of larger data stand in the samples only
         facts["ids"] = list(data.ids())
-    files = _files(config)
+    files = _files(rooted_config)
     return {
         "config": plain(config),
         "data": facts,
@@ -75,16 +75,16 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
     cwd = Path(manifest.get("cwd", "."))
     replace = msgspec.structs.replace
     if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
-        config = replace(config, data=replace(config.data, path=str(cwd / config.data.path)))
+        config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
     prompt, scoring = config.prompt, config.scoring
-    names = {name: str(cwd / path) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
+    names = {name: str(cwd / expanded(path)) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
     if names:
         config = replace(config, prompt=replace(prompt, **names))
     if isinstance(scoring, PythonScoring):
-        config = replace(config, scoring=replace(scoring, function=str(cwd / scoring.function)))
+        config = replace(config, scoring=replace(scoring, function=str(cwd / expanded(scoring.function))))
     elif isinstance(scoring, SeveralScoring):
         own = {
-            name: replace(scorer, function=str(cwd / scorer.function)) if isinstance(scorer, PythonScoring) else scorer
+            name: replace(scorer, function=str(cwd / expanded(scorer.function))) if isinstance(scorer, PythonScoring) else scorer
             for name, scorer in scoring.scorers.items()
         }
         config = replace(config, scoring=replace(scoring, scorers=own))

@@ -18,6 +18,8 @@ from runner import __version__, build
 from runner.cache import ENTRY_VERSION, Cache, Entry, Stored, request_key
 from runner.config import schema
 from runner.errors import RecordError
+from runner.experiment.agreement import changes, has_answer
+from runner.experiment.checks import refuse_sweep
 from runner.experiment.drift import (
     changes_of,
     holds_secret_code,
@@ -27,7 +29,7 @@ from runner.experiment.drift import (
     refuse_changed_files,
     rooted,
 )
-from runner.experiment.replay import CACHE, DATA, FILES, Facts, changes, stage
+from runner.experiment.replay import CACHE, DATA, FILES, Facts, stage
 from runner.experiment.stages import recorded_overrides
 from runner.paths import expanded, home
 from runner.records import RunFolder, capsule
@@ -91,15 +93,6 @@ def pack(folder: Path, file: Path | None = None) -> Packed:
         record.close()
     with capsule.opened(file):  # as it will be read elsewhere
         return Packed(file=file, sha256=digest, bytes=file.stat().st_size, facts=facts)
-
-
-def refuse_sweep(record: RunFolder, verb: str) -> None:
-    """Raise RecordError for the folder of a sweep, naming what to do."""
-    manifest = record.manifest()
-    if manifest.get("kind") == "sweep":
-        runs = [str(cell["run"]) for cell in manifest.get("cells", {}).values() if cell.get("run")]
-        example = f", for example: ostinato {verb} {record.path / runs[0]}" if runs else ""
-        raise RecordError(f"{record.path} is a sweep; {verb} its cells one by one{example}")
 
 
 class _Packing:
@@ -266,7 +259,7 @@ class _Packing:
         Raises:
             RecordError: it would not come out as recorded.
         """
-        if sample.status == "error" and (sample.error is None or sample.error.code not in ("scoring", "data")):
+        if not has_answer(sample):
             return None
         row = self.rows.get(sample.id)
         if row is None:

@@ -12,26 +12,22 @@ from runner.batch.player import Player
 from runner.cache import Cache, Stored, request_key
 from runner.config import schema
 from runner.errors import CacheError, OstinatoError, RecordError
-from runner.experiment.differences import differences
-from runner.experiment.drift import named_files, plain, rooted
+from runner.experiment.agreement import SHOWN, changes, label
+from runner.experiment.checks import of_environment
+from runner.experiment.drift import named_files, rooted
 from runner.experiment.stages import Parts
 from runner.lm import Pinned
 from runner.records import RunFolder, capsule
 from runner.types import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runner.config.schema import RunConfig
     from runner.types import Row
 
 DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
-SHOWN = 5
-"""Differences that are shown; all are counted."""
-
-_ANSWER = ("status", "output", "parsed", "finish_reason", "target", "messages", "prompt")
-_encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +64,7 @@ class Replayed(msgspec.Struct, kw_only=True):
         missing: samples that could not be answered, though the capsule says that they can be.
         shown: the first differences, as ``id (repeat n): output: "a" -> "b"``.
         not_scored: scorers that were not run, because they are code and nobody said to trust it.
+        environment: in what this machine and its packages differ from what the run was recorded with.
     """
 
     sha256: str
@@ -78,6 +75,7 @@ class Replayed(msgspec.Struct, kw_only=True):
     missing: int = 0
     shown: list[str] = []
     not_scored: list[str] = []
+    environment: list[str] = []
 
     @property
     def identical(self) -> bool:
@@ -124,6 +122,8 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     del samples
     if not trust_code:
         config, report.not_scored = without_code(config)
+    elsewhere = (check for check in of_environment(manifest) if check.drifted and check.what != "code")
+    report.environment = [line for check in elsewhere for line in check.lines()]
     player, rows = stage(config, manifest, folder)
     store = Cache(folder / "cache", mode="write")
     try:
@@ -167,29 +167,12 @@ def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return msgspec.structs.replace(config, scoring=rest), code
 
 
-def changes(recorded: Sample, played: Sample, *, not_scored: Iterable[str] = ()) -> list[str]:
-    """In what an answer that was played again differs from the recorded one, byte for byte. What it cost is no part of it."""
-    unscored = set(not_scored)
-    was, now = _answer(recorded, unscored), _answer(played, unscored)
-    if unscored and was["error"] == "scoring":  # only its scorer, which is not run, had found fault with it
-        for answer in (was, now):
-            del answer["status"], answer["error"]
-    return [] if _encode(was) == _encode(now) else list(differences(plain(was), plain(now)))
-
-
-def _answer(sample: Sample, unscored: set[str]) -> dict[str, Any]:
-    answer = {name: getattr(sample, name) for name in _ANSWER}
-    scores = {name: value for name, value in sample.scores.items() if name not in unscored}
-    return {**answer, "error": sample.error.code if sample.error else None, "scores": scores}
-
-
 def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], report: Replayed) -> None:
     while batch := list(islice(samples, LOOKUP_BATCH)):
         if strange := next((sample for sample in batch if sample.id not in rows), None):
             raise RecordError(f"the record has a row {strange.id!r} that is not in the data")
         played = player.from_cache([(rows[sample.id], sample.repeat) for sample in batch])
         for was, now in zip(batch, played, strict=True):
-            label = f"{was.id} (repeat {was.repeat})" if was.repeat else was.id
             told = ["no answer"] if now is None else changes(was, now, not_scored=report.not_scored)
             if now is None:
                 report.missing += 1
@@ -199,7 +182,7 @@ def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], re
                 report.outputs += 1
                 report.scores += len(now.scores)
             if told and len(report.shown) < SHOWN:
-                report.shown.append(f"{label}: {'; '.join(told)}")
+                report.shown.append(f"{label(was)}: {'; '.join(told)}")
 
 
 def _config(manifest: dict[str, Any], members: set[str]) -> RunConfig:
