@@ -139,12 +139,8 @@ def _show_replayed(replayed: Replayed, args: argparse.Namespace) -> int:
     from runner.cli.display import print_table
 
     facts = replayed.facts
-    told = [
-        (
-            "verdict",
-            f"{'byte-identical' if replayed.identical else 'NOT as recorded'}: {replayed.outputs:,} outputs, {replayed.scores:,} scores",
-        )
-    ]
+    verdict = "byte-identical" if replayed.identical else "NOT as recorded; as recorded are"
+    told = [("verdict", f"{verdict}: {replayed.outputs:,} outputs, {replayed.scores:,} scores")]
     if not replayed.identical:
         told.append(("otherwise", f"{replayed.different:,} samples; {replayed.missing:,} could not be played"))
         told.append(("", "\n".join(replayed.shown)))
