@@ -132,8 +132,12 @@ class _Packing:
         self.player, self.rows = stage(config, manifest, self.folder)
         facts = self._write_samples()
         self._put("config.yaml", to_yaml(config).encode())
-        old = [path for path in self.moved if len(path) > 1]
-        overrides = [text for text in recorded_overrides(self.record) if not any(path in text for path in old)]
+        here = [path for path in {*self.moved, *self._roots()} if len(path) > 1]
+        overrides = [
+            text
+            for text in recorded_overrides(self.record)
+            if not _PATH.search(text) and not any(path in text for path in here)
+        ]
         self._put("overrides.yaml", to_yaml(overrides).encode())
         self._put("manifest.json", _pretty(manifest))
         self._write_summary()

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
 
 
+_ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "scoring")
+"""What decides what is asked, and how answers are read and scored."""
+
+
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What a capsule says of itself beside its files.
 
@@ -186,14 +190,15 @@ def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], re
 
 
 def _config(manifest: dict[str, Any], members: set[str]) -> RunConfig:
-    """The config of the run, in which every file is one of the capsule's."""
-    config = msgspec.convert(manifest.get("config"), schema.RunConfig)
+    """The part of the run's config that makes its answers, in which every file is one of the capsule's."""
+    recorded = msgspec.convert(manifest.get("config"), dict[str, Any])
+    config = msgspec.convert({name: recorded[name] for name in _ASKED if name in recorded}, schema.RunConfig)
     named = [path for _, path in named_files(config)]
     if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:
         raise RecordError(f"its data is not {DATA}")
     if strange := [path for path in named if not path.startswith(FILES) or path not in members]:
         raise RecordError(f"its config names the file {strange[0]!r}, which is not in it")
-    return msgspec.structs.replace(config, cache=schema.Cache(mode="off"), budget=schema.Budget(), limits=schema.Limits())
+    return msgspec.structs.replace(config, cache=schema.Cache(mode="off"))
 
 
 def _lines(file: Path, kind: type[Any]) -> Iterator[Any]:
