@@ -29,7 +29,7 @@ from runner.experiment.drift import (
     refuse_changed_files,
     rooted,
 )
-from runner.experiment.replay import CACHE, DATA, FILES, Facts, stage
+from runner.experiment.replay import CACHE, DATA, FILES, Facts, Manifest, stage
 from runner.experiment.stages import recorded_overrides
 from runner.paths import expanded, home
 from runner.records import RunFolder, capsule
@@ -129,14 +129,12 @@ class _Packing:
         _write_rows(self.folder / DATA, self.dataset)
         config = self._portable(self._copy_files())
         manifest = self._portable_manifest(config)
-        self.player, self.rows = stage(config, manifest, self.folder)
+        self.player, self.rows = stage(config, msgspec.convert(manifest, Manifest), self.folder)
         facts = self._write_samples()
         self._put("config.yaml", to_yaml(config).encode())
         here = [path for path in {*self.moved, *self._roots()} if len(path) > 1]
         overrides = [
-            text
-            for text in recorded_overrides(self.record)
-            if not _PATH.search(text) and not any(path in text for path in here)
+            text for text in recorded_overrides(self.record) if not _PATH.search(text) and not any(path in text for path in here)
         ]
         self._put("overrides.yaml", to_yaml(overrides).encode())
         self._put("manifest.json", _pretty(manifest))

@@ -30,8 +30,32 @@ if TYPE_CHECKING:
 DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
 
 
+RECORD = {"manifest.json", "samples.jsonl", DATA, CACHE}
+"""Files that a capsule is played from."""
+
 _ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "scoring")
 """What decides what is asked, and how answers are read and scored."""
+
+
+class Data(msgspec.Struct, frozen=True):
+    """Of the manifest: which rows were used."""
+
+    fingerprint: str
+
+
+class Model(msgspec.Struct, frozen=True):
+    """Of the manifest: where the model was served."""
+
+    endpoint: str | None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The part of a run's manifest that a capsule is played by."""
+
+    config: dict[str, Any]
+    data: Data
+    model: Model
+    environment: dict[str, Any] = {}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,20 +137,24 @@ def replay(file: Path, *, trust_code: bool = False) -> Replayed:
         try:
             return _replayed(opened, trust_code=trust_code)
         except (msgspec.MsgspecError, OstinatoError) as error:
-            raise RecordError(f"{file} is refused: what it holds cannot be played: {' '.join(str(error).split())}") from None
+            told = " ".join(str(error).replace(f"{opened.folder}/", "").replace(str(opened.folder), "its record").split())
+            raise RecordError(f"{file} is refused: what it holds cannot be played: {told}") from None
 
 
 def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     folder = opened.folder
     report = Replayed(sha256=opened.sha256, facts=msgspec.convert(opened.contents.facts, Facts))
+    if missing := sorted(RECORD - opened.contents.files.keys()):
+        raise RecordError(f"it lacks {missing[0]}")
     record = RunFolder.open(folder)
-    manifest = record.manifest()
-    config = _config(manifest, set(opened.contents.files))
-    samples = list(_lines(folder / "samples.jsonl", Sample))  # each can be decoded; `record.samples` passes over torn ones
-    del samples
+    manifest = msgspec.convert(record.manifest(), Manifest)
+    config = _config(manifest.config, set(opened.contents.files))
+    for _ in _lines(folder / "samples.jsonl", Sample):  # each can be decoded: `record.samples` passes over those that cannot
+        pass
     if not trust_code:
         config, report.not_scored = without_code(config)
-    elsewhere = (check for check in of_environment(manifest) if check.drifted and check.what != "code")
+    known = {name: value for name, value in manifest.environment.items() if name != "git"}  # another's repository is no drift
+    elsewhere = (check for check in of_environment({"environment": known}) if check.drifted)
     report.environment = [line for check in elsewhere for line in check.lines()]
     player, rows = stage(config, manifest, folder)
     store = Cache(folder / "cache", mode="write")
@@ -142,7 +170,7 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     return report
 
 
-def stage(config: RunConfig, manifest: dict[str, Any], folder: Path) -> tuple[Player, dict[str, Row]]:
+def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, dict[str, Row]]:
     """What plays the run in an unpacked capsule, and its rows by id.
 
     Raises:
@@ -150,9 +178,9 @@ def stage(config: RunConfig, manifest: dict[str, Any], folder: Path) -> tuple[Pl
         RecordError: the data is not that of the run.
     """
     parts = Parts.of(rooted(config, {"cwd": str(folder)}))
-    if parts.dataset.fingerprint != manifest["data"]["fingerprint"]:
+    if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
-    parts.lm.pinned = Pinned(manifest["model"]["endpoint"])
+    parts.lm.pinned = Pinned(manifest.model.endpoint)
     seed = parts.lm.kwargs.get("seed")
     player = Player(parts.lm, parts.adapter, parts.scorers, seed=seed if isinstance(seed, int) else None)
     return player, {row.id: row for row in parts.dataset}
@@ -189,9 +217,8 @@ def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], re
                 report.shown.append(f"{label(was)}: {'; '.join(told)}")
 
 
-def _config(manifest: dict[str, Any], members: set[str]) -> RunConfig:
+def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
     """The part of the run's config that makes its answers, in which every file is one of the capsule's."""
-    recorded = msgspec.convert(manifest.get("config"), dict[str, Any])
     config = msgspec.convert({name: recorded[name] for name in _ASKED if name in recorded}, schema.RunConfig)
     named = [path for _, path in named_files(config)]
     if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:

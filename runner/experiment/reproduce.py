@@ -57,12 +57,11 @@ class Reproduction(msgspec.Struct, kw_only=True):
         """What the command ends with: 100 where answers differ that should not, else 0, 3 or what `ostinato run` ends with."""
         if self.summary is None or self.agreement is None:
             return 0
+        differs = self.agreement.differs or (self.strict and bool(self.drifted))
+        if self.replay:
+            return 100 if differs else 3 if self.agreement.gone else 0
         code = EXIT_CODES[self.summary.status]
-        if (self.strict or self.replay) and code in (0, 3):
-            if self.agreement.differs or (self.strict and self.drifted):
-                return 100
-            return 3 if self.agreement.gone else 0 if self.replay else code
-        return code
+        return 100 if self.strict and differs and code in (0, 3) else code
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""

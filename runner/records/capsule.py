@@ -9,6 +9,7 @@ and kinds are checked too, while reading, and nothing is decoded that could run.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -221,9 +222,11 @@ def _unpack(stream: IO[bytes], size: int, folder: Path) -> Contents:
         with zipfile.ZipFile(stream) as archive:
             names = _names(archive)
             return _copied(archive, names, _Allowance(size), folder)
-    except (_Refused, OSError):
+    except _Refused:
         raise
-    except Exception as error:  # noqa: BLE001 - boundary: on bytes made for it, zipfile raises whatever it runs into
+    except Exception as error:  # boundary: on bytes made for it, zipfile raises whatever it runs into
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's first byte
+            raise
         _refuse(f"it cannot be read as a zip ({type(error).__name__}: {error})")
 
 

@@ -137,7 +137,7 @@ def _bibtex(name: str, manifest: Mapping[str, Any]) -> str:
   author  = {{{{The Ostinato developers}}}},
   version = {{{version}}},
   year    = {{{started[:4]}}},
-  note    = {{Run {name} of {started}, config {str(manifest.get("config_hash"))[:12]}}}
+  note    = {{Run {name} of {started}, config {str(manifest.get("config_hash", _UNKNOWN))[:12]}}}
 }}"""
     return f"BibTeX:\n\n{_fenced(entry, 'bibtex')}"
 
