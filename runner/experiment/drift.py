@@ -76,18 +76,28 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
     replace = msgspec.structs.replace
     if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
         config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
-    prompt, scoring = config.prompt, config.scoring
-    names = {name: str(cwd / expanded(path)) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
-    if names:
-        config = replace(config, prompt=replace(prompt, **names))
+    return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
+
+
+def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
+    """`config` with other paths for its files, by the keys of `named_files`."""
+    replace = msgspec.structs.replace
+    prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
+    if prompts:
+        config = replace(config, prompt=replace(config.prompt, **prompts))
+    scoring = config.scoring
+
+    def own(scorer: PythonScoring, key: str) -> PythonScoring:
+        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
+
     if isinstance(scoring, PythonScoring):
-        config = replace(config, scoring=replace(scoring, function=str(cwd / expanded(scoring.function))))
-    elif isinstance(scoring, SeveralScoring):
-        own = {
-            name: replace(scorer, function=str(cwd / expanded(scorer.function))) if isinstance(scorer, PythonScoring) else scorer
+        return replace(config, scoring=own(scoring, "scoring.function"))
+    if isinstance(scoring, SeveralScoring):
+        scorers = {
+            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, PythonScoring) else scorer
             for name, scorer in scoring.scorers.items()
         }
-        config = replace(config, scoring=replace(scoring, scorers=own))
+        return replace(config, scoring=replace(scoring, scorers=scorers))
     return config
 
 

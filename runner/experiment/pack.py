@@ -5,12 +5,11 @@ Packing plays the run once, from the answers that go in, and refuses to pack wha
 
 from __future__ import annotations
 
-import os
-import re
+import hashlib
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -27,27 +26,26 @@ from runner.experiment.drift import (
     plain,
     refuse_changed_data,
     refuse_changed_files,
+    renamed,
     rooted,
 )
 from runner.experiment.replay import CACHE, DATA, FILES, Facts, Manifest, stage
 from runner.experiment.stages import recorded_overrides
-from runner.paths import expanded, home
-from runner.records import RunFolder, capsule
-from runner.secrets import holds_secret, is_secret, remember
+from runner.experiment.traces import Places, refuse_places, refuse_secrets, remember_keys, short
+from runner.paths import expanded
+from runner.records import FORMAT, RunFolder, capsule
 from runner.types import Choice, Completion, Request, Response, Sample, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable
 
     from runner.batch.player import Player
     from runner.config.schema import RunConfig
     from runner.data import Dataset
     from runner.types import Row
 
-_PATH = re.compile(r"(?<![\w/.])/(?:[\w.@+-]+/)+(?P<last>[\w.@+-]+)")
-_ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
-_CONTENT = ("config.prompt", "config.adapter", "config.scoring", "config.sampling", "data.ids", "texts")
-"""What the user wrote, in the manifest: not looked through for paths."""
+Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
+"""Finds the answer to a request of this sample."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -91,8 +89,7 @@ def pack(folder: Path, file: Path | None = None) -> Packed:
             digest = capsule.write(Path(place), packing.names, file, msgspec.to_builtins(facts))
     finally:
         record.close()
-    with capsule.opened(file):  # as it will be read elsewhere
-        return Packed(file=file, sha256=digest, bytes=file.stat().st_size, facts=facts)
+    return Packed(file=file, sha256=digest, bytes=file.stat().st_size, facts=facts)
 
 
 class _Packing:
@@ -119,28 +116,29 @@ class _Packing:
         self.cache = _cache(self.manifest, self.in_place)
         self.moved: dict[str, str] = {}
         self.code: dict[str, str] = {}
+        self.name = f"{record.path.parent.name}/{record.path.name}"
         self.names = ["config.yaml", "overrides.yaml", "manifest.json", "summary.json", "samples.jsonl", DATA, CACHE]
 
     def fill(self) -> Facts:
         """Write every file of the capsule."""
         from runner.config.compose import to_yaml
 
-        _remember_keys(self.config)
+        remember_keys(self.config)
         _write_rows(self.folder / DATA, self.dataset)
         config = self._portable(self._copy_files())
+        here = {str(self.record.path): self.name, self.manifest.get("cwd", ""): "."}
+        self.places = Places({**here, **self.moved})
         manifest = self._portable_manifest(config)
         self.player, self.rows = stage(config, msgspec.convert(manifest, Manifest), self.folder)
         facts = self._write_samples()
         self._put("config.yaml", to_yaml(config).encode())
-        here = [path for path in {*self.moved, *self._roots()} if len(path) > 1]
-        overrides = [
-            text for text in recorded_overrides(self.record) if not _PATH.search(text) and not any(path in text for path in here)
-        ]
-        self._put("overrides.yaml", to_yaml(overrides).encode())
+        self._put(
+            "overrides.yaml", to_yaml([text for text in recorded_overrides(self.record) if self._says_nothing(text)]).encode()
+        )
         self._put("manifest.json", _pretty(manifest))
         self._write_summary()
-        _refuse_secrets(self.folder, self.names)
-        _refuse_paths(self.folder, self._roots())
+        refuse_secrets(self.folder, self.names)
+        refuse_places(self.folder, ["manifest.json", "summary.json"], self.places)
         return facts
 
     # --- config, files, manifest
@@ -156,66 +154,49 @@ class _Packing:
             name = f"{FILES}{number}-{'scorer.py' if code else 'prompt.txt'}"
             if code:
                 self.code[key] = name
-            named[key] = name
-            self.moved[path] = name
+            named[key] = self.moved[path] = name
             self.names.append(name)
             self._put(name, content)
-        for (_, path), name in zip(named_files(self.config), named.values(), strict=True):
-            self.moved[path] = name
+        self.moved |= {path: named[key] for key, path in named_files(self.config)}
         return renamed(self.config, named)
 
     def _portable(self, config: RunConfig) -> RunConfig:
         """`config` with nothing in it that only this machine has."""
         data = config.data
-        if path := getattr(data, "path", None):
-            self.moved[path] = self.moved[getattr(self.in_place.data, "path", path)] = DATA
+        for known in (data, self.in_place.data):
+            if path := getattr(known, "path", None):
+                self.moved[path] = DATA
         rows = schema.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
         replace = msgspec.structs.replace
         config = replace(config, data=rows, cache=replace(config.cache, dir=None), runs_dir="runs")
         model, launch = config.model, config.launch
         if isinstance(model, schema.LocalModel):
-            self.endpoint = _short(self.endpoint)
-            config = replace(config, model=replace(model, name=_short(model.name)))
-            config = replace(config, launch=replace(launch, args=[_short(text) for text in launch.args]))
+            self.endpoint = short(self.endpoint)
+            config = replace(config, model=replace(model, name=short(model.name)))
+            config = replace(config, launch=replace(launch, args=[short(text) for text in launch.args]))
         return config
 
     def _portable_manifest(self, config: RunConfig) -> dict[str, Any]:
         kept = {key: value for key, value in self.manifest.items() if key not in ("format", "config", "data", "texts", "model")}
-        moved: dict[str, Any] = self._moved(kept)
+        moved: dict[str, Any] = self.places.moved(kept)
         model = {**self.manifest["model"], "requested": build.lm(config).model, "endpoint": self.endpoint}
         if "cache" in moved:
             moved["cache"]["folder"] = None
         same = {key: self.manifest.get(key, {}) for key in ("data", "texts")}
-        return {"format": 1, **moved, "cwd": ".", **same, "model": model, "config": plain(config)}
+        return {"format": FORMAT, **moved, "cwd": ".", **same, "model": model, "config": plain(config)}
 
     def _write_summary(self) -> None:
         summary = self.record.summary()
-        told = summary.to_dict() if summary else {}
-        told |= {"run": self._name, "model": self.player.lm.model} if told else {}
-        self._put("summary.json", _pretty(self._moved({"format": 1, **told})))
+        told = {**summary.to_dict(), "run": self.name, "model": self.player.lm.model} if summary else {}
+        self._put("summary.json", _pretty(self.places.moved({"format": FORMAT, **told})))
 
-    @property
-    def _name(self) -> str:
-        return f"{self.record.path.parent.name}/{self.record.path.name}"
-
-    def _roots(self) -> dict[str, str]:
-        """Places on this machine, and what stands for them."""
-        cwd = self.manifest.get("cwd", "")
-        roots = {str(self.record.path): self._name, cwd: ".", str(home()): "$OSTINATO_HOME", str(Path.home()): "~"}
-        roots |= {tempfile.gettempdir(): "$TMPDIR"}
-        absolute = {path: name for path, name in self.moved.items() if Path(path).is_absolute()}
-        return {path: name for path, name in {**absolute, **roots}.items() if len(path) > 1}
-
-    def _moved(self, value: Any) -> Any:
-        """`value` with the places in its texts replaced."""
-        if isinstance(value, dict):
-            return {key: self._moved(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [self._moved(item) for item in value]
-        if isinstance(value, str):
-            for root, name in sorted(self._roots().items(), key=lambda pair: -len(pair[0])):
-                value = re.sub(rf"{re.escape(root)}(?=/|\W|$)", name.replace("\\", r"\\"), value)
-        return value
+    def _says_nothing(self, override: str) -> bool:
+        """Whether an override names no file and no place; the config says all that it says."""
+        return (
+            short(override) == override
+            and not any(path in override for path in self.moved)
+            and not self.places.named_in(override)
+        )
 
     # --- samples and answers
 
@@ -223,39 +204,37 @@ class _Packing:
         """Write the record's lines, and each answer once, in the order in which they are needed."""
         written: dict[str, bytes] = {}
         without: list[tuple[str, int]] = []
-        answers = from_record = rows = 0
+        answers = from_record = 0
         with (self.folder / "samples.jsonl").open("wb") as lines, (self.folder / CACHE).open("wb") as entries:
             for sample, counts in self.record.history():
                 if counts and (found := self._answered(sample, written)) is not None:
                     played, asked, known = found
                     answers, from_record = answers + 1, from_record + (not known)
                     sample.request_key = played.request_key
-                    for stored in asked:
-                        key = request_key(stored.request) if stored.request else ""
+                    for key, stored in asked.items():
                         if key not in written:
-                            written[key] = _same(stored)
+                            written[key] = _said(stored)
                             entries.write(_encode(stored) + b"\n")
                 elif counts:
                     without.append((sample.id, sample.repeat))
                 sample.model_requested = self.player.lm.model
                 if sample.error:
-                    moved = self._moved(sample.error.message)
+                    moved = self.places.moved(sample.error.message)
                     sample.error = msgspec.structs.replace(sample.error, message=moved)
                 lines.write(_encode(sample) + b"\n")
         if not answers:
             raise RecordError(f"{self.record.path}: there is nothing to pack: no sample of this run has an answer")
-        rows = len(self.dataset) * self.config.sampling.repeats
         return Facts(
             ostinato=__version__,
-            run=self._name,
-            rows=rows,
+            run=self.name,
+            rows=len(self.dataset) * self.config.sampling.repeats,
             answers=answers,
             from_record=from_record,
             without_answer=without,
             code=self.code,
         )
 
-    def _answered(self, sample: Sample, written: dict[str, bytes]) -> tuple[Sample, list[Stored], bool] | None:
+    def _answered(self, sample: Sample, written: dict[str, bytes]) -> tuple[Sample, dict[str, Stored], bool] | None:
         """The sample played again, the answers that it took, and whether they are the cache's; None for one that has no answer.
 
         Raises:
@@ -268,19 +247,13 @@ class _Packing:
             raise RecordError(f"{self.record.path}: the record has a row {sample.id!r} that is not in the data")
         told = ["it has no answer"]
         for look in (self._from_cache, _from_sample):
-            found = _played(self.player, row, sample, look)
-            if found is None:
+            if (found := _played(self.player, row, sample, look)) is None:
                 continue
             played, asked = found
-            told = changes(sample, played)
-            if not told:
-                taken = any(
-                    stored.request and written.get(request_key(stored.request), _same(stored)) != _same(stored)
-                    for stored in asked
-                )
-                if not taken:
-                    return played, asked, look != _from_sample
-                told = []
+            if told := changes(sample, played):
+                continue
+            if all(written.get(key, _said(stored)) == _said(stored) for key, stored in asked.items()):
+                return played, asked, look != _from_sample
         if not told:
             return None  # the same request was answered otherwise for another row: a cache can hold one answer
         raise RecordError(
@@ -302,37 +275,16 @@ class _Packing:
         file.write_bytes(content)
 
 
-def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
-    """`config` with other paths for its files, by the keys of `named_files`."""
-    replace = msgspec.structs.replace
-    prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
-    if prompts:
-        config = replace(config, prompt=replace(config.prompt, **prompts))
-    scoring = config.scoring
-
-    def own(scorer: schema.PythonScoring, key: str) -> schema.PythonScoring:
-        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
-
-    if isinstance(scoring, schema.PythonScoring):
-        return replace(config, scoring=own(scoring, "scoring.function"))
-    if isinstance(scoring, schema.SeveralScoring):
-        scorers = {
-            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, schema.PythonScoring) else scorer
-            for name, scorer in scoring.scorers.items()
-        }
-        return replace(config, scoring=replace(scoring, scorers=scorers))
-    return config
-
-
-def _played(player: Player, row: Row, sample: Sample, look: Any) -> tuple[Sample, list[Stored]] | None:
-    """The sample that comes of the answers that `look` knows, and these; None when it lacks one."""
+def _played(player: Player, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
+    """The sample that comes of the answers that `look` knows, and these by their keys; None when it lacks one."""
     turns = player.turns(row, sample.repeat)
-    asked: list[Stored] = []
+    asked: dict[str, Stored] = {}
     try:
         request = next(turns)
         while (entry := look(request, sample)) is not None:
-            asked.append(Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request))
-            request = turns.send(Completion.hit(request_key(request), entry.response, entry.cost_usd))
+            key = request_key(request)
+            asked[key] = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
+            request = turns.send(Completion.hit(key, entry.response, entry.cost_usd))
     except StopIteration as end:
         return end.value, asked
     turns.close()
@@ -356,9 +308,10 @@ def _from_sample(request: Request, sample: Sample) -> Entry | None:
     return Entry(ENTRY_VERSION, created, response, sample.saved_usd if sample.cache == "hit" else sample.cost_usd)
 
 
-def _same(stored: Stored) -> bytes:
-    """What two answers to one request have in common when they are the same."""
-    return _encode([(choice.text, choice.finish_reason, choice.tool_calls) for choice in stored.response.choices])
+def _said(stored: Stored) -> bytes:
+    """A digest of what was answered: two answers to one request are the same when it is."""
+    answers = [(choice.text, choice.finish_reason, choice.tool_calls) for choice in stored.response.choices]
+    return hashlib.sha256(_encode(answers)).digest()
 
 
 def _cache(manifest: dict[str, Any], config: RunConfig) -> Cache | None:
@@ -371,53 +324,6 @@ def _write_rows(file: Path, dataset: Dataset) -> None:
     with file.open("wb") as stream:
         for fields in dataset.records():
             stream.write(_encode(fields) + b"\n")
-
-
-def _short(text: str) -> str:
-    """`text` with the last part of each absolute path in it."""
-    return _PATH.sub(lambda found: found["last"], text)
-
-
-def _remember_keys(config: RunConfig) -> None:
-    """Have what this machine's environment holds by way of keys be known as secrets."""
-    model = config.model
-    named = {getattr(model, "api_key_env", None)}
-    for value in getattr(model, "headers", {}).values():
-        named |= set(_ENV.findall(value))
-    for name, value in os.environ.items():
-        if name in named or is_secret(name, value):
-            remember(value)
-
-
-def _refuse_secrets(folder: Path, names: Sequence[str]) -> None:
-    for name in names:
-        with (folder / name).open(encoding="utf-8", errors="replace", newline="\n") as stream:
-            for number, line in enumerate(stream, 1):
-                if holds_secret(line):
-                    raise RecordError(
-                        f"this run cannot be packed: line {number} of {name} holds what is, or looks like, a secret; "
-                        "take it out of the data, prompts or scorers, and play the run anew"
-                    )
-
-
-def _refuse_paths(folder: Path, roots: dict[str, str]) -> None:
-    """The last look: outside what users and models wrote, nothing may name a place on this machine."""
-    for name in ("manifest.json", "summary.json"):
-        value = msgspec.json.decode((folder / name).read_bytes())
-        for path, text in _leaves(value):
-            if not path.startswith(_CONTENT) and any(root in text for root in roots):
-                raise RecordError(f"this run cannot be packed: {name}: {path} holds a path of this machine: {text[:200]}")
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _leaves(item, path)
-    elif isinstance(value, str):
-        yield path, value
 
 
 def _pretty(value: dict[str, Any]) -> bytes:

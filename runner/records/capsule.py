@@ -107,7 +107,10 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
                     while block := source.read(_BLOCK):
                         target.write(block)
         digest = _sealed(temporary)
+        _check(temporary)
         temporary.replace(file)
+    except _Refused as refused:
+        raise RecordError(f"cannot write {file}: it would be refused where it is read: {refused}") from None
     except OSError as error:
         raise RecordError(f"cannot write {file}: {error.strerror}") from None
     except (zipfile.LargeZipFile, RuntimeError):
@@ -149,6 +152,13 @@ class _Refused(Exception):  # noqa: N818 - a reason, told to people by `opened`
 
 def _refuse(why: str) -> NoReturn:
     raise _Refused(why)
+
+
+def _check(file: Path) -> None:
+    """Read a capsule as it will be read elsewhere."""
+    with file.open("rb") as stream, tempfile.TemporaryDirectory(prefix="ostinato-") as place:
+        _, size = _check_whole(stream)
+        _unpack(stream, size, Path(place))
 
 
 def _entry(name: str) -> zipfile.ZipInfo:

@@ -262,8 +262,9 @@ def test_deflate_that_is_broken(good, refused):
 def test_what_is_written_is_bounded_too(tmp_path, monkeypatch):
     monkeypatch.setattr(capsule, "MAX_RATIO", 1)
     monkeypatch.setattr(capsule, "SMALL_BYTES", 10)
-    with pytest.raises(RecordError, match="unpacks to far more"):
+    with pytest.raises(RecordError, match="it would be refused where it is read: it unpacks to far more"):
         packed(tmp_path)
+    assert not list(tmp_path.glob("*ostinato*"))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
