@@ -38,7 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
 }
 """What there is, in the order of a newcomer's day. A verb's module has `configure(parser)` and `main(args) -> exit code`."""
 
-EXIT_CODES = "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 130 interrupted"
+EXIT_CODES = "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete, 100 a check failed, 130 interrupted"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

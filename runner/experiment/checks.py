@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,6 +16,7 @@ from runner.records import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from runner.config.schema import RunConfig
     from runner.records import RunFolder
@@ -49,25 +49,27 @@ class Check(msgspec.Struct, frozen=True):
         return [f"{self.what}: {self.state}", *(f"  {line}" for line in flat)]
 
 
-def checks(record: RunFolder, config: RunConfig) -> list[Check]:
+def checks(record: RunFolder, config: RunConfig, again: RunConfig, cwd: Path) -> list[Check]:
     """Compare the record of a run with this machine, now. Starts and sends nothing.
 
     Args:
         record: the run.
         config: what its ``config.yaml`` holds.
+        again: what is to be played.
+        cwd: where its files are looked for.
 
     Raises:
         ConfigError: ``config.yaml`` was edited since the run began.
         RecordError: the record cannot be read.
     """
     manifest = record.manifest()
-    in_place = rooted(config, manifest)
+    in_place = rooted(again, {"cwd": str(cwd)})
     return [
         _config(record, manifest, config),
         _files(manifest, in_place),
         _data(record, manifest, in_place),
         _model(manifest, in_place),
-        *of_environment(manifest, Path(manifest.get("cwd", "."))),
+        *of_environment(manifest, cwd),
     ]
 
 
@@ -76,15 +78,15 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
 
     Args:
         manifest: the record's.
-        folder: whose git repository is looked at; the working directory where it is not there any more.
+        folder: whose git repository is looked at; None: the working directory.
     """
     was = manifest.get("environment")
     if not was:
         for what in ("code", "packages", "python", "machine"):
             yield Check(what, "unknown", ["the run was killed before it could say"])
         return
-    now = environment(folder if folder and folder.is_dir() else None)
-    yield _code(manifest, was.get("git"), now["git"])
+    now = environment(folder)
+    yield _code(was.get("git"), now["git"])
     yield _compared("packages", was.get("packages", {}), now["packages"])
     yield _compared("python", was.get("python"), now["python"])
     known = [name for name in _MACHINE if name in was]  # records of earlier versions say less
@@ -164,12 +166,12 @@ def _model(manifest: dict[str, Any], config: RunConfig) -> Check:
     return _compared("model", before, now, [f"{lm.model} at {endpoint}" if endpoint else lm.model])
 
 
-def _code(manifest: dict[str, Any], was: dict[str, Any] | None, now: dict[str, Any] | None) -> Check:
+def _code(was: dict[str, Any] | None, now: dict[str, Any] | None) -> Check:
     """The user's repository. Of a tree that is changed, the digest of the changes says whether it is changed in the same way."""
     if was is None:
         return Check("code", "unknown", ["the run was not begun in a git repository"])
     if now is None:
-        return Check("code", "changed", [f"git.commit: {was['commit'][:12]} -> no git repository in {manifest.get('cwd')}"])
+        return Check("code", "changed", [f"git.commit: {was['commit'][:12]} -> no git repository here"])
     changed = list(differences(was, now, "git"))
     if not changed and was.get("dirty") and "diff_sha256" not in was:
         return Check("code", "same", [f"commit {was['commit'][:12]}, with files that git does not know, then and now"])

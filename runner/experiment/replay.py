@@ -167,6 +167,9 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
         _compare(player, rows, due, report)
     finally:
         store.close()
+    played = report.outputs + report.different + report.missing
+    if played != report.facts.answers:
+        raise RecordError(f"it says that {report.facts.answers:,} samples can be played, and holds {played:,}")
     return report
 
 

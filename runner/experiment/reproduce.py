@@ -14,7 +14,7 @@ from runner.experiment.checks import Check, checks, of_served, refuse_sweep
 from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.play import EXIT_CODES, play_to_end
-from runner.experiment.stages import Experiment
+from runner.experiment.stages import Experiment, recorded_overrides
 from runner.records import RunFolder, Summary
 
 if TYPE_CHECKING:
@@ -113,22 +113,19 @@ def reproduce(
 
     record = RunFolder.open(folder)
     refuse_sweep(record, "reproduce")
-    recorded = read(record.config_file)
-    found = checks(record, recorded)
+    recorded, manifest = read(record.config_file), record.manifest()
+    cwd = _folder(manifest, notify)
+    config = _config(manifest, adjusted(record, recorded, overrides), replay=replay, runs_dir=runs_dir)
+    found = checks(record, recorded, config, cwd)
     _refuse(record, found, strict=strict)
-    config = _config(record, adjusted(record, recorded, overrides), replay=replay, runs_dir=runs_dir)
-    manifest = record.manifest()
     result = Reproduction(reproduces=record.path, checks=found, strict=strict, replay=replay)
     if dry_run:
-        result.estimate = forecast(rooted(config, manifest)).estimate.line()
+        result.estimate = (
+            "nothing: the cache is to answer" if replay else forecast(rooted(config, {"cwd": str(cwd)})).estimate.line()
+        )
         return result
-    experiment = Experiment.create(
-        config,
-        [*overrides],
-        cwd=Path(manifest.get("cwd", ".")),
-        facts={"reproduces": _name(record)},
-        partial=True,
-    )
+    asked = [*recorded_overrides(record), *overrides]
+    experiment = Experiment.create(config, asked, cwd=cwd, facts={"reproduces": _name(record)}, partial=True)
     if notify:
         _announce(experiment, record, found, notify)
     if replay:
@@ -153,10 +150,20 @@ def _refuse(record: RunFolder, found: list[Check], *, strict: bool) -> None:
         raise RecordError(f"{record.path} is not played again: {why}; nothing was sent:\n{told}")
 
 
-def _config(record: RunFolder, config: RunConfig, *, replay: bool, runs_dir: Path | None) -> RunConfig:
+def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
+    """Where the run's files are looked for: where it was begun, or, when that is not on this machine, here."""
+    recorded = Path(manifest.get("cwd", "."))
+    if recorded.is_dir():
+        return recorded
+    if notify:
+        notify(f"{recorded}, where the run was begun, is not there; its files are looked for in {Path.cwd()}")
+    return Path.cwd()
+
+
+def _config(manifest: dict[str, Any], config: RunConfig, *, replay: bool, runs_dir: Path | None) -> RunConfig:
     """The config of the new run. Asking anew, it leaves the cache alone; else it reads the cache that the record names."""
     replace = msgspec.structs.replace
-    folder = record.manifest().get("cache", {}).get("folder")
+    folder = manifest.get("cache", {}).get("folder")
     cache = Cache(mode="replay", dir=folder or config.cache.dir) if replay else replace(config.cache, mode="off")
     return replace(config, cache=cache, runs_dir=str(runs_dir) if runs_dir else config.runs_dir)
 

@@ -37,7 +37,7 @@ def outcome(file, raw):
     return None
 
 
-@examples(150)
+@examples(60)
 @given(at=st.integers(0), flip=st.integers(1, 255))
 def test_a_byte_that_was_changed_is_always_refused(good, at, flip):
     raw = bytearray(good.read_bytes())
@@ -45,7 +45,7 @@ def test_a_byte_that_was_changed_is_always_refused(good, at, flip):
     assert outcome(good, bytes(raw)) is None
 
 
-@examples(150)
+@examples(60)
 @given(at=st.integers(0), flip=st.integers(1, 255), cut=st.integers(0, 3))
 def test_a_byte_that_was_changed_by_someone_who_knows_the_digest(good, at, flip, cut):
     """Refused, or harmless: a byte of the zip that says nothing about what is in it."""
@@ -59,7 +59,7 @@ def test_a_byte_that_was_changed_by_someone_who_knows_the_digest(good, at, flip,
         assert (found.outputs, found.scores) == (4, 4)
 
 
-@examples(250)
+@examples(120)
 @given(data=st.data())
 def test_contents_of_any_kind_with_all_digests_right(good, data):
     members = contents(good)
@@ -83,7 +83,7 @@ def test_contents_of_any_kind_with_all_digests_right(good, data):
     outcome(good, raw)
 
 
-@examples(250)
+@examples(120)
 @given(data=st.data())
 def test_values_of_any_kind_in_its_json(good, data):
     """A value somewhere is replaced by another one."""

@@ -233,6 +233,14 @@ def test_answers_and_samples_that_are_none(good, refused):
         assert "what it holds cannot be played" in refused(made({**members, name: members[name] + line + b"\n"}))
 
 
+def test_samples_that_were_left_out(good, refused):
+    members = contents(good)
+    fewer = members["samples.jsonl"].split(b"\n", 1)[1]
+    assert "it says that 4 samples can be played, and holds 3" in refused(made({**members, "samples.jsonl": fewer}))
+    torn = members["samples.jsonl"].rstrip(b"\n")
+    assert "it says that 4 samples can be played, and holds 3" in refused(made({**members, "samples.jsonl": torn}))
+
+
 def test_answers_that_were_exchanged_are_found(good, tmp_path, capsys):
     """Who makes all digests right again cannot be told from the author; but outputs and answers still have to fit."""
     members = contents(good)

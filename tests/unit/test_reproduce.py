@@ -252,6 +252,26 @@ def test_from_anywhere_and_with_other_limits(server, monkeypatch, tmp_path):
         reproduce(first.folder, ["sampling.temperature=1"])
 
 
+def test_a_folder_tree_that_was_moved(server, monkeypatch, tmp_path, capsys):
+    first = play(server)
+    moved = tmp_path / "moved"
+    Path.cwd().rename(moved)
+    monkeypatch.chdir(moved)
+    assert main(["reproduce", "rows"]) == 0
+    out, err = capsys.readouterr()
+    assert "byte-identical in all 6 samples" in out
+    assert f"{tmp_path / 'work'}, where the run was begun, is not there; its files are looked for in {moved}" in err
+    assert find_run("latest", Path("runs")).manifest()["cwd"] == str(moved)
+    assert not first.folder.exists()
+
+
+def test_what_the_run_was_asked_with_stays_on_record(server):
+    found = reproduce(play(server, "sampling.max_tokens=7").folder, ["limits.max_concurrency=2"])
+    text = (found.folder / "overrides.yaml").read_text()
+    assert "sampling.max_tokens=7" in text
+    assert text.endswith("- limits.max_concurrency=2\n")
+
+
 def test_a_config_that_was_edited(server):
     first = play(server)
     config = first.folder / "config.yaml"
