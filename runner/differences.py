@@ -7,8 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+_SHOWN_LINES = 20
 _SHOWN_CHARACTERS = 80
 _NOTHING = object()
 
@@ -49,3 +50,10 @@ def unified(was: str, now: str, names: tuple[str, str] = BEGAN) -> list[str]:
     """The lines in which two texts differ, as a unified diff; `names` is what it calls the two."""
     lines = list(difflib.unified_diff(was.splitlines(), now.splitlines(), *names, lineterm="", n=1))
     return lines or ["(only line ends have changed)"]
+
+
+def indented(lines: Sequence[str]) -> str:
+    """Lines, indented and of no great number, as the end of a message."""
+    flat = [line for text in lines for line in text.splitlines()]
+    more = [f"... and {len(flat) - _SHOWN_LINES:,} lines more"] if len(flat) > _SHOWN_LINES else []
+    return "\n".join(f"  {line}" for line in [*flat[:_SHOWN_LINES], *more])

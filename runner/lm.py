@@ -73,6 +73,12 @@ class Settings(msgspec.Struct):
 settings = Settings()
 
 
+class Pinned(msgspec.Struct, frozen=True):
+    """Where the model was served, by a record: what requests are keyed by, whatever this machine has (see `Request.endpoint`)."""
+
+    endpoint: str | None
+
+
 class _Send(msgspec.Struct, frozen=True):
     """Step: send the request; answered with an _Answer, or an LMError is thrown in."""
 
@@ -210,6 +216,7 @@ class LM:
         self.budget: Budget | None = None
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
+        self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
 
@@ -658,6 +665,8 @@ class LM:
         return self.store or _shared_store(home() / "cache", in_memory)
 
     def _endpoint(self, kwargs: Mapping[str, Any]) -> str | None:
+        if self.pinned is not None:
+            return self.pinned.endpoint
         served = self.provider.endpoint(self)
         return served or normalise_url(api_base(self.model, kwargs))
 

@@ -63,6 +63,11 @@ def remember(value: str) -> None:
         _seen.add(value)
 
 
+def holds_secret(text: str) -> bool:
+    """Whether `text` holds a remembered secret, or one with a known prefix. Unlike `redact`, it is sure of what it finds."""
+    return any(value in text for value in _seen) or _KNOWN.search(text) is not None
+
+
 def redact(text: str) -> str:
     """`text` with every remembered secret, everything that looks like one, and user names in URLs replaced by ``***``."""
     for value in sorted(_seen, key=len, reverse=True):  # the longest first: one may be part of another

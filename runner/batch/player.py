@@ -68,7 +68,7 @@ class Player:
         store = self.lm.store
         if store is None or not store.reads:
             return [None] * len(slots)
-        begun = [(turns := self._turns(*slot), *self._first(turns, slot[1])) for slot in slots]
+        begun = [(turns := self.turns(*slot), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
         played: list[Sample | None] = []
         for turns, first, ended in begun:
@@ -91,7 +91,7 @@ class Player:
             BudgetExceeded: as above.
             CacheError: a miss in replay mode.
         """
-        turns = self._turns(*slot)
+        turns = self.turns(*slot)
         try:
             request = next(turns)
             while True:
@@ -134,7 +134,8 @@ class Player:
             sample.scores = {}
             sample.status, sample.error = "error", RowError("scoring", str(error))
 
-    def _turns(self, row: Row, repeat: int) -> Turns:
+    def turns(self, row: Row, repeat: int) -> Turns:
+        """The conversation about one slot: yields requests, wants their completions sent in, and returns the sample."""
         sample = Sample(id=row.id, repeat=repeat, target=row.target, model_requested=self.lm.model)
         try:
             formatted = self.adapter.format(row)

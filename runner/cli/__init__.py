@@ -28,6 +28,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "compare": ("runner.cli.compare", "compare runs row by row: what differs, how sure that is, and which rows flipped"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),
+    "reproduce": ("runner.cli.reproduce", "play a run again, or a packed one, and show what has changed"),
+    "pack": ("runner.cli.pack", "pack a run into one file that plays again anywhere"),
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
     "ft": ("runner.cli.ft", "fine-tune: run, ls, show, logs, attach, cancel, rm"),

@@ -21,6 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="show the first N rows too")
     parser.add_argument("--failed", action="store_true", help="show the rows that failed (with --rows: N of them)")
+    parser.add_argument("--cite", action="store_true", help="print what a paper's appendix says of the run, in Markdown")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -53,6 +54,11 @@ def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
 
     from runner.cli.display import print_summary
 
+    if args.cite:
+        from runner.records.cite import cite
+
+        print(cite(f"{run.path.parent.name}/{run.path.name}", run.manifest(), run.summary()), end="")
+        return 0
     place = {row: index for index, row in enumerate(run.manifest().get("data", {}).get("ids", []))}
     chosen = (
         [sample for sample in run.samples() if not args.failed or sample.status == "error"] if args.rows or args.failed else []

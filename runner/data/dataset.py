@@ -96,6 +96,13 @@ class Dataset:
         """Yield the id of each row in order. Costs a pass over the data."""
         return (row.id for row in self)
 
+    def records(self) -> Iterator[Fields]:
+        """Yield the rows used, in order, as they stand in the source: without ids, targets and mapped columns.
+
+        Opened as JSON lines, with the same `id`, `target` and `columns` and no `limit` or `shuffle`, they are the same rows.
+        """
+        return (fields for _, fields in self._records())
+
     def _records(self) -> Iterator[Record]:
         records = self._source.scan() if self._order is None else self._source.read(self._order)
         return records if self._limit is None else islice(records, self._limit)

@@ -2,8 +2,11 @@
 
 from runner.experiment.estimate import Forecast, forecast
 from runner.experiment.outlook import Outlook, outlook
+from runner.experiment.pack import Packed, pack
 from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, ORCHESTRATORS, RunResult, play_to_end, resume, retry, run
+from runner.experiment.replay import Replayed, replay
+from runner.experiment.reproduce import Reproduction, reproduce
 from runner.experiment.rescore import rescore
 from runner.experiment.stages import Experiment, attach, config_hash
 from runner.experiment.sweeping import SweepResult, resume_sweep, sweep, sweep_to_end
@@ -16,7 +19,10 @@ __all__ = [
     "Experiment",
     "Forecast",
     "Outlook",
+    "Packed",
     "Plan",
+    "Replayed",
+    "Reproduction",
     "RunResult",
     "Sweep",
     "SweepResult",
@@ -26,7 +32,10 @@ __all__ = [
     "forecast",
     "foreseen",
     "outlook",
+    "pack",
     "play_to_end",
+    "replay",
+    "reproduce",
     "rescore",
     "resume",
     "resume_sweep",

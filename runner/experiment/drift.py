@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
-from runner.differences import differences, unified
+from runner.differences import differences, indented, unified
 from runner.errors import ConfigError, DataError, RecordError
 from runner.paths import expanded
 from runner.secrets import is_secret, redact
@@ -35,21 +35,20 @@ MAX_IDS = 10_000
 MAX_TEXT = 64 * 2**10
 """Bytes of a file up to which the manifest keeps its text."""
 
-_SHOWN_LINES = 20
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
 
 
-def manifest_of(config: RunConfig, data: Dataset) -> dict[str, Any]:
+def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> dict[str, Any]:
     """The part of the manifest that a later sitting is compared with: ``config``, ``data``, ``files``, ``texts``. No secrets."""
     facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
     if len(data) <= MAX_IDS:  # the ids of larger data stand in the samples only
         facts["ids"] = list(data.ids())
-    files = _files(config)
+    files = _files(rooted_config)
     return {
         "config": plain(config),
         "data": facts,
         "files": {key: _digest(content) for key, content in files.items()},
-        "texts": {key: text for key, content in files.items() if (text := _text(content)) is not None},
+        "texts": {key: text for key, content in files.items() if (text := kept_text(content)) is not None},
     }
 
 
@@ -71,7 +70,7 @@ def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConf
         for name in ("files", "texts")
     }
     kept["files"] |= {key: _digest(content) for key, content in files.items()}
-    kept["texts"] |= {key: text for key, content in files.items() if (text := _text(content)) is not None}
+    kept["texts"] |= {key: text for key, content in files.items() if (text := kept_text(content)) is not None}
     before = {"config": manifest["config"] | {"scoring": plain(config.scoring)}} if "config" in manifest else {}
     return {**manifest, **before, **kept}
 
@@ -81,19 +80,29 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
     cwd = Path(manifest.get("cwd", "."))
     replace = msgspec.structs.replace
     if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
-        config = replace(config, data=replace(config.data, path=str(cwd / config.data.path)))
-    prompt, scoring = config.prompt, config.scoring
-    names = {name: str(cwd / path) for name in ("system_file", "user_file") if (path := getattr(prompt, name))}
-    if names:
-        config = replace(config, prompt=replace(prompt, **names))
+        config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
+    return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
+
+
+def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
+    """`config` with other paths for its files, by the keys of `named_files`."""
+    replace = msgspec.structs.replace
+    prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
+    if prompts:
+        config = replace(config, prompt=replace(config.prompt, **prompts))
+    scoring = config.scoring
+
+    def own(scorer: PythonScoring, key: str) -> PythonScoring:
+        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
+
     if isinstance(scoring, PythonScoring):
-        config = replace(config, scoring=replace(scoring, function=str(cwd / scoring.function)))
-    elif isinstance(scoring, SeveralScoring):
-        own = {
-            name: replace(scorer, function=str(cwd / scorer.function)) if isinstance(scorer, PythonScoring) else scorer
+        return replace(config, scoring=own(scoring, "scoring.function"))
+    if isinstance(scoring, SeveralScoring):
+        scorers = {
+            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, PythonScoring) else scorer
             for name, scorer in scoring.scorers.items()
         }
-        config = replace(config, scoring=replace(scoring, scorers=own))
+        return replace(config, scoring=replace(scoring, scorers=scorers))
     return config
 
 
@@ -108,7 +117,7 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
     if other := [override for override in overrides if _group(override) not in ADJUSTABLE]:
         shown = [redact(override) for override in other]
         changes = _would_change(record, config, other)
-        told = f"it would have changed\n{_indented(changes)}\n" if changes else ""
+        told = f"it would have changed\n{indented(changes)}\n" if changes else ""
         raise ConfigError(
             f"'{shown[0]}': a run goes on as it began; only {', '.join(ADJUSTABLE)} may change, for example budget.usd=5; "
             f"{told}for anything else begin a new one: {_anew(record)} {shlex.join(shown)}"
@@ -133,7 +142,7 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
         was = plain(msgspec.convert(was, RunConfig))
     if changed := list(differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
         raise ConfigError(
-            f"{record.config_file} has changed since this run began:\n{_indented(changed)}\n"
+            f"{record.config_file} has changed since this run began:\n{indented(changed)}\n"
             f"a run goes on as it began; only {', '.join(ADJUSTABLE)} may change. Change it back, or play what it says now as a "
             f"new run: {_anew(record)}"
         )
@@ -142,19 +151,26 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
 
 def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
     """Raise RecordError when a file that the config names (a prompt, a scorer) is not what it was when the run began."""
-    manifest = record.manifest()
+    for what, told in file_differences(record.manifest(), config):
+        changes = f":\n{indented(told)}\n" if told else "; "
+        raise RecordError(
+            f"{record.path}: {what} has changed since this run began{changes}put it back, or start a new run with `ostinato run`"
+        )
+
+
+def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tuple[str, list[str]]]:
+    """Each file that the config names and that is not what `manifest` says: which, and a diff where one can be shown.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
     known, texts = manifest.get("files", {}), manifest.get("texts", {})
-    named = dict(_named_files(config))
+    named = dict(named_files(config))
     for key, content in _files(config).items():
         if known.get(key, _digest(content)) == _digest(content):
             continue
-        text = _text(content)
-        shown = unified(texts[key], text) if key in texts and text is not None else []
-        told = f":\n{_indented(shown)}\n" if shown else "; "
-        raise RecordError(
-            f"{record.path}: {key} ({named[key]}) has changed since this run began{told}"
-            "put it back, or start a new run with `ostinato run`"
-        )
+        text = kept_text(content)
+        yield f"{key} ({named[key]})", unified(texts[key], text) if key in texts and text is not None else []
 
 
 def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> None:
@@ -162,14 +178,15 @@ def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> N
     facts = record.manifest().get("data", {})
     if facts.get("fingerprint") == data.fingerprint:
         return
-    told = _indented(list(_data_differences(facts, record, data, adapter)))
+    told = indented(list(data_differences(facts, record, data, adapter)))
     raise RecordError(
         f"{record.path}: the data has changed since this run began; start a new one with `ostinato run`, or put it back"
         + (f":\n{told}" if told else "")
     )
 
 
-def _data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
+def data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
+    """In what the data differs from that which a record was made of (`facts`: the manifest's), as far as that can be told."""
     if facts.get("rows") != len(data):
         yield f"rows: {facts.get('rows')} -> {len(data)}"
     before = facts.get("ids")
@@ -234,12 +251,6 @@ def _anew(record: RunFolder) -> str:
     return f"ostinato run -cd {shlex.quote(str(record.path))} -cn {record.config_file.stem}"
 
 
-def _indented(lines: Sequence[str]) -> str:
-    flat = [line for text in lines for line in text.splitlines()]
-    more = [f"... and {len(flat) - _SHOWN_LINES:,} lines more"] if len(flat) > _SHOWN_LINES else []
-    return "\n".join(f"  {line}" for line in [*flat[:_SHOWN_LINES], *more])
-
-
 def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in groups}
 
@@ -248,7 +259,7 @@ def _group(override: str) -> str:
     return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def _named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
+def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
     """The files that the config names beside the data, by key."""
     scoring = config.scoring
     for key in ("system_file", "user_file"):
@@ -265,7 +276,7 @@ def _named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
 def _files(config: RunConfig) -> dict[str, bytes]:
     """What those files hold. Raises ConfigError when one cannot be read."""
     found: dict[str, bytes] = {}
-    for key, path in _named_files(config):
+    for key, path in named_files(config):
         try:
             found[key] = expanded(path).read_bytes()
         except OSError as error:
@@ -277,7 +288,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _text(content: bytes) -> str | None:
+def kept_text(content: bytes) -> str | None:
     """The text of a file as it may be kept: of no great length, and without what could be a secret."""
     if len(content) > MAX_TEXT:
         return None
@@ -288,3 +299,8 @@ def _text(content: bytes) -> str | None:
     return redact(
         _ASSIGNED.sub(lambda found: f"{found['head']}***" if is_secret(found["name"], found["value"]) else found[0], text)
     )
+
+
+def holds_secret_code(content: bytes) -> bool:
+    """Whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
+    return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))

@@ -336,9 +336,10 @@ class Pipeline:
 def _keys(config: RunConfig, prepared: Prepared) -> dict[str, str]:
     """What each stage is made from, as a hash: the data, the settings, and through them the stages before it."""
     dataset = build.dataset(config)
-    evaluation = manifest_of(untrained(config), dataset)
+    base = untrained(config)
+    evaluation = manifest_of(base, base, dataset)
     data = _key(msgspec.to_builtins(prepared.spec.data), prepared.source)
-    baseline = _key(config_hash(untrained(config)), evaluation["data"]["fingerprint"], evaluation["files"])
+    baseline = _key(config_hash(base), evaluation["data"]["fingerprint"], evaluation["files"])
     train = _key(prepared.spec.job)
     tuned = _key(baseline, train)
     compared = _key(baseline, tuned, _metric(config), config.gate.level)

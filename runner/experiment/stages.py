@@ -16,6 +16,7 @@ from runner import build
 from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
+from runner.cache import KEY_VERSION
 from runner.config.load import dump
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
@@ -26,7 +27,7 @@ from runner.secrets import redact
 from runner.types import Sample, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from runner.adapters import Adapter
     from runner.data import Dataset
@@ -88,13 +89,25 @@ class Experiment:
         self._wall_before = 0.0
 
     @classmethod
-    def create(cls, config: RunConfig, overrides: Sequence[str] = (), *, within: Path | None = None) -> Experiment:
+    def create(
+        cls,
+        config: RunConfig,
+        overrides: Sequence[str] = (),
+        *,
+        within: Path | None = None,
+        cwd: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        partial: bool = False,
+    ) -> Experiment:
         """Check everything, make the run folder, and record what the cache can answer. Nothing is started or sent.
 
         Args:
             config: the experiment.
-            overrides: what was given on the command line.
+            overrides: what it was asked with, for the record.
             within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
+            cwd: where the config's files are looked for; None: the working directory.
+            facts: more for the manifest.
+            partial: in replay mode, let what the cache cannot answer stay owed; else that is an error.
 
         Raises:
             ConfigError, DataError: found before a folder is made.
@@ -104,11 +117,12 @@ class Experiment:
 
         config = build.pinned(config)
         # everything that can be wrong with every row is found before a folder is made
-        parts = Parts.of(config)
+        in_place = rooted(config, {"cwd": str(cwd)}) if cwd else config
+        parts = Parts.of(in_place)
         parts.adapter.format(next(iter(parts.dataset)))
         endpoint = parts.lm.request(prompt="").endpoint
         name = build.name(config, parts.dataset)
-        config = msgspec.structs.replace(config, name=name)
+        config, in_place = (msgspec.structs.replace(one, name=name) for one in (config, in_place))
         digest = config_hash(config)
         place = within or Path(config.runs_dir) / name
         record = RunFolder.create(
@@ -122,14 +136,15 @@ class Experiment:
                 "name": name,
                 "config_hash": digest,
                 "started_at": now(),
-                "cwd": str(Path.cwd()),
-                **manifest_of(config, parts.dataset),
+                "cwd": str(cwd or Path.cwd()),
+                **manifest_of(config, in_place, parts.dataset),
                 "model": {"requested": parts.lm.model, "endpoint": endpoint},
+                **(facts or {}),
             },
         )
         record.lock()
-        experiment = cls(config, record, overrides, parts)
-        experiment._plan()
+        experiment = cls(in_place, record, overrides, parts)
+        experiment._plan(partial=partial)
         return experiment
 
     @classmethod
@@ -330,7 +345,7 @@ class Experiment:
         if self.lm.store:
             self.lm.store.close()
 
-    def _plan(self, done: Container[tuple[str, int]] = ()) -> None:
+    def _plan(self, done: Container[tuple[str, int]] = (), *, partial: bool = False) -> None:
         """Record what the cache can answer, and note what is owed. However that ends, the record says so.
 
         Raises:
@@ -339,7 +354,7 @@ class Experiment:
         """
         try:
             self._owed = plan(self.player, self._slots(), done, self._keep)
-            if self.owed and self.config.cache.mode == "replay":
+            if self.owed and self.config.cache.mode == "replay" and not partial:
                 row, repeat = next(self.due())
                 missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
                 raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
@@ -384,7 +399,12 @@ class Experiment:
             "model": {**previous["model"], **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
             "seeds": {"sampling": self._seed(), "data": self.config.data.seed if self.config.data.shuffle else None},
-            "cache": {"mode": self.config.cache.mode, "hits": summary.cache_hits, "folder": str(store.folder) if store else None},
+            "cache": {
+                "mode": self.config.cache.mode,
+                "hits": summary.cache_hits,
+                "folder": str(store.folder) if store else None,
+                "key_version": KEY_VERSION,
+            },
             "tokens": msgspec.to_builtins(summary.usage),
             "cost_usd": summary.cost_usd,
             "wall_s": summary.wall_s,

@@ -1,0 +1,52 @@
+"""`ostinato pack`: a run in one file, to be played again on another machine with no key and no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.options import add_run
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = (
+        "Pack a run (config, rows, files, answers, record) into a capsule that `ostinato reproduce` plays anywhere."
+    )
+    add_run(parser)
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the capsule (default: <experiment>-<stamp>.ostinato in this folder)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Pack. Returns 0.
+
+    Raises:
+        RecordError: there is no such run, or it cannot be packed.
+        ConfigError, DataError: its config or data cannot be used any more.
+    """
+    from runner.cli.display import print_table
+    from runner.experiment.pack import pack
+    from runner.records import find_run
+
+    packed = pack(find_run(args.run, args.runs_dir).path, args.output)
+    if args.json:
+        print(json.dumps(packed.to_dict()))
+        return 0
+    facts = packed.facts
+    told = [("run", facts.run), ("answers", f"{facts.answers:,} of {facts.rows:,} samples")]
+    if facts.from_record:
+        told.append(("", f"{facts.from_record:,} of them from the record: the cache has them no more"))
+    if facts.without_answer:
+        told.append(("without", f"{len(facts.without_answer):,} samples have no answer that can be played again"))
+    if facts.code:
+        told.append(("code", f"{', '.join(facts.code)}: runs elsewhere with --trust-code only"))
+    told += [("size", f"{packed.bytes:,} bytes"), ("sha256", packed.sha256)]
+    print_table(str(packed.file), told, hints=[(f"ostinato reproduce {packed.file}", "plays it again: no key, no network")])
+    return 0
