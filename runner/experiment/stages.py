@@ -122,6 +122,7 @@ class Experiment:
                 **manifest_of(config, parts.dataset),
                 "model": {"requested": parts.lm.model, "endpoint": endpoint},
             },
+            latest=within is None,
         )
         record.lock()
         experiment = cls(config, record, overrides, parts)

@@ -21,7 +21,20 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.glob("**/*.yaml") if path
 OPTIONS = [file for file in FILES if len(file.parts) > 1]
 DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
-GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution", "sweep"}
+GROUPS = {
+    "model",
+    "sampling",
+    "prompt",
+    "data",
+    "adapter",
+    "scoring",
+    "cache",
+    "limits",
+    "budget",
+    "launch",
+    "execution",
+    "sweep",
+}
 REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
 REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
 
