@@ -42,7 +42,8 @@ def report(result: SweepResult, args: argparse.Namespace) -> int:
     elif args.display != "none":
         print_cells(folder, manifest, rows)
     unfinished = [cell for cell in manifest.cells.values() if cell.status != "complete"]
-    for problem in dict.fromkeys(cell.problem for cell in unfinished if cell.problem):
+    problems = [manifest.problem, *(cell.problem for cell in unfinished)]
+    for problem in dict.fromkeys(problem for problem in problems if problem):
         print(f"error: {problem}", file=sys.stderr)
     if unfinished:
         print(
@@ -61,6 +62,7 @@ def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]
         "keys": manifest.keys,
         "primary": manifest.primary,
         "direction": manifest.direction,
+        "problem": manifest.problem,
         "cells": [{**row, "values": manifest.cells[row["cell"]].values} for row in rows],
     }
 

@@ -409,14 +409,13 @@ def _explain(error: Exception, overrides: Sequence[str], places: Sequence[Path])
         return ConfigError(f"{unknown_key(str(key))} (in override '{_blamed(path, overrides)}')")
     if found := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return ConfigError(f"{found[1]}: is already there; write {found[1]}=... without the +")
-    if found := re.search(r"In '([^']+/[^']+)': Could not (?:load|find) '([^']+)'", text):
-        return ConfigError(f"{found[1]}.yaml: its defaults name '{found[2]}', and there is no such option")
-    if found := re.search(r"Could not find '([^']+)'", text):
-        group, _, option = found[1].rpartition("/")
-        there = options(group, places)
-        listed = f"; {group} has {', '.join(there)}" if there else ""
-        near = suggest(option, there) or ("; a provider's model is model=provider/name" if group == "model" else "")
-        return ConfigError(f"{group or 'config'}={option}: no such option{listed}{near}")
+    if told := _explain_choice(text, places):
+        return told
+    if found := re.search(r"Ambiguous value for argument '([^=']+)=(.*?)'(?:; |\n|$)", text):
+        return ConfigError(
+            f"{found[1]}: several values; to play a cell for each: ostinato run -m {found[1]}={redact(found[2])}; "
+            "a list is written [a,b], and text with commas in quotes"
+        )
     if found := re.search(r"Sweep parameters '([^']+)' requires --multirun", text):
         return ConfigError(f"{found[1]}: give one value, or have several played: ostinato run -m")
     if "Could not override" in text and "No match in the defaults list" in text:
@@ -434,6 +433,22 @@ def _explain(error: Exception, overrides: Sequence[str], places: Sequence[Path])
         key = getattr(error, "full_key", "") or text.split(":", 1)[1].split(maxsplit=1)[0]
         return ConfigError(f"{key}: is required; give it as {key}=...")
     return ConfigError(re.sub(r"\s*\n\s*", "; ", text.split("\nSee https", maxsplit=1)[0].strip()))
+
+
+def _explain_choice(text: str, places: Sequence[Path]) -> ConfigError | None:
+    """What Hydra means when it cannot find an option; None when it means something else."""
+    if found := re.search(r"Could not find '(hydra/[^']+)/([^/']+)'", text):
+        fix = "; install it: pip install 'ostinato[optuna]'" if found[2] == "optuna" else ""
+        return ConfigError(f"{found[1]}={found[2]}: no such option{fix}")
+    if found := re.search(r"In '([^']+/[^']+)': Could not (?:load|find) '([^']+)'", text):
+        return ConfigError(f"{found[1]}.yaml: its defaults name '{found[2]}', and there is no such option")
+    if found := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = found[1].rpartition("/")
+        there = options(group, places)
+        listed = f"; {group} has {', '.join(there)}" if there else ""
+        near = suggest(option, there) or ("; a provider's model is model=provider/name" if group == "model" else "")
+        return ConfigError(f"{group or 'config'}={option}: no such option{listed}{near}")
+    return None
 
 
 def _blamed(path: str, overrides: Sequence[str]) -> str:

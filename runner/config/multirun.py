@@ -14,6 +14,7 @@ import logging
 import re
 import sys
 import types
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,9 @@ def multirun(
                 arguments = [*_arguments(section, chosen), *asked.varied.values()]
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
         task = _Task(launch, combine, section)
-        sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
+        with warnings.catch_warnings():  # what optuna says while it is imported is between it and SQLAlchemy
+            warnings.simplefilter("ignore")
+            sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
         for name in ("optuna", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.ERROR)
         sweeper.sweep(arguments)

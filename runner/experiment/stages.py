@@ -141,6 +141,7 @@ class Experiment:
                 "model": {"requested": parts.lm.model, "endpoint": endpoint},
                 **(facts or {}),
             },
+            latest=within is None,
         )
         record.lock()
         experiment = cls(in_place, record, overrides, parts)

@@ -262,6 +262,7 @@ class Sweep:
     def finish(self) -> SweepManifest:
         """Summarise, and let go of the folder. Raises RecordError when the summary cannot be written."""
         self.manifest.ended_at = now()
+        self.manifest.problem = redact(str(self.problem)) if self.problem else None
         try:
             for key, experiment in self._begun.items():  # nobody came to play it
                 experiment.stop.request()
@@ -368,7 +369,6 @@ class Sweep:
         finally:
             if experiment.needs_launch:
                 await self.shared.release(experiment)
-            await experiment.lm.aclose()
 
     def _config(self, key: str) -> RunConfig:
         return build.pinned(self.plan.cells[key].config)

@@ -53,9 +53,17 @@ class RunFolder(Folder):
 
     @classmethod
     def create(
-        cls, runs_dir: Path, name: str, config_hash: str, *, config: str, overrides: str, manifest: dict[str, Any]
+        cls,
+        runs_dir: Path,
+        name: str,
+        config_hash: str,
+        *,
+        config: str,
+        overrides: str,
+        manifest: dict[str, Any],
+        latest: bool = True,
     ) -> RunFolder:
-        """Make the folder, its config and its manifest, and point ``latest`` at it.
+        """Make the folder, its config and its manifest, and point ``latest`` at it (unless it is one of many cells).
 
         Raises:
             RecordError: the folder cannot be made or written.
@@ -69,7 +77,8 @@ class RunFolder(Folder):
                 "manifest.json": pretty({"format": FORMAT, **manifest}),
             },
         )
-        made.point_latest()
+        if latest:
+            made.point_latest()
         return made
 
     @property

@@ -37,6 +37,7 @@ class SweepManifest(msgspec.Struct, kw_only=True):
         digest: of the base config, the varied keys and the sweeper: a sweep that has the same goes on in this folder.
         keys: the varied keys, dotted, in order.
         primary: the score that cells are ranked by; None when nothing is scored.
+        problem: what has stopped the last sitting; None when nothing has.
         cells: by the first 12 digits of the hash of their effective config.
     """
 
@@ -51,6 +52,7 @@ class SweepManifest(msgspec.Struct, kw_only=True):
     direction: Literal["maximize", "minimize"]
     started_at: str
     ended_at: str | None = None
+    problem: str | None = None
     cwd: str
     cells: dict[str, CellRecord] = {}
 

@@ -1,0 +1,325 @@
+"""Sweeps, played through the Python API: what is asked and what is not, what is recorded, and how a sweep goes on."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import polars
+import pytest
+
+import runner
+from runner.errors import ConfigError, RecordError
+from runner.experiment import resume_sweep, sweep
+from runner.records import RunFolder, SweepFolder, find_record, find_run
+from tests.server import Reply, Server, Status
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+QUIET = ["execution.orchestrator=none"]
+FAKE = ["model=fake", *QUIET]
+ROWS = 4
+TEMPERATURES = "sampling.temperature=0,0.5,1"
+
+
+def questions(count=ROWS, path="rows.jsonl"):
+    rows = [{"id": f"r{n}", "question": f"What is {n}?", "answer": "ok"} for n in range(count)]
+    Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["data=jsonl", f"data.path={path}", "data.id=id", "data.target=answer", "prompt=default", "scoring=exact"]
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        yield running
+
+
+def served(server, *more):
+    return ["model=server", "model.name=test", f"model.api_base={server.url}", *QUIET, *questions(), *more]
+
+
+def statuses(result):
+    return Counter(cell.status for cell in result.manifest.cells.values())
+
+
+def asked(server):
+    """How often each question was sent at each temperature."""
+    return Counter((call.question, call.body["temperature"]) for call in server.calls)
+
+
+# -- what a sweep leaves
+
+
+def test_a_sweep_is_recorded_whole(server):
+    result = sweep(served(server, TEMPERATURES, "sampling.repeats=2"))
+    assert (result.exit_code, result.manifest.status, statuses(result)) == (0, "complete", {"complete": 3})
+    assert server.count == 3 * ROWS * 2
+    assert result.folder.parent == Path("runs/rows").absolute()
+    assert result.folder.name.startswith("sweep-")
+    assert Path("runs/rows/latest").resolve() == result.folder
+    names = {file.name for file in result.folder.iterdir()}
+    assert names == {"sweep.yaml", "manifest.json", "table.csv", "table.parquet", "cells"}
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert {key: manifest[key] for key in ("format", "kind", "name", "status", "keys", "primary")} == {
+        "format": 1,
+        "kind": "sweep",
+        "name": "rows",
+        "status": "complete",
+        "keys": ["sampling.temperature"],
+        "primary": "exact",
+    }
+    for key, cell in manifest["cells"].items():
+        assert len(key) == 12
+        run = RunFolder.open(result.folder / cell["run"])
+        assert run.summary().rows == ROWS * 2
+        assert f"temperature: {float(cell['values']['sampling.temperature'])}" in run.config_file.read_text()
+
+
+def test_the_table_has_one_tidy_row_a_cell(server):
+    result = sweep(served(server, TEMPERATURES, "prompt.system='be, brief','x'"))
+    with (result.folder / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    first = rows[0]
+    assert (first["sampling.temperature"], first["prompt.system"], first["status"]) == ("0", "be, brief", "complete")
+    assert (first["rows"], first["ok"], first["errors"], first["requests"]) == ("4", "4", "0", "4")
+    assert (first["exact"], first["exact_se"], first["exact_n"]) == ("1.0", "0.0", "4")
+    assert (first["prompt_tokens"], first["completion_tokens"], first["cost_usd"]) == ("28", "12", "")
+    assert 0 < float(first["latency_p50_s"]) <= float(first["latency_p95_s"])
+    frame = polars.read_parquet(result.folder / "table.parquet")
+    assert frame["cell"].to_list() == [row["cell"] for row in rows]
+    assert frame["sampling.temperature"].to_list() == [0, 0, 0.5, 0.5, 1, 1]
+
+
+def test_the_best_cell_and_those_that_may_as_well_be(server):
+    def answer(call):
+        number = int(call.question.removeprefix("What is ").rstrip("?"))
+        wrong = {0: 0, 0.5: 1, 1: 12}[call.body["temperature"]]
+        return Reply("no" if number < wrong else "ok")
+
+    server.otherwise = answer
+    result = sweep(["model=server", f"model.api_base={server.url}", *QUIET, *questions(20), TEMPERATURES])
+    assert [(row["sampling.temperature"], row["exact"], row["best"], row["tied"]) for row in result.rows] == [
+        (0, 1.0, True, None),
+        (0.5, 0.95, False, True),
+        (1, 0.4, False, False),
+    ]
+    result = sweep(
+        ["model=server", f"model.api_base={server.url}", *QUIET, *questions(20), TEMPERATURES, "sweep.direction=minimize"]
+    )
+    assert [row["exact"] for row in result.rows] == [0.4, 0.95, 1.0]
+
+
+# -- again
+
+
+def test_run_again_asks_nothing(server, monkeypatch):
+    first = sweep(served(server, TEMPERATURES))
+    again = sweep(served(server, TEMPERATURES))
+    assert (again.folder, again.manifest.cells, server.count) == (first.folder, first.manifest.cells, 3 * ROWS)
+
+
+def test_a_value_more_plays_only_new_cells(server):
+    first = sweep(served(server, TEMPERATURES))
+    more = sweep(served(server, f"{TEMPERATURES},1.5"))
+    assert more.folder == first.folder
+    assert {*first.manifest.cells} < {*more.manifest.cells}
+    assert set(asked(server).values()) == {1}
+    assert server.count == 4 * ROWS
+    fewer = sweep(served(server, "sampling.temperature=0,1"))  # what is there stays in the table
+    assert (fewer.folder, len(fewer.manifest.cells), server.count) == (first.folder, 4, 4 * ROWS)
+
+
+def test_another_base_or_other_keys_are_another_sweep(server):
+    folders = [sweep(served(server, TEMPERATURES)).folder]
+    folders += [sweep(served(server, TEMPERATURES, "sampling.max_tokens=5")).folder]
+    folders += [sweep(served(server, TEMPERATURES, "sampling.seed=1,2")).folder]
+    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("What is 0?", "Which is 0?"))
+    overrides = ["model=server", "model.name=test", f"model.api_base={server.url}", *QUIET, *questions(5), TEMPERATURES]
+    folders += [sweep(overrides).folder]
+    assert len(set(folders)) == 4
+
+
+def test_the_folder_is_found_whatever_bounds_the_sweep(server):
+    first = sweep(served(server, TEMPERATURES))
+    again = sweep(served(server, TEMPERATURES, "limits.max_concurrency=2", "budget.requests=100", "sweep.concurrency=1"))
+    assert (again.folder, server.count) == (first.folder, 3 * ROWS)
+
+
+# -- what cells share
+
+
+def test_cells_that_ask_the_same_ask_once(server):
+    result = sweep(served(server, "scoring=exact,contains"))
+    assert (statuses(result), server.count) == ({"complete": 2}, ROWS)
+
+
+def test_cells_share_the_bound_of_the_endpoint(server):
+    server.otherwise = Reply(delay_s=0.02)
+    sweep(served(server, TEMPERATURES, "limits.max_concurrency=2", "sweep.concurrency=3"))
+    assert (server.count, server.most_at_once) == (3 * ROWS, 2)
+
+
+def test_one_budget_over_all_cells(server):
+    result = sweep(served(server, TEMPERATURES, "budget.requests=6", "sweep.concurrency=1"))
+    assert (result.exit_code, result.manifest.status, server.count) == (3, "incomplete", 6)
+    assert statuses(result) == {"complete": 1, "incomplete": 1, "pending": 1}
+    again = resume_sweep(result.folder, ["budget.requests=7"])
+    assert (again.manifest.status, server.count) == ("incomplete", 7)
+    again = resume_sweep(result.folder, ["budget.requests=50"])
+    assert (again.manifest.status, statuses(again)) == ("complete", {"complete": 3})
+    assert set(asked(server).values()) == {1}
+
+
+# -- cells that fail
+
+
+def refuse_half(call):
+    return Status(400, "not that hot") if call.body["temperature"] == 0.5 else Reply()
+
+
+def test_a_failed_cell_does_not_stop_the_others(server):
+    server.otherwise = refuse_half
+    result = sweep(served(server, TEMPERATURES, "sweep.concurrency=1"))
+    assert (result.exit_code, result.manifest.status, statuses(result)) == (3, "incomplete", {"complete": 2, "failed": 1})
+    (failed,) = [cell for cell in result.manifest.cells.values() if cell.status == "failed"]
+    assert "not that hot" in failed.problem
+    server.reset()
+    server.otherwise = Reply()
+    again = sweep(served(server, TEMPERATURES))
+    assert (again.manifest.status, asked(server)) == ("complete", Counter({(f"What is {n}?", 0.5): 1 for n in range(ROWS)}))
+
+
+def test_rows_that_failed_are_asked_again(server):
+    server.otherwise = lambda call: Status(400, "no", type="x") if call.question == "What is 2?" else Reply()
+    result = sweep(served(server, "sampling.temperature=0,1"))
+    assert (result.exit_code, statuses(result)) == (3, {"incomplete": 2})
+    server.reset()
+    server.otherwise = Reply()
+    again = sweep(served(server, "sampling.temperature=0,1"))
+    assert (again.manifest.status, {call.question for call in server.calls}, server.count) == ("complete", {"What is 2?"}, 2)
+
+
+def test_fail_fast_stops_at_the_first(server):
+    server.otherwise = refuse_half
+    result = sweep(served(server, "sampling.temperature=0.5,0,1", "sweep.concurrency=1", "sweep.fail_fast=true"))
+    assert (result.exit_code, result.manifest.status) == (1, "failed")
+    assert statuses(result) == {"failed": 1, "pending": 2}
+    assert {call.body["temperature"] for call in server.calls} == {0.5}
+
+
+def test_when_every_cell_fails_so_does_the_sweep(server):
+    server.otherwise = Status(401, "who are you?")
+    result = sweep(served(server, TEMPERATURES))
+    assert (result.exit_code, result.manifest.status, statuses(result)) == (1, "failed", {"failed": 3})
+
+
+def test_a_cell_without_its_key_fails_alone(server):
+    result = sweep(served(server, "model.api_key_env=null,NO_SUCH_KEY", "cache.mode=off"))
+    assert statuses(result) == {"complete": 1, "failed": 1}
+    assert "NO_SUCH_KEY" in " ".join(cell.problem or "" for cell in result.manifest.cells.values())
+
+
+# -- going on
+
+
+def test_a_sweep_is_resumed_where_it_was_begun(server, monkeypatch, tmp_path):
+    result = sweep(served(server, TEMPERATURES, "budget.requests=6"))
+    with pytest.raises(ConfigError, match="a sweep goes on as it began; only budget, limits, launch, execution may change"):
+        resume_sweep(result.folder, ["sampling.seed=1"])
+    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("What", "Which"))
+    with pytest.raises(RecordError, match="the configs or the data have changed since this sweep began"):
+        resume_sweep(result.folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RecordError, match="was begun in"):
+        resume_sweep(result.folder)
+
+
+def test_a_sweep_that_is_being_played_is_left_alone(server):
+    result = sweep(served(server, TEMPERATURES))
+    record = SweepFolder.open(result.folder)
+    record.lock()
+    with pytest.raises(RecordError, match="is being played"):
+        sweep(served(server, TEMPERATURES))
+    record.close()
+
+
+def test_a_sweep_is_found_by_its_names(server):
+    assert sweep(served(server, TEMPERATURES)).folder == find_record("latest", Path("runs")).path
+    result = sweep(served(server, TEMPERATURES))
+    for name in ("latest", "rows", "rows/latest", result.folder.name, str(result.folder)):
+        assert find_record(name, Path("runs")).path == result.folder
+    with pytest.raises(RecordError, match="is a sweep, and a run is needed here"):
+        find_run(str(result.folder), Path("runs"))
+    run = runner.run(overrides=served(server))
+    assert find_run("latest", Path("runs")).path == run.folder
+
+
+def test_a_config_with_a_section_is_no_single_run():
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text("# @package _global_\nsweep: {grid: {sampling.seed: [1, 2]}}\n")
+    with pytest.raises(ConfigError, match="play its cells with runner.sweep"):
+        runner.run(overrides=[*FAKE, "experiment=mine"])
+    result = runner.sweep([*FAKE, "experiment=mine", "data.limit=2"])
+    assert [cell.values for cell in result.manifest.cells.values()] == [{"sampling.seed": 1}, {"sampling.seed": 2}]
+
+
+def test_no_secret_is_written(server, monkeypatch):
+    key = "sk-hunter2hunter2hunter2x9Qz"
+    monkeypatch.setenv("MY_KEY", key)
+    result = sweep(served(server, TEMPERATURES, "model.api_key_env=MY_KEY"))
+    assert server.last.headers["authorization"] == f"Bearer {key}"
+    assert all(key not in file.read_text(errors="replace") for file in result.folder.rglob("*") if file.is_file())
+
+
+# -- a sweeper that searches
+
+
+OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "hydra.sweeper.n_jobs=1", "sampling.temperature=interval(0,2)"]
+
+
+def hot(call):
+    """Right the more often the hotter."""
+    number = int(call.question.removeprefix("What is ").rstrip("?"))
+    return Reply("ok" if number < call.body["temperature"] * 2 else "no")
+
+
+def test_optuna_searches_on_the_primary_score(server):
+    server.otherwise = hot
+    result = sweep(served(server, *OPTUNA))
+    assert (result.manifest.status, statuses(result)) == ("complete", {"complete": 5})
+    assert server.count == 5 * ROWS
+    best = result.rows[0]
+    found = (result.folder / "optimization_results.yaml").read_text()
+    assert f"best_value: {best['exact']}" in found
+    assert best["exact"] == max(row["exact"] for row in result.rows)
+    more = sweep(served(server, *OPTUNA, "hydra.sweeper.n_trials=7"))  # goes on with the same proposals
+    assert (more.folder, len(more.manifest.cells), server.count) == (result.folder, 7, 7 * ROWS)
+    assert {*result.manifest.cells} < {*more.manifest.cells}
+
+
+def test_optuna_follows_the_direction_of_the_sweep(server):
+    server.otherwise = hot
+    result = sweep(served(server, *OPTUNA, "sweep.direction=minimize"))
+    assert f"best_value: {min(row['exact'] for row in result.rows)}" in (result.folder / "optimization_results.yaml").read_text()
+    with pytest.raises(ConfigError, match="is set by sweep.direction"):
+        sweep(served(server, *OPTUNA, "hydra.sweeper.direction=minimize"))
+
+
+def test_optuna_takes_the_grid_of_the_section_and_goes_past_failed_cells(server):
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        "# @package _global_\nsweep: {grid: {sampling.top_p: [0.5, 0.9], sampling.temperature: {interval: [0, 1]}}}\n"
+    )
+    server.otherwise = lambda call: Status(400, "no") if call.body["top_p"] == 0.5 else Reply()
+    result = sweep(served(server, "experiment=mine", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=6"))
+    assert result.manifest.keys == ["sampling.top_p", "sampling.temperature"]
+    assert statuses(result)["complete"] + statuses(result)["failed"] == 6
+    assert set(statuses(result)) == {"complete", "failed"}
+
+
+def test_a_spent_budget_stops_a_search(server):
+    result = sweep(served(server, *OPTUNA, "budget.requests=6"))
+    assert (result.exit_code, result.manifest.status, server.count) == (3, "incomplete", 6)
+    again = sweep(served(server, *OPTUNA, "budget.requests=100"))
+    assert (again.folder, again.manifest.status, server.count) == (result.folder, "complete", 5 * ROWS)

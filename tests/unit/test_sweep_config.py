@@ -1,0 +1,217 @@
+"""What varies, read from the command line and from YAML: the cells it makes, and what it refuses before anything is made."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.config import sweep as cells_module
+from runner.config.load import load
+from runner.config.multirun import parsed, split, text_of
+from runner.config.schema import Sweep
+from runner.config.sweep import combinations, narrowed
+from runner.errors import ConfigError, DataError
+from runner.experiment import Plan, outlook
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+FAKE = ["model=fake", "data.limit=3"]
+
+
+def cells(*overrides):
+    """The values of the cells that a command line makes, in order."""
+    return [cell.values for cell in Plan([*FAKE, *overrides]).cells.values()]
+
+
+def experiment(text, name="mine"):
+    folder = Path("conf/experiment")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    return f"experiment={name}"
+
+
+# -- the command line
+
+
+def test_every_combination_in_the_order_of_the_command_line():
+    assert cells("sampling.temperature=0,0.5", "sampling.seed=1,2") == [
+        {"sampling.temperature": 0, "sampling.seed": 1},
+        {"sampling.temperature": 0, "sampling.seed": 2},
+        {"sampling.temperature": 0.5, "sampling.seed": 1},
+        {"sampling.temperature": 0.5, "sampling.seed": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("sampling.seed=range(0,3)", [0, 1, 2]),
+        ("sampling.temperature=range(0,1.5,0.5)", [0, 0.5, 1.0]),
+        ("sampling.seed=choice(7,8)", [7, 8]),
+        ("sampling.stop=[a],[b,c]", [["a"], ["b", "c"]]),
+        ("sampling.top_p=null,0.5", [None, 0.5]),
+        ("+model.params.top_k=1,2", [1, 2]),
+        ("model.params.top_k=1,2", [1, 2]),
+        ("prompt.system='Be brief, please.','No.'", ["Be brief, please.", "No."]),
+        ("prompt.user=choice('{{ country }}?','${x} {{ country }}')", ["{{ country }}?", "${x} {{ country }}"]),
+    ],
+)
+def test_hydras_grammar(override, values):
+    found = cells(override)
+    (key,) = found[0]
+    assert [cell[key] for cell in found] == values
+
+
+def test_a_glob_chooses_options_of_a_group():
+    assert cells("scoring=glob([e*,f*])") == [{"scoring": "exact"}, {"scoring": "f1"}]
+
+
+def test_a_comma_in_a_prompt_is_no_sweep():
+    asked = split(["prompt.system=Be brief, please.", "sampling.seed=1,2"])
+    assert (asked.fixed, list(asked.varied)) == (["prompt.system=Be brief, please."], ["sampling.seed"])
+
+
+def test_model_ids_need_no_quotes():
+    plan = Plan(["model=smollm2,openai/gpt-4o-mini,ollama/llama3:8b", "sampling.temperature=0,1"])
+    models = {cell.values["model"]: cell.config.model.name for cell in plan.cells.values()}
+    assert models == {"smollm2": "smollm2", "openai/gpt-4o-mini": "openai/gpt-4o-mini", "ollama/llama3:8b": "ollama/llama3:8b"}
+    assert len(plan.cells) == 6
+
+
+def test_a_cells_config_is_what_composing_it_would_make():
+    from runner.config.compose import compose
+
+    varied = ["sampling.temperature=0.5", "model.params.a=[1,x]", "prompt.system=costs ${x}", "data.limit=2", "scoring=numeric"]
+    plan = Plan(
+        [
+            "model=fake",
+            "prompt.system='costs ${x}','y'",
+            *(f"{one},{one.partition('=')[2]}" for one in varied if "system" not in one),
+        ]
+    )
+    assert next(iter(plan.cells.values())).config == compose(["model=fake", *varied]).config()
+
+
+def test_values_may_refer_to_others():
+    file = experiment("name: t-${sampling.seed}\nsampling: {max_tokens: '${sampling.seed}'}")
+    configs = [cell.config for cell in Plan([*FAKE, file, "sampling.seed=1,2"]).cells.values()]
+    assert [(config.name, config.sampling.max_tokens) for config in configs] == [("t-1", 1), ("t-2", 2)]
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5))
+def test_any_value_survives_hydras_grammar(value):
+    assert parsed(f"key={text_of(value)}") == ("key", value)
+
+
+# -- YAML
+
+
+def test_a_section_says_the_same():
+    file = experiment(
+        """
+sweep:
+  grid:
+    sampling.temperature: [0, 0.5]
+    sampling.seed: {range: [0, 4, 2]}
+  zip:
+    prompt.system: [a, b]
+    sampling.max_tokens: [10, 20]
+  cells:
+    - {sampling.temperature: 1.5}
+  exclude:
+    - {sampling.temperature: 0.5, prompt.system: b}
+"""
+    )
+    found = cells(file)
+    assert len(found) == 2 * 2 * 2 - 2 + 1
+    assert found[0] == {"sampling.temperature": 0, "sampling.seed": 0, "prompt.system": "a", "sampling.max_tokens": 10}
+    assert found[-1] == {"sampling.temperature": 1.5}
+    assert {cell["sampling.max_tokens"] for cell in found if cell.get("prompt.system") == "b"} == {20}
+    assert not [cell for cell in found if cell["sampling.temperature"] == 0.5 and cell.get("prompt.system") == "b"]
+
+
+def test_the_command_line_wins_over_the_section_and_multiplies_it():
+    file = experiment("sweep: {grid: {sampling.temperature: [0, 1]}, cells: [{sampling.top_p: 0.5}]}")
+    assert cells(file, "sampling.temperature=0.3") == [{"sampling.top_p": 0.5}]
+    assert cells(file, "sampling.temperature=0.3,0.4", "sampling.seed=1,2") == [
+        {"sampling.top_p": 0.5, "sampling.temperature": temperature, "sampling.seed": seed}
+        for temperature in (0.3, 0.4)
+        for seed in (1, 2)
+    ]
+
+
+def test_doubles_are_one_cell():
+    section = Sweep(grid={"a": [1, 2]}, cells=[{"a": 2}, {"a": 3}])
+    assert combinations(section, {}) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert narrowed(section, ["a"]) == Sweep()
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"gird": {}}, "sweep.gird: unknown key; did you mean 'grid'?"),
+        ({"grid": {"a": []}}, "grid.a: has no values"),
+        ({"grid": {"a": {"rnage": [0, 1]}}}, "grid.a: takes a list of values, {range: "),
+        ({"grid": {"a": {"range": [0, 1, 0]}}}, "the step of a range cannot be 0"),
+        ({"grid": {"a": 5}}, "sweep.grid"),
+        ({"zip": {"a": [1, 2], "b": [1]}}, "zip: its keys go in step, so each needs as many values: a 2, b 1"),
+        ({"direction": "up"}, "sweep.direction: 'up' is not allowed; allowed: "),
+    ],
+)
+def test_a_wrong_section_is_refused(section, message):
+    with pytest.raises(ConfigError) as error:
+        load({"sweep": section})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["sampling.temperture=0,1"], "sampling.temperture: unknown key; did you mean 'temperature'?"),
+        (["sampling.temperature=0,hot"], "sampling.temperature: expected float | null, got str 'hot'"),
+        (["sampling.temperature=0,9"], "sampling.temperature=9, which is varied"),
+        (["model=fake,openaii"], "model=openaii: no such option"),
+        (["adapter=chat,text"], "add model.model_type=text"),
+        (["budget.usd=1,2"], "budget.usd: cannot be varied"),
+        (["runs_dir=a,b"], "runs_dir: cannot be varied"),
+        (["sampling.temperature=interval(0,1)"], "search it with hydra/sweeper=optuna"),
+        (["sampling.temperature=0"], "nothing varies"),
+        (["sampling.seed=1,2", "sweep.primary=exactt", "scoring=exact"], "no score 'exactt'; did you mean 'exact'?"),
+        (["sampling.seed=1,2", "sweep.exclude=[{sampling.sed:1}]"], "sampling.sed is not varied"),
+        (["model=fake", "sampling.seed=1,2", "hydra/sweeper=nope"], "hydra/sweeper=nope: no such option"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_made(overrides, message):
+    with pytest.raises(ConfigError) as error:
+        Plan([*FAKE, *overrides])
+    assert message in str(error.value)
+    assert not Path("runs").exists()
+
+
+def test_rows_that_the_prompt_does_not_fit_are_refused():
+    with pytest.raises(DataError, match="nope"):
+        Plan([*FAKE, "prompt.user='{{ country }}','{{ nope }}'"])
+
+
+# -- planning
+
+
+def test_a_thousand_cells_compose_once_for_each_choice_of_groups(monkeypatch):
+    composed = []
+    compose = cells_module.compose
+    monkeypatch.setattr(
+        cells_module, "compose", lambda overrides, **named: composed.append(overrides) or compose(overrides, **named)
+    )
+    plan = Plan(["model=fake,smollm2", "data.limit=1", "sampling.temperature=range(0,1,0.1)", "sampling.seed=range(0,50)"])
+    assert len(plan.cells) == 1000
+    assert len(composed) == 3
+    found = outlook(plan)
+    assert (found.total("samples"), found.total("owed"), found.estimate.requests) == (1000, 1000, 1000)
+    assert not Path("runs").exists()
+
+
+def test_cells_that_ask_the_same_are_counted_once():
+    found = outlook(Plan(["model=fake", "data.limit=4", "scoring=exact,contains", "sampling.seed=1,2"]))
+    assert [(cell.owed, cell.shared) for cell in found.cells] == [(4, 0), (4, 0), (0, 4), (0, 4)]
+    assert found.estimate.requests == 8

@@ -1,0 +1,39 @@
+"""Ties: the paired interval of a difference, against scipy, and what it says where nothing is known."""
+
+import random
+
+import pytest
+from scipy import stats
+
+from runner.analysis.ties import Z_95, row_means, tied
+from runner.scoring.summary import summarise
+
+
+def test_repeats_of_a_row_are_one_mean():
+    assert row_means([("a", 1.0), ("b", 0.0), ("a", 0.0)]) == {"a": 0.5, "b": 0.0}
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.02, 0.05, 0.1, 0.3])
+def test_the_interval_is_that_of_the_paired_differences(shift):
+    noise = random.Random(3)
+    one = {str(row): noise.random() for row in range(60)}
+    other = {row: value + shift + noise.gauss(0, 0.2) for row, value in one.items()}
+    differences = [one[row] - other[row] for row in one]
+    low, high = stats.norm.interval(0.95, loc=summarise(differences).mean, scale=stats.sem(differences))
+    assert tied(one, other) == (low <= 0 <= high)
+    assert stats.norm.ppf(0.975) == pytest.approx(Z_95)
+
+
+def test_what_never_differs_is_tied_and_what_always_does_is_not():
+    one = {"a": 1.0, "b": 0.5}
+    assert tied(one, dict(one)) is True
+    assert tied(one, {"a": 0.5, "b": 0.0}) is False
+
+
+def test_rows_that_only_one_has_are_left_out():
+    assert tied({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 0.0, "b": 0.0}) is False
+
+
+@pytest.mark.parametrize("other", [{}, {"a": 1.0}, {"x": 1.0, "y": 1.0}])
+def test_of_fewer_than_two_rows_nothing_is_known(other):
+    assert tied({"a": 1.0, "b": 1.0}, other) is None
