@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 
@@ -91,6 +92,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert (left.code, left.json["status"]) == (130, "running")
     assert f"ostinato ft attach {job.spec.job}" in left.err
     assert child.alive(job)
+    assert os.getsid(job.running().pid) == job.running().pid  # a terminal's Ctrl-C goes to all of its own session
     with Running("ft", "logs", "-f") as logs, Running("ft", "attach", job.spec.job) as attached:
         (in_tmp / "go").touch()
         assert attached.wait().out == f"local/ft-{job.spec.job}\n"
