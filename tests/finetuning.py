@@ -172,6 +172,8 @@ class OpenAI(Hosted):
     def __init__(self) -> None:
         super().__init__()
         self.files: dict[str, bytes] = {}
+        self.plain = False
+        """Whether it is a server that knows no metadata."""
 
     @property
     def url(self) -> str:
@@ -211,6 +213,8 @@ class OpenAI(Hosted):
     def _create(self, asked: dict[str, Any]) -> tuple[int, Any]:
         if asked["model"] == "closed":
             return 403, {"error": {"message": "Fine-tuning is no longer available"}}
+        if self.plain and "metadata" in asked:
+            return 400, {"error": {"message": "Unrecognized request argument supplied: metadata"}}
         if asked["training_file"] not in self.files or len(asked.get("suffix", "")) > 64:
             return 400, {"error": {"message": f"no such file: {asked['training_file']}"}}
         job = Job(f"ftjob-{len(self.jobs) + 1}", asked, "queued")

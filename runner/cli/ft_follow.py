@@ -114,7 +114,10 @@ class Progress:
     """Shows on stderr where a job stands: one line that is rewritten on a terminal, else a line now and then."""
 
     def __init__(self, job: JobFolder) -> None:
+        from runner.finetune.estimate import work_of
+
         self._job = job
+        self._steps = work_of(job.spec, 0)[0]
         self._live = sys.stderr.isatty()
         self._shown = ""
         self._next = 0.0
@@ -123,7 +126,9 @@ class Progress:
         """Show `state`, and the latest loss."""
         text = f"{self._job.spec.job}: {state.status}"
         if measured := self._job.metrics():
-            text += ", " + ", ".join(f"{name} {_number(value)}" for name, value in measured[-1].items() if name in _MEASURES)
+            last = measured[-1]
+            text += f", step {last['step']:,}" + (f"/{self._steps:,}" if self._steps else "")
+            text += "".join(f", {name} {last[name]:.4g}" for name in _MEASURES if isinstance(last.get(name), int | float))
         if text == self._shown or (not self._live and time.monotonic() < self._next and not state.status.final):
             return
         self._shown, self._next = text, time.monotonic() + _EVERY_S
@@ -136,11 +141,7 @@ class Progress:
             sys.stderr.write("\n")
 
 
-_MEASURES = ("step", "loss", "valid_loss")
-
-
-def _number(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+_MEASURES = ("loss", "valid_loss")
 
 
 def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:

@@ -39,9 +39,6 @@ _SAID_LINES, _SAID_CHARACTERS = 3, 300
 _PYTHON = (sys.executable, "-P", "-m")
 """This Python, and nothing that happens to lie in the working directory."""
 
-_HERE = str(Path(__file__).parents[2])
-"""Where `runner` is, for a Python that has not installed it."""
-
 _children: list[subprocess.Popen[bytes]] = []
 """Handles of our own children: held, because dropping one while it runs makes Python warn of a leak; and polled, so that none
 stays a zombie."""
@@ -103,7 +100,7 @@ def start(job: JobFolder, module: str) -> bool:
             stderr=log,
             pass_fds=[lock],
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [_HERE, os.environ.get("PYTHONPATH")]))},
+            env={**os.environ, **_findable()},
         )
     finally:
         os.close(lock)  # the child has it still
@@ -114,6 +111,14 @@ def start(job: JobFolder, module: str) -> bool:
             return job.running() is not None
         time.sleep(0.01)
     return True
+
+
+def _findable() -> dict[str, str]:
+    """What a Python that has not installed `runner` needs to find it where this one has."""
+    here = Path(__file__).parents[2]
+    if here.name in ("site-packages", "dist-packages"):
+        return {}
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(here), os.environ.get("PYTHONPATH")]))}
 
 
 def alive(job: JobFolder) -> bool:

@@ -51,7 +51,7 @@ def estimate(spec: Spec, lengths: list[int], counted_by: str, *, usd_per_mtokens
         usd_per_mtokens: the provider's price of a million tokens trained on; None is not known.
     """
     once = sum(lengths)
-    steps, tokens = _work(spec, once)
+    steps, tokens = work_of(spec, once)
     seconds, by = _time(spec, tokens) if spec.provider == "local" else (None, None)
     hosted = spec.provider in ("openai", "databricks")
     cost = (None if usd_per_mtokens is None or tokens is None else tokens * usd_per_mtokens / 1e6) if hosted else 0.0
@@ -68,8 +68,8 @@ def estimate(spec: Spec, lengths: list[int], counted_by: str, *, usd_per_mtokens
     )
 
 
-def _work(spec: Spec, once: int) -> tuple[int | None, int | None]:
-    """Steps and tokens in all."""
+def work_of(spec: Spec, once: int) -> tuple[int | None, int | None]:
+    """Steps and tokens in all, when `once` is the tokens of all rows; None where the provider decides."""
     hyper: dict[str, Any] = spec.hyper
     if spec.provider == "openai":
         epochs = hyper.get("n_epochs")

@@ -1,18 +1,21 @@
 """Fine-tuning over OpenAI's API: files, jobs, events, cancel. The only door to the OpenAI SDK.
 
 Works with every server that speaks ``/files`` and ``/fine_tuning/jobs``: OpenAI, Azure by its v1 address
-(``https://NAME.openai.azure.com/openai/v1/``), gateways. Together and Fireworks train under paths of their own
-(``/fine-tunes``, ``/supervisedFineTuningJobs``), which this module does not speak.
+(``https://NAME.openai.azure.com/openai/v1/``; a model must be deployed there before it answers), gateways. Together and Fireworks
+train under paths of their own (``/fine-tunes``, ``/supervisedFineTuningJobs``) and take files in ways of their own, which this
+module does not speak. Tested against a server that answers as the SDK expects; never against a paid account.
 
-No job is paid for twice: each attempt has a key, which goes into the job's suffix and metadata; before a job is made, those
-there are are listed and the one with our key is adopted. So a process may be killed, or a connection cut, between the making of
-a job and the answer, and nothing is lost: a create is never repeated without looking first.
+No job is paid for twice: each attempt has a file of its own, whose id is in the ledger before a job is made of it, and a key,
+which goes into the job's suffix and metadata. Before a job is made, those there are are listed, and the one with our file or key
+is adopted. So a process may be killed, or a connection cut, between the making of a job and the answer, and nothing is lost: a
+create is never repeated without looking first.
 """
 
 from __future__ import annotations
 
 import contextlib
 from datetime import UTC, datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import (
@@ -115,40 +118,35 @@ class OpenAITrainer:
         return self._client
 
     def _adopted(self, job: JobFolder) -> str | None:
-        """The remote job of this attempt, when it was made already."""
-        key = _key(job)
-        for number, listed in enumerate(self._listed()):
-            if number >= _MOST_LISTED:
-                return None
-            metadata = getattr(listed, "metadata", None) or {}
-            named = f"{getattr(listed, 'suffix', None) or getattr(listed, 'user_provided_suffix', None) or ''}"
-            if metadata.get("ostinato") == key or named == key or f":{key}:" in f"{listed.fine_tuned_model or ''}":
+        """The remote job of this attempt, when it was made already: by its file, which has no other use, or by our key."""
+        key, file = _key(job), job.state().remote.get("train")
+        for listed in islice(self._open().fine_tuning.jobs.list(limit=100), _MOST_LISTED):  # newest first; the SDK turns pages
+            ours = (listed.metadata or {}).get("ostinato") == key or f":{key}:" in (listed.fine_tuned_model or "")
+            if ours or (file is not None and listed.training_file == file):
                 job.event("adopted", f"{listed.id} was made before; it is followed")
                 return str(listed.id)
         return None
 
-    def _listed(self) -> Iterator[Any]:
-        """The account's jobs, newest first; the SDK turns the pages."""
-        return iter(self._open().fine_tuning.jobs.list(limit=100))
-
     def _create(self, job: JobFolder) -> str:
         spec, key = job.spec, _key(job)
-        files = {"training_file": self._uploaded(job, "train")}
+        asked: dict[str, Any] = {"training_file": self._uploaded(job, "train")}
         if spec.data.valid_rows:
-            files["validation_file"] = self._uploaded(job, "valid")
+            asked["validation_file"] = self._uploaded(job, "valid")
         hyper = {name: value for name, value in spec.hyper.items() if value is not None}
-        seed = hyper.pop("seed", None)
+        if "seed" in hyper:
+            asked["seed"] = hyper.pop("seed")
         method = "dpo" if spec.train_data_format == TrainDataFormat.PREFERENCE else "supervised"
         if method != "dpo":
             hyper.pop("beta", None)
-        created = self._open().fine_tuning.jobs.create(
-            model=spec.base.name,
-            **files,
-            **({} if seed is None else {"seed": seed}),
-            method={"type": method, method: {"hyperparameters": hyper}},
-            suffix=key,
-            metadata={"ostinato": key},
-        )
+        asked |= {"model": spec.base.name, "suffix": key, "method": {"type": method, method: {"hyperparameters": hyper}}}
+        create = self._open().fine_tuning.jobs.create
+        try:
+            with _translated():
+                created = create(**asked, metadata={"ostinato": key})
+        except BadRequestError as error:
+            if "metadata" not in error.message:
+                raise
+            created = create(**asked)  # a server that does not know it; the file marks the job all the same
         if not getattr(created, "id", None):
             raise MalformedError("the server's answer to the creation of a job names no job", provider="openai")
         job.event("created", f"{created.id} at {self._api_base or 'OpenAI'}")

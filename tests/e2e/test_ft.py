@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 
 import pytest
 
 import runner
+from runner.cli import main
 from runner.config.compose import compose
 from runner.config.load import dump
 from runner.config.schema import RunConfig
@@ -16,7 +18,7 @@ from runner.errors import ConfigError, DataError
 from runner.experiment import config_hash, finetuning
 from runner.finetune import child, ledger
 from runner.finetune.job import TrainingStatus
-from tests.command import REPOSITORY, Running, ostinato, wait_until
+from tests.command import REPOSITORY, Done, Running, ostinato, wait_until
 from tests.finetuning import KEY, ROWS, OpenAI
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -42,32 +44,44 @@ def command(in_tmp, monkeypatch):
     wait_until(lambda: not any(child.alive(job) for job in ledger.listed()), "the end of all trainers")
 
 
+@pytest.fixture
+def here(capsys):
+    """The command in this process, which is quicker; what it prints as JSON, and its exit code."""
+
+    def call(*words):
+        code = main(["ft", *words])
+        said = capsys.readouterr()
+        return Done(code, said.out, said.err)
+
+    return call
+
+
 def held():
     wait_until(lambda: ledger.listed() and len(ledger.listed()[0].metrics()) == 2, "the middle of the training")
     return ledger.listed()[0]
 
 
-def test_from_a_dry_run_to_nothing_left(command, in_tmp):
-    tried = ostinato("ft", "run", *command, "--dry-run", "--json")
+def test_from_a_dry_run_to_nothing_left(command, in_tmp, here):
+    tried = here("run", *command, "--dry-run", "--json")
     assert (tried.code, tried.json["estimate"]["rows"], tried.json["estimate"]["cost_usd"]) == (0, 6, 0.0)
     assert "6 rows" in tried.err
     assert ledger.listed() == []
     (in_tmp / "go").touch()
     done = ostinato("ft", "run", *command, "--json")
     assert (done.code, done.json["status"], done.json["job"], done.json["loss"]) == (0, "succeeded", tried.json["job"], 0.4)
-    again = ostinato("ft", "run", *command)
+    again = here("run", *command)
     assert (again.code, again.out) == (0, f"local/ft-{tried.json['job']}\n")
     assert len((in_tmp / "starts").read_text().splitlines()) == 1
-    assert [job["status"] for job in ostinato("ft", "ls", "--json").json["jobs"]] == ["succeeded"]
-    assert "succeeded" in ostinato("ft", "ls").out
-    shown = ostinato("ft", "show", tried.json["job"][:5], "--json").json
+    assert [job["status"] for job in here("ls", "--json").json["jobs"]] == ["succeeded"]
+    assert "succeeded" in here("ls").out
+    shown = here("show", tried.json["job"][:5], "--json").json
     assert [line["step"] for line in shown["metrics"]] == [1, 2, 3, 4, 5]
     assert shown["result"]["adapter"] == "adapter.gguf"
-    assert "from step 0" in ostinato("ft", "logs").out
-    forced = ostinato("ft", "run", "--force", *command, "--json")
+    assert "from step 0" in here("logs").out
+    forced = here("run", "--force", *command, "--json")
     assert (forced.code, forced.json["attempt"]) == (0, 2)
-    assert ostinato("ft", "rm", "latest", "--json").json == {"removed": [tried.json["job"]]}
-    assert ostinato("ft", "show").code == 1
+    assert here("rm", "latest", "--json").json == {"removed": [tried.json["job"]]}
+    assert here("show").code == 1
 
 
 def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
@@ -78,6 +92,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert (left.code, left.json["status"]) == (130, "running")
     assert f"ostinato ft attach {job.spec.job}" in left.err
     assert child.alive(job)
+    assert os.getsid(job.running().pid) == job.running().pid  # a terminal's Ctrl-C goes to all of its own session
     with Running("ft", "logs", "-f") as logs, Running("ft", "attach", job.spec.job) as attached:
         (in_tmp / "go").touch()
         assert attached.wait().out == f"local/ft-{job.spec.job}\n"
@@ -85,7 +100,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert len((in_tmp / "starts").read_text().splitlines()) == 1
 
 
-def test_killed_it_goes_on_and_the_next_run_finds_it(command, in_tmp):
+def test_killed_it_goes_on_and_the_next_run_finds_it(command, in_tmp, here):
     with Running("ft", "run", *command) as run:
         job = held()
         run.signal(signal.SIGKILL)
@@ -93,16 +108,16 @@ def test_killed_it_goes_on_and_the_next_run_finds_it(command, in_tmp):
     (in_tmp / "go").touch()
     wait_until(lambda: not child.alive(job), "the end of the training, which nobody follows")
     assert job.state().status is TrainingStatus.running
-    assert ostinato("ft", "ls", "--json").json["jobs"][0]["status"] == "succeeded"
-    assert ostinato("ft", "run", *command).code == 0
+    assert here("ls", "--json").json["jobs"][0]["status"] == "succeeded"
+    assert here("run", *command).code == 0
     assert len((in_tmp / "starts").read_text().splitlines()) == 1
 
 
-def test_cancel_and_what_is_said_of_it(command):
+def test_cancel_and_what_is_said_of_it(command, here):
     with Running("ft", "run", *command) as run:
         job = held()
-        assert ostinato("ft", "rm", job.spec.job).err.count("stop it first: ostinato ft cancel") == 1
-        assert ostinato("ft", "cancel", "--json").json["status"] == "cancelled"
+        assert here("rm", job.spec.job).err.count("stop it first: ostinato ft cancel") == 1
+        assert here("cancel", "--json").json["status"] == "cancelled"
         done = run.wait()
     assert (done.code, done.out) == (1, "")
     assert "is cancelled" in done.err
@@ -110,17 +125,17 @@ def test_cancel_and_what_is_said_of_it(command):
     assert job.checkpoints() == ["step-1", "step-2"]
 
 
-def test_begun_and_left(command, in_tmp):
-    begun = ostinato("ft", "run", "--detach", *command, "--json")
+def test_begun_and_left(command, in_tmp, here):
+    begun = here("run", "--detach", *command, "--json")
     assert (begun.code, begun.json["status"]) == (0, "running")
     held()
     (in_tmp / "go").touch()
-    assert ostinato("ft", "attach").code == 0
+    assert here("attach").code == 0
 
 
-def test_a_command_that_fails_says_why(command, monkeypatch):
+def test_a_command_that_fails_says_why(command, monkeypatch, here):
     monkeypatch.setenv("TRAINER_FAIL", "CUDA out of memory")
-    done = ostinato("ft", "run", *command)
+    done = here("run", *command)
     assert done.code == 1
     assert "CUDA out of memory" in done.err
     assert ledger.listed()[0].state().status is TrainingStatus.failed
@@ -135,7 +150,7 @@ def test_a_command_that_fails_says_why(command, monkeypatch):
         ("pass", None),
     ],
 )
-def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted):
+def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (in_tmp / "base.gguf").write_bytes(b"GGUF not really")
     (in_tmp / "recipe.yaml").write_text("data: {train}\nout: {output}\nkeep: {this}\n")
@@ -164,20 +179,20 @@ def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted):
     assert adopted["adapter"] is None or (job.path / adopted["adapter"]).exists()
 
 
-def test_openai_by_the_command_line_with_notice_and_key(in_tmp, monkeypatch):
+def test_openai_by_the_command_line_with_notice_and_key(in_tmp, monkeypatch, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     with OpenAI() as server:
         words = ["finetune=openai", "finetune.base=gpt-4o-mini", "finetune.data.path=train.jsonl", "finetune.poll_s=0.05"]
-        assert "as of 2027-01-06" in ostinato("ft", "run", *words, "--dry-run").err
+        assert "as of 2027-01-06" in here("run", *words, "--dry-run").err
         words.append(f"finetune.api_base={server.url}")
-        unset = ostinato("ft", "run", *words)
+        unset = here("run", *words)
         assert (unset.code, "OPENAI_API_KEY is not set" in unset.err) == (2, True)
         monkeypatch.setenv("OPENAI_API_KEY", KEY)
         with Running("ft", "run", *words) as run:
             wait_until(lambda: server.jobs and server.jobs[0].status == "running", "the training")
             run.signal(signal.SIGKILL)
         server.outcome = "succeeded"
-        done = ostinato("ft", "run", *words, "--json")
+        done = here("run", *words, "--json")
         assert done.json["model"].startswith("openai/ft:gpt-4o-mini:org:ostinato-")
         assert len(server.jobs) == 1
 
@@ -268,9 +283,9 @@ def test_what_cannot_be_trained(overrides, message, in_tmp):
         prepared(*overrides)
 
 
-def test_overrides_alone_choose_the_default_and_a_run_says_what_is_missing(in_tmp):
+def test_overrides_alone_choose_the_default_and_a_run_says_what_is_missing(in_tmp, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    tried = ostinato("ft", "run", "finetune.lr=1e-3", "finetune.data.path=train.jsonl", "--dry-run", "--json")
+    tried = here("run", "finetune.lr=1e-3", "finetune.data.path=train.jsonl", "--dry-run", "--json")
     assert (tried.code, tried.json["provider"], tried.json["estimate"]["steps"]) == (0, "local", 2)
-    none = ostinato("ft", "run")
+    none = here("run")
     assert (none.code, "add finetune=default" in none.err) == (2, True)
