@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+_CONF = "conf:"
+
 
 def home() -> Path:
     """The folder that holds the cache, weights, kept servers and ledgers.
@@ -26,6 +28,15 @@ def expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def in_conf(path: str) -> str:
+    """`path`, where ``conf:`` at its beginning stands for the folder of configs: ``./conf``, else the one that is shipped."""
+    if not path.startswith(_CONF):
+        return path
+    name = path.removeprefix(_CONF)
+    own = Path("conf").absolute() / name
+    return str(own if own.is_file() else shipped_conf() / name)
 
 
 def private(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from runner.cli.models import Progress
-from runner.providers import kept, server, weights
+from runner.providers import kept, served, server
 
 if TYPE_CHECKING:
     import argparse
@@ -50,14 +50,14 @@ def main(args: argparse.Namespace) -> int:
     )
     if settings.backend == "llamacpp":
         with Progress(f"fetching {args.model}") as progress:
-            weights.pull(args.model, progress=progress)
+            served.pull(args.model, progress=progress)
     known, started = kept.keep(args.model, settings)
     if args.json:
         shown = {"name": known.name, "model": known.model, "api_base": known.api_base, "pid": known.pid, "started": started}
         print(json.dumps({**shown, "record": str(kept.record_of(known.name))}))
         return 0
     print(known.api_base)
-    wire = weights.alias(known.model) if settings.backend == "llamacpp" else known.model
+    wire = served.alias(known.model) if settings.backend == "llamacpp" else known.model
     reuse = "model=smollm2" if known.model == "smollm2" else f"LM('local/{known.model}')"
     hints = [
         f"{known.name} is {'up' if started else 'up already'} (pid {known.pid}).",

@@ -434,6 +434,7 @@ class Gate(Config, frozen=True, kw_only=True):
 
     metric: Text | None = None
     min_gain: float = 0.0
+    cluster: Text | None = None
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
 
 

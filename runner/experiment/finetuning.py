@@ -23,6 +23,7 @@ from runner.finetune.openai import END_OF_NEW_JOBS
 from runner.finetune.spec import Spec, facts_of
 from runner.finetune.training import Training
 from runner.finetune.where import Where
+from runner.paths import in_conf
 from runner.records import find_run
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def attach(folder: JobFolder) -> Training:
 
 def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[Problem], TrainDataFormat, str]:
     if chosen.path is not None:
-        located, wrong = training_data.read(chosen.path)
+        located, wrong = training_data.read(in_conf(chosen.path))
         return located, wrong, TrainDataFormat(chosen.format), chosen.path
     if chosen.from_run is None:
         raise ConfigError("finetune.data: what is learned? give path (a file of JSON lines) or from_run (a run)")

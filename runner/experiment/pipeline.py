@@ -21,6 +21,7 @@ from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment import finetuning
+from runner.experiment.columns import column_of
 from runner.experiment.drift import manifest_of
 from runner.experiment.loop import Notify, silent
 from runner.experiment.play import FAILURES, ask, recorded
@@ -218,16 +219,17 @@ class Pipeline:
         return await self._run(stage, self._tuned_config())
 
     async def _compare(self, _stage: StageRecord) -> dict[str, Any]:
-        runs = (load(self.folder.parent / self.result(name)["run"]) for name in ("baseline", "tuned"))
-        metric = _metric(self.config)
-        found = await asyncio.to_thread(compare, *runs, scores=[metric], level=self.config.gate.level)
+        folders = [self.folder.parent / self.result(name)["run"] for name in ("baseline", "tuned")]
+        metric, gate = _metric(self.config), self.config.gate
+        clusters = column_of(folders[0], gate.cluster) if gate.cluster else None
+        found = await asyncio.to_thread(compare, *map(load, folders), scores=[metric], level=gate.level, clusters=clusters)
         difference = found.difference
         if difference is None or difference.mean is None:
             raise StageError(f"there is nothing to compare: no row has the score {metric} in both runs")
         return {
             "metric": metric,
             "difference": {"mean": difference.mean, "ci": difference.ci, "p": difference.p, "n": difference.n},
-            "level": self.config.gate.level,
+            "level": gate.level,
             "verdict": found.verdict,
         }
 
@@ -342,7 +344,7 @@ def _keys(config: RunConfig, prepared: Prepared) -> dict[str, str]:
     baseline = _key(config_hash(base), evaluation["data"]["fingerprint"], evaluation["files"])
     train = _key(prepared.spec.job)
     tuned = _key(baseline, train)
-    compared = _key(baseline, tuned, _metric(config), config.gate.level)
+    compared = _key(baseline, tuned, _metric(config), config.gate.level, config.gate.cluster)
     return {
         "data": data,
         "validate": _key(data, evaluation["data"]["fingerprint"]),
@@ -399,6 +401,9 @@ def _check(config: RunConfig) -> None:
     names = list(build.scorers(config))
     if not names:
         raise ConfigError("scoring=none: a pipeline compares scores; choose a scorer")
+    cluster, columns = config.gate.cluster, build.dataset(config).columns
+    if cluster is not None and cluster not in columns:
+        raise ConfigError(f"gate.cluster: the data has no column '{cluster}'; it has {', '.join(columns)}")
     if config.gate.metric is not None and config.gate.metric not in names:
         raise ConfigError(f"gate.metric: there is no score '{config.gate.metric}'; there is {', '.join(names)}")
 

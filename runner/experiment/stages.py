@@ -21,7 +21,7 @@ from runner.config.load import dump
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
-from runner.providers import weights
+from runner.providers import served
 from runner.records import RunFolder, Summary, environment
 from runner.secrets import redact
 from runner.types import Sample, Score
@@ -231,7 +231,7 @@ class Experiment:
         began = time.perf_counter()
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
-            await asyncio.to_thread(weights.pull, model.name, progress=self.on_fetch)
+            await asyncio.to_thread(served.pull, model.name, progress=self.on_fetch)
         await asyncio.to_thread(self.lm.launch)
         self._launched = True
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}

@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
     # take 1.6 times as long (14.1 s for 9.0 s). Runs must repeat, and their answers are cached anyway; a request that prefers
     # speed can send "cache_prompt": true.
     params.cache_prompt = False
+    if args.adapter:
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(args.adapter, 1.0)]
     params.ui = False
     params.endpoint_slots = False
     params.verbosity = _WARNINGS
@@ -64,6 +66,7 @@ def main(argv: list[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llamacpp", description="Serve one GGUF file on 127.0.0.1.")
     parser.add_argument("--model", required=True, help="the GGUF file")
+    parser.add_argument("--adapter", help="a LoRA adapter to it, as GGUF")
     parser.add_argument("--alias", required=True, help="the name the server answers with")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--context", type=int, required=True, help="tokens per slot")

@@ -23,7 +23,7 @@ import msgspec
 
 from runner import supervise
 from runner.errors import ConfigError, LaunchError
-from runner.providers import llamacpp, weights
+from runner.providers import llamacpp, served
 from runner.providers.base import did_you_mean
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ def identity(model: str, backend: str, args: Sequence[str] = ()) -> str:
         ConfigError: no such weights.
         LaunchError: weights that are not pinned must be read for this, and cannot be had.
     """
-    return weights.digest(model) if backend == "llamacpp" else " ".join([f"{backend}:{model}", *args])
+    return served.digest(model) if backend == "llamacpp" else " ".join([f"{backend}:{model}", *args])
 
 
 def start(model: str, settings: Settings, *, folder: Path, stem: str = "server") -> Server:
     """Start a server and wait until it answers. Blocks; fetches the weights first if they are not here.
 
     Args:
-        model: a name of `weights` for llama.cpp, a Hugging Face repository or folder for the others.
+        model: a name of `served` for llama.cpp, a Hugging Face repository or folder for the others.
         settings: how to serve it.
         folder: an existing folder for the log, ``<stem>.log``.
         stem: the name of this server's files in `folder`.
@@ -190,14 +190,16 @@ def _wait(process: supervise.Process, key: str, timeout_s: float, address: str |
 def _llamacpp(model: str, settings: Settings, ready: Path) -> tuple[list[str], dict[str, str]]:
     if not importlib.util.find_spec("xllamacpp"):
         raise LaunchError("llama.cpp's server is not installed: pip install 'ostinato[local]'")
+    files = served.pull(model)
     values = {
-        "model": weights.pull(model),
-        "alias": weights.alias(model),
+        "model": files.gguf,
+        "alias": served.alias(model),
         "port": settings.port,
         "context": settings.context,
         "parallel": settings.parallel,
         "threads": settings.threads or _threads(),
         "ready": ready,
+        **({"adapter": files.adapter} if files.adapter else {}),
     }
     cmd = [sys.executable, "-P", llamacpp.__file__, *(part for key, value in values.items() for part in (f"--{key}", str(value)))]
     # llama.cpp's threads wait for each other by spinning. When another program wants a core, that costs far more than it gains:

@@ -1,0 +1,209 @@
+"""The model that is trained, as torch has it, and its tokenizer: from a GGUF file or from a Hugging Face folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from runner.errors import FinetuneError
+from runner.finetune.local.gguf import GGUF, half_order, layers_of
+
+if TYPE_CHECKING:
+    import torch
+
+    from runner.finetune.spec import Base
+
+_CONTROL = 3
+"""The type of a token that is a mark of the chat template."""
+
+_PRE_TOKENIZERS = {"smollm": True, "gpt-2": False, "default": False}
+"""GGUF's names of the ways to split text that are known here, and whether single digits are split off."""
+
+_LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+
+
+class Tokenizer(Protocol):
+    """Text to ids, and a conversation to text. Marks in plain text are never read as such: see `encode`."""
+
+    end: int
+    """The id that ends an answer."""
+
+    def encode(self, text: str, *, marks: bool) -> list[int]:
+        """The ids of `text`; with `marks` its control tokens are read as such, as the chat template has written them."""
+
+    def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
+        """The chat template's text; `ask`: and the beginning of the assistant's turn."""
+
+
+class Loaded(NamedTuple):
+    """A model in float32 on the CPU, its tokenizer, and how many query and key heads it has."""
+
+    model: Any
+    tokenizer: Tokenizer
+    heads: int
+    key_heads: int
+
+
+def load(base: Base) -> Loaded:
+    """Load the base of a spec.
+
+    Raises:
+        FinetuneError: it cannot be read, or is of an architecture that cannot be trained here.
+    """
+    if base.gguf is not None:
+        return _from_gguf(GGUF(Path(base.gguf)))
+    if base.hf is not None:
+        return _from_folder(Path(base.hf))
+    raise FinetuneError(f"{base.name}: the spec names neither a GGUF file nor a folder")
+
+
+class _GGUFTokenizer:
+    """The tokenizer that a GGUF file describes, splitting text exactly as llama.cpp does."""
+
+    def __init__(self, file: GGUF) -> None:
+        import tokenizers
+        from tokenizers import decoders, models, pre_tokenizers
+
+        fields = file.fields
+        splits = fields.get("tokenizer.ggml.pre", "default")
+        if fields.get("tokenizer.ggml.model") != "gpt2" or splits not in _PRE_TOKENIZERS:
+            raise FinetuneError(f"{file.path}: its tokenizer ({splits}) is not known here; train from a Hugging Face folder")
+        tokens: list[str] = fields["tokenizer.ggml.tokens"]
+        merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        self._bpe = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+        level = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        digits = [pre_tokenizers.Digits(individual_digits=True)] if _PRE_TOKENIZERS[splits] else []
+        self._bpe.pre_tokenizer = pre_tokenizers.Sequence([*digits, level])
+        self._bpe.decoder = decoders.ByteLevel()
+        kinds = fields.get("tokenizer.ggml.token_type", [])
+        self._marks = {tokens[number]: number for number, kind in enumerate(kinds) if kind == _CONTROL}
+        self._split = re.compile("|".join(map(re.escape, sorted(self._marks, key=len, reverse=True))) or r"(?!)")
+        self.end = int(fields["tokenizer.ggml.eos_token_id"])
+        self._template = _template(fields.get("tokenizer.chat_template"), tokens, fields)
+
+    def encode(self, text: str, *, marks: bool) -> list[int]:
+        if not marks:
+            return list(self._bpe.encode(text, add_special_tokens=False).ids)
+        ids: list[int] = []
+        at = 0
+        for found in self._split.finditer(text):
+            ids += self._bpe.encode(text[at : found.start()], add_special_tokens=False).ids
+            ids.append(self._marks[found[0]])
+            at = found.end()
+        return [*ids, *self._bpe.encode(text[at:], add_special_tokens=False).ids]
+
+    def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
+        return str(self._template(messages, ask))
+
+
+class _FolderTokenizer:
+    """The tokenizer of a Hugging Face folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._known = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        self.end = int(self._known.eos_token_id)
+
+    def encode(self, text: str, *, marks: bool) -> list[int]:
+        return list(self._known.encode(text, add_special_tokens=False, split_special_tokens=not marks))
+
+    def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
+        return str(self._known.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
+
+
+def _template(source: str | None, tokens: list[str], fields: dict[str, Any]) -> Any:
+    """A chat template as a function of messages and whether to ask; sandboxed, for it comes with the weights."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if source is None:
+        raise FinetuneError("the model has no chat template; train on completions (finetune.data.format=completion)")
+    named = {name: tokens[fields[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos") if _has(fields, name)}
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source)
+    marks = {f"{name}_token": text for name, text in named.items()}
+    return lambda messages, ask: template.render(messages=messages, add_generation_prompt=ask, **marks)
+
+
+def _has(fields: dict[str, Any], name: str) -> bool:
+    return f"tokenizer.ggml.{name}_token_id" in fields
+
+
+def _from_gguf(file: GGUF) -> Loaded:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    architecture = file.fields.get("general.architecture")
+    if architecture != "llama":
+        raise FinetuneError(f"{file.path} is of the architecture {architecture}; only llama can be trained from a GGUF file")
+    settings = _config(file)
+    config, heads, key_heads = LlamaConfig(**settings), settings["num_attention_heads"], settings["num_key_value_heads"]
+    with torch.device("meta"):  # nothing is drawn at random that would be thrown away
+        model = LlamaForCausalLM(config)
+    model.load_state_dict(_state(file, heads, key_heads), strict=False, assign=True)
+    model.tie_weights()
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # it has no weights, and so was left on no device
+    return Loaded(model, _GGUFTokenizer(file), heads, key_heads)
+
+
+def _config(file: GGUF) -> dict[str, Any]:
+    fields = file.fields
+    return {
+        "vocab_size": len(fields["tokenizer.ggml.tokens"]),
+        "hidden_size": fields["llama.embedding_length"],
+        "intermediate_size": fields["llama.feed_forward_length"],
+        "num_hidden_layers": fields["llama.block_count"],
+        "num_attention_heads": fields["llama.attention.head_count"],
+        "num_key_value_heads": fields.get("llama.attention.head_count_kv", fields["llama.attention.head_count"]),
+        "rms_norm_eps": fields["llama.attention.layer_norm_rms_epsilon"],
+        "max_position_embeddings": fields["llama.context_length"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": fields.get("llama.rope.freq_base", 10_000.0)},
+        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
+        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
+    }
+
+
+def _state(file: GGUF, heads: int, key_heads: int) -> dict[str, torch.Tensor]:
+    """The weights by the names that transformers has for them."""
+    import torch
+
+    def tensor(name: str) -> torch.Tensor:
+        weight = file.floats(name)
+        if name.endswith(("attn_q.weight", "attn_k.weight")):
+            weight = half_order(weight, heads if name.endswith("attn_q.weight") else key_heads)
+        return torch.from_numpy(weight.copy())
+
+    state = {"model.embed_tokens.weight": tensor("token_embd.weight"), "model.norm.weight": tensor("output_norm.weight")}
+    if "output.weight" in file.tensors:
+        state["lm_head.weight"] = tensor("output.weight")
+    for layer in layers_of(file.fields):
+        for theirs, ours in _LAYER.items():
+            state[f"model.layers.{layer}.{ours}.weight"] = tensor(f"blk.{layer}.{theirs}.weight")
+    return state
+
+
+def _from_folder(folder: Path) -> Loaded:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise FinetuneError(f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}") from None
+    config = model.config
+    if config.model_type != "llama":
+        raise FinetuneError(f"{folder} is of the architecture {config.model_type}; only llama can be trained and served here")
+    return Loaded(model, _FolderTokenizer(folder), config.num_attention_heads, config.num_key_value_heads)
