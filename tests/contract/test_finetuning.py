@@ -318,6 +318,15 @@ def test_a_server_without_metadata_knows_the_job_by_its_file(tmp_path, monkeypat
         assert server.jobs[0].asked.get("metadata") is None
 
 
+def test_the_models_of_earlier_steps_are_noted(tmp_path, monkeypatch):
+    with OpenAI() as server:
+        rig = Rig("openai", tmp_path, server)
+        set_environment(monkeypatch, rig)
+        rig.finish()
+        rig.finetune().result(30)
+        assert job_of().checkpoints() == [f"ft:base:org::x:ckpt-step-{step}" for step in (1, 3, 5)]
+
+
 def test_a_refused_job_has_cost_nothing_and_may_be_tried_again(hosted):
     refused = hosted.lm("closed").finetune(ROWS, "chat", hosted.settings)
     with pytest.raises(FinetuneError, match=r"refused: .*no longer available"):

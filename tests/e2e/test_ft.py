@@ -92,6 +92,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert (left.code, left.json["status"]) == (130, "running")
     assert f"ostinato ft attach {job.spec.job}" in left.err
     assert child.alive(job)
+    assert job.state().pid == job.running().pid
     assert os.getsid(job.running().pid) == job.running().pid  # a terminal's Ctrl-C goes to all of its own session
     with Running("ft", "logs", "-f") as logs, Running("ft", "attach", job.spec.job) as attached:
         (in_tmp / "go").touch()
