@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
-_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
+_VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"}) | {
+    "finetune.data.where",
+    "finetune.command",
+}
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
 _OPTIONAL = frozenset({"finetune"})
 """Groups that a config may do without."""

@@ -128,12 +128,10 @@ def _harvest(job: JobFolder, seen: set[int]) -> None:
 def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
     """What the command has left, copied to where it is looked for. Raises FinetuneError when that is nothing."""
     measured = job.metrics()
-    facts = {
-        "format": 1,
-        "steps": measured[-1]["step"] if measured else None,
-        "loss": measured[-1].get("loss") if measured else None,
-        "train_s": round(wall_s, 3),
-    }
+    last = measured[-1] if measured else {}
+    unknown = dict.fromkeys(("tokens", "device", "dtype", "seed"))
+    facts = {"format": 1, "steps": last.get("step"), "loss": last.get("loss"), "valid_loss": last.get("valid_loss"), **unknown}
+    facts["train_s"] = round(wall_s, 3)
     output = job.path / "output"
     if found := _newest(output, "*.gguf"):
         shutil.copyfile(found, job.path / "adapter.gguf")
