@@ -26,6 +26,7 @@ import msgspec
 
 from runner.errors import FinetuneError
 from runner.finetune.ledger import JobFolder, put
+from runner.supervise import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,12 @@ def _described(form: str) -> dict[str, Any]:
 
 def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
     try:
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, cwd=job.path)
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            cwd=job.path,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread; nobody would adopt the output, and two would train
+        )
     except OSError as error:
         raise FinetuneError(f"cannot start {words[0]}: {error.strerror}") from None
     seen: set[int] = set()

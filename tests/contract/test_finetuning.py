@@ -21,6 +21,7 @@ from runner.finetune.backends import backend_of
 from runner.finetune.job import TrainingStatus
 from runner.finetune.training import Training
 from runner.retry import RetryPolicy
+from runner.supervise import process_started
 from tests.command import wait_until
 from tests.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
 
@@ -242,6 +243,16 @@ def test_parent_and_trainer_killed_is_a_failure_that_the_next_run_mends(here):
     here.finish()
     assert here.finetune().result(30)
     assert job_of().state().attempt == 2
+
+
+def test_whose_trainer_is_killed_alone_leaves_no_program_running(here):
+    job = here.finetune()
+    at_step_two(here)
+    os.kill(job_of().running().pid, signal.SIGKILL)
+    with pytest.raises(FinetuneError, match="has ended without a result"):
+        job.result(30)
+    program = int((here.folder / "starts").read_text().split()[0])
+    wait_until(lambda: process_started(program) is None, "the program's end")
 
 
 def test_another_process_of_the_same_pid_is_not_signalled(here):
