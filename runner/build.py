@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import shlex
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -271,14 +272,18 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
             hyper = whole(LocalHyper, _fields(chosen, LocalHyper))
             return Recipe("local", base_of(_local_base(config), fetch=fetch), hyper, window=chosen.max_length)
         case schema.CommandFinetune() as chosen:
-            if not chosen.command:
-                raise ConfigError("finetune.command is empty: name the program and its arguments")
+            if chosen.command is None:
+                raise ConfigError("finetune.command: is required; name the program and its arguments, as in a shell")
+            try:
+                words = shlex.split(chosen.command)
+            except ValueError as error:
+                raise ConfigError(f"finetune.command: {error}, in {chosen.command}") from None
             text = _text(chosen.config, "finetune.config") if chosen.config else None
             if text is not None and redact(text) != text:
                 raise ConfigError(
                     f"finetune.config: {chosen.config} holds a secret; have the program read it from the environment"
                 )
-            hyper = whole(CommandHyper, {"command": chosen.command, "config": text})
+            hyper = whole(CommandHyper, {"command": words, "config": text})
             return Recipe("command", base_of(_local_base(config), fetch=fetch), hyper)
         case schema.OpenAIFinetune() as chosen:
             named = config.model if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel) else None

@@ -205,7 +205,7 @@ def main(argv: list[str]) -> int:
             cmd,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=_die_with_supervisor() if _LINUX else None,  # noqa: PLW1509 - one thread
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread
         )
     except OSError as error:
         sys.stderr.write(f"cannot start {cmd[0]}: {error}\n")
@@ -249,12 +249,18 @@ def _signal_group(child: subprocess.Popen[bytes], sig: signal.Signals) -> None:
         os.killpg(child.pid, sig)
 
 
-def _die_with_supervisor() -> Callable[[], None]:
-    libc, supervisor = ctypes.CDLL(None), os.getpid()
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child has to do before it runs its program, so that the kernel kills it when this process dies (``preexec_fn``).
+
+    None where there is no such signal. It fires when the *thread* that forked exits: only for a process with one thread.
+    """
+    if not _LINUX:
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
 
     def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != supervisor:  # it died before the kernel knew
+        if os.getppid() != parent:  # it died before the kernel knew
             os._exit(1)
 
     return prepare

@@ -190,12 +190,14 @@ class OpenAI(Hosted):
             return self._create(json.loads(body))
         if (method, path) == ("GET", "/v1/fine_tuning/jobs"):
             return 200, self._page([self._shown(job) for job in reversed(self.jobs)], query)
-        found = re.fullmatch(r"/v1/fine_tuning/jobs/([\w-]+)(?:/(events|cancel))?", path)
+        found = re.fullmatch(r"/v1/fine_tuning/jobs/([\w-]+)(?:/(events|cancel|checkpoints))?", path)
         job = next((job for job in self.jobs if found and job.id == found[1]), None)
         if found is None or job is None:
             return 404, {"error": {"message": f"no such path or job: {path}"}}
         if found[2] == "events":
             return 200, self._page(job.events[::-1], query)
+        if found[2] == "checkpoints":
+            return 200, self._page([self._checkpoint(job, step) for step in (5, 3, 1)], query)
         if found[2] == "cancel":
             if job.status in ("succeeded", "failed", "cancelled"):
                 return 400, {"error": {"message": f"Job has already completed: {job.status}"}}
@@ -226,6 +228,12 @@ class OpenAI(Hosted):
         kind = "metrics" if data else "message"
         event = {"id": f"ftevent-{job.id}-{len(job.events)}", "object": "fine_tuning.job.event", "created_at": 1, "level": "info"}
         job.events.append({**event, "message": message, "type": kind, "data": data})
+
+    @staticmethod
+    def _checkpoint(job: Job, step: int) -> dict[str, Any]:
+        facts = {"object": "fine_tuning.job.checkpoint", "created_at": 1, "fine_tuning_job_id": job.id, "metrics": {"step": step}}
+        name = f"ft:{job.asked['model']}:org::x:ckpt-step-{step}"
+        return {"id": f"ckpt-{job.id}-{step}", "step_number": step, "fine_tuned_model_checkpoint": name, **facts}
 
     def _shown(self, job: Job) -> dict[str, Any]:
         tuned = f"ft:{job.asked['model']}:org:{job.asked['suffix']}:x{job.id}" if job.status == "succeeded" else None

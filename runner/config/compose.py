@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 _OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@(?:latest|[1-9]\d*)")
 """A model that was registered; which one that is, is known where the experiment is made."""
-VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern", "finetune.data.where"})
+VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"}) | {
+    "finetune.data.where",
+    "finetune.command",
+}
 """Text with a syntax of its own, in which Hydra's escapes and interpolations would do harm."""
 _OPTIONAL = frozenset({"finetune"})
 """Groups that a config may do without."""

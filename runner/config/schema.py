@@ -419,7 +419,7 @@ class DatabricksFinetune(Finetune, frozen=True, kw_only=True, tag="databricks"):
 class CommandFinetune(Finetune, frozen=True, kw_only=True, tag="command"):
     """A program of your own on this machine: axolotl, LLaMA-Factory, a script."""
 
-    command: list[str] = []
+    command: Text | None = None
     config: Text | None = None
 
 

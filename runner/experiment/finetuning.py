@@ -76,7 +76,9 @@ class Prepared(NamedTuple):
 
 
 def prepare(config: RunConfig) -> Prepared:
-    """Find and check the rows of a config, and work out what the training will take. Nothing is fetched, begun or sent.
+    """Find and check the rows of a config, and work out what the training will take. Nothing is begun, and nothing sent.
+
+    Weights are fetched only if they are a hub's, of which nobody knows beforehand which they are.
 
     Raises:
         ConfigError: the config does not say what to train, or on what.

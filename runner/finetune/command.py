@@ -26,6 +26,7 @@ import msgspec
 
 from runner.errors import FinetuneError
 from runner.finetune.ledger import JobFolder, put
+from runner.supervise import die_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +94,12 @@ def _described(form: str) -> dict[str, Any]:
 
 def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
     try:
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, cwd=job.path)
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            cwd=job.path,
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread; nobody would adopt the output, and two would train
+        )
     except OSError as error:
         raise FinetuneError(f"cannot start {words[0]}: {error.strerror}") from None
     seen: set[int] = set()
@@ -128,12 +134,10 @@ def _harvest(job: JobFolder, seen: set[int]) -> None:
 def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
     """What the command has left, copied to where it is looked for. Raises FinetuneError when that is nothing."""
     measured = job.metrics()
-    facts = {
-        "format": 1,
-        "steps": measured[-1]["step"] if measured else None,
-        "loss": measured[-1].get("loss") if measured else None,
-        "train_s": round(wall_s, 3),
-    }
+    last = measured[-1] if measured else {}
+    unknown = dict.fromkeys(("tokens", "device", "dtype", "seed"))
+    facts = {"format": 1, "steps": last.get("step"), "loss": last.get("loss"), "valid_loss": last.get("valid_loss"), **unknown}
+    facts["train_s"] = round(wall_s, 3)
     output = job.path / "output"
     if found := _newest(output, "*.gguf"):
         shutil.copyfile(found, job.path / "adapter.gguf")

@@ -145,6 +145,8 @@ def check(
         if leak is not None:
             found.append(Problem(one.where, f"asks what the evaluation asks in row {leak!r}", fatal=not allow_overlap))
     found += _repeated(good)
+    if wrong:  # of a file, whose places end with the line
+        found.sort(key=lambda problem: int(problem.where.rpartition(" ")[2]))
     if fatal := [problem for problem in found if problem.fatal]:
         raise DataError(_told(fatal, leaks=any("the evaluation asks" in problem.what for problem in fatal)))
     return Checked([one.row for one in located], lengths, counting.by, found)

@@ -51,7 +51,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         status: the state of the machine.
         attempt: counted from 1; one more each time it is begun again.
-        remote: what the provider calls this attempt's things (``file``, ``job``, ``endpoint``).
+        remote: what the provider calls this attempt's things (``train``, ``valid``, ``job``, ``endpoint``).
+        pid: the process that trains, of a job on this machine, from when it was seen to run.
+        pid_started: when that process started (see `runner.supervise.process_started`).
         model: the trained model, as an LM names it; None until it has succeeded.
         error: why it failed.
         created_at: when the job was made.
@@ -62,6 +64,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     status: TrainingStatus = TrainingStatus.not_started
     attempt: int = 1
     remote: dict[str, str] = {}
+    pid: int | None = None
+    pid_started: float | None = None
     model: str | None = None
     error: str | None = None
     created_at: str | None = None
@@ -164,9 +168,12 @@ class JobFolder:
             return state
         if status not in _NEXT.get(state.status, ()):
             raise FinetuneError(f"{self.spec.job}: cannot go from {state.status} to {status}")
+        process = self.running() if status is TrainingStatus.running else None
         new = msgspec.structs.replace(
             state,
             status=status,
+            pid=process.pid if process else state.pid,
+            pid_started=process.started if process else state.pid_started,
             model=model,
             error=redact(error) if error else None,
             started_at=state.started_at or (now() if status is TrainingStatus.running else None),
@@ -263,7 +270,9 @@ class JobFolder:
         return found if isinstance(found, dict) else None
 
     def checkpoints(self) -> list[str]:
-        """The names of the whole checkpoints there are, oldest first."""
+        """The names of the whole checkpoints there are, oldest first; of a hosted job, its models of earlier steps."""
+        if hosted := [event["message"] for event in self.events() if event.get("kind") == "checkpoint"]:
+            return hosted
         found = [path.name for path in (self.path / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
         return sorted(found, key=lambda name: int(name[5:]))
 

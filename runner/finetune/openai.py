@@ -96,7 +96,10 @@ class OpenAITrainer:
                 job.remember(job=remote)
             found = self._open().fine_tuning.jobs.retrieve(remote)
             self._hear(job, remote)  # after the look, so that of a job that has ended all is heard
-            return self._report(found)
+            report = self._report(found)
+            if report.status is TrainingStatus.succeeded:
+                self._keep_checkpoints(job, remote)
+            return report
 
     def cancel(self, job: JobFolder) -> None:
         """Cancel the remote job; one that has ended meanwhile is left alone."""
@@ -177,6 +180,18 @@ class OpenAITrainer:
             if values and isinstance(data.get("step"), int):
                 job.measured(data["step"], **values)
             job.event("remote", event.message, id=event.id, remote_at=event.created_at)
+
+    def _keep_checkpoints(self, job: JobFolder, remote: str) -> None:
+        """Note the models of earlier steps, which answer, too; a server without them has none."""
+        known = {event.get("id") for event in job.events()}
+        try:
+            with _translated():
+                listed = list(self._open().fine_tuning.jobs.checkpoints.list(remote, limit=100))
+        except NotFoundError:
+            return
+        for found in sorted(listed, key=lambda one: one.step_number):
+            if found.id not in known:
+                job.event("checkpoint", found.fine_tuned_model_checkpoint, id=found.id, step=found.step_number)
 
     def _report(self, found: Any) -> Report:
         status = _STATUS.get(found.status)

@@ -21,6 +21,7 @@ from runner.finetune.backends import backend_of
 from runner.finetune.job import TrainingStatus
 from runner.finetune.training import Training
 from runner.retry import RetryPolicy
+from runner.supervise import process_started
 from tests.command import wait_until
 from tests.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
 
@@ -244,6 +245,16 @@ def test_parent_and_trainer_killed_is_a_failure_that_the_next_run_mends(here):
     assert job_of().state().attempt == 2
 
 
+def test_whose_trainer_is_killed_alone_leaves_no_program_running(here):
+    job = here.finetune()
+    at_step_two(here)
+    os.kill(job_of().running().pid, signal.SIGKILL)
+    with pytest.raises(FinetuneError, match="has ended without a result"):
+        job.result(30)
+    program = int((here.folder / "starts").read_text().split()[0])
+    wait_until(lambda: process_started(program) is None, "the program's end")
+
+
 def test_another_process_of_the_same_pid_is_not_signalled(here):
     here.finetune()
     at_step_two(here)
@@ -316,6 +327,15 @@ def test_a_server_without_metadata_knows_the_job_by_its_file(tmp_path, monkeypat
         assert rig.finetune().result(30)
         assert rig.begun() == 1
         assert server.jobs[0].asked.get("metadata") is None
+
+
+def test_the_models_of_earlier_steps_are_noted(tmp_path, monkeypatch):
+    with OpenAI() as server:
+        rig = Rig("openai", tmp_path, server)
+        set_environment(monkeypatch, rig)
+        rig.finish()
+        rig.finetune().result(30)
+        assert job_of().checkpoints() == [f"ft:base:org::x:ckpt-step-{step}" for step in (1, 3, 5)]
 
 
 def test_a_refused_job_has_cost_nothing_and_may_be_tried_again(hosted):

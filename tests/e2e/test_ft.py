@@ -38,7 +38,7 @@ def command(in_tmp, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     yield [
         *("finetune=command", f"finetune.base={in_tmp / 'base.gguf'}", "finetune.data.path=train.jsonl"),
-        f"finetune.command=[{sys.executable},-m,tests.trainer,'{{folder}}']",
+        f"finetune.command={sys.executable} -m tests.trainer {{folder}}",
     ]
     (in_tmp / "go").touch()
     wait_until(lambda: not any(child.alive(job) for job in ledger.listed()), "the end of all trainers")
@@ -92,6 +92,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert (left.code, left.json["status"]) == (130, "running")
     assert f"ostinato ft attach {job.spec.job}" in left.err
     assert child.alive(job)
+    assert job.state().pid == job.running().pid
     assert os.getsid(job.running().pid) == job.running().pid  # a terminal's Ctrl-C goes to all of its own session
     with Running("ft", "logs", "-f") as logs, Running("ft", "attach", job.spec.job) as attached:
         (in_tmp / "go").touch()
@@ -167,7 +168,7 @@ def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted, here):
     )
     words = [f"finetune.base={in_tmp / 'base.gguf'}", "finetune=command", "finetune.data.path=train.jsonl"]
     done = ostinato(
-        "ft", "run", *words, "finetune.config=recipe.yaml", f"finetune.command=[{sys.executable},{script},'{{config}}']"
+        "ft", "run", *words, "finetune.config=recipe.yaml", f"finetune.command={sys.executable} '{script}' {{config}}"
     )
     job = ledger.listed()[0]
     if adopted is None:
@@ -264,7 +265,8 @@ def test_the_bare_question_of_the_evaluation_is_found_too(in_tmp):
         (["finetune.data.path=x", "finetune.data.where=id == 'x'"], "where picks samples of a run"),
         (["finetune.lr=0"], r"finetune\.lr"),
         (["finetune.lrr=1"], r"finetune\.lrr: unknown key"),
-        (["finetune=command"], r"finetune\.command is empty"),
+        (["finetune=command"], r"finetune\.command: is required"),
+        (["finetune=command", "finetune.command=train 'x"], r"finetune\.command: No closing quotation"),
         (["finetune=databricks"], r"finetune\.train_data_path: is required"),
         (["finetune=openai", "finetune.base=null", "model=fake"], "which model is trained"),
         (["finetune.base=null", "model=fake"], "only weights are trained on this machine"),

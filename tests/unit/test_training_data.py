@@ -81,6 +81,10 @@ def test_a_file_with_everything_wrong(tmp_path):
         "line 6: not JSON: there is no NaN in JSON",
         "line 7: not JSON: maximum recursion depth exceeded while decoding a JSON array from a unicode string",
     ]
+    with pytest.raises(DataError) as caught:
+        data.check([*located[:1], data.Located(located[1].where, chat("x", ""))], CHAT, wrong=wrong)
+    lines = [line.split("line ")[1][0] for line in str(caught.value).splitlines()[1:]]
+    assert lines == ["3", "4", "5", "6", "7", "8"]
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n"])
