@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("runner.cli.config", "list and show the config groups and their options"),
     "ls": ("runner.cli.ls", "list runs"),
     "show": ("runner.cli.show", "show a run: its summary and its rows"),
+    "report": ("runner.cli.report", "make one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+import warnings
 from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runner import build
+from runner.analysis.page import write_report
 from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
@@ -303,15 +305,24 @@ class Experiment:
             if self.problem:
                 self.record.log(str(self.problem))
             summary = self.summarise()
-            self.record.write_report(summary)
         except RecordError:
             if failed is None:
                 raise
             return Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
         else:
+            self._report()
             return summary
         finally:
             self.close()
+
+    def _report(self) -> None:
+        """Write the page for people; the record is whole without it."""
+        try:
+            write_report(self.folder)
+        except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
+            warnings.warn(
+                f"no report was written: {redact(str(error))}; try again with: ostinato report {self.folder}", stacklevel=2
+            )
 
     def close(self) -> None:
         """Let go of the files."""

@@ -10,7 +10,7 @@ import re
 import shutil
 from array import array
 from datetime import UTC, datetime
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,6 @@ import msgspec
 
 from runner.errors import RecordError
 from runner.records.manifest import Summary
-from runner.records.report import SHOWN, report
 from runner.secrets import redact
 from runner.types import Sample
 
@@ -228,10 +227,6 @@ class RunFolder:
     def write_summary(self, summary: Summary) -> None:
         """Replace the summary."""
         self._write("summary.json", _pretty({"format": FORMAT, **summary.to_dict()}))
-
-    def write_report(self, summary: Summary) -> None:
-        """Replace ``report.html``."""
-        self._write("report.html", redact(report(summary, islice(self.samples(), SHOWN))))
 
     def log(self, line: str) -> None:
         """Add a line, with the time, to ``run.log``; cleaned of secrets."""
