@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -42,18 +43,39 @@ def join(content: Iterable[Content]) -> Html:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]], *, class_: str | None = None) -> Html:
-    """A table that scrolls by itself when it is too wide. The first column heads the rows; numbers stand to the right."""
-    head = join(tag("th", name, scope="col") for name in heads)
-    body = join(tag("tr", tag("th", row[0], scope="row"), *map(_cell, row[1:])) for row in rows)
+    """A table that scrolls by itself when it is too wide. The first column heads the rows; columns of figures stand to the right."""
+    lines = list(rows)
+    numeric = [any(map(_is_figure, column)) and all(map(_fits_figures, column)) for column in zip(*lines, strict=True)]
+    classes = ["number" if one else None for one in (numeric or [False] * len(heads))]
+    head = join(tag("th", name, scope="col", class_=side) for name, side in zip(heads, classes, strict=True))
+    body = join(_line(line, classes) for line in lines)
     whole = tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body), class_=class_)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 
-def _cell(content: Content) -> Html:
-    return tag("td", content, class_="number" if isinstance(content, int | float) or _looks_numeric(content) else None)
+def _line(line: Sequence[Content], classes: Sequence[str | None]) -> Html:
+    cells = [tag("td", content, class_=side) for content, side in zip(line[1:], classes[1:], strict=True)]
+    return tag("tr", tag("th", line[0], scope="row", class_=classes[0]), *cells)
 
 
-def _looks_numeric(content: Content) -> bool:
-    return (
-        isinstance(content, str) and content[:1].isdigit() and not any(letter.isalpha() for letter in content.replace("ms", ""))
-    )
+_FIGURE = re.compile(r"[±$-]? ?[\d,]+(\.\d+)?(e-?\d+)?( ?%| m?s)?")
+
+
+def _is_figure(content: Content) -> bool:
+    return isinstance(content, int | float) or (isinstance(content, str) and bool(_FIGURE.fullmatch(content)))
+
+
+def _fits_figures(content: Content) -> bool:
+    return content is None or _is_figure(content)
+
+
+def section(anchor: str, title: str, *content: Content) -> Html:
+    """A section with its heading."""
+    head = tag("h2", title, id=f"{anchor}-title")
+    return tag("section", head, *content, id=anchor, aria_labelledby=f"{anchor}-title")
+
+
+def tile(name: str, value: str, more: str = "", *, lead: bool = False) -> Html:
+    """One figure of a summary: what it is, how much, and what to know with it."""
+    content = [tag("div", name, class_="name"), tag("div", value, class_="value"), tag("div", more, class_="more")]
+    return tag("div", *content, class_="tile lead" if lead else "tile")

@@ -2,7 +2,7 @@
 // The page's script: the sample browser, the choice of a score, sortable tables. Everything from rows and models is set as text.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
-  const PAGE = 50;
+  const PAGE = 25;
   const $ = (id) => document.getElementById(id);
 
   /** An element with properties, attributes (in `attributes`) and children; strings are text. */
@@ -250,10 +250,10 @@
     const close = make("button", { type: "button", textContent: "Close" });
     close.addEventListener("click", hide);
     const heading = make("h3", { tabIndex: -1, textContent: `Row ${sample.id}${sample.repeat ? `, repeat ${sample.repeat}` : ""}` });
-    pane.replaceChildren(make("div", { className: "bar" }, heading, close),
+    pane.replaceChildren(...[make("div", { className: "bar" }, heading, close),
       ...sample.messages.map((number) => block(data.messages[number].role, data.messages[number].text, "asked")),
       block("answer", sample.output, "answer"), block("target", sample.target),
-      sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample));
+      sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample)].filter(Boolean));
     pane.scrollTop = 0;
     mark();
     if (focus || getComputedStyle(pane).position === "fixed") heading.focus();
@@ -366,7 +366,46 @@
     }
   }
 
+  /** Show the charts of one score at a time. */
+  function scoreChoice() {
+    const control = $("choose-score");
+    if (!control) return;
+    const show = () => {
+      for (const group of document.querySelectorAll("[data-score]")) group.hidden = group.dataset.score !== control.value;
+    };
+    control.addEventListener("change", show);
+    show();
+  }
+
+  /** Have the columns of a table sorted by their heads: as numbers where they are, else as text. */
+  function sortable(table) {
+    const heads = [...table.tHead.rows[0].cells];
+    const number = (text) => Number(text.replace(/^[#±$ ]+|[,%]| m?s$/g, "")) * (/\d s$/.test(text) ? 1000 : 1);
+    heads.forEach((head, column) => {
+      const button = make("button", { type: "button", textContent: head.textContent });
+      head.replaceChildren(button);
+      button.addEventListener("click", () => {
+        const down = head.getAttribute("aria-sort") === "ascending";
+        const value = (element) => {
+          const text = element.cells[column].textContent;
+          if (text === "–") return undefined;
+          return Number.isNaN(number(text)) ? text : number(text);
+        };
+        const way = down ? -1 : 1;
+        const rows = [...table.tBodies[0].rows].sort((a, b) => {
+          const [one, other] = [value(a), value(b)];
+          return way * (typeof one === typeof other ? compare(one, other, way) : compare(one && String(one), other && String(other), way));
+        });
+        table.tBodies[0].append(...rows);
+        for (const other of heads) other.removeAttribute("aria-sort");
+        head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      });
+    });
+  }
+
   document.documentElement.classList.add("scripted");
+  document.querySelectorAll("table.cells").forEach(sortable);
+  scoreChoice();
   if (browser) {
     build();
     refresh();

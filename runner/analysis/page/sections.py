@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runner.analysis.page.markup import Content, Html, join, table, tag
+from runner.analysis.page.cells import cells_table, sweep_tiles
+from runner.analysis.page.differences import differences, flat, ranges
+from runner.analysis.page.markup import Content, Html, join, section, table, tag, tile
 from runner.analysis.page.numbers import count, dollars, interval, score, seconds, share, when
+from runner.analysis.page.plots import charts_of, names_of_scores, spread_of, spreads
 from runner.analysis.page.text import brief
 
 if TYPE_CHECKING:
@@ -23,15 +26,10 @@ def sections(subject: Subject) -> Iterator[Html]:
     """Header, then everything else in ``<main>``."""
     yield tag("a", "Skip to the samples", href="#samples", class_="skip")
     yield _header(subject)
-    parts = [_summary(subject), _errors(subject), _samples(subject), _config(subject)]
-    yield tag("main", *(part for part in parts if part))
+    sweep = subject.kind == "sweep"
+    first = [_sweep_summary(subject), _sweep_scores(subject)] if sweep else [_summary(subject), _scores(subject)]
+    yield tag("main", *first, _errors(subject), _samples(subject), _config(subject))
     yield tag("footer", f"Made by Ostinato from {subject.folder}. This file is complete: it asks no network for anything.")
-
-
-def section(anchor: str, title: str, *content: Content) -> Html:
-    """A section with its heading."""
-    head = tag("h2", title, id=f"{anchor}-title")
-    return tag("section", head, *content, id=anchor, aria_labelledby=f"{anchor}-title")
 
 
 def _header(subject: Subject) -> Html:
@@ -48,7 +46,7 @@ def _summary(subject: Subject) -> Html:
     problem = tag("p", tag("strong", "Problem: "), part.problem, class_="problem") if part.problem else ""
     if part.summary is None:
         text = "This run has no summary yet: it is being played, or was killed. What it has recorded so far is below."
-        return section("summary", "Summary", problem, tag("p", text), _tile("samples so far", f"{part.facts.total:,}"))
+        return section("summary", "Summary", problem, tag("p", text), tile("samples so far", f"{part.facts.total:,}"))
     lines = [(line["measure"], line["value"]) for line in part.summary.table()]
     details = tag("details", tag("summary", "All figures"), table("Summary", ["measure", "value"], lines))
     return section("summary", "Summary", problem, tag("div", *_tiles(part), class_="tiles"), details)
@@ -58,26 +56,55 @@ def _tiles(part: Part) -> Iterator[Html]:
     summary = part.summary
     assert summary is not None
     for name, found in summary.scores.items():
-        yield _tile(name, score(found), interval(found), lead=True)
+        yield tile(name, score(found), interval(found), lead=True)
     answered = summary.rows - summary.errors - summary.owed
     more = [f"{number:,} {name}" for name in _KINDS if (number := getattr(summary, name))]
-    yield _tile("answered", f"{answered:,} of {summary.rows:,}", ", ".join(more) or "no errors")
-    yield _tile("cache hits", share(summary.cache_hits, summary.rows), count(summary.requests, "request"))
+    yield tile("answered", f"{answered:,} of {summary.rows:,}", ", ".join(more) or "no errors")
+    yield tile("cache hits", share(summary.cache_hits, summary.rows), count(summary.requests, "request"))
     tokens = summary.usage + summary.usage_cached
-    yield _tile("tokens", f"{tokens.total_tokens:,}", f"{tokens.prompt_tokens:,} in, {tokens.completion_tokens:,} out")
+    yield tile("tokens", f"{tokens.total_tokens:,}", f"{tokens.prompt_tokens:,} in, {tokens.completion_tokens:,} out")
     cost = next(line["value"] for line in summary.table() if line["measure"] == "cost")
     saved = f"{dollars(summary.saved_usd)} saved by the cache" if summary.saved_usd else ""
-    yield _tile("cost", dollars(summary.cost_usd) if summary.cost_usd else cost.partition(" (")[0], saved)
+    yield tile("cost", dollars(summary.cost_usd) if summary.cost_usd else cost.partition(" (")[0], saved)
     middle = part.facts.quantile(0.5)
     latency = f"latency p50 {seconds(middle)}, p95 {seconds(part.facts.quantile(0.95))}" if middle is not None else ""
-    yield _tile("time", seconds(summary.wall_s), latency)
+    yield tile("time", seconds(summary.wall_s), latency)
 
 
-def _tile(name: str, value: str, more: str = "", *, lead: bool = False) -> Html:
-    return tag(
-        "div", tag("div", name, class_="name"), tag("div", value, class_="value"), tag("div", more, class_="more"),
-        class_="tile lead" if lead else "tile",
-    )  # fmt: skip
+def _scores(subject: Subject) -> Html:
+    charts = list(spreads(subject))
+    return section("scores", "Scores", tag("div", *charts, class_="charts")) if charts else Html("")
+
+
+# --- of a sweep
+
+
+def _sweep_summary(subject: Subject) -> Html:
+    problems = [f"#{part.number} {part.label}: {part.problem}" for part in subject.parts if part.problem]
+    listed = tag("ul", *(tag("li", problem) for problem in problems)) if len(problems) > 1 else join(problems)
+    problem = (
+        tag("div", tag("strong", "Problem: " if len(problems) == 1 else "Problems:"), listed, class_="problem")
+        if problems
+        else ""
+    )
+    return section("summary", "Summary", tag("div", *sweep_tiles(subject), class_="tiles"), problem, cells_table(subject))
+
+
+def _sweep_scores(subject: Subject) -> Html:
+    """A group of charts for each score; the script shows one at a time."""
+    names = names_of_scores(subject)
+    groups = [
+        tag("div", *charts_of(subject, name), *spread_of(subject, name), class_="charts", data_score=name) for name in names
+    ]
+    if not any(groups):
+        return Html("")
+    options = [tag("option", name, value=name) for name in names]
+    choice = (
+        tag("label", tag("span", "Score"), tag("select", *options, id="choose-score"), class_="js choose")
+        if len(names) > 1
+        else ""
+    )
+    return section("scores", "Scores", choice, *groups)
 
 
 # --- errors
@@ -103,7 +130,7 @@ def _error(failure: Failure, number: int, total: int) -> Html:
     example = tag("figure", tag("figcaption", "for example ", tag("code", failure.example_id)), tag("pre", failure.example))
     name = f"Show the rows that failed with {failure.code}"
     button = tag("button", "Show these rows", type="button", data_error=failure.code, class_="js", aria_label=name)
-    return tag("article", head, example, button, class_="error")
+    return tag("article", head, example, button, class_="failed-with")
 
 
 # --- samples
@@ -130,9 +157,12 @@ def _samples(subject: Subject) -> Html:
 
 
 def _config(subject: Subject) -> Html:
-    part = subject.parts[0]
-    asked = ""
-    if subject.kind == "run":
+    part = next((part for part in subject.parts if part.config), None)
+    if part is None:
+        return Html("")
+    if subject.kind == "sweep":
+        asked = _differences(subject)
+    else:
         said = [tag("li", tag("code", override)) for override in part.overrides]
         asked = join(
             [
@@ -140,7 +170,10 @@ def _config(subject: Subject) -> Html:
                 tag("ul", *said, class_="plain") if said else tag("p", "Nothing: it is the default."),
             ]
         )
-    whole = _details("Whole config", tag("pre", json.dumps(part.config, indent=2, ensure_ascii=False)))
+    whole = _details(
+        f"Whole config of cell #{part.number}" if subject.kind == "sweep" else "Whole config",
+        tag("pre", json.dumps(part.config, indent=2, ensure_ascii=False)),
+    )
     facts = {key: value for key, value in part.manifest.items() if key not in ("config", "format", "scorers")}
     lines = [(key, brief(value, 400)) for key, value in flat(facts).items()]
     return section(
@@ -148,16 +181,13 @@ def _config(subject: Subject) -> Html:
     )
 
 
+def _differences(subject: Subject) -> Html:
+    rows = [(key, value, ranges(numbers), len(numbers)) for key, value, numbers in differences(subject.parts)]
+    if not rows:
+        return tag("p", "The configs of the cells do not differ.")
+    about = tag("p", "Every key whose value is not the same in all cells; the rest of the config is.")
+    return join([about, table("Differences between cells", ["key", "value", "in cells", "cells"], rows)])
+
+
 def _details(title: str, *content: Content) -> Html:
     return tag("details", tag("summary", title), *content)
-
-
-def flat(value: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, with dotted keys; empty ones and lists stay values."""
-    found: dict[str, object] = {}
-    for key, one in value.items():
-        if isinstance(one, dict) and one:
-            found.update(flat(one, f"{prefix}{key}."))
-        else:
-            found[f"{prefix}{key}"] = one
-    return found
