@@ -70,7 +70,7 @@ def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 class Tab:
-    """One page in the browser. `requests` is what it asked for, `complaints` what it wrote on its console or threw."""
+    """One page in the browser. `opened` is what was loaded, `requests` what it asked for, `complaints` what it wrote on its console or threw."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -78,6 +78,7 @@ class Tab:
         self._number = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
+        self.opened: list[str] = []
         self.requests: list[str] = []
         self.complaints: list[str] = []
         self._reader = asyncio.create_task(self._read())
@@ -109,6 +110,7 @@ class Tab:
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         await self.scheme(scheme)
         self._loaded.clear()
+        self.opened.append(file.as_uri())
         await self.call("Page.navigate", url=file.as_uri())
         async with asyncio.timeout(TIMEOUT_S):
             await self._loaded.wait()

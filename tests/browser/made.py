@@ -95,7 +95,7 @@ def sweep(parent: Path, *, rows: int = 60) -> Path:
     return folder
 
 
-def long_answers(parent: Path, count: int = 10_000, words: int = 120) -> Path:
+def long_answers(parent: Path, count: int = 10_000, words: int = 35) -> Path:
     """A run of many long answers."""
     chance = random.Random(1)
     rows = answers(count, seed=2, right=0.7, latency=0.5, price=1e-4)

@@ -43,7 +43,7 @@ def join(content: Iterable[Content]) -> Html:
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]], *, class_: str | None = None) -> Html:
-    """A table that scrolls by itself when it is too wide. The first column heads the rows; columns of figures stand to the right."""
+    """A table that scrolls by itself when it is too wide. The first column heads the rows; figures stand to the right."""
     lines = list(rows)
     numeric = [any(map(_is_figure, column)) and all(map(_fits_figures, column)) for column in zip(*lines, strict=True)]
     classes = ["number" if one else None for one in (numeric or [False] * len(heads))]

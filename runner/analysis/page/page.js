@@ -28,7 +28,7 @@
   samples.forEach((sample, index) => {
     sample.index = index;
     sample.part ??= 0;
-    sample.scores ??= {};
+    sample.scores = new Map(Object.entries(sample.scores ?? {})); // a score may be called __proto__
   });
   let messageTexts = null; // lower case, made when first searched
 
@@ -71,8 +71,8 @@
     const options = [["", "any score"]];
     const add = (key, label, test) => { options.push([key, label]); scoreTests.set(key, test); };
     for (const name of data.scores) {
-      const values = samples.map((sample) => sample.scores[name]).filter((value) => value !== undefined).sort((a, b) => a - b);
-      const has = (test) => (sample) => sample.scores[name] !== undefined && test(sample.scores[name]);
+      const values = samples.map((sample) => sample.scores.get(name)).filter((value) => value !== undefined).sort((a, b) => a - b);
+      const has = (test) => (sample) => sample.scores.get(name) !== undefined && test(sample.scores.get(name));
       if (values.length && values[0] >= 0 && values.at(-1) <= 1) {
         add(`${name} wrong`, `${name}: below 1`, has((value) => value < 1));
         add(`${name} right`, `${name}: 1`, has((value) => value === 1));
@@ -82,7 +82,7 @@
         add(`${name} high`, `${name}: ${scored(middle)} or more`, has((value) => value >= middle));
       }
     }
-    add("none", "not scored", (sample) => Object.keys(sample.scores).length === 0);
+    add("none", "not scored", (sample) => sample.scores.size === 0);
     return options;
   }
 
@@ -93,7 +93,7 @@
     ...(data.parts.length ? [{ key: "part", label: "Cell", value: (sample) => sample.part, cell: (sample) => data.parts[sample.part] }] : []),
     { key: "status", label: "Status", value: (sample) => sample.status, cell: (sample) => sample.status },
     ...data.scores.slice(0, 3).map((name, index) => (
-      { key: `score${index}`, label: name, number: true, value: (sample) => sample.scores[name], cell: (sample) => scored(sample.scores[name]) })),
+      { key: `score${index}`, label: name, number: true, value: (sample) => sample.scores.get(name), cell: (sample) => scored(sample.scores.get(name)) })),
     { key: "answer", label: "Answer", value: (sample) => said(sample).length, cell: (sample) => said(sample).slice(0, 240), hint: "by length" },
     { key: "latency", label: "Latency", number: true, value: (sample) => sample.latency, cell: (sample) => seconds(sample.latency) },
   ];
@@ -232,7 +232,7 @@
     const { usage, cost, saved, attempts = 0, error } = sample;
     const lines = [
       ...(data.parts.length ? [["cell", data.parts[sample.part]]] : []),
-      ...Object.entries(sample.scores).map(([name, value]) => [`score ${name}`, scored(value)]),
+      ...[...sample.scores].map(([name, value]) => [`score ${name}`, scored(value)]),
       ["status", error?.status ? `${sample.status} (HTTP ${error.status})` : sample.status],
       ["finish reason", sample.finish], ["model", sample.model],
       ["tokens", usage && `${grouped.format(usage.prompt_tokens ?? 0)} in, ${grouped.format(usage.completion_tokens ?? 0)} out`],
