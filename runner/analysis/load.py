@@ -11,7 +11,7 @@ import msgspec
 from runner.analysis import tables
 from runner.analysis.flat import flat_cell, flat_sample, score_names
 from runner.errors import RecordError
-from runner.records import RunFolder, Summary, find_run
+from runner.records import RunFolder, Summary, SweepFolder, find_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +35,8 @@ def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
     Raises:
         RecordError: there is no such record, or it cannot be read.
     """
-    folder = find_run(str(run), Path(runs_dir))
-    return Sweep(folder) if folder.manifest().get("kind") == "sweep" else Run(folder)
+    record = find_record(str(run), Path(runs_dir))
+    return Sweep(record) if isinstance(record, SweepFolder) else Run(record)
 
 
 class Run:
@@ -131,7 +131,7 @@ class Sweep:
         cells: the cells, in the manifest's order.
     """
 
-    def __init__(self, record: RunFolder) -> None:
+    def __init__(self, record: SweepFolder) -> None:
         self.folder = record.path
         self.name = f"{record.path.parent.name}/{record.path.name}"
         self.manifest = record.manifest()

@@ -184,7 +184,8 @@ def bootstrap_interval(
     if spread <= (1e-12 * max(abs(unit.total) for unit in units)) ** 2 * len(units):
         return mean, mean
     means = sorted(_resampled(units, resamples, rng))
-    acceleration = math.fsum(value**3 for value in influence) / (6 * spread**1.5)
+    scale = math.sqrt(spread)
+    acceleration = math.fsum((value / scale) ** 3 for value in influence) / 6  # scaled: cubes of tiny differences are zero
     return _bias_corrected(means, mean, acceleration, level)
 
 

@@ -25,6 +25,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("runner.cli.config", "list and show the config groups and their options"),
     "ls": ("runner.cli.ls", "list runs and sweeps"),
     "show": ("runner.cli.show", "show a run: its summary and its rows; or a sweep"),
+    "report": ("runner.cli.report", "make one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "compare": ("runner.cli.compare", "compare runs row by row: what differs, how sure that is, and which rows flipped"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),

@@ -37,7 +37,6 @@ class Shared:
         self._limiters: dict[Any, Limiter] = {}
         self._flights: dict[Any, SingleFlight[Any]] = {}
         self._using = contextlib.ExitStack()
-        self._connected: dict[type, LM] = {}
         self._servers: dict[_Server, LM] = {}
         self._to_come: Counter[_Server] | None = None
 
@@ -63,7 +62,6 @@ class Shared:
             self._limiters[way] = build.limiter(config, lm)
             self._using.enter_context(self._limiters[way].using())
         lm.limiter = self._limiters[way]
-        self._connected[type(lm.transport)] = lm
 
     async def launch(self, experiment: Experiment) -> None:
         """Have the model served, by the server that is there for other cells already or by a new one. Raises LaunchError."""
@@ -81,9 +79,7 @@ class Shared:
                 await asyncio.to_thread(holder.kill)
 
     async def aclose(self) -> None:
-        """End the servers, close connections, and leave the endpoints."""
-        for lm in self._connected.values():  # of each kind one: it closes those of the whole event loop
-            await lm.aclose()
+        """End the servers, and leave the endpoints."""
         self._using.close()
         self._limiters.clear()
         for holder in self._servers.values():

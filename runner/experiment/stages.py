@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
+import warnings
 from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runner import build
+from runner.analysis.page import write_report
 from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
@@ -331,11 +333,12 @@ class Experiment:
             if self.problem:
                 self.record.log(str(self.problem))
             self.summary = self.summarise()
-            self.record.write_report(self.summary)
         except RecordError:
             if failed is None:
                 raise
             self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
+        else:
+            report(self.folder)
         finally:
             self.close()
         return self.summary
@@ -414,6 +417,15 @@ class Experiment:
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
+
+
+def report(folder: Path) -> None:
+    """Write the page for people, of a run or a sweep; the record is whole without it."""
+    try:
+        write_report(folder)
+    except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
+        told = f"no report was written: {redact(str(error))}; try again with: ostinato report {folder}"
+        warnings.warn(told, stacklevel=2)
 
 
 def attach(folder: str) -> Experiment:

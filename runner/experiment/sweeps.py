@@ -19,7 +19,7 @@ from runner.experiment.drift import ADJUSTABLE
 from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, recorded
 from runner.experiment.shared import Shared
-from runner.experiment.stages import Experiment, now
+from runner.experiment.stages import Experiment, now, report
 from runner.experiment.trained import foreseen, settled, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
@@ -271,9 +271,11 @@ class Sweep:
                 self._ended(key, None)
             if self.problem is not None:
                 self.record.log(str(self.problem))
-            return self.summarise()
+            self.summarise()
+            report(self.folder)
         finally:
             self.record.close()
+        return self.manifest
 
     @property
     def status(self) -> RunStatus:
@@ -369,6 +371,7 @@ class Sweep:
         finally:
             if experiment.needs_launch:
                 await self.shared.release(experiment)
+            await experiment.lm.aclose()
 
     def _config(self, key: str) -> RunConfig:
         return build.pinned(self.plan.cells[key].config)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,8 +14,6 @@ import msgspec
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
 from runner.records.manifest import Summary
-from runner.records.report import SHOWN, report
-from runner.secrets import redact
 from runner.types import Sample
 
 if TYPE_CHECKING:
@@ -193,10 +191,6 @@ class RunFolder(Folder):
     def write_summary(self, summary: Summary) -> None:
         """Replace the summary."""
         self._write("summary.json", pretty({"format": FORMAT, **summary.to_dict()}))
-
-    def write_report(self, summary: Summary) -> None:
-        """Replace ``report.html``."""
-        self._write("report.html", redact(report(summary, islice(self.samples(), SHOWN))))
 
     def close(self) -> None:
         """Close ``samples.jsonl`` and give up the lock; the next append opens the file again."""

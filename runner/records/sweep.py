@@ -140,10 +140,13 @@ def list_records(runs_dir: Path) -> list[RunFolder | SweepFolder]:
 def find_record(text: str, runs_dir: Path) -> RunFolder | SweepFolder:
     """The run or the sweep that `text` names, as `find_run` does. Raises RecordError when there is none, or several."""
     there = named_folder(text, runs_dir)
-    chosen: Folder = Folder(there) if there is not None else pick(text, runs_dir, _folders(list_records(runs_dir)))
-    if chosen.manifest().get("kind") == SweepFolder.kind:
-        return SweepFolder.open(chosen.path)
-    return RunFolder.open(chosen.path)
+    return open_record(there if there is not None else pick(text, runs_dir, _folders(list_records(runs_dir))).path)
+
+
+def open_record(path: Path) -> RunFolder | SweepFolder:
+    """The run or the sweep in the folder `path`. Raises RecordError when it is neither."""
+    sweep = Folder(path).manifest().get("kind") == SweepFolder.kind
+    return SweepFolder.open(path) if sweep else RunFolder.open(path)
 
 
 def _folders(records: Sequence[Folder]) -> Sequence[Folder]:

@@ -54,7 +54,7 @@ def is_kind(struct):
 
 def test_nothing_is_overlooked():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 46
+    assert len(OPTIONS) == 52
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir"}
@@ -134,7 +134,7 @@ def test_an_experiment_runs_offline(file):
     overrides = [f"experiment={file.stem}", "data.limit=3", "execution.orchestrator=none"]
     chosen = compose(overrides).config()
     text = chosen.model.model_type
-    result = runner.run(overrides=[*overrides, "model=fake", f"model.model_type={text}", "model.params={}"])
+    result = runner.run(overrides=[*overrides, "model=fake", f"model.model_type={text}", "model.params={}", "finetune=null"])
     assert result.summary.rows == 3
     assert result.summary.errors == 0
     assert result.summary.owed == 0

@@ -15,7 +15,6 @@ import pytest
 from runner.errors import RecordError
 from runner.records import FORMAT, RunFolder, Summary, environment, find_run, list_runs
 from runner.records import files as files_module
-from runner.records.report import report
 from runner.types import RowError, Sample, Score, Usage
 
 HASH = "0123456789abcdef"
@@ -319,13 +318,3 @@ def test_the_summary_in_words():
         == "unknown (no price for this model)"
     )
     assert summary.to_dict()["usage"]["reasoning_tokens"] == 0
-
-
-def test_the_report_is_a_page_of_its_own_and_shows_what_was_said_as_text(tmp_path):
-    summary = Summary(run="r", name="<b>bold</b>", model="fake/fake", status="complete", rows=1, ok=1)
-    page = report(summary, [Sample(id="x", output="<script>alert(1)</script>", scores={"exact": 1.0}, target="a & b")])
-    assert "&lt;b&gt;bold&lt;/b&gt;: complete" in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "a &amp; b" in page
-    assert "<script" not in page
-    assert "http" not in page

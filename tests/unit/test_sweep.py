@@ -58,7 +58,7 @@ def test_a_sweep_is_recorded_whole(server):
     assert result.folder.name.startswith("sweep-")
     assert Path("runs/rows/latest").resolve() == result.folder
     names = {file.name for file in result.folder.iterdir()}
-    assert names == {"sweep.yaml", "manifest.json", "table.csv", "table.parquet", "cells"}
+    assert names == {"sweep.yaml", "manifest.json", "report.html", "table.csv", "table.parquet", "cells"}
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert {key: manifest[key] for key in ("format", "kind", "name", "status", "keys", "primary")} == {
         "format": 1,

@@ -1,0 +1,81 @@
+"""HTML from plain values: everything is escaped here, unless it was made here."""
+
+from __future__ import annotations
+
+import re
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Html(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+Content = str | int | float | None
+"""What can stand in a page; what is not `Html` is text, and None a dash."""
+
+
+def esc(content: Content) -> str:
+    """As HTML."""
+    if isinstance(content, Html):
+        return content
+    return '<span class="none">–</span>' if content is None else escape(str(content))
+
+
+def tag(name: str, *content: Content, **attributes: str | bool | None) -> Html:
+    """An element. Of attributes, ``class_`` is ``class`` and ``aria_label`` is ``aria-label``; False and None stand for none."""
+    written = "".join(
+        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
+        for key, value in attributes.items()
+        if value is not None and value is not False
+    )
+    return Html(f"<{name}{written}>{join(content)}</{name}>")
+
+
+def join(content: Iterable[Content]) -> Html:
+    """One after the other."""
+    return Html("".join(map(esc, content)))
+
+
+def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]], *, class_: str | None = None) -> Html:
+    """A table that scrolls by itself when it is too wide. The first column heads the rows; figures stand to the right."""
+    lines = list(rows)
+    numeric = [any(map(_is_figure, column)) and all(map(_fits_figures, column)) for column in zip(*lines, strict=True)]
+    classes = ["number" if one else None for one in (numeric or [False] * len(heads))]
+    head = join(tag("th", name, scope="col", class_=side) for name, side in zip(heads, classes, strict=True))
+    body = join(_line(line, classes) for line in lines)
+    whole = tag("table", tag("caption", caption), tag("thead", tag("tr", head)), tag("tbody", body), class_=class_)
+    return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
+
+
+def _line(line: Sequence[Content], classes: Sequence[str | None]) -> Html:
+    cells = [tag("td", content, class_=side) for content, side in zip(line[1:], classes[1:], strict=True)]
+    return tag("tr", tag("th", line[0], scope="row", class_=classes[0]), *cells)
+
+
+_FIGURE = re.compile(r"[±$-]? ?[\d,]+(\.\d+)?(e-?\d+)?( ?%| m?s)?")
+
+
+def _is_figure(content: Content) -> bool:
+    return isinstance(content, int | float) or (isinstance(content, str) and bool(_FIGURE.fullmatch(content)))
+
+
+def _fits_figures(content: Content) -> bool:
+    return content is None or _is_figure(content)
+
+
+def section(anchor: str, title: str, *content: Content) -> Html:
+    """A section with its heading."""
+    head = tag("h2", title, id=f"{anchor}-title")
+    return tag("section", head, *content, id=anchor, aria_labelledby=f"{anchor}-title")
+
+
+def tile(name: str, value: str, more: str = "", *, lead: bool = False) -> Html:
+    """One figure of a summary: what it is, how much, and what to know with it."""
+    content = [tag("div", name, class_="name"), tag("div", value, class_="value"), tag("div", more, class_="more")]
+    return tag("div", *content, class_="tile lead" if lead else "tile")

@@ -1,0 +1,62 @@
+"""Samples as the page's JSON: texts cut and cleaned of secrets, messages that many samples share written once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.analysis.page.text import cut, text_of
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from runner.types import Sample
+
+
+class Rows:
+    """The samples of a page: `samples` for the browser, `messages` that they point into by number."""
+
+    def __init__(self) -> None:
+        self.samples: list[dict[str, Any]] = []
+        self.messages: list[dict[str, str]] = []
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    def add(self, sample: Sample, part: int) -> None:
+        """Add a sample of the cell with this number."""
+        asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
+        row = {
+            "id": redact(sample.id),
+            "repeat": sample.repeat or None,
+            "part": part or None,
+            "status": sample.status,
+            "messages": [self._number(message) for message in asked],
+            "output": None if sample.output is None else cut(sample.output),
+            "target": None if sample.target is None else text_of(sample.target),
+            "scores": sample.scores or None,
+            "error": _error(sample),
+            "usage": msgspec.to_builtins(sample.usage) if sample.usage else None,
+            "cost": sample.cost_usd,
+            "saved": sample.saved_usd,
+            "cache": sample.cache,
+            "latency": sample.latency_s,
+            "attempts": sample.attempts or None,
+            "model": redact(sample.model_served or sample.model_requested or "") or None,
+            "finish": sample.finish_reason,
+        }
+        self.samples.append({key: value for key, value in row.items() if value is not None})
+
+    def _number(self, message: dict[str, Any]) -> int:
+        role, content = str(message.get("role", "")), message.get("content")
+        more = {key: value for key, value in message.items() if key not in ("role", "content")}
+        said = content if isinstance(content, str) and not more else text_of({"content": content, **more} if more else content)
+        number = self._numbers.setdefault((role, said), len(self.messages))
+        if number == len(self.messages):
+            self.messages.append({"role": redact(role), "text": cut(said)})
+        return number
+
+
+def _error(sample: Sample) -> dict[str, Any] | None:
+    if sample.error is None:
+        return None
+    facts = {"code": redact(sample.error.code), "message": cut(sample.error.message), "status": sample.error.status}
+    return {key: value for key, value in facts.items() if value is not None}

@@ -1,0 +1,44 @@
+"""A browser for the tests of this folder; without one they are skipped, unless ``OSTINATO_TEST_BROWSER=required``."""
+
+import os
+
+import pytest
+
+from tests.browser import devtools, made
+
+REQUIRED = os.environ.get("OSTINATO_TEST_BROWSER") == "required"  # read before the environment of each test is cleaned
+
+
+@pytest.fixture(scope="session")
+def browser():
+    command = devtools.executable()
+    if command is None and not REQUIRED:
+        pytest.skip("there is no chromium or google-chrome on PATH")
+    assert command is not None, "OSTINATO_TEST_BROWSER=required, and there is no chromium or google-chrome on PATH"
+    with devtools.running(command) as address:
+        yield address
+
+
+@pytest.fixture
+async def tab(browser):
+    """An empty page. When the test is done, the page has complained of nothing, and has asked for nothing but itself."""
+    async with devtools.tab_of(browser) as tab:
+        yield tab
+        assert tab.complaints == []
+        assert [url.partition("#")[0] for url in tab.requests if not url.startswith("about:")] == tab.opened
+
+
+@pytest.fixture(scope="session")
+def sweep_page(tmp_path_factory):
+    """The report of a sweep of 2 models × 4 temperatures."""
+    from runner.analysis.page import write_report
+
+    return write_report(made.sweep(tmp_path_factory.mktemp("sweep")))
+
+
+@pytest.fixture(scope="session")
+def long_page(tmp_path_factory):
+    """The report of a run of 10,000 long answers."""
+    from runner.analysis.page import write_report
+
+    return write_report(made.long_answers(tmp_path_factory.mktemp("long")))
