@@ -284,6 +284,13 @@ def test_a_run_that_was_interrupted_is_packed_as_far_as_it_went(tmp_path):
     result = play("budget.requests=3", "limits.max_concurrency=1")
     packed = pack(result.folder, tmp_path / "run.ostinato")
     assert (packed.facts.rows, packed.facts.answers, replay(packed.file).outputs) == (7, 3, 3)
+    (result.folder / "summary.json").unlink()  # as after kill -9
+    record = RunFolder.open(result.folder)
+    facts = record.manifest()
+    record.write_manifest({key: value for key, value in facts.items() if key not in ("environment", "cache", "ended_at")})
+    packed = pack(result.folder, tmp_path / "run.ostinato")
+    assert "summary.json" not in content(packed.file)
+    assert replay(packed.file).outputs == 3
 
 
 def test_the_command(tmp_path, capsys):
