@@ -166,12 +166,14 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
     from rich.console import Console
     from rich.table import Table
 
+    from runner.records.printable import printable
+
     console = Console(highlight=False, markup=False)
-    table = Table(box=None, show_header=False, pad_edge=False, title=_printable(title), title_justify="left")
+    table = Table(box=None, show_header=False, pad_edge=False, title=printable(title), title_justify="left")
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for what, much in facts:
-        table.add_row(_printable(what), _printable(much))
+        table.add_row(printable(what), printable(much))
     with console.capture() as text:  # rich has an exit of its own for a reader that has left
         console.print(table)
         if hints:
@@ -179,13 +181,6 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
             for again, why in hints:
                 console.print(f"  {again:<44} {why}", style="dim", markup=False, soft_wrap=True)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))
-
-
-def _printable(text: str) -> str:
-    """`text` with nothing in it that a terminal would obey: models' answers, and records from elsewhere, may hold anything."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def _hints(summary: Summary, folder: str, command: str) -> list[tuple[str, str]]:

@@ -117,7 +117,7 @@ class _Packing:
         self.moved: dict[str, str] = {}
         self.code: dict[str, str] = {}
         self.name = f"{record.path.parent.name}/{record.path.name}"
-        self.names = ["config.yaml", "overrides.yaml", "manifest.json", "summary.json", "samples.jsonl", DATA, CACHE]
+        self.names = ["config.yaml", "overrides.yaml", "manifest.json", "samples.jsonl", DATA, CACHE]
 
     def fill(self) -> Facts:
         """Write every file of the capsule."""
@@ -138,7 +138,7 @@ class _Packing:
         self._put("manifest.json", _pretty(manifest))
         self._write_summary()
         refuse_secrets(self.folder, self.names)
-        refuse_places(self.folder, ["manifest.json", "summary.json"], self.places)
+        refuse_places(self.folder, [name for name in self.names if name.endswith(".json")], self.places)
         return facts
 
     # --- config, files, manifest
@@ -186,9 +186,10 @@ class _Packing:
         return {"format": FORMAT, **moved, "cwd": ".", **same, "model": model, "config": plain(config)}
 
     def _write_summary(self) -> None:
-        summary = self.record.summary()
-        told = {**summary.to_dict(), "run": self.name, "model": self.player.lm.model} if summary else {}
-        self._put("summary.json", _pretty(self.places.moved({"format": FORMAT, **told})))
+        if summary := self.record.summary():  # a run that was killed has none
+            told = {**summary.to_dict(), "run": self.name, "model": self.player.lm.model}
+            self._put("summary.json", _pretty(self.places.moved({"format": FORMAT, **told})))
+            self.names.append("summary.json")
 
     def _says_nothing(self, override: str) -> bool:
         """Whether an override names no file and no place; the config says all that it says."""

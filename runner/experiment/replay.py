@@ -18,6 +18,7 @@ from runner.experiment.drift import named_files, rooted
 from runner.experiment.stages import Parts
 from runner.lm import Pinned
 from runner.records import RunFolder, capsule
+from runner.records.printable import printable
 from runner.types import Sample
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def replay(file: Path, *, trust_code: bool = False) -> Replayed:
             return _replayed(opened, trust_code=trust_code)
         except (msgspec.MsgspecError, OstinatoError) as error:
             told = " ".join(str(error).replace(f"{opened.folder}/", "").replace(str(opened.folder), "its record").split())
-            raise RecordError(f"{file} is refused: what it holds cannot be played: {told}") from None
+            raise RecordError(f"{file} is refused: what it holds cannot be played: {printable(told)}") from None
 
 
 def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:

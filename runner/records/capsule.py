@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from runner.errors import RecordError
+from runner.records.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,7 +141,7 @@ def opened(file: Path) -> Iterator[Capsule]:
             digest, size = _check_whole(stream)
             contents = _unpack(stream, size, folder)
         except _Refused as refused:
-            raise RecordError(f"{file} is refused: {refused}; nothing of it was used") from None
+            raise RecordError(f"{file} is refused: {printable(str(refused))}; nothing of it was used") from None
         except OSError as error:
             raise RecordError(f"{file} cannot be unpacked into {folder}: {error.strerror}") from None
         yield Capsule(folder, contents, digest)

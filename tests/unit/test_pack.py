@@ -131,7 +131,10 @@ def test_no_secret_and_no_place_of_this_machine(tmp_path, monkeypatch):
     more = ["model.api_key_env=SOME_KEY", f"data.path={tmp_path}/data/rows.jsonl", f"prompt.user_file={Path.cwd()}/prompt.txt"]
     more += ["scoring=python", "scoring.function=grade.py:grade", f"cache.dir={tmp_path}/cache", f"runs_dir={tmp_path}/records"]
     result = play(*more)
+    record = RunFolder.open(result.folder)
+    record.write_manifest({**record.manifest(), "note": f"see {Path.cwd()}/notes.txt and {tmp_path}/data/rows.jsonl"})
     packed = pack(result.folder, tmp_path / "run.ostinato")
+    assert json.loads(content(packed.file)["manifest.json"])["note"] == "see ./notes.txt and data.jsonl"
     raw = packed.file.read_bytes() + b"".join(content(packed.file).values())
     for never in (KEY, str(tmp_path), str(Path.home()) + "/", "/tmp/"):
         assert never.encode() not in raw, never
@@ -284,6 +287,13 @@ def test_a_run_that_was_interrupted_is_packed_as_far_as_it_went(tmp_path):
     result = play("budget.requests=3", "limits.max_concurrency=1")
     packed = pack(result.folder, tmp_path / "run.ostinato")
     assert (packed.facts.rows, packed.facts.answers, replay(packed.file).outputs) == (7, 3, 3)
+    (result.folder / "summary.json").unlink()  # as after kill -9
+    record = RunFolder.open(result.folder)
+    facts = record.manifest()
+    record.write_manifest({key: value for key, value in facts.items() if key not in ("environment", "cache", "ended_at")})
+    packed = pack(result.folder, tmp_path / "run.ostinato")
+    assert "summary.json" not in content(packed.file)
+    assert replay(packed.file).outputs == 3
 
 
 def test_the_command(tmp_path, capsys):
