@@ -11,10 +11,8 @@ import contextlib
 import importlib
 import logging
 import os
-import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -117,8 +115,9 @@ async def _play(run: FlowRun) -> None:
     from flows.experiment import experiment_flow
 
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch:
-        flow = experiment_flow.with_options(result_storage=Path(scratch), on_running=[_take_back_sigterm()])
-        await run_flow_async(flow, flow_run=run, parameters=run.parameters)
+        flow = experiment_flow.with_options(result_storage=Path(scratch))
+        with _signals_left_alone():
+            await run_flow_async(flow, flow_run=run, parameters=run.parameters)
 
 
 async def _cancel_when_told(
@@ -274,12 +273,14 @@ def _log_to(file: Path) -> Iterator[None]:
         to_file.close()
 
 
-def _take_back_sigterm() -> Callable[..., None]:
-    """A hook that gives SIGTERM back to whoever handles it now: Prefect's engine takes it, and raises its own signal mid-loop."""
-    handler = signal.getsignal(signal.SIGTERM)
+@contextlib.contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """Keep Prefect's engine from taking SIGTERM while a flow runs: its handler raises in the middle of the event loop."""
+    from prefect import flow_engine
 
-    def take_back(*_: Any) -> None:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-    return take_back
+    namespace = vars(flow_engine)
+    theirs, namespace["capture_sigterm"] = namespace.get("capture_sigterm"), contextlib.nullcontext
+    try:
+        yield
+    finally:
+        namespace["capture_sigterm"] = theirs

@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import difflib
 import pkgutil
-import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import msgspec
 from runner import build
 from runner.errors import BudgetExceeded, ConfigError, LMError, OrchestratorError, OstinatoError
 from runner.experiment.estimate import announcement
+from runner.experiment.interrupt import Interrupt
 from runner.experiment.stages import Experiment, live
 from runner.records import RunFolder, Summary
 
@@ -33,8 +33,6 @@ EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1,
 
 FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
 """What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Notify = Callable[[str], None]
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
@@ -136,55 +134,31 @@ def retry(
 
 
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
-    """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+    """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
+
+    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `Interrupt`).
+    """
     key = str(experiment.folder)
     live[key] = experiment
     failed: OstinatoError | None = None
-    try:
-        with watch(experiment) if watch else contextlib.nullcontext():
-            if experiment.owed:
-                if notify and (news := announcement(experiment)):
-                    notify(news)
-                _in_new_loop(_Interrupt(experiment, notify or _silent))
-    except (LMError, BudgetExceeded) as error:
-        experiment.problem = error
-    except OstinatoError as error:
-        experiment.problem = failed = error
-    finally:
-        del live[key]
-        summary = experiment.finish(failed)
+    with Interrupt(experiment, notify or _silent) as interrupt:
+        try:
+            experiment.plan()
+            with watch(experiment) if watch else contextlib.nullcontext():
+                if experiment.owed and not experiment.stop.requested:
+                    if notify and (news := announcement(experiment)):
+                        notify(news)
+                    _in_new_loop(interrupt.watch(_orchestrated(experiment, notify or _silent)))
+        except (LMError, BudgetExceeded) as error:
+            experiment.problem = error
+        except OstinatoError as error:
+            experiment.problem = failed = error
+        finally:
+            del live[key]
+            summary = experiment.finish(failed)
     if failed is not None:
         raise failed
     return RunResult(experiment.folder, summary)
-
-
-class _Interrupt:
-    """Ctrl-C: the first stops asking and lets what is in flight end, the second cancels that too. Called in the run's loop."""
-
-    def __init__(self, experiment: Experiment, notify: Notify) -> None:
-        self._experiment = experiment
-        self._notify = notify
-        self._playing: asyncio.Task[None] | None = None
-
-    def __call__(self) -> None:
-        if self._experiment.stop.requested and self._playing is not None:
-            self._playing.cancel()
-        else:
-            self._experiment.interrupt()
-            self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
-
-    def from_another_thread(self) -> None:
-        if self._playing is not None:
-            self._playing.get_loop().call_soon_threadsafe(self)
-
-    async def guard(self) -> None:
-        """Play under the signals of this thread, where they are ours to handle."""
-        self._playing = asyncio.ensure_future(_orchestrated(self._experiment, self._notify))
-        with _signals(self):
-            try:
-                await self._playing
-            except asyncio.CancelledError:
-                self._experiment.stop.request()
 
 
 async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
@@ -219,61 +193,24 @@ async def _staged(experiment: Experiment, notify: Notify) -> None:
     await orchestrate(experiment, notify=notify)
 
 
-@contextlib.contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
-    """Have SIGINT and SIGTERM call `handler`, where that is ours to decide: on the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
-
-
-@contextlib.contextmanager
-def _held_back() -> Iterator[None]:
-    """Hold signals back until `_signals` can handle them: an interrupt in the middle of making a loop would leave half a one."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _in_new_loop(interrupt: _Interrupt) -> None:
+def _in_new_loop(playing: Coroutine[Any, Any, None]) -> None:
     """Play to the end in an event loop of its own; in a thread of its own when this one has a loop already (a notebook)."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        with _held_back():
-            asyncio.run(interrupt.guard())
+        asyncio.run(playing)
         return
     errors: list[BaseException] = []
-    ended = threading.Event()  # not `join`: interrupted, it takes a running thread for one that has ended (Python 3.11)
 
     def target() -> None:
         try:
-            asyncio.run(interrupt.guard())
+            asyncio.run(playing)
         except BaseException as error:  # noqa: BLE001 - boundary: carried to the thread that waits
             errors.append(error)
-        finally:
-            ended.set()
 
-    threading.Thread(target=target, name="ostinato").start()
-    while not ended.is_set():
-        try:
-            ended.wait()
-        except KeyboardInterrupt:
-            interrupt.from_another_thread()
+    thread = threading.Thread(target=target, name="ostinato")
+    thread.start()
+    thread.join()
     if errors:
         raise errors[0]
 

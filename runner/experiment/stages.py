@@ -77,6 +77,7 @@ class Experiment:
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
+        self._done: Container[tuple[str, int]] = frozenset()
         self._owed = bytearray()
         self._launched = False
         self._since = time.perf_counter()
@@ -84,7 +85,7 @@ class Experiment:
 
     @classmethod
     def create(cls, config: RunConfig, overrides: Sequence[str] = ()) -> Experiment:
-        """Check everything, make the run folder, and record what the cache can answer. Nothing is started or sent.
+        """Check everything and make the run folder. Nothing is looked up, started or sent.
 
         Raises:
             ConfigError, DataError: found before a folder is made.
@@ -116,9 +117,7 @@ class Experiment:
             },
         )
         record.lock()
-        experiment = cls(config, record, overrides, parts)
-        experiment._plan()
-        return experiment
+        return cls(config, record, overrides, parts)
 
     @classmethod
     def reopen(cls, folder: Path, overrides: Sequence[str] = (), *, again: Container[str] = ()) -> Experiment:
@@ -133,7 +132,6 @@ class Experiment:
         Raises:
             RecordError: the folder is no record, or its data or a file has changed since.
             ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
-            CacheError: replay mode, and the cache lacks an answer.
         """
         record = RunFolder.open(folder)
         record.lock()
@@ -181,8 +179,22 @@ class Experiment:
         if experiment.lm.budget:  # the budget is the whole run's, over all sittings
             tally = experiment.tally
             experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
-        experiment._plan(done)
+        experiment._done = done
         return experiment
+
+    def plan(self) -> None:
+        """Record what the cache can answer, and note what is owed: what `owed`, `due` and `play` go by.
+
+        Raises:
+            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
+            RecordError: the record cannot be written.
+        """
+        self._owed = plan(self.player, self._slots(), self._done, self._keep, stop=self.stop)
+        self._done = frozenset()
+        if self.owed and self.config.cache.mode == "replay":
+            row, repeat = next(self.due())
+            missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
+            raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
 
     @property
     def owed(self) -> int:
@@ -203,7 +215,7 @@ class Experiment:
         began = time.perf_counter()
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
-            await asyncio.to_thread(weights.pull, model.name, progress=self.on_fetch)
+            await asyncio.to_thread(weights.pull, model.name, progress=self._fetched)
         await asyncio.to_thread(self.lm.launch)
         self._launched = True
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
@@ -319,26 +331,12 @@ class Experiment:
         if self.lm.store:
             self.lm.store.close()
 
-    def _plan(self, done: Container[tuple[str, int]] = ()) -> None:
-        """Record what the cache can answer, and note what is owed. However that ends, the record says so.
-
-        Raises:
-            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
-            RecordError: the record cannot be written.
-        """
-        try:
-            self._owed = plan(self.player, self._slots(), done, self._keep)
-            if self.owed and self.config.cache.mode == "replay":
-                row, repeat = next(self.due())
-                missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
-                raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
-        except OstinatoError as error:
-            self.finish(error)
-            raise
-        except KeyboardInterrupt:
-            self.stop.request()
-            self.finish()
-            raise
+    def _fetched(self, done: int, total: int | None) -> None:
+        """Pass on how much of the weights has come. Raises asyncio.CancelledError once `stop` was requested."""
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        if self.on_fetch:
+            self.on_fetch(done, total)
 
     def _slots(self) -> Iterator[Slot]:
         repeats = self.config.sampling.repeats
@@ -385,8 +383,11 @@ class Experiment:
 
 
 def attach(folder: str) -> Experiment:
-    """The experiment of this folder: the one that is live in this process, else re-opened from its record."""
-    return live.get(folder) or Experiment.reopen(Path(folder))
+    """The experiment of this folder: the one that is live in this process, else re-opened from its record, and planned."""
+    if (experiment := live.get(folder)) is None:
+        experiment = Experiment.reopen(Path(folder))
+        experiment.plan()
+    return experiment
 
 
 def config_hash(config: RunConfig) -> str:
