@@ -12,10 +12,8 @@ import importlib
 import logging
 import os
 import pkgutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -138,8 +136,9 @@ async def _play(flow: Flow[Any, Any], run: FlowRun) -> None:
     from prefect.flow_engine import run_flow_async
 
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch:
-        stored = flow.with_options(result_storage=Path(scratch), on_running=[_take_back_sigterm()])
-        await run_flow_async(stored, flow_run=run, parameters=run.parameters)
+        stored = flow.with_options(result_storage=Path(scratch))
+        with _signals_left_alone():
+            await run_flow_async(stored, flow_run=run, parameters=run.parameters)
 
 
 async def _cancel_when_told(
@@ -297,12 +296,14 @@ def _log_to(file: Path) -> Iterator[None]:
         to_file.close()
 
 
-def _take_back_sigterm() -> Callable[..., None]:
-    """A hook that gives SIGTERM back to whoever handles it now: Prefect's engine takes it, and raises its own signal mid-loop."""
-    handler = signal.getsignal(signal.SIGTERM)
+@contextlib.contextmanager
+def _signals_left_alone() -> Iterator[None]:
+    """Keep Prefect's engine from taking SIGTERM while a flow runs: its handler raises in the middle of the event loop."""
+    from prefect import flow_engine
 
-    def take_back(*_: Any) -> None:
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)
-
-    return take_back
+    namespace = vars(flow_engine)
+    theirs, namespace["capture_sigterm"] = namespace.get("capture_sigterm"), contextlib.nullcontext
+    try:
+        yield
+    finally:
+        namespace["capture_sigterm"] = theirs

@@ -125,7 +125,7 @@ def start_kept(port: int = DEFAULT_PORT) -> KeptServer:
     try:
         _refuse_taken(port)
         log = folder() / "server.log"
-        process = supervise.start(_command(port), log=log, env=_environment(history.database, port, private=False), keep=True)
+        process = supervise.start(_command(port), log=log, env=_environment(history.database, port, private=False))
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not _up(process, port, deadline):
@@ -133,6 +133,7 @@ def start_kept(port: int = DEFAULT_PORT) -> KeptServer:
             history.bury(port)
             server = KeptServer(process.pid, process.started, port, str(log))
             _write(_state_file(), {"version": STATE_VERSION, **asdict(server)})
+            process.keep()  # last: until it is on record, it ends with this process
         except BaseException:
             process.stop()
             raise

@@ -40,8 +40,8 @@ _POLL_S = 0.02
 _TAIL_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
-_kept: list[subprocess.Popen[bytes]] = []
-"""Handles of kept processes: held, because dropping one while it runs makes Python warn of a leak."""
+_kept: dict[tuple[int, float | None], subprocess.Popen[bytes]] = {}
+"""Processes that this one has started and kept, by pid and start time: they are its children, and only it can collect them."""
 
 
 class Process:
@@ -94,7 +94,7 @@ class Process:
         with contextlib.suppress(BrokenPipeError):
             os.write(self._popen.stdin.fileno(), _KEEP)
         self._close_pipe()
-        _kept.append(self._popen)
+        _kept[self.pid, self.started] = self._popen
 
     def log_tail(self, lines: int = 20) -> str:
         """The last `lines` lines of the log, or an empty text when there is none."""
@@ -149,7 +149,7 @@ def start(cmd: list[str], *, log: Path, env: Mapping[str, str] | None = None, ke
 
 def attach(pid: int, started: float | None, log: Path) -> Process:
     """A process that an earlier one kept; not `alive` unless `pid` is still the process that started at `started`."""
-    return Process(pid, started, log)
+    return Process(pid, started, log, _kept.get((pid, started)))
 
 
 def process_started(pid: int) -> float | None:

@@ -31,7 +31,9 @@ class Stop:
             self.requested, self.reason = True, reason
 
 
-def plan(player: Player, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep) -> bytearray:
+def plan(
+    player: Player, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep, *, stop: Stop | None = None
+) -> bytearray:
     """Play what the cache can answer, and say which slots need the model. Slots stream; a byte of each is kept.
 
     Args:
@@ -39,13 +41,14 @@ def plan(player: Player, slots: Iterable[Slot], done: Container[tuple[str, int]]
         slots: all slots of the run.
         done: (row id, repeat) of those that have been played before.
         keep: is given the samples that the cache could answer, a bundle at a time.
+        stop: looked at before each bundle.
 
     Returns:
-        A byte for each slot, in their order: 1 for those that need the model.
+        A byte for each slot, in their order: 1 for those that need the model. After a stop, only for the first ones.
     """
     owed = bytearray()
     stream = iter(slots)
-    while batch := list(islice(stream, LOOKUP_BATCH)):
+    while not (stop and stop.requested) and (batch := list(islice(stream, LOOKUP_BATCH))):
         due = [slot for slot in batch if (slot[0].id, slot[1]) not in done] if done else batch
         played = player.from_cache(due)
         keep([sample for sample in played if sample is not None])

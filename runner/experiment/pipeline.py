@@ -267,7 +267,8 @@ class Pipeline:
         self._playing = experiment
         try:
             with recorded(experiment), self.watch(experiment) if self.watch else contextlib.nullcontext():
-                if experiment.owed:
+                await asyncio.to_thread(experiment.plan)
+                if experiment.owed and not self.stop.requested:
                     await ask(experiment, self.notify)
         finally:
             self._playing = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
+from runner.experiment.interrupt import Interrupt
 from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.pipeline import STAGES, Outcome, Pipeline, live_pipelines
 from runner.experiment.play import EXIT_CODES
@@ -109,16 +110,17 @@ def pipeline_to_end(played: Pipeline, *, notify: Notify | None = None, watch: Wa
     key = str(played.folder)
     live_pipelines[key] = played
     played.notify, played.watch = notify or silent, watch
-    try:
-        if played.owed:
-            in_new_loop(lambda: _orchestrated(played), played, played.notify)
-        else:
-            played.outcomes = dict.fromkeys(STAGES, ("skipped", 0.0))
-    except (LMError, BudgetExceeded, OstinatoError) as error:
-        played.problem = error
-    finally:
-        del live_pipelines[key]
-        manifest = played.finish()
+    with Interrupt(played, played.notify) as interrupt:
+        try:
+            if played.owed:
+                in_new_loop(interrupt.watch(_orchestrated(played)))
+            else:
+                played.outcomes = dict.fromkeys(STAGES, ("skipped", 0.0))
+        except (LMError, BudgetExceeded, OstinatoError) as error:
+            played.problem = error
+        finally:
+            del live_pipelines[key]
+            manifest = played.finish()
     stages = [StageOutcome(name, *played.outcomes[name]) for name in STAGES if name in played.outcomes]
     return PipelineResult(played.folder, manifest, stages, str(played.problem) if played.problem else None)
 

@@ -14,6 +14,7 @@ import msgspec
 from runner import build
 from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.estimate import announcement
+from runner.experiment.interrupt import Interrupt
 from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.stages import Experiment, live
 from runner.experiment.trained import train_first
@@ -136,13 +137,18 @@ def retry(
 
 
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
-    """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
-    with recorded(experiment), watch(experiment) if watch else contextlib.nullcontext():
-        if experiment.owed:
-            if notify and (news := announcement(experiment)):
-                notify(news)
-            say = notify or silent
-            in_new_loop(lambda: _orchestrated(experiment, say), experiment, say)
+    """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
+
+    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `Interrupt`).
+    """
+    say = notify or silent
+    with Interrupt(experiment, say) as interrupt, recorded(experiment):
+        experiment.plan()
+        with watch(experiment) if watch else contextlib.nullcontext():
+            if experiment.owed and not experiment.stop.requested:
+                if notify and (news := announcement(experiment)):
+                    notify(news)
+                in_new_loop(interrupt.watch(_orchestrated(experiment, say)))
     assert experiment.summary is not None
     return RunResult(experiment.folder, experiment.summary)
 

@@ -127,14 +127,16 @@ def reproduce(
         return result
     asked = [*recorded_overrides(record), *overrides]
     experiment = Experiment.create(config, asked, cwd=cwd, facts={"reproduces": _name(record)}, partial=True)
-    if notify:
-        _announce(experiment, record, found, notify)
     if replay:
-        result.folder, result.summary = experiment.folder, experiment.finish()
+        with in_its_record(experiment):
+            experiment.plan()
     else:
-        played = play_to_end(experiment, notify=notify, watch=watch)
-        result.folder, result.summary = played.folder, played.summary
-    again = RunFolder.open(result.folder)
+        experiment.plan()
+        if notify:
+            _announce(experiment, record, found, notify)
+        play_to_end(experiment, notify=notify, watch=watch)
+    result.folder, result.summary = experiment.folder, experiment.summary
+    again = RunFolder.open(experiment.folder)
     result.checks = [*found, of_served(manifest, again.manifest())]
     result.agreement = agree(record, again)
     return result

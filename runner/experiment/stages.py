@@ -85,7 +85,9 @@ class Experiment:
         self.problem: OstinatoError | None = None
         self.summary: Summary | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
+        self._done: Container[tuple[str, int]] | None = frozenset()  # None: planned
         self._owed = bytearray()
+        self._partial = False
         self._launched = False
         self._since = time.perf_counter()
         self._wall_before = 0.0
@@ -101,7 +103,7 @@ class Experiment:
         facts: Mapping[str, Any] | None = None,
         partial: bool = False,
     ) -> Experiment:
-        """Check everything, make the run folder, and record what the cache can answer. Nothing is started or sent.
+        """Check everything and make the run folder. Nothing is looked up, started or sent.
 
         Args:
             config: the experiment.
@@ -109,7 +111,7 @@ class Experiment:
             within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
             cwd: where the config's files are looked for; None: the working directory.
             facts: more for the manifest.
-            partial: in replay mode, let what the cache cannot answer stay owed; else that is an error.
+            partial: in replay mode, let what the cache cannot answer stay owed; else that is an error of `plan`.
 
         Raises:
             ConfigError, DataError: found before a folder is made.
@@ -147,7 +149,7 @@ class Experiment:
         )
         record.lock()
         experiment = cls(in_place, record, overrides, parts)
-        experiment._plan(partial=partial)
+        experiment._partial = partial
         return experiment
 
     @classmethod
@@ -163,7 +165,6 @@ class Experiment:
         Raises:
             RecordError: the folder is no record, or its data or a file has changed since.
             ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
-            CacheError: replay mode, and the cache lacks an answer.
         """
         record = RunFolder.open(folder)
         record.lock()
@@ -211,8 +212,24 @@ class Experiment:
         if experiment.lm.budget:  # the budget is the whole run's, over all sittings
             tally = experiment.tally
             experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
-        experiment._plan(done)
+        experiment._done = done
         return experiment
+
+    def plan(self) -> None:
+        """Record what the cache can answer, and note what is owed: what `owed`, `due` and `play` go by. Done once.
+
+        Raises:
+            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
+            RecordError: the record cannot be written.
+        """
+        if self._done is None:
+            return
+        done, self._done = self._done, None
+        self._owed = plan(self.player, self._slots(), done, self._keep, stop=self.stop)
+        if self.owed and self.config.cache.mode == "replay" and not self._partial:
+            row, repeat = next(self.due())
+            missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
+            raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
 
     @property
     def owed(self) -> int:
@@ -233,7 +250,7 @@ class Experiment:
         began = time.perf_counter()
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
-            await asyncio.to_thread(served.pull, model.name, progress=self.on_fetch)
+            await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
         await asyncio.to_thread(self.lm.launch)
         self._launched = True
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
@@ -349,26 +366,12 @@ class Experiment:
         if self.lm.store:
             self.lm.store.close()
 
-    def _plan(self, done: Container[tuple[str, int]] = (), *, partial: bool = False) -> None:
-        """Record what the cache can answer, and note what is owed. However that ends, the record says so.
-
-        Raises:
-            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
-            RecordError: the record cannot be written.
-        """
-        try:
-            self._owed = plan(self.player, self._slots(), done, self._keep)
-            if self.owed and self.config.cache.mode == "replay" and not partial:
-                row, repeat = next(self.due())
-                missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
-                raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
-        except OstinatoError as error:
-            self.finish(error)
-            raise
-        except KeyboardInterrupt:
-            self.stop.request()
-            self.finish()
-            raise
+    def _fetched(self, done: int, total: int | None) -> None:
+        """Pass on how much of the weights has come. Raises asyncio.CancelledError once `stop` was requested."""
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        if self.on_fetch:
+            self.on_fetch(done, total)
 
     def _slots(self) -> Iterator[Slot]:
         repeats = self.config.sampling.repeats
@@ -429,8 +432,11 @@ def report(folder: Path) -> None:
 
 
 def attach(folder: str) -> Experiment:
-    """The experiment of this folder: the one that is live in this process, else re-opened from its record."""
-    return live.get(folder) or Experiment.reopen(Path(folder))
+    """The experiment of this folder: the one that is live in this process, else re-opened from its record, and planned."""
+    if (experiment := live.get(folder)) is None:
+        experiment = Experiment.reopen(Path(folder))
+        experiment.plan()
+    return experiment
 
 
 def config_hash(config: RunConfig) -> str:

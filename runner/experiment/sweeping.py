@@ -12,6 +12,7 @@ import msgspec
 
 from runner.analysis.cells import ranked
 from runner.errors import ConfigError, OstinatoError
+from runner.experiment.interrupt import Interrupt
 from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
 from runner.experiment.plan import Plan
 from runner.experiment.play import EXIT_CODES
@@ -93,17 +94,16 @@ def sweep_to_end(played: Sweep, *, notify: Notify | None = None, watch: Watch | 
     key = str(played.folder)
     live_sweeps[key] = played
     failed: OstinatoError | None = None
-    try:
-        with watch(played) if watch else contextlib.nullcontext():
-            if not played.settle():
-                in_new_loop(lambda: _orchestrated(played, say), played, say)
-    except KeyboardInterrupt:
-        played.stop.request()
-    except OstinatoError as error:
-        failed = None if error is played.problem else error
-    finally:
-        del live_sweeps[key]
-        manifest = played.finish()
+    with Interrupt(played, say) as interrupt:
+        try:
+            with watch(played) if watch else contextlib.nullcontext():
+                if not played.settle() and not played.stop.requested:
+                    in_new_loop(interrupt.watch(_orchestrated(played, say)))
+        except OstinatoError as error:
+            failed = None if error is played.problem else error
+        finally:
+            del live_sweeps[key]
+            manifest = played.finish()
     if failed is not None:
         raise failed
     return SweepResult(played.folder, manifest)

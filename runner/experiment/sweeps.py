@@ -391,6 +391,11 @@ class Sweep:
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None
         self._save()
+        try:
+            experiment.plan()
+        except OstinatoError as error:
+            experiment.finish(error)
+            raise
         return experiment
 
     def _ended(self, key: str, problem: OstinatoError | None) -> None:

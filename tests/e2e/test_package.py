@@ -88,7 +88,7 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
     assert {"runner/conf/config.yaml", "runner/cli/__init__.py", "flows/orchestrate.py", "flows/logging.yml"} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert (metadata["Name"], metadata["License-Expression"]) == ("ostinato", "Apache-2.0")
-    assert "ostinato = runner.cli:main" in points
+    assert "ostinato = runner.__main__:main" in points
 
 
 def test_private_settings_stay_at_home(wheel):
