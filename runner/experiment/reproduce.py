@@ -14,6 +14,7 @@ from runner.experiment.checks import Check, checks, of_served, refuse_sweep
 from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.play import EXIT_CODES, play_to_end
+from runner.experiment.play import recorded as in_its_record
 from runner.experiment.stages import Experiment, recorded_overrides
 from runner.records import RunFolder, Summary
 
