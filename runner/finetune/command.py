@@ -26,6 +26,8 @@ import msgspec
 
 from runner.errors import FinetuneError
 from runner.finetune.ledger import JobFolder, put
+from runner.finetune.local.adapter import from_peft
+from runner.finetune.local.gguf import GGUF
 from runner.supervise import die_with_parent
 
 if TYPE_CHECKING:
@@ -144,7 +146,10 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
         return {**facts, "adapter": "adapter.gguf", "sha256": _digest(found)}
     if found := _newest(output, _ADAPTER):
         shutil.copytree(found.parent, job.path / "adapter", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
-        return {**facts, "adapter": "adapter", "sha256": _digest(found)}
+        if job.spec.base.gguf is None:
+            return {**facts, "adapter": "adapter", "sha256": _digest(found)}
+        digest = from_peft(job.path / "adapter", GGUF(Path(job.spec.base.gguf)), job.path / "adapter.gguf")
+        return {**facts, "adapter": "adapter.gguf", "sha256": digest}
     if found := _newest(output, "*.safetensors"):
         return {**facts, "adapter": None, "model": os.path.relpath(found.parent, job.path), "sha256": _digest(found)}
     raise FinetuneError(f"the command has ended well, and {output} holds neither an adapter (*.gguf, {_ADAPTER}) nor a model")

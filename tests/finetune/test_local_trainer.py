@@ -24,9 +24,10 @@ torch = pytest.importorskip("torch", reason="the extra finetune is not installed
 tiny = pytest.importorskip("tests.finetune.tiny")
 
 from runner.finetune.local import checkpoint  # noqa: E402
-from runner.finetune.local.adapter import write_gguf  # noqa: E402
+from runner.finetune.local.adapter import from_peft, write_gguf  # noqa: E402
 from runner.finetune.local.base import load  # noqa: E402
-from runner.finetune.local.loop import Loop  # noqa: E402
+from runner.finetune.local.gguf import GGUF  # noqa: E402
+from runner.finetune.local.loop import Loop, arrays  # noqa: E402
 from runner.finetune.local.machine import Machine  # noqa: E402
 from runner.finetune.local.rows import batches, lessons  # noqa: E402
 
@@ -256,7 +257,9 @@ def test_another_architecture_is_refused(tmp_path):
 def finished(weights, outcome, seed):
     """A job in the ledger that has made `outcome`."""
     job = job_of(weights, seed=seed)
-    digest = write_gguf(job.path / "adapter.gguf", outcome.weights, alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS)
+    digest = write_gguf(
+        job.path / "adapter.gguf", arrays(outcome.weights), alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS
+    )
     (job.path / "result.json").write_text(json.dumps({"format": 1, "adapter": "adapter.gguf", "sha256": digest}))
     return job
 
@@ -368,6 +371,17 @@ def test_from_rows_to_a_served_model_through_the_lm(weights):
         assert answer.startswith("yes")
     finally:
         tuned.kill()
+
+
+def test_an_adapter_of_pefts_becomes_the_same_file(weights, tmp_path):
+    outcome, loop = trained(job_of(weights, seed=40, max_steps=2))
+    loop.model.save_pretrained(tmp_path, selected_adapters=["default"])
+    ours = write_gguf(tmp_path / "ours.gguf", arrays(outcome.weights), alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS)
+    assert from_peft(tmp_path, GGUF(weights), tmp_path / "theirs.gguf") == ours
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    with pytest.raises(FinetuneError, match="use_dora"):
+        from_peft(tmp_path, GGUF(weights), tmp_path / "theirs.gguf")
 
 
 @pytest.mark.model

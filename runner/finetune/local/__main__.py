@@ -46,7 +46,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
     _say(f"loading {spec.base.name}")
     from runner.finetune.local import adapter, checkpoint
     from runner.finetune.local.base import load
-    from runner.finetune.local.loop import Loop
+    from runner.finetune.local.loop import Loop, arrays
     from runner.finetune.local.machine import chosen
     from runner.finetune.local.rows import lessons
 
@@ -80,7 +80,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
     with contextlib.suppress(OSError):  # PEFT writes a card with nothing to say
         (folder / "adapter" / "README.md").unlink()
     digest = adapter.write_gguf(
-        folder / "adapter.gguf", outcome.weights, alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
+        folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
     )
     position = outcome.position
     result = {

@@ -240,6 +240,11 @@ class Loop:
         return tensors if self.best is None else {**tensors, "best": self.best}
 
 
+def arrays(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Weights as numpy's arrays in float32."""
+    return {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
+
+
 def adapted(model: Any, hyper: LocalHyper) -> Any:
     """The model with a fresh LoRA adapter on the chosen projections and layers; all else is frozen.
 
