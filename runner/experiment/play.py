@@ -8,7 +8,7 @@ import difflib
 import pkgutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 Notify = Callable[[str], None]
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
+Orchestrate = Callable[..., Awaitable[None]]
+"""Called with an Experiment and `notify`."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -137,25 +139,58 @@ def retry(
 
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
     """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+    with _finishing(experiment), watch(experiment) if watch else contextlib.nullcontext():
+        if experiment.owed:
+            if notify and (news := announcement(experiment)):
+                notify(news)
+            _in_new_loop(_Interrupt(experiment, notify or _silent))
+    return _result(experiment)
+
+
+async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
+    """`play_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
+
+    Args:
+        experiment: what to play; where its config says ``execution.orchestrator=none``, `orchestrate` is not called.
+        orchestrate: calls launch, play, kill and summarise.
+        notify: told what happens, a line at a time.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; what was finished is recorded, and the run is marked as interrupted.
+        OstinatoError: as `run` does.
+    """
+    with _finishing(experiment):
+        if experiment.owed:
+            try:
+                await _orchestrated(experiment, notify or _silent, orchestrate)
+            except asyncio.CancelledError:
+                experiment.stop.request()
+                raise
+    return _result(experiment)
+
+
+@contextlib.contextmanager
+def _finishing(experiment: Experiment) -> Iterator[None]:
+    """Have others in this process find the experiment, and finish its record however the block ends."""
     key = str(experiment.folder)
     live[key] = experiment
     failed: OstinatoError | None = None
     try:
-        with watch(experiment) if watch else contextlib.nullcontext():
-            if experiment.owed:
-                if notify and (news := announcement(experiment)):
-                    notify(news)
-                _in_new_loop(_Interrupt(experiment, notify or _silent))
+        yield
     except (LMError, BudgetExceeded) as error:
         experiment.problem = error
     except OstinatoError as error:
         experiment.problem = failed = error
     finally:
         del live[key]
-        summary = experiment.finish(failed)
+        experiment.summary = experiment.finish(failed)
     if failed is not None:
         raise failed
-    return RunResult(experiment.folder, summary)
+
+
+def _result(experiment: Experiment) -> RunResult:
+    assert experiment.summary is not None
+    return RunResult(experiment.folder, experiment.summary)
 
 
 class _Interrupt:
@@ -187,18 +222,18 @@ class _Interrupt:
                 self._experiment.stop.request()
 
 
-async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
+async def _orchestrated(experiment: Experiment, notify: Notify, orchestrate: Orchestrate | None = None) -> None:
     lm = experiment.lm
     lm.kwargs.update(build.access(experiment.config))
     lm.limiter = build.limiter(experiment.config, lm)
     try:
         with lm.limiter.using():
-            await _staged(experiment, notify)
+            await _staged(experiment, notify, orchestrate)
     finally:
         await lm.aclose()
 
 
-async def _staged(experiment: Experiment, notify: Notify) -> None:
+async def _staged(experiment: Experiment, notify: Notify, orchestrate: Orchestrate | None) -> None:
     chosen = experiment.config.execution.orchestrator
     target = ORCHESTRATORS[chosen]
     if target is None:
@@ -211,7 +246,7 @@ async def _staged(experiment: Experiment, notify: Notify) -> None:
             await experiment.kill()
         return
     try:
-        orchestrate = pkgutil.resolve_name(target)
+        orchestrate = orchestrate or pkgutil.resolve_name(target)
     except ImportError as error:
         raise OrchestratorError(
             f"execution.orchestrator={chosen} cannot be loaded ({error}); use execution.orchestrator=none"

@@ -61,6 +61,7 @@ class Experiment:
         overrides: what was given on the command line; free of secrets.
         tally: the running totals.
         stop: set to stop asking.
+        summary: the numbers of the run, once it is finished.
         on_fetch: told bytes done and in all while weights are fetched.
     """
 
@@ -76,6 +77,7 @@ class Experiment:
         self.player.on_cut = self.tally.cut
         self.stop = Stop()
         self.problem: OstinatoError | None = None
+        self.summary: Summary | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
         self._owed = bytearray()
         self._launched = False
@@ -390,8 +392,8 @@ def attach(folder: str) -> Experiment:
 
 
 def config_hash(config: RunConfig) -> str:
-    """SHA-256 of what the experiment is: the whole config but for where it is recorded and who orchestrates it."""
-    plain = {key: value for key, value in dump(config).items() if key not in ("runs_dir", "execution")}
+    """SHA-256 of what the experiment is: the whole config but for where it is recorded, and when and by whom it is played."""
+    plain = {key: value for key, value in dump(config).items() if key not in ("runs_dir", "execution", "schedule")}
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
 

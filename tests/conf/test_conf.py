@@ -21,7 +21,20 @@ FILES = sorted(path.relative_to(CONF) for path in CONF.glob("**/*.yaml") if path
 OPTIONS = [file for file in FILES if len(file.parts) > 1]
 DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
-GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
+GROUPS = {
+    "model",
+    "sampling",
+    "prompt",
+    "data",
+    "adapter",
+    "scoring",
+    "cache",
+    "limits",
+    "budget",
+    "launch",
+    "execution",
+    "schedule",
+}
 REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
 REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
 
@@ -48,7 +61,7 @@ def is_kind(struct):
 
 def test_nothing_is_overlooked():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 42
+    assert len(OPTIONS) == 43
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir"}
