@@ -210,6 +210,25 @@ def _reason(problem: Exception) -> str:
     return redact(f"{type(cause).__name__}: {cause}".rstrip(": "))
 
 
+@contextlib.contextmanager
+def connected(choice: server.ServerChoice) -> Iterator[None]:
+    """Prefect, pointed at a server that stays, for what is not a run: a lost connection is waited for.
+
+    Raises:
+        OrchestratorError: the server does not answer, or fails.
+    """
+    with _environment():
+        import httpx
+
+        _import("flows.experiment:experiment_flow")
+        with _settings(choice.api_url, own=choice.kind != "named", stays=True):
+            asyncio.run(_reach(choice))
+            try:
+                yield
+            except httpx.HTTPError as error:
+                raise OrchestratorError(f"The Prefect server failed: {redact(str(error)) or type(error).__name__}") from error
+
+
 def _import(target: str) -> Flow[Any, Any]:
     """Import what the run needs of Prefect, and the flow; the first time costs more than a second."""
     for module in ("prefect.flow_engine", "prefect.events.worker"):
@@ -238,11 +257,11 @@ def _environment() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _settings(api_url: str | None, *, own: bool) -> Iterator[None]:
+def _settings(api_url: str | None, *, own: bool, stays: bool = False) -> Iterator[None]:
     """Point Prefect at the server.
 
-    One of our own is not sent keys or headers that are meant for another; and as it does not come back once it is gone, a run
-    is not kept waiting for it, which with Prefect's defaults takes four minutes.
+    One of our own is not sent keys or headers that are meant for another; and as it does not come back once it is gone (unless it
+    `stays`), a run is not kept waiting for it, which with Prefect's defaults takes four minutes.
     """
     from prefect import settings as prefect
     from prefect.events.clients import PrefectEventsClient
@@ -253,9 +272,10 @@ def _settings(api_url: str | None, *, own: bool) -> Iterator[None]:
         with prefect.temporary_settings(values):
             yield
         return
-    values |= {prefect.PREFECT_CLIENT_MAX_RETRIES: 2}
+    if not stays:
+        values |= {prefect.PREFECT_CLIENT_MAX_RETRIES: 2}
+        EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     elsewhere = {prefect.PREFECT_API_KEY, prefect.PREFECT_API_AUTH_STRING, prefect.PREFECT_CLIENT_CUSTOM_HEADERS}
-    EventsWorker.set_client_override(PrefectEventsClient, reconnection_attempts=1)
     try:
         with prefect.temporary_settings(values, restore_defaults=elsewhere):
             yield

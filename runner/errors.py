@@ -8,6 +8,8 @@
     ├── BudgetExceeded               the run's budget is spent                               exit 3
     ├── LaunchError                  a model server that could not be started or reached     exit 1
     ├── OrchestratorError            no Prefect server could be had                          exit 1
+    ├── ScheduleError                a scheduled run that could not be played to its end     exit 1
+    ├── CanaryFailed                 scores significantly worse than the reference's         exit 100
     ├── FinetuneError                a training job that could not be run                    exit 1
     ├── StageError                   a stage of a pipeline that has not come to its end      exit 3
     └── LMError                      one request to a model failed
@@ -74,6 +76,16 @@ class LaunchError(OstinatoError):
 
 class OrchestratorError(OstinatoError):
     """The orchestrator (a Prefect server) could not be started or reached."""
+
+
+class ScheduleError(OstinatoError):
+    """A scheduled run could not be played, or not to its end."""
+
+
+class CanaryFailed(OstinatoError):  # noqa: N818 - a verdict rather than a mistake
+    """A canary's scores are significantly worse than its reference's."""
+
+    exit_code = 100
 
 
 class FinetuneError(OstinatoError):

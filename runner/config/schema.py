@@ -13,6 +13,7 @@ Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
 Dollars: TypeAlias = Annotated[float, Meta(ge=0)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
+Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -512,10 +513,54 @@ def _check_varied(where: str, given: Varied) -> None:
         raise ValueError(f"{where}: {error}") from None
 
 
+# --- schedule ----------------------------------------------------------------------------------------------------------
+
+
+class Notify(Config, frozen=True, kw_only=True):
+    """Who is told of a scheduled run that has failed."""
+
+    command: list[Text] = []
+    webhook_env: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.webhook_env is not None and not self.webhook_env.isidentifier():
+            raise ValueError("webhook_env is the name of an environment variable that holds the URL, never the URL itself")
+
+
+class Canary(Config, frozen=True, kw_only=True):
+    """What a canary is compared with."""
+
+    reference: Text | None = None
+    level: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
+
+
+class Schedule(Config, frozen=True, kw_only=True):
+    """When an experiment is played again, and what then. No part of what a run is."""
+
+    name: Name | None = None
+    what: Text = "run"
+    cron: Text | None = None
+    interval_s: Seconds | None = None
+    rrule: Text | None = None
+    timezone: Text = "UTC"
+    overlap: Literal["skip", "queue"] = "skip"
+    catch_up: Literal["none", "one", "all"] = "one"
+    late_s: Seconds = 60.0
+    retries: Count = 0
+    retry_delay_s: Annotated[float, Meta(ge=0)] = 60.0
+    notify: Notify = Notify()
+    canary: Canary = Canary()
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("cron", "interval_s", "rrule") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given together; a schedule takes one of cron, interval_s and rrule")
+
+
 class RunConfig(Config, frozen=True, kw_only=True):
     """One whole experiment. Every field has a default: ``RunConfig()`` is what the default.yaml of each group says."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    name: Name | None = None
     model: Model = LocalModel()
     sampling: Sampling = Sampling()
     prompt: Prompt = Prompt()
@@ -531,4 +576,5 @@ class RunConfig(Config, frozen=True, kw_only=True):
     gate: Gate = Gate()
     execution: Execution = Execution()
     sweep: Sweep = Sweep()
+    schedule: Schedule = Schedule()
     runs_dir: Text = "runs"

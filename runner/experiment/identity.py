@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_APART = {*ADJUSTABLE, "runs_dir", "sweep", "alias", "gate"}
+_APART = {*ADJUSTABLE, "runs_dir", "sweep", "schedule", "alias", "gate"}
 """What may change between sittings without the answers being others."""
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "d
 """What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
 
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
+Orchestrate = Callable[..., Coroutine[Any, Any, None]]
+"""Called with an Experiment and `notify`."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -175,6 +178,30 @@ def recorded(experiment: Experiment) -> Iterator[None]:
         raise failed
 
 
+async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
+    """`play_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
+
+    Args:
+        experiment: what to play; where its config says ``execution.orchestrator=none``, `orchestrate` is not called.
+        orchestrate: calls launch, play, kill and summarise.
+        notify: told what happens, a line at a time.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; what was finished is recorded, and the run is marked as interrupted.
+        OstinatoError: as `run` does.
+    """
+    with recorded(experiment):
+        await asyncio.to_thread(experiment.plan)
+        if experiment.owed:
+            try:
+                await _orchestrated(experiment, notify or silent, orchestrate)
+            except asyncio.CancelledError:
+                experiment.stop.request()
+                raise
+    assert experiment.summary is not None
+    return RunResult(experiment.folder, experiment.summary)
+
+
 async def ask(experiment: Experiment, notify: Notify) -> None:
     """Launch the model where that is ours to do, ask what is owed, and stop what was launched. Raises as `Experiment.play`."""
     with _access(experiment):
@@ -188,8 +215,10 @@ async def ask(experiment: Experiment, notify: Notify) -> None:
             await experiment.lm.aclose()
 
 
-async def _orchestrated(experiment: Experiment, notify: Notify) -> None:
+async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestrate | None = None) -> None:
     orchestrate = orchestrator(experiment.config, ORCHESTRATORS)
+    if orchestrate is not None and given is not None:
+        orchestrate = given
     if orchestrate is None:
         await ask(experiment, notify)
         return

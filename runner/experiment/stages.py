@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from runner.records.manifest import RunStatus
     from runner.scoring import Scorer
 
-_BESIDE = ("runs_dir", "execution", "sweep", "alias", "gate")
+_BESIDE = ("runs_dir", "execution", "sweep", "schedule", "alias", "gate")
 """What an experiment is not: where it is recorded, who orchestrates it, what varies, and what is made of its outcome."""
 
 live: dict[str, Experiment] = {}

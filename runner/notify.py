@@ -1,0 +1,64 @@
+"""Tells somebody what went wrong: a command that reads JSON from stdin, or a webhook. Returns what they do wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ConfigError
+from runner.secrets import from_env, redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TIMEOUT_S = 30.0
+
+
+def notify(payload: dict[str, Any], *, command: Sequence[str] = (), webhook_env: str | None = None) -> list[str]:
+    """Pass `payload` on, as one JSON object, to all that are named.
+
+    Args:
+        payload: plain JSON data.
+        command: a program and its arguments; started without a shell, here, with the object on stdin.
+        webhook_env: environment variable that holds the ``http(s)://`` URL to post the object to.
+
+    Returns:
+        What went wrong, a line for each that could not be told; without secrets.
+    """
+    body = redact(json.dumps(payload)).encode()
+    problems = []
+    if command and (problem := _run(command, body)):
+        problems.append(f"the command {command[0]} was not told: {problem}")
+    if webhook_env and (problem := _post(webhook_env, body)):
+        problems.append(f"the webhook in {webhook_env} was not told: {problem}")
+    return [redact(problem) for problem in problems]
+
+
+def _run(command: Sequence[str], body: bytes) -> str | None:
+    try:
+        done = subprocess.run(command, input=body, capture_output=True, timeout=TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it did not end within {TIMEOUT_S:.0f} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    return f"it ended with {done.returncode}: {said[-1] if said else ''}".rstrip(": ") if done.returncode else None
+
+
+def _post(webhook_env: str, body: bytes) -> str | None:
+    try:
+        url = from_env(webhook_env, where="schedule.notify.webhook_env")
+    except ConfigError as error:
+        return str(error)
+    if not url.startswith(("http://", "https://")):
+        return "it holds no http:// or https:// URL"
+    headers = {"Content-Type": "application/json", "User-Agent": "ostinato"}
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - the scheme was looked at
+    try:
+        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310
+    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: no URL at all
+        return f"{type(error).__name__}: {error}"
+    return None
