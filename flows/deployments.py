@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError
+from runner.errors import ConfigError, ScheduleError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from runner.experiment.scheduled import Job
 
 FLOW = "ostinato-schedule"
+PATIENCE_S = 60.0
+"""How long `remove` waits for a run that plays."""
 POOL = "ostinato"
 """The work pool, of Prefect's type ``process``: `ostinato serve` and ``prefect worker start --pool ostinato`` play its runs."""
 
@@ -109,13 +113,36 @@ async def run_now(name: str) -> str:
 
 
 async def remove(name: str) -> None:
-    """Remove the schedule; its runs' records, and their history in Prefect, stay. Raises ConfigError when there is none."""
+    """Remove the schedule, once the runs that play have ended: theirs is the last say. Records, and Prefect's history, stay.
+
+    Raises:
+        ConfigError: there is no such schedule.
+        ScheduleError: a run plays on; the schedule is paused.
+    """
     from prefect import get_client
 
     async with get_client() as client:
         deployment = await _named(client, name)
         await client.pause_deployment(deployment.id)  # with which the runs go that are still to come
+        deadline = time.monotonic() + PATIENCE_S
+        while await _playing(client, deployment):
+            if time.monotonic() > deadline:
+                raise ScheduleError(f"a run of '{name}' still plays; the schedule is paused: remove it when that has ended")
+            await asyncio.sleep(0.5)
         await client.delete_deployment(deployment.id)
+
+
+async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> bool:
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+
+    begun = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    found = await client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment.id])),
+        flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=begun)),
+        limit=1,
+    )
+    return bool(found)
 
 
 def _times(schedule: schema.Schedule) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ def follow(
     """
     job, progress = training.folder, Progress(training.folder)
     interrupted = False
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # elsewhere it ends the process on the spot
     try:
         if begin:
             training.begin(force=force)
@@ -75,6 +77,8 @@ def follow(
             training.follow(watch=progress)
     except KeyboardInterrupt:
         interrupted = True
+    finally:
+        signal.signal(signal.SIGINT, before)
     state = job.state()
     progress.end()
     if as_json:

@@ -148,7 +148,11 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
         shutil.copytree(found.parent, job.path / "adapter", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
         if job.spec.base.gguf is None:
             return {**facts, "adapter": "adapter", "sha256": _digest(found)}
-        digest = from_peft(job.path / "adapter", GGUF(Path(job.spec.base.gguf)), job.path / "adapter.gguf")
+        try:
+            digest = from_peft(job.path / "adapter", GGUF(Path(job.spec.base.gguf)), job.path / "adapter.gguf")
+        except FinetuneError as error:
+            sys.stderr.write(f"adopted as it is; llama.cpp cannot serve it: {error}\n")
+            return {**facts, "adapter": "adapter", "sha256": _digest(found)}
         return {**facts, "adapter": "adapter.gguf", "sha256": digest}
     if found := _newest(output, "*.safetensors"):
         return {**facts, "adapter": None, "model": os.path.relpath(found.parent, job.path), "sha256": _digest(found)}
