@@ -37,7 +37,7 @@ GRID = "grid"
 
 _MODULE = "hydra_plugins.ostinato"
 
-_BARE = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./:@-]*", re.IGNORECASE)
+_BARE = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./:@-]*", re.IGNORECASE | re.ASCII)
 
 
 class Asked(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 from runner import build
 from runner.cache import KEY_VERSION
 from runner.differences import differences
-from runner.errors import ConfigError, OstinatoError, RecordError
+from runner.errors import ConfigError, OstinatoError
 from runner.experiment.drift import changes_of, data_differences, file_differences, rooted
 from runner.experiment.stages import config_hash
 from runner.records import environment
@@ -102,15 +102,6 @@ def of_served(before: dict[str, Any], after: dict[str, Any]) -> Check:
         return Check("served model", "unknown", ["no answer on record says which model it came from"])
     named = [", ".join([*was["served"], *was["fingerprints"]])]
     return _compared("served model", was, now, named)
-
-
-def refuse_sweep(record: RunFolder, verb: str) -> None:
-    """Raise RecordError for the folder of a sweep, naming what to do."""
-    manifest = record.manifest()
-    if manifest.get("kind") == "sweep":
-        runs = [str(cell["run"]) for cell in manifest.get("cells", {}).values() if cell.get("run")]
-        example = f", for example: ostinato {verb} {record.path / runs[0]}" if runs else ""
-        raise RecordError(f"{record.path} is a sweep; {verb} its cells one by one{example}")
 
 
 def _compared(what: str, was: Any, now: Any, told: list[str] | None = None) -> Check:

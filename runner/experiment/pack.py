@@ -18,7 +18,6 @@ from runner.cache import ENTRY_VERSION, Cache, Entry, Stored, request_key
 from runner.config import schema
 from runner.errors import RecordError
 from runner.experiment.agreement import changes, has_answer
-from runner.experiment.checks import refuse_sweep
 from runner.experiment.drift import (
     changes_of,
     holds_secret_code,
@@ -77,7 +76,6 @@ def pack(folder: Path, file: Path | None = None) -> Packed:
         ConfigError, DataError: the config or the data cannot be used any more.
     """
     record = RunFolder.open(folder)
-    refuse_sweep(record, "pack")
     file = file or Path(f"{record.path.parent.name}-{record.path.name}.ostinato")
     if file.exists() and not capsule.is_capsule(file):
         raise RecordError(f"{file} is there already and is no capsule; give another name")

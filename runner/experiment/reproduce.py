@@ -10,7 +10,7 @@ import msgspec
 from runner.config.schema import Cache
 from runner.errors import RecordError
 from runner.experiment.agreement import Agreement, agree
-from runner.experiment.checks import Check, checks, of_served, refuse_sweep
+from runner.experiment.checks import Check, checks, of_served
 from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.play import EXIT_CODES, play_to_end
@@ -114,7 +114,6 @@ def reproduce(
     from runner.config.compose import read
 
     record = RunFolder.open(folder)
-    refuse_sweep(record, "reproduce")
     recorded, manifest = read(record.config_file), record.manifest()
     cwd = _folder(manifest, notify)
     config = _config(manifest, adjusted(record, recorded, overrides), replay=replay, runs_dir=runs_dir)

@@ -320,7 +320,4 @@ def test_a_sweep_is_packed_cell_by_cell(tmp_path, capsys):
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "kind": "sweep", "cells": cells}))
     for verb in ("pack", "reproduce"):
         assert main([verb, str(folder)]) == 1
-        assert (
-            f"is a sweep; {verb} its cells one by one, for example: ostinato {verb} {folder.absolute()}/cells/one"
-            in capsys.readouterr().err
-        )
+        assert f"is a sweep, and a run is needed here; name one of {folder.absolute() / 'cells'}" in capsys.readouterr().err
