@@ -64,6 +64,7 @@ def split(overrides: Sequence[str]) -> Asked:
         found = _sweep_of(override)
         if found is None:
             asked.fixed.append(override)
+            asked.varied.pop(override.partition("=")[0].lstrip("+"), None)  # of two overrides of a key the last one counts
         else:
             asked.varied[found.key_or_group] = override
     return asked

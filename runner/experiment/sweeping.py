@@ -95,7 +95,7 @@ def sweep_to_end(played: Sweep, *, notify: Notify | None = None, watch: Watch | 
     failed: OstinatoError | None = None
     try:
         with watch(played) if watch else contextlib.nullcontext():
-            if not played.settle():
+            if not played.settle() and not played.stop.requested:
                 in_new_loop(lambda: _orchestrated(played, say), played, say)
     except KeyboardInterrupt:
         played.stop.request()

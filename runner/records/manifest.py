@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -117,6 +118,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@functools.cache  # of one process they do not change, and a sweep asks for them in every cell
 def _version(name: str) -> str | None:
     try:
         return version(name)
