@@ -135,6 +135,7 @@ def multirun(
                 arguments = list(asked.varied.values())
             else:
                 _settle(config.hydra.sweeper, section, asked.hydra)
+                config.hydra.sweeper.params = None  # they are in what is asked
                 arguments = [*_arguments(section, chosen), *asked.varied.values()]
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
         task = _Task(launch, combine, section)
