@@ -54,8 +54,12 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         OstinatoError: the run could not begin or go on.
     """
-    if args.multirun and not args.cfg:
-        return _sweep(args)
+    if args.multirun:
+        if not args.cfg:
+            return _sweep(args)
+        from runner.config.multirun import split
+
+        args.overrides = split(args.overrides).fixed
     composition = composed(args)
     if args.cfg:
         from runner.config.compose import to_yaml

@@ -141,6 +141,8 @@ def forecast(args: argparse.Namespace) -> int:
     from runner.experiment import Plan, outlook
 
     plan = Plan(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
+    if not plan.is_grid:
+        plan.take([()])  # one cell, with nothing varied, to judge the others by
     found = outlook(plan)
     if args.json:
         print(json.dumps(found.to_dict()))
@@ -149,6 +151,8 @@ def forecast(args: argparse.Namespace) -> int:
 
     work = found.estimate
     facts = [("cells", f"{len(found.cells):,}, of which {found.total('recorded'):,} are recorded already")]
+    if not plan.is_grid:
+        facts = [("cells", f"as {plan.sweeper} proposes them; the numbers are those of one, with nothing varied")]
     facts += [("samples", f"{found.total('samples'):,}"), ("cache hits", f"{found.total('cache_hits'):,}")]
     if shared := found.total("shared"):
         facts.append(("shared", f"{shared:,} ask what another cell asks"))

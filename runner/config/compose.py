@@ -51,7 +51,7 @@ _ESCAPE_HINT = (
 class Composition(msgspec.Struct, frozen=True):
     """A composed config: `raw` as written (interpolations unresolved), `plain` resolved, and which option each group took.
 
-    `hydra` has the choices of Hydra's own groups, such as its sweeper.
+    `hydra` has the choices of Hydra's own groups, such as its sweeper; `params` what is varied by ``hydra.sweeper.params``.
     """
 
     raw: dict[str, Any]
@@ -61,6 +61,7 @@ class Composition(msgspec.Struct, frozen=True):
     folders: list[Path]
     name: str
     hydra: dict[str, str]
+    params: dict[str, str]
 
     def config(self) -> RunConfig:
         """The typed config. Raises ConfigError with the file or the override that is to blame."""
@@ -128,9 +129,19 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
         composed = hydra_compose(overrides, places, primary)
         choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
         own = {group: option for group, option in choices.items() if group.startswith("hydra/")}
+        composed_hydra = composed.hydra
         raw = _container(composed)
-        plain = resolve(raw)
-        return Composition(raw, plain, {k: v for k, v in choices.items() if k not in own}, list(overrides), places, primary, own)
+        params = {str(key): str(values) for key, values in (composed_hydra.sweeper.get("params") or {}).items()}
+        return Composition(
+            raw=raw,
+            plain=resolve(raw),
+            choices={group: option for group, option in choices.items() if group not in own},
+            overrides=list(overrides),
+            folders=places,
+            name=primary,
+            hydra=own,
+            params=params,
+        )
 
 
 @contextlib.contextmanager

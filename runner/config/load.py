@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import re
 import types
 import typing
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec.structs import fields as struct_fields
+from msgspec import structs
 
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
@@ -18,6 +19,9 @@ from runner.secrets import is_secret, names_a_secret
 
 Origin = Callable[[str], str]
 """Given a path such as ``sampling.temperature``, where its value was written, for example ``override 'x=y'`` ('' if unknown)."""
+
+struct_fields = functools.cache(structs.fields)
+"""The fields of a Struct: looked at for every cell of a sweep."""
 
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")

@@ -64,6 +64,7 @@ def split(overrides: Sequence[str]) -> Asked:
         found = _sweep_of(override)
         if found is None:
             asked.fixed.append(override)
+            asked.varied.pop(override.partition("=")[0].lstrip("+"), None)  # of two overrides of a key the last one counts
         else:
             asked.varied[found.key_or_group] = override
     return asked
@@ -134,6 +135,7 @@ def multirun(
                 arguments = list(asked.varied.values())
             else:
                 _settle(config.hydra.sweeper, section, asked.hydra)
+                config.hydra.sweeper.params = None  # they are in what is asked
                 arguments = [*_arguments(section, chosen), *asked.varied.values()]
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
         task = _Task(launch, combine, section)

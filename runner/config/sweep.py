@@ -42,6 +42,7 @@ class Cells:
     Attributes:
         base: the config with nothing varied, its section `sweep` included.
         sweeper: which of Hydra's sweepers is chosen.
+        params: what ``hydra.sweeper.params`` varies, by key, in Hydra's grammar.
     """
 
     def __init__(self, asked: Asked, *, config_name: str = "config", config_dir: str | None = None) -> None:
@@ -53,6 +54,7 @@ class Cells:
         self._bases[()] = _Base(composition)
         self.base = composition.config()
         self.sweeper = sweeper_of(composition.hydra)
+        self.params = composition.params
 
     @property
     def composed(self) -> int:

@@ -40,7 +40,9 @@ class Plan:
         self.asked: Asked = split(overrides)
         self._cells = Cells(self.asked, **self.named)
         self.config: RunConfig = self._cells.base
-        given = [override.partition("=")[0].lstrip("+") for override in self.asked.fixed]
+        given = {override.partition("=")[0].lstrip("+") for override in self.asked.fixed}
+        params = {key: f"{key}={values}" for key, values in self._cells.params.items() if key not in given}
+        self.asked = msgspec.structs.replace(self.asked, varied=params | self.asked.varied)
         self.section: Section = narrowed(self.config.sweep, [*given, *self.asked.varied])
         self.keys = varied_keys(self.section, self.asked.varied)
         for key in self.keys:

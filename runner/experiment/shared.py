@@ -69,11 +69,14 @@ class Shared:
         self._servers.setdefault(_server(experiment.config), experiment.lm)
 
     async def release(self, experiment: Experiment) -> None:
-        """Say that a cell is done with its server; it stays up for others to come."""
-        server = _server(experiment.config)
-        if self._servers.get(server) is not experiment.lm:
+        """Say that an experiment has asked all that it will; a server that it has launched stays up for other cells."""
+        if self._servers.get(_server(experiment.config)) is not experiment.lm:
             await experiment.kill()
-        if self._to_come is not None:
+
+    async def ended(self, config: RunConfig) -> None:
+        """Say that a cell has come to its end; its server ends with the last that needs it, where all are known."""
+        server = _server(config)
+        if self._to_come is not None and server in self._to_come:
             self._to_come[server] -= 1
             if self._to_come[server] <= 0 and (holder := self._servers.pop(server, None)) is not None:
                 await asyncio.to_thread(holder.kill)

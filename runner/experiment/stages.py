@@ -270,7 +270,7 @@ class Experiment:
         try:
             await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
         except ExceptionGroup as group:
-            raise _first(group) from None
+            raise first_of(group) from None
         finally:
             self.tally.stopped()
         if self.stop.reason is not None:
@@ -463,10 +463,10 @@ def recorded_overrides(record: RunFolder) -> list[str]:
     return [str(override) for override in found or []]
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
     """The one error worth telling: ours before others."""
     flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
-    flat += [_first(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
+    flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
     return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])
 
 

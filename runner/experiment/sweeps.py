@@ -19,7 +19,7 @@ from runner.experiment.drift import ADJUSTABLE
 from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, recorded
 from runner.experiment.shared import Shared
-from runner.experiment.stages import Experiment, now, report
+from runner.experiment.stages import Experiment, first_of, now, report
 from runner.experiment.trained import foreseen, settled, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
@@ -86,7 +86,7 @@ class Sweep:
         self.folder = record.path
         self.name = plan.name
         self.overrides = [redact(override) for override in plan.overrides]
-        self.manifest = record.read()
+        self.manifest: SweepManifest
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.playing: dict[str, Experiment] = {}
@@ -95,7 +95,12 @@ class Sweep:
         self._again = [override for override in plan.asked.fixed if _group(override) in ("limits", "launch")]
         self._writing = threading.Lock()
         self.shared = Shared(plan.config)
-        self._open()
+        record.lock()
+        try:
+            self._open()
+        except BaseException:
+            record.close()
+            raise
 
     @classmethod
     def create(cls, plan: Plan) -> Sweep:
@@ -143,7 +148,8 @@ class Sweep:
         if Path.cwd() != Path(manifest.cwd):
             raise RecordError(f"{folder}: the sweep was begun in {manifest.cwd}, where its configs are; go on with it there")
         asked = record.asked()
-        plan = Plan([*asked["overrides"], *overrides], config_name=asked["config_name"], config_dir=asked["config_dir"])
+        given = {override.partition("=")[0]: override for override in [*asked["overrides"], *overrides]}
+        plan = Plan(list(given.values()), config_name=asked["config_name"], config_dir=asked["config_dir"])
         if plan.digest != manifest.digest:
             raise RecordError(
                 f"{folder}: the configs or the data have changed since this sweep began; put them back, or begin a new one "
@@ -185,6 +191,8 @@ class Sweep:
             await asyncio.shield(proposing)
         except _Stopped:
             pass
+        except ExceptionGroup as group:
+            raise first_of(group) from None
         except asyncio.CancelledError:
             self.stop.request()
             if self._batch is not None:
@@ -218,6 +226,7 @@ class Sweep:
             problem = error
         finally:
             self._ended(key, problem)
+            await self.shared.ended(self.plan.cells[key].config)
         cell = self.manifest.cells[key]
         if cell.status == "failed":
             raise OstinatoError(cell.problem or "nothing was answered")
@@ -291,8 +300,8 @@ class Sweep:
     # --- inside
 
     def _open(self) -> None:
-        """Take the folder, count what was spent, and note the cells there are."""
-        self.record.lock()
+        """Count what was spent, and note the cells there are."""
+        self.manifest = self.record.read()
         cells = {key: cell for key, cell in self.manifest.cells.items() if cell.run is not None}
         cells |= {key: cells.get(key) or CellRecord(values=cell.values) for key, cell in self.plan.cells.items()}
         self.manifest.cells = cells
@@ -369,8 +378,7 @@ class Sweep:
             experiment.stop.request()
             raise
         finally:
-            if experiment.needs_launch:
-                await self.shared.release(experiment)
+            await self.shared.release(experiment)
             await experiment.lm.aclose()
 
     def _config(self, key: str) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import platform
@@ -127,6 +128,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
     }
 
 
+@functools.cache  # of one process they do not change, and a sweep asks for them in every cell
 def _version(name: str) -> str | None:
     try:
         return version(name)

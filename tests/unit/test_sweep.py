@@ -258,7 +258,7 @@ def test_a_sweep_is_found_by_its_names(server):
 def test_a_config_with_a_section_is_no_single_run():
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text("# @package _global_\nsweep: {grid: {sampling.seed: [1, 2]}}\n")
-    with pytest.raises(ConfigError, match="play its cells with runner.sweep"):
+    with pytest.raises(ConfigError, match=r"play its cells with runner.sweep"):
         runner.run(overrides=[*FAKE, "experiment=mine"])
     result = runner.sweep([*FAKE, "experiment=mine", "data.limit=2"])
     assert [cell.values for cell in result.manifest.cells.values()] == [{"sampling.seed": 1}, {"sampling.seed": 2}]
@@ -302,7 +302,7 @@ def test_optuna_follows_the_direction_of_the_sweep(server):
     server.otherwise = hot
     result = sweep(served(server, *OPTUNA, "sweep.direction=minimize"))
     assert f"best_value: {min(row['exact'] for row in result.rows)}" in (result.folder / "optimization_results.yaml").read_text()
-    with pytest.raises(ConfigError, match="is set by sweep.direction"):
+    with pytest.raises(ConfigError, match=r"is set by sweep.direction"):
         sweep(served(server, *OPTUNA, "hydra.sweeper.direction=minimize"))
 
 
@@ -316,6 +316,16 @@ def test_optuna_takes_the_grid_of_the_section_and_goes_past_failed_cells(server)
     assert result.manifest.keys == ["sampling.top_p", "sampling.temperature"]
     assert statuses(result)["complete"] + statuses(result)["failed"] == 6
     assert set(statuses(result)) == {"complete", "failed"}
+
+
+def test_optuna_takes_hydras_own_section(server):
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n"
+        "hydra: {sweeper: {n_trials: 4, params: {sampling.top_p: '0.5,0.9'}}}\n"
+    )
+    result = sweep(served(server, "experiment=mine"))
+    assert (result.manifest.keys, result.manifest.status, result.manifest.sweeper) == (["sampling.top_p"], "complete", "optuna")
 
 
 def test_a_spent_budget_stops_a_search(server):

@@ -141,6 +141,12 @@ def test_the_command_line_wins_over_the_section_and_multiplies_it():
     ]
 
 
+def test_hydras_own_section_varies_too():
+    file = experiment("hydra: {sweeper: {params: {sampling.temperature: '0,1', sampling.seed: 'range(1,3)'}}}")
+    assert len(cells(file)) == 4
+    assert cells(file, "sampling.seed=7") == [{"sampling.temperature": 0}, {"sampling.temperature": 1}]
+
+
 def test_doubles_are_one_cell():
     section = Sweep(grid={"a": [1, 2]}, cells=[{"a": 2}, {"a": 3}])
     assert combinations(section, {}) == [{"a": 1}, {"a": 2}, {"a": 3}]
