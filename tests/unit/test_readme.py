@@ -8,6 +8,7 @@ import pytest
 
 from runner.cli import VERBS
 from runner.config.compose import compose
+from runner.experiment import Plan
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -37,9 +38,23 @@ def overrides_of(command):
     return [word for word in shlex.split(command, comments=True)[2:] if "=" in word]
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if command.split()[1] in ("run", "validate")])
+SINGLE = [command for command in commands() if command.split()[1] in ("run", "validate", "pipeline") and " -m " not in command]
+SWEEPS = [command for command in commands() if " -m " in command]
+
+
+@pytest.mark.parametrize("command", SINGLE)
 def test_commands_compose(command, in_tmp):
     compose(overrides_of(command)).config()
+
+
+@pytest.mark.parametrize("command", SWEEPS)
+def test_sweeps_can_be_planned(command, in_tmp):
+    assert Plan(overrides_of(command)).keys
+
+
+def test_there_are_some():
+    assert len(SINGLE) > 8
+    assert len(SWEEPS) > 2
 
 
 def test_commands_use_verbs_that_exist():
