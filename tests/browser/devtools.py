@@ -70,7 +70,10 @@ def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 class Tab:
-    """One page in the browser. `opened` is what was loaded, `requests` what it asked for, `complaints` what it wrote on its console or threw."""
+    """One page in the browser.
+
+    `opened` is what was loaded, `requests` what it asked for, `complaints` what it wrote on its console, threw or was refused.
+    """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket

@@ -68,6 +68,7 @@ def plays(command, in_tmp):
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     result = json.loads(checked([*command, *PLAY], cwd=in_tmp, env=environment))
     assert (result["status"], result["ok"]) == ("complete", 2)
+    assert "<style>:root" in (Path(result["run"]) / "report.html").read_text()
 
 
 def home_of(python, in_tmp, **environment):
@@ -86,6 +87,7 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
     shipped = {f"runner/{path.relative_to(tree)}" for path in (tree / "conf").rglob("*.yaml") if "local" not in path.parts}
     assert {name for name in names if name.startswith("runner/conf/") and "/local/" not in name} == shipped
     assert {"runner/conf/config.yaml", "runner/cli/__init__.py", "flows/orchestrate.py", "flows/logging.yml"} <= names
+    assert {"runner/analysis/page/page.css", "runner/analysis/page/page.js"} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert (metadata["Name"], metadata["License-Expression"]) == ("ostinato", "Apache-2.0")
     assert "ostinato = runner.__main__:main" in points

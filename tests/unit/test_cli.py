@@ -18,7 +18,7 @@ from tests.command import REPOSITORY, Done
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 FAKE = ["model=fake", "execution.orchestrator=none"]
-MINE = ["run", "resume", "retry", "validate", "config", "ls", "show", "score", "cache"]
+MINE = ["run", "resume", "retry", "validate", "config", "ls", "show", "report", "score", "cache"]
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LOG_FROM = 30.0
-"""The ratio of the largest to the smallest value from which an axis of positive values is logarithmic."""
+"""The ratio of the largest to the smallest value from which an axis may be logarithmic."""
 
 _FEW = 9
 """Values up to which the axis is written with the values themselves."""
@@ -54,7 +54,7 @@ def axis_of(values: Iterable[Any]) -> Axis:
         return categories([brief(value) for value in distinct])
     numbers = sorted(float(value) for value in distinct)
     positive = [number for number in numbers if number > 0]
-    spread = len(positive) > 2 and positive[-1] / positive[0] >= LOG_FROM  # noqa: PLR2004 - two points make no scale
+    spread = _crowds(positive)
     if spread and len(positive) < len(numbers):
         return categories([brief(value) for value in sorted(distinct)])
     ticks = numbers if len(numbers) <= _FEW else None
@@ -85,7 +85,7 @@ def log_scale(numbers: Sequence[float], ticks: Sequence[float] | None = None) ->
     return Axis(low, high, [(tick, figure(tick)) for tick in written if math.log(tick) in kept], log=True)
 
 
-def rounds(low: float, high: float, about: int = 5) -> list[float]:
+def rounds(low: float, high: float, about: int = 6) -> list[float]:
     """Round values between `low` and `high`: steps of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
@@ -110,6 +110,13 @@ def figure(number: float) -> str:
     if number and (abs(number) >= 1e6 or abs(number) < 1e-4):  # noqa: PLR2004
         return f"{number:.3g}".replace("e-0", "e-").replace("e+0", "e")
     return f"{number:,.6g}"
+
+
+def _crowds(positive: Sequence[float]) -> bool:
+    """Whether most of these sorted values would crowd at the low end of a linear scale."""
+    if len(positive) < 3:  # noqa: PLR2004 - two points make no scale
+        return False
+    return positive[-1] / positive[0] >= LOG_FROM and positive[len(positive) // 2] <= positive[-1] / 4
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:

@@ -103,7 +103,7 @@ def _grid(x: Axis, y: Axis, words: Words) -> Iterator[Html]:
         yield tag("text", shortened[index] if shortened else name, x=at, y=str(floor + 19), class_="tick middle")
     yield tag("text", words.x, x=str((LEFT + WIDTH - RIGHT) / 2), y=str(HEIGHT - 8), class_="name middle")
     yield tag(
-        "text", words.y, x="14", y=str((TOP + floor) / 2), class_="name middle", transform=f"rotate(-90 14 {(TOP + floor) / 2})"
+        "text", words.y, x="13", y=str((TOP + floor) / 2), class_="name middle", transform=f"rotate(-90 13 {(TOP + floor) / 2})"
     )
 
 

@@ -23,6 +23,8 @@ def interval(found: Score | None) -> str:
         return "no sample could be scored"
     if found.stderr is None:
         return f"n = {found.n:,}"
+    if found.stderr == 0:  # an interval of no width would say that we are certain
+        return f"the same for every row, n = {found.n:,}"
     return f"± {Z * found.stderr:.3f} (95 %), n = {found.n:,}"
 
 

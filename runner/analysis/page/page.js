@@ -211,7 +211,8 @@
   }
 
   function row(sample, index) {
-    const opener = make("button", { type: "button", textContent: sample.id + (sample.repeat ? ` (repeat ${sample.repeat})` : ""),
+    const opener = make("button", { type: "button", textContent: sample.id + (sample.repeat ? ` · ${sample.repeat}` : ""),
+      ariaLabel: sample.repeat ? `${sample.id}, repeat ${sample.repeat}` : null,
       tabIndex: index === state.focus ? 0 : -1, attributes: { "aria-expanded": sample === state.open, "aria-controls": "sample-pane" } });
     const cells = columns.slice(1).map((column) => {
       const content = column.key === "status" ? make("span", { className: `pill ${sample.status}`, textContent: sample.status }) : column.cell(sample);

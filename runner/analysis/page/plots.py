@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 MODEL_KEYS = ("model", "model.name")
 _BINS = 10
-_DISTINCT = 12
 _INTERVALS = "Bars are 95 % intervals (mean ± 1.96 standard errors, which are clustered by row)."
 
 
@@ -220,25 +219,28 @@ def spread_of(subject: Subject, name: str) -> Iterator[Html]:
 
 
 def _histogram(title: str, x_name: str, values: list[float], of: str, number: int = 0) -> Html:
-    counted, x = _binned(values)
+    counted, x = _binned(values, fixed=of == "samples")
     most = max(count for _, _, count, _ in counted)
     y = scale([0, most], [tick for tick in rounds(0, most) if tick == int(tick)], bounds=(0.0, most * 1.05))
     heights = [(low, high, count, f"{name}: {count:,} {of}") for low, high, count, name in counted]
     words = Words(
         title=f"Distribution of {title}",
-        about=f"How many {of} had which {x_name}; {len(values):,} {of}.",
+        about=f"{len(values):,} {of}, by {x_name}.",
         x=x_name, y=of, heads=[x_name, of, "share"],
         rows=[[name, count, f"{count / len(values):.1%}"] for _, _, count, name in counted],
     )  # fmt: skip
     return bars(words, x, y, heights, number)
 
 
-def _binned(values: Sequence[float]) -> tuple[list[tuple[float, float, int, str]], Axis]:
-    """Bars (from, to, how many, name) and their axis: one for each value when they are few, else ten equal ones."""
+def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, float, int, str]], Axis]:
+    """Bars (from, to, how many, name) and their axis: two values or one have a bar each, others are put into ten equal ones.
+
+    `fixed`: values from 0 to 1 have an axis from 0 to 1, however few of it they use.
+    """
     counts: dict[float, int] = {}
     for value in values:
         counts[value] = counts.get(value, 0) + 1
-    if len(counts) <= _DISTINCT and set(counts) <= {0.0, 1.0}:
+    if fixed and set(counts) <= {0.0, 1.0}:
         counts = {0.0: 0, 1.0: 0, **counts}
     if len(counts) <= 2:  # noqa: PLR2004 - right and wrong, or one value only
         names = [figure(value) for value in sorted(counts)]
