@@ -1,18 +1,15 @@
-"""The cells of a sweep as tidy rows: one a cell, with every varied key, its scores, errors, tokens, cost and latency."""
+"""The cells of a sweep ranked by the primary score, best first: what the terminal and JSON show, and which cells are tied."""
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.analysis.stats import quantile
 from runner.analysis.ties import row_means, tied
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from runner.records import RunFolder, Summary, SweepFolder
     from runner.records.sweep import CellRecord
 
@@ -55,16 +52,6 @@ def ranked(sweep: SweepFolder) -> list[dict[str, Any]]:
     return [*scored, *(row for row in rows if row not in scored)]
 
 
-def to_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV with a header line."""
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return text.getvalue()
-
-
 def _measured(run: RunFolder) -> dict[str, Any]:
     """What a run has come to, by its summary and the latencies of its samples."""
     summary = run.summary()
@@ -83,8 +70,8 @@ def _measured(run: RunFolder) -> dict[str, Any]:
         "cached_prompt_tokens": summary.usage_cached.prompt_tokens,
         "cached_completion_tokens": summary.usage_cached.completion_tokens,
         "cost_usd": summary.cost_usd,
-        "latency_p50_s": _quantile(latencies, 0.5),
-        "latency_p95_s": _quantile(latencies, 0.95),
+        "latency_p50_s": quantile(latencies, 0.5) if latencies else None,
+        "latency_p95_s": quantile(latencies, 0.95) if latencies else None,
         "wall_s": summary.wall_s,
     }
 
@@ -99,16 +86,6 @@ def _scores(summary: Summary) -> dict[str, Any]:
 def _row_means(sweep: SweepFolder, cell: CellRecord, score: str) -> dict[str, float]:
     run = sweep.run_of(cell)
     return row_means((sample.id, sample.scores[score]) for sample in run.samples() if score in sample.scores) if run else {}
-
-
-def _quantile(ordered: Sequence[float], q: float) -> float | None:
-    """The quantile `q` of sorted values, linear between neighbours (type 7 of Hyndman and Fan 1996); None of nothing."""
-    if not ordered:
-        return None
-    place = q * (len(ordered) - 1)
-    below = int(place)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
 def _plain(value: Any) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from runner.analysis.distributions import t_critical
 from runner.scoring.summary import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-Z_95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution."""
+LEVEL = 0.95
 
 
 def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
@@ -26,8 +26,8 @@ def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
 def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
     """Whether the 95 % interval of the mean difference, paired by row, holds zero.
 
-    The interval is the mean of the rows' differences ± 1.96 of its standard errors (Miller 2024, "Adding Error Bars to Evals",
-    on paired differences).
+    The interval is that of `runner.analysis.stats`: Student's t on the rows' differences (Miller 2024, "Adding Error Bars to
+    Evals", on paired differences).
 
     Args:
         one: mean score by row id.
@@ -39,5 +39,5 @@ def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
     difference = summarise(one[row] - other[row] for row in one if row in other)
     if difference.mean is None or difference.stderr is None:
         return None
-    reach = Z_95 * difference.stderr
+    reach = t_critical(LEVEL, difference.n - 1) * difference.stderr
     return abs(difference.mean) <= reach or math.isclose(difference.mean, 0.0, abs_tol=1e-12)

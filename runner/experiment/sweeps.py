@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import io
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import build
-from runner.analysis.cells import ranked, rows_of, to_csv
-from runner.analysis.parquet import to_parquet
+from runner.analysis.cells import ranked
+from runner.analysis.export import Format, export
+from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
 from runner.experiment.drift import ADJUSTABLE
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     from runner.records.manifest import RunStatus
 
 PlayCell = Callable[[str], Awaitable[None]]
+
+TABLES: tuple[Format, ...] = ("csv", "parquet")
+"""The forms in which a sweep's folder has its table."""
 
 live_sweeps: dict[str, Sweep] = {}
 """The sweeps that this process is playing, by folder."""
@@ -262,10 +267,12 @@ class Sweep:
         """Write the manifest and the tables as things stand now, and return the manifest."""
         self.manifest.status = self.status
         self._save()
-        rows = rows_of(self.record)
-        self.record.write_table("table.csv", to_csv(rows))
-        if (content := to_parquet(rows)) is not None:
-            self.record.write_table("table.parquet", content)
+        told = load(self.folder)
+        for form in TABLES:
+            content = io.BytesIO()
+            with contextlib.suppress(ConfigError):  # Parquet takes a library that not everybody has
+                export(told, form, content)
+                self.record.write_table(f"table.{form}", content.getvalue())
         return self.manifest
 
     def finish(self) -> SweepManifest:

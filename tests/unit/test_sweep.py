@@ -82,8 +82,8 @@ def test_the_table_has_one_tidy_row_a_cell(server):
     assert len(rows) == 6
     first = rows[0]
     assert (first["sampling.temperature"], first["prompt.system"], first["status"]) == ("0", "be, brief", "complete")
-    assert (first["rows"], first["ok"], first["errors"], first["requests"]) == ("4", "4", "0", "4")
-    assert (first["exact"], first["exact_se"], first["exact_n"]) == ("1.0", "0.0", "4")
+    assert (first["n"], first["ok"], first["errors"], first["requests"]) == ("4", "4", "0", "4")
+    assert (first["score.exact"], first["score.exact.stderr"], first["score.exact.n"]) == ("1.0", "0.0", "4")
     assert (first["prompt_tokens"], first["completion_tokens"], first["cost_usd"]) == ("28", "12", "")
     assert 0 < float(first["latency_p50_s"]) <= float(first["latency_p95_s"])
     frame = polars.read_parquet(result.folder / "table.parquet")
