@@ -276,6 +276,13 @@ def test_the_pareto_front_is_what_nothing_beats(points):
             assert beaten or points.index((cost, gain)) < number
 
 
+def test_latencies_are_spread_over_their_own_axis(tmp_path):
+    page = render(record(tmp_path, "fast", answers(40, seed=1, right=0.5, latency=0.01, price=None)).path)
+    counted = [int(count) for count in re.findall(r"<title>[\d.]+ to [\d.]+: (\d+) requests", page)]
+    assert len(counted) == 10
+    assert max(counted) < sum(counted) == 40
+
+
 def test_quantiles_are_latencies_that_were_seen():
     facts = Facts(Sample(id=str(n), latency_s=float(n)) for n in range(1, 101))
     assert [facts.quantile(share) for share in (0.5, 0.95, 1.0)] == [50, 95, 100]
