@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -182,18 +183,32 @@ def test_points_say_their_intervals(swept):
 
 
 def test_cells_that_share_a_value_are_one_point(swept, tmp_path):
+    """Six cells of two models, of which three each differ in a seed alone: one point a prompt, and no interval too narrow."""
+    folder = shutil.copytree(swept, tmp_path / "sweep")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    cells = {key: cell for key, cell in manifest["cells"].items() if cell["run"]}
+    for number, cell in enumerate(cells.values()):
+        cell["values"] = {"prompt.system": ["Be brief, and answer in one word.", None][number // 3], "sampling.seed": number % 3}
+    page = render_of(folder, {**manifest, "keys": ["prompt.system", "sampling.seed"], "cells": cells})
+    scores = [RunFolder.open(folder / cell["run"]).summary().scores["exact"] for cell in cells.values()][:3]
+    mean = sum(score.mean for score in scores) / 3
+    reach = 1.96 * sum(score.stderr for score in scores) / 3
+    assert f"prompt.system=Be brief, and answer in one word.: {mean:.3f} ± {reach:.3f} (cell #1, #2, #3)" in page
+    assert "Where several cells share a value" in page
+    assert "<b>A</b> Be brief, and answer in one word." in page  # a name too long for its tick is explained below
+    assert {"exact against prompt.system", "exact against sampling.seed"} <= set(re.findall(r"<h3>(.*?)</h3>", page))
+
+
+def test_a_manifest_does_not_lead_out_of_its_folder(swept, tmp_path):
     manifest = json.loads((swept / "manifest.json").read_text())
-    cells = [cell for cell in manifest["cells"].values() if cell["run"]]
-    for number, cell in enumerate(cells):
-        cell["run"] = str((swept / cell["run"]).resolve())
-        cell["values"] = {"prompt.system": ["short", "long", None][number % 3], "sampling.seed": number // 3}
-    both = tmp_path / "both"
-    both.mkdir()
-    for number, cell in enumerate(cells):
-        (both / str(number)).symlink_to(cell["run"])
-    page = render_of(both, {**manifest, "keys": ["prompt.system", "sampling.seed"], "cells": dict(enumerate(cells))})
-    assert "is not a folder of this sweep" in visible(page)  # a manifest does not lead out of its folder
-    assert page.count("<svg") == 0
+    (outside,) = [
+        cell for cell in manifest["cells"].values() if cell["values"] == {"model": "smollm2", "sampling.temperature": 0}
+    ]
+    (tmp_path / "link").symlink_to(swept / outside["run"])
+    for run in (str(swept / outside["run"]), "link", "../../etc"):
+        page = render_of(tmp_path, {**manifest, "cells": {"x": {**outside, "run": run}}})
+        assert "is not a folder of this sweep" in visible(page)
+        assert "<svg" not in page
 
 
 def render_of(folder, manifest):
@@ -274,6 +289,13 @@ def test_the_pareto_front_is_what_nothing_beats(points):
             assert not beaten
         else:
             assert beaten or points.index((cost, gain)) < number
+
+
+def test_latencies_are_spread_over_their_own_axis(tmp_path):
+    page = render(record(tmp_path, "fast", answers(40, seed=1, right=0.5, latency=0.01, price=None)).path)
+    counted = [int(count) for count in re.findall(r"<title>[\d.]+ to [\d.]+: (\d+) requests", page)]
+    assert len(counted) == 10
+    assert max(counted) < sum(counted) == 40
 
 
 def test_quantiles_are_latencies_that_were_seen():

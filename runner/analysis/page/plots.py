@@ -248,8 +248,7 @@ def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, 
         axis = Axis(places.low, places.high, places.ticks)
         return [(i - 0.3, i + 0.3, counts[value], figure(value)) for i, value in enumerate(sorted(counts))], axis
     low, high = min(values), max(values)
-    if low >= 0 and high <= 1:
-        low, high = 0.0, 1.0
+    low, high = (0.0, 1.0) if fixed and low >= 0 and high <= 1 else (low, high)
     step = (high - low) / _BINS
     heights = [0] * _BINS
     for value, count in counts.items():
