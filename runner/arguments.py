@@ -26,10 +26,12 @@ _REASONING = re.compile(
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout"})
 """Arguments about the connection that have names of their own; `is_connection` knows the others by how they look."""
+_OURS = frozenset({"cache", "cache_in_memory", "rollout_id", "num_retries"})
 _SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access_key|authorization", re.IGNORECASE)
 _CONNECTION = re.compile(r"^(?:api|aws|azure|vertex|watsonx)_|(?:_|^)(?:token|secret|password|credentials)$|access_key")
 
 
+@functools.lru_cache(maxsize=64)
 def is_reasoning(model: str) -> bool:
     """Whether `model` is of OpenAI's reasoning families o1, o3, o4 and gpt-5, whose requests have a form of their own."""
     return _REASONING.fullmatch(model.rpartition("/")[2].lower()) is not None
@@ -167,6 +169,12 @@ def check_params(params: Mapping[str, Any]) -> None:
 def is_connection(key: str) -> bool:
     """Whether an argument is about the connection (or opens it), and so no part of the request."""
     return key in CONNECTION_KEYS or _CONNECTION.search(key) is not None
+
+
+@functools.lru_cache(maxsize=1024)
+def is_sent(key: str) -> bool:
+    """Whether an argument is part of the request: not about the connection, and not about what we do with the call."""
+    return key not in _OURS and not is_connection(key)
 
 
 def without_secrets(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
 
 logger = logging.getLogger("ostinato")
 
@@ -23,13 +24,6 @@ class Callback(Protocol):
         """After a call: its outputs, or its exception."""
 
 
-class Seen:
-    """What a call came to, filled in by the one who makes it."""
-
-    def __init__(self) -> None:
-        self.outputs: list[Any] = []
-
-
 def new_id() -> str:
     """A random UUID (version 4), as text. For names, not for secrets: several times as fast as `uuid.uuid4`."""
     bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
@@ -37,27 +31,36 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-@contextlib.contextmanager
-def observed(instance: Any, callbacks: Sequence[Callback], inputs: Callable[[], dict[str, Any]]) -> Iterator[Seen]:
-    """Tell `callbacks` that a call of `instance` starts, and how it ends. One that raises is logged."""
-    seen = Seen()
-    if not callbacks:
-        yield seen
-        return
-    call_id, given = new_id(), inputs()
-    for callback in callbacks:
-        with _logged("on_lm_start"):
-            callback.on_lm_start(call_id=call_id, instance=instance, inputs=given)
-    failed: BaseException | None = None
-    try:
-        yield seen
-    except BaseException as error:
-        failed = error
-        raise
-    finally:
-        for callback in callbacks:
+class Observed:
+    """A context manager around a call: tells `callbacks` that it starts, and how it ends. One that raises is logged.
+
+    Args:
+        instance: who is called.
+        callbacks: who is told.
+        inputs: makes the call's arguments; called when there is somebody to tell.
+
+    Attributes:
+        outputs: what the call came to, filled in by the one who makes it.
+    """
+
+    __slots__ = ("_call_id", "_callbacks", "_inputs", "_instance", "outputs")
+
+    def __init__(self, instance: Any, callbacks: Sequence[Callback], inputs: Callable[[], dict[str, Any]]) -> None:
+        self._instance, self._callbacks, self._inputs = instance, tuple(callbacks), inputs
+        self.outputs: list[Any] = []
+
+    def __enter__(self) -> Self:
+        if self._callbacks:
+            self._call_id, given = new_id(), self._inputs()
+            for callback in self._callbacks:
+                with _logged("on_lm_start"):
+                    callback.on_lm_start(call_id=self._call_id, instance=self._instance, inputs=given)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for callback in self._callbacks:
             with _logged("on_lm_end"):
-                callback.on_lm_end(call_id=call_id, outputs=None if failed else seen.outputs, exception=failed)
+                callback.on_lm_end(call_id=self._call_id, outputs=None if error else self.outputs, exception=error)
 
 
 @contextlib.contextmanager

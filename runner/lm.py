@@ -28,13 +28,14 @@ from runner.arguments import (
     estimate,
     is_connection,
     is_reasoning,
+    is_sent,
     most,
     normalise_url,
     outputs_of,
     without_secrets,
 )
 from runner.cache import Cache, request_key, worth_keeping
-from runner.callbacks import Callback, new_id, observed
+from runner.callbacks import Callback, Observed, new_id
 from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError, MalformedError
 from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
@@ -238,7 +239,7 @@ class LM:
             LMError: no answer after all attempts.
             CacheError: a miss in replay mode.
         """
-        with self._asking(), observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
             request, store = self._prepare(prompt, messages, kwargs), self._store(kwargs)
             key = request_key(request)
             completion = self._drive(self._steps(request, key, store, kwargs), request, key, store, kwargs)
@@ -247,7 +248,7 @@ class LM:
 
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """As calling the LM, without blocking the event loop."""
-        with self._asking(), observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
             request = self._prepare(prompt, messages, kwargs)
             completion = await self._aplay(request, self._store(kwargs), kwargs)
             seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
@@ -261,9 +262,7 @@ class LM:
         For code that plays many requests at once: pair it with `acomplete`.
         """
         merged = {**self.kwargs, **kwargs}
-        params = {key: as_data(value) for key, value in merged.items() if value is not None and not is_connection(key)}
-        for name in ("cache", "cache_in_memory", "rollout_id", "num_retries"):
-            params.pop(name, None)
+        params = {key: as_data(value) for key, value in merged.items() if value is not None and is_sent(key)}
         if "max_tokens" in params and is_reasoning(self.model):
             params["max_completion_tokens"] = params.pop("max_tokens")
         check_params(params)

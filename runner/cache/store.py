@@ -340,14 +340,12 @@ class Cache:
 
     def _guard(self, use: Callable[[Any], T], otherwise: T) -> T:
         """Use the database; what is wrong with it becomes a warning and `otherwise`."""
-        import diskcache
-
         disk = self._open()
         if disk is None:
             return otherwise
         try:
             return use(disk)
-        except (OSError, sqlite3.Error, diskcache.Timeout, UnicodeDecodeError) as error:
+        except (OSError, sqlite3.Error, _timeout(), UnicodeDecodeError) as error:
             self._warn(error)
             return otherwise
 
@@ -376,6 +374,13 @@ def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
 
 def _completion_tokens(response: Response) -> int:
     return response.usage.completion_tokens if response.usage else 0
+
+
+def _timeout() -> type[Exception]:
+    import diskcache
+
+    timeout: type[Exception] = diskcache.Timeout
+    return timeout
 
 
 def _json_disk() -> Any:

@@ -6,6 +6,8 @@ statements and a transaction; here a row of a batch costs a few microseconds. On
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import sqlite3
 import threading
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BATCH = 256
+CHECKPOINT_EVERY = 2000
+"""Rows stored between two checkpoints of the write-ahead log; some megabytes of it."""
 RAW, FILE = 1, 2
 """diskcache's modes: the value stands in the row, or in a file of its own."""
 
@@ -38,15 +42,18 @@ class Table:
         self.process = os.getpid()
         self._reader, self._reading = _connect(folder, timeout_s), threading.Lock()
         self._writer, self._writing = _connect(folder, timeout_s), threading.Lock()
+        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: not in the caller's time
+        self._connect = functools.partial(_connect, folder, timeout_s)
+        self._stored = 0
+        self._checkpointing: threading.Thread | None = None
 
     def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
         """Rows ``(key, mode, value)`` of those `keys` that are there and have not expired by `now` (seconds since 1970)."""
         found: list[tuple[str, int, bytes]] = []
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
-            statement = _FIND.format(",".join("?" * len(part)))
             with self._reading:
-                found += self._reader.execute(statement, (*part, now)).fetchall()
+                found += self._reader.execute(_find(len(part)), (*part, now)).fetchall()
         return found
 
     def store(self, rows: Sequence[tuple[str, bytes]], now: float, expire: float | None) -> None:
@@ -59,12 +66,29 @@ class Table:
                 self._writer.execute("ROLLBACK")
                 raise
             self._writer.execute("COMMIT")
+            self._stored += len(rows)
+            if self._stored >= CHECKPOINT_EVERY and (self._checkpointing is None or not self._checkpointing.is_alive()):
+                self._stored = 0
+                self._checkpointing = threading.Thread(target=self._checkpoint, name="cache checkpoint", daemon=True)
+                self._checkpointing.start()
+
+    def _checkpoint(self) -> None:
+        """Move what the write-ahead log holds into the database, keeping nobody waiting. What cannot be moved stays."""
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
-        """Close both connections."""
+        """Close both connections. With the last one of all processes, SQLite itself checkpoints."""
         with self._reading, self._writing:
+            if self._checkpointing is not None:
+                self._checkpointing.join()
             self._reader.close()
             self._writer.close()
+
+
+@functools.lru_cache(maxsize=BATCH)
+def _find(keys: int) -> str:
+    return _FIND.format(",".join("?" * keys))
 
 
 def _connect(folder: Path, timeout_s: float) -> sqlite3.Connection:

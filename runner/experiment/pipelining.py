@@ -12,7 +12,7 @@ import msgspec
 
 from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.interrupt import Interrupt
-from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
+from runner.experiment.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
 from runner.experiment.pipeline import STAGES, Outcome, Pipeline, live_pipelines
 from runner.experiment.play import EXIT_CODES
 from runner.experiment.stages import Experiment
@@ -110,7 +110,7 @@ def pipeline_to_end(played: Pipeline, *, notify: Notify | None = None, watch: Wa
     key = str(played.folder)
     live_pipelines[key] = played
     played.notify, played.watch = notify or silent, watch
-    with Interrupt(played, played.notify) as interrupt:
+    with collecting_less(), Interrupt(played, played.notify) as interrupt:
         try:
             if played.owed:
                 in_new_loop(interrupt.watch(_orchestrated(played)))

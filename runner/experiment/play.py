@@ -16,7 +16,7 @@ from runner import build
 from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.estimate import announcement
 from runner.experiment.interrupt import Interrupt
-from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
+from runner.experiment.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
 from runner.experiment.stages import Experiment, live
 from runner.experiment.trained import train_first
 from runner.records import RunFolder, Summary
@@ -145,7 +145,7 @@ def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: 
     Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `Interrupt`).
     """
     say = notify or silent
-    with Interrupt(experiment, say) as interrupt, recorded(experiment):
+    with collecting_less(), Interrupt(experiment, say) as interrupt, recorded(experiment):
         experiment.plan()
         with watch(experiment) if watch else contextlib.nullcontext():
             if experiment.owed and not experiment.stop.requested:

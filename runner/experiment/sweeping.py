@@ -13,7 +13,7 @@ import msgspec
 from runner.analysis.cells import ranked
 from runner.errors import ConfigError, OstinatoError
 from runner.experiment.interrupt import Interrupt
-from runner.experiment.loop import Notify, in_new_loop, orchestrator, silent
+from runner.experiment.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
 from runner.experiment.plan import Plan
 from runner.experiment.play import EXIT_CODES
 from runner.experiment.sweeps import Sweep, live_sweeps
@@ -94,7 +94,7 @@ def sweep_to_end(played: Sweep, *, notify: Notify | None = None, watch: Watch | 
     key = str(played.folder)
     live_sweeps[key] = played
     failed: OstinatoError | None = None
-    with Interrupt(played, say) as interrupt:
+    with collecting_less(), Interrupt(played, say) as interrupt:
         try:
             with watch(played) if watch else contextlib.nullcontext():
                 if not played.settle() and not played.stop.requested:
