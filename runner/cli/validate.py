@@ -15,7 +15,7 @@ TAKES_OVERRIDES = True
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Check a config: its keys and types, its data, its prompts on every row, its scorers. Nothing is sent."
+    parser.description = "Check a config: its keys and types, its data, its prompts on every row, its scorers, its training rows. Nothing is sent."
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -35,9 +35,14 @@ def main(args: argparse.Namespace) -> int:
         adapter.format(row)
     samples = len(data) * config.sampling.repeats
     facts = {"name": build.name(config, data), "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
+    if config.finetune is not None:
+        from runner.experiment import finetuning
+
+        facts["training"] = finetuning.prepare(config).spec.job
     if args.json:
         print(json.dumps({"valid": True, **facts}))
     else:
         scored = ", ".join(scorers) or "nothing"
-        print(f"valid: {facts['name']}: {samples:,} samples of {len(data):,} rows for {lm.model}, scored by {scored}")
+        trained = f", trained by {facts['training']} first" if "training" in facts else ""
+        print(f"valid: {facts['name']}: {samples:,} samples of {len(data):,} rows for {lm.model}{trained}, scored by {scored}")
     return 0
