@@ -15,7 +15,9 @@ TAKES_OVERRIDES = True
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Check a config: its keys and types, its data, its prompts on every row, its scorers, its training rows. Nothing is sent."
+    parser.description = (
+        "Check a config: its keys and types, its data, its prompts on every row, its scorers, its training rows. Nothing is sent."
+    )
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import fcntl
-import os
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import msgspec
 
 from runner import paths
 from runner.errors import ConfigError, FinetuneError
+from runner.finetune.ledger import put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,8 @@ def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Versi
                 registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
                 lineage=lineage,
             )
-            _write(_file(name), Alias(name=name, versions=[*versions, new]))
+            told = msgspec.json.encode(Alias(name=name, versions=[*versions, new]))
+            put(_file(name), msgspec.json.format(told, indent=2) + b"\n")
             return new
     except OSError as error:
         raise FinetuneError(f"the alias {name} cannot be written in {folder()}: {error.strerror}") from error
@@ -158,15 +159,6 @@ def folder() -> Path:
 
 def _file(name: str) -> Path:
     return folder() / f"{name}.json"
-
-
-def _write(file: Path, alias: Alias) -> None:
-    part = file.with_name(f".{file.name}.part")
-    with part.open("wb") as stream:
-        stream.write(msgspec.json.format(msgspec.json.encode(alias), indent=2) + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(file)
 
 
 @contextlib.contextmanager
