@@ -119,3 +119,14 @@ def test_a_table_has_medians_extremes_and_ratios():
     lines = table(results, [seconds], ratio=seconds, references=["a"], cost=True).splitlines()
     assert lines[0] == "|  | s | s: times a's (less is better) |"
     assert lines[2:] == ["| a | 3.0 (2.0–4.0) | 1 |", "| b | 6.0 (6.0–6.0) | 2 |"]
+
+
+@pytest.mark.finetune
+@pytest.mark.model
+def test_training_is_measured_beside_a_bare_loop(with_weights):
+    pytest.importorskip("torch", reason="the extra finetune is not installed")
+    environment = {**harness.environment(), "OSTINATO_HOME": str(with_weights)}
+    command = [sys.executable, "-m", "tests.bench.train", "--steps", "1"]
+    done = subprocess.run(command, cwd=harness.REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| bare torch + peft |" in done.stdout

@@ -385,7 +385,7 @@ def test_an_adapter_of_pefts_becomes_the_same_file(weights, tmp_path):
 
 
 @pytest.mark.model
-def test_text_is_split_as_llama_cpp_splits_it(monkeypatch):
+def test_text_is_split_as_llama_cpp_splits_it(with_weights):
     import urllib.request
 
     from runner.providers import weights as known
