@@ -270,8 +270,11 @@ class Sweep:
         told = load(self.folder)
         for form in TABLES:
             content = io.BytesIO()
-            with contextlib.suppress(ConfigError):  # Parquet takes a library that not everybody has
+            try:
                 export(told, form, content)
+            except ConfigError as error:  # Parquet takes a library that not everybody has
+                self.record.log(f"no table.{form} was written: {error}")
+            else:
                 self.record.write_table(f"table.{form}", content.getvalue())
         return self.manifest
 
