@@ -35,9 +35,9 @@ def main(folder: Path) -> int:
         if stopped:
             sys.stderr.write("stopped\n")
             return 143
+        (folder / "checkpoints" / f"step-{step}").mkdir(parents=True)
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "loss": 2.0 / step, "lr": 1e-3, "tokens": 10 * step, "wall_s": step}) + "\n")
-        (folder / "checkpoints" / f"step-{step}").mkdir(parents=True)
     adapter = b"GGUF" + json.dumps(hyper, sort_keys=True).encode()
     (folder / "adapter.gguf").write_bytes(adapter)
     digest = hashlib.sha256(adapter).hexdigest()

@@ -84,9 +84,16 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
         metadata = email.message_from_bytes(archive.read(facts))
         points = archive.read(facts.replace("METADATA", "entry_points.txt")).decode()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"runner", "flows", "ostinato"}
-    shipped = {f"runner/{path.relative_to(tree)}" for path in (tree / "conf").rglob("*.yaml") if "local" not in path.parts}
+    shipped = {f"runner/{path.relative_to(tree)}" for path in (tree / "conf").rglob("*.*") if "local" not in path.parts}
     assert {name for name in names if name.startswith("runner/conf/") and "/local/" not in name} == shipped
-    assert {"runner/conf/config.yaml", "runner/cli/__init__.py", "flows/orchestrate.py", "flows/logging.yml"} <= names
+    assert {
+        "runner/conf/config.yaml",
+        "runner/conf/finetune/tickets.jsonl",
+        "runner/analysis/page/page.js",
+        "runner/cli/__init__.py",
+        "flows/orchestrate.py",
+        "flows/logging.yml",
+    } <= names
     assert {"runner/analysis/page/page.css", "runner/analysis/page/page.js"} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert (metadata["Name"], metadata["License-Expression"]) == ("ostinato", "Apache-2.0")
