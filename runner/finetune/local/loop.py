@@ -270,10 +270,9 @@ def adapted(model: Any, hyper: LocalHyper) -> Any:
 
 
 def steps_of(rows: int, hyper: LocalHyper) -> int:
-    """Steps of the optimiser: of `epochs`, and `max_steps` at the most."""
+    """Steps of the optimiser: `max_steps`, else as many as the epochs have."""
     batches_an_epoch = math.ceil(rows / hyper.batch_size)
-    steps = hyper.epochs * math.ceil(batches_an_epoch / hyper.gradient_accumulation)
-    return min(steps, hyper.max_steps) if hyper.max_steps else steps
+    return hyper.max_steps or hyper.epochs * math.ceil(batches_an_epoch / hyper.gradient_accumulation)
 
 
 def _layers(text: str | None, depth: int) -> list[int]:
