@@ -36,8 +36,8 @@ class Loop:
     def play(self, *more: str, **environment: str) -> Done:
         return ostinato("pipeline", *self.overrides, *more, "--json", TUNING_KEY=KEY, **environment)
 
-    def start(self, *more: str) -> Running:
-        return Running("pipeline", *self.overrides, *more, "--json", TUNING_KEY=KEY)
+    def start(self, *more: str, **environment: str) -> Running:
+        return Running("pipeline", *self.overrides, *more, "--json", TUNING_KEY=KEY, **environment)
 
 
 def said(text):

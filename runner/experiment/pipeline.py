@@ -28,6 +28,7 @@ from runner.experiment.play import FAILURES, ask, recorded
 from runner.experiment.stages import Experiment, config_hash, now
 from runner.experiment.trained import SAY_EVERY_S, asking, progress_of, trained_model, untrained
 from runner.finetune import aliases
+from runner.finetune.job import TrainingStatus
 from runner.finetune.spec import canonical
 from runner.records import environment
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
@@ -204,6 +205,10 @@ class Pipeline:
         job = training.folder.spec.job
         self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
         state = await self._followed(training)
+        if state.status is TrainingStatus.cancelled:  # somebody's wish, which a retry must not undo
+            self.stop.request()
+            self.problem = FinetuneError(f"the training {job} was cancelled; run the pipeline again to go on with it")
+            raise self.problem
         if state.model is None:
             raise FinetuneError(f"the training {job} has {state.status}: {state.error or 'no reason was given'}")
         made = training.folder.result() or {}

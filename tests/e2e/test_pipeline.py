@@ -156,3 +156,16 @@ def test_mistakes_are_found_before_anything_is_begun(loop, more, told):
     assert done.code in (1, 2)
     assert told in done.err
     assert loop.server.count == 0
+
+
+def test_a_training_that_is_cancelled_stays_cancelled(loop):
+    loop.trainer.outcome = None
+    with loop.start() as running:
+        wait_until(lambda: any(job.status == "running" for job in loop.trainer.jobs), "training")
+        (job,) = ostinato("ft", "ls", "--json", TUNING_KEY=KEY).json["jobs"]
+        assert ostinato("ft", "cancel", job["job"], TUNING_KEY=KEY).code in (0, 1)
+        done = running.wait()
+    assert done.code == 1, done.err
+    assert "was cancelled" in done.err
+    assert done.json["status"] == "failed"
+    assert len(loop.trainer.jobs) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.command import ostinato, wait_until
 from tests.finetuning import KEY, OpenAI
 from tests.server import Reply, Server
 from tests.tickets import Loop, answer
@@ -37,3 +38,16 @@ def test_a_failed_training_is_a_failed_task(kept, api, in_tmp):
         states = api.settled(name, 4)
         assert states == {"data": "COMPLETED", "validate": "COMPLETED", "baseline": "COMPLETED", "train": "FAILED"}
         assert len(trainer.jobs) == 1
+
+
+def test_a_training_that_is_cancelled_is_not_tried_again(kept, in_tmp):
+    with OpenAI() as trainer, Server(Reply(text=answer)) as server:
+        loop = Loop(in_tmp, trainer, server)
+        with loop.start("execution.orchestrator=prefect", PREFECT_API_URL=kept.api_url) as running:
+            wait_until(lambda: any(job.status == "running" for job in trainer.jobs), "training", 90)
+            (job,) = ostinato("ft", "ls", "--json").json["jobs"]
+            ostinato("ft", "cancel", job["job"], TUNING_KEY=KEY)
+            done = running.wait()
+        assert done.code == 1, done.err
+        assert "was cancelled" in done.err
+        assert [job.status for job in trainer.jobs] == ["cancelled"]
