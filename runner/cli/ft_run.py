@@ -10,6 +10,8 @@ import msgspec
 
 from runner.cli.ft_follow import follow
 from runner.cli.options import add_config, composed
+from runner.errors import ConfigError
+from runner.finetune import aliases
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +51,18 @@ def main(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(json.dumps(facts) if args.json else f"{prepared.spec.job}: nothing was begun")
         return 0
+    if args.force:
+        _refuse_named(prepared.spec.job)
     return follow(prepared.open(), as_json=args.json, begin=True, force=args.force, wait=not args.detach, more=facts)
+
+
+def _refuse_named(job: str) -> None:
+    """Raise ConfigError when an alias names the model of the job: what ``tickets@3`` names never changes."""
+    for alias in aliases.listed():
+        for version in alias.versions:
+            if version.model.get("name") == f"ft-{job}":
+                name = f"{alias.name}@{version.version}"
+                raise ConfigError(f"--force would replace the model that {name} names; train another: finetune.seed=...")
 
 
 def _with_group(overrides: list[str]) -> list[str]:

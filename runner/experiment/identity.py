@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runner import build
+from runner.experiment import finetuning
 from runner.experiment.drift import ADJUSTABLE, digests_of
 
 if TYPE_CHECKING:
@@ -61,11 +62,15 @@ class Identities:
         Raises:
             ConfigError, DataError: its data or another file cannot be read.
         """
+        config = build.pinned(config)
         facts: dict[str, Any] = {
             name: self._digest(getattr(config, name)) for name in config.__struct_fields__ if name not in _APART
         }
         facts["rows"] = self.dataset(config).fingerprint
         facts["files"] = self.once.get("files", (config.prompt, config.scoring), lambda: digests_of(config))
+        if config.finetune is not None:  # whose rows are in a file
+            parts = (config.finetune, config.model, config.data, config.prompt, config.adapter)
+            facts["training"] = self.once.get("training", parts, lambda: finetuning.prepare(config).spec.job)
         facts["values"] = {key: value for key, value in values.items() if key.partition(".")[0] in ADJUSTABLE}
         return sha256(facts)
 

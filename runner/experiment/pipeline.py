@@ -26,11 +26,11 @@ from runner.experiment.drift import manifest_of
 from runner.experiment.loop import Notify, silent
 from runner.experiment.play import FAILURES, ask, recorded
 from runner.experiment.stages import Experiment, config_hash, now
-from runner.experiment.trained import SAY_EVERY_S, asking, progress_of, trained_model, untrained
+from runner.experiment.trained import asking, followed, trained_model, untrained
 from runner.finetune import aliases
 from runner.finetune.job import TrainingStatus
 from runner.finetune.spec import canonical
-from runner.records import environment
+from runner.records import environment, find_run
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
 from runner.secrets import redact
 
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from runner.config.schema import RunConfig
     from runner.experiment.finetuning import Prepared
-    from runner.finetune.ledger import State
-    from runner.finetune.training import Training
     from runner.lm import LM
 
 STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
@@ -94,21 +92,31 @@ class Pipeline:
         """
         from runner.config.compose import to_yaml
 
-        config, prepared = _checked(config)
-        digest, record = config_hash(config), _found(config)
+        asked = _named(config)
+        digest, record = config_hash(asked), _found(asked)
+        config = _sourced(asked, record.read().source if record else None)
+        prepared = finetuning.prepare(config)
         if record is None:
             manifest = PipelineManifest(
-                name=config.name or "",
+                name=asked.name or "",
                 digest=digest,
                 status="running",
                 started_at=now(),
                 cwd=str(Path.cwd()),
+                source=config.finetune.data.from_run if config.finetune else None,
                 overrides=[redact(override) for override in overrides],
                 environment=environment(),
             )
-            record = PipelineFolder.create(Path(config.runs_dir), manifest, config=to_yaml(config))
+            record = PipelineFolder.create(Path(config.runs_dir), manifest, config=to_yaml(asked))
         record.lock()
-        return cls(config, prepared, record, overrides)
+        try:
+            pipeline = cls(config, prepared, record, overrides)
+            pipeline.manifest.status, pipeline.manifest.ended_at = "running", None
+            pipeline._save()
+        except BaseException:
+            record.close()
+            raise
+        return pipeline
 
     @property
     def owed(self) -> list[str]:
@@ -204,16 +212,20 @@ class Pipeline:
         await asyncio.to_thread(training.begin)
         job = training.folder.spec.job
         self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
-        state = await self._followed(training)
-        if state.status is TrainingStatus.cancelled:  # somebody's wish, which a retry must not undo
+        try:
+            model = await asyncio.to_thread(followed, training, self.notify, lambda: self.stop.requested)
+        except asyncio.CancelledError:
             self.stop.request()
-            self.problem = FinetuneError(f"the training {job} was cancelled; run the pipeline again to go on with it")
-            raise self.problem
-        if state.model is None:
-            raise FinetuneError(f"the training {job} has {state.status}: {state.error or 'no reason was given'}")
+            raise
+        except FinetuneError as error:
+            if training.folder.state().status is not TrainingStatus.cancelled:
+                raise
+            self.stop.request()  # somebody's wish, which a retry must not undo
+            self.problem = FinetuneError(f"{error}; run the pipeline again to go on with it")
+            raise self.problem from None
         made = training.folder.result() or {}
         facts = {key: made[key] for key in ("steps", "loss", "valid_loss", "train_s", "sha256") if made.get(key) is not None}
-        return {"job": job, "model": state.model, **facts}
+        return {"job": job, "model": model, **facts}
 
     async def _launch(self, _stage: StageRecord) -> dict[str, Any]:
         self._served = build.lm(self._tuned_config())
@@ -270,11 +282,17 @@ class Pipeline:
         """Play a run of the experiment, or go on with the one that the stage has begun."""
         experiment = await asyncio.to_thread(self._experiment, stage, config)
         self._playing = experiment
+        if self.stop.requested:
+            experiment.interrupt()
         try:
             with recorded(experiment), self.watch(experiment) if self.watch else contextlib.nullcontext():
-                await asyncio.to_thread(experiment.plan)
-                if experiment.owed and not self.stop.requested:
-                    await ask(experiment, self.notify)
+                try:
+                    await asyncio.to_thread(experiment.plan)
+                    if experiment.owed and not self.stop.requested:
+                        await ask(experiment, self.notify)
+                except asyncio.CancelledError:
+                    experiment.stop.request()
+                    raise
         finally:
             self._playing = None
         summary = experiment.summary
@@ -299,20 +317,6 @@ class Pipeline:
         stage.result = {"run": experiment.folder.name}
         self._save()
         return experiment
-
-    async def _followed(self, training: Training) -> State:
-        """Wait for the end of a training, and say now and then how it goes."""
-        said = time.monotonic()
-        while True:
-            state = await asyncio.to_thread(training.step)
-            if state.status.final:
-                return state
-            if self.stop.requested:
-                raise asyncio.CancelledError("stopped on request; the training goes on")
-            if time.monotonic() - said >= SAY_EVERY_S and (told := progress_of(training)):
-                said = time.monotonic()
-                self.notify(told)
-            await asyncio.sleep(training.backend.poll_s)
 
     def _tuned_config(self) -> RunConfig:
         return asking(self.config, self.result("train")["model"])
@@ -374,8 +378,10 @@ def outlook(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: the pipeline could not begin.
     """
-    config, prepared = _checked(config)
-    record = _found(config)
+    asked = _named(config)
+    record = _found(asked)
+    config = _sourced(asked, record.read().source if record else None)
+    prepared = finetuning.prepare(config)
     owed = STAGES if record is None else Pipeline(config, prepared, record, ()).owed
     return {
         "name": config.name,
@@ -385,12 +391,32 @@ def outlook(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _checked(config: RunConfig) -> tuple[RunConfig, Prepared]:
-    """The config with its name and its model settled, and the training that it asks for. Raises ConfigError and DataError."""
+def _named(config: RunConfig) -> RunConfig:
+    """The config with its name and its model settled. Raises ConfigError and DataError."""
     config = build.pinned(config)
     _check(config)
-    prepared = finetuning.prepare(config)
-    return msgspec.structs.replace(config, name=build.name(config, build.dataset(config))), prepared
+    return msgspec.structs.replace(config, name=build.name(config, build.dataset(config)))
+
+
+def _sourced(config: RunConfig, source: str | None) -> RunConfig:
+    """The config with the run that it learns from named for good: ``latest`` is another one as soon as the baseline is played.
+
+    Args:
+        config: whose ``finetune.data.from_run`` may be any name of a run.
+        source: the name that an earlier sitting has found for it.
+
+    Raises:
+        RecordError: there is no such run.
+    """
+    assert config.finetune is not None
+    data = config.finetune.data
+    if data.from_run is None:
+        return config
+    if source is None:
+        run = find_run(data.from_run, Path(config.runs_dir)).path
+        source = f"{run.parent.name}/{run.name}"
+    pinned = msgspec.structs.replace(data, from_run=source)
+    return msgspec.structs.replace(config, finetune=msgspec.structs.replace(config.finetune, data=pinned))
 
 
 def _found(config: RunConfig) -> PipelineFolder | None:

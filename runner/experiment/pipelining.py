@@ -43,6 +43,7 @@ class PipelineResult(msgspec.Struct, frozen=True):
     folder: Path
     manifest: PipelineManifest
     stages: list[StageOutcome]
+    results: dict[str, dict[str, Any]] = {}
     problem: str | None = None
 
     @property
@@ -53,9 +54,8 @@ class PipelineResult(msgspec.Struct, frozen=True):
         return EXIT_CODES[self.manifest.status]
 
     def of(self, name: str) -> dict[str, Any]:
-        """What came of a stage; empty when it was not done."""
-        stage = self.manifest.stages.get(name)
-        return stage.result if stage is not None and stage.status == "done" else {}
+        """What came of a stage for what it is made from now; empty when it was not done."""
+        return self.results.get(name, {})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -122,7 +122,8 @@ def pipeline_to_end(played: Pipeline, *, notify: Notify | None = None, watch: Wa
             del live_pipelines[key]
             manifest = played.finish()
     stages = [StageOutcome(name, *played.outcomes[name]) for name in STAGES if name in played.outcomes]
-    return PipelineResult(played.folder, manifest, stages, str(played.problem) if played.problem else None)
+    results = {name: played.result(name) for name in STAGES}
+    return PipelineResult(played.folder, manifest, stages, results, str(played.problem) if played.problem else None)
 
 
 async def _orchestrated(played: Pipeline) -> None:

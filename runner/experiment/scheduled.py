@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import pkgutil
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -215,7 +216,12 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
     if before is not None:
         experiment = Experiment.reopen(before.path, again=FAILURES)
     else:
-        ready = await asyncio.to_thread(train_first, build.pinned(config), turn.notify)
+        stopped = threading.Event()
+        try:
+            ready = await asyncio.to_thread(train_first, build.pinned(config), turn.notify, stop=stopped.is_set)
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
         experiment = Experiment.create(ready, turn.job.overrides)
     facts = {"name": turn.job.name, "what": turn.job.schedule.what, "flow_run": turn.flow_run, "due": turn.due}
     experiment.record.write_manifest({**experiment.record.manifest(), "schedule": {**facts, "attempt": turn.attempt}})

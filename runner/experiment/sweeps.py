@@ -22,7 +22,7 @@ from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, recorded
 from runner.experiment.shared import Shared
 from runner.experiment.stages import Experiment, first_of, now, report
-from runner.experiment.trained import foreseen, settled, train_first
+from runner.experiment.trained import settled, to_be_asked, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
 from runner.secrets import redact
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from runner.records.manifest import RunStatus
 
 PlayCell = Callable[[str], Awaitable[None]]
+
+_SLICE_S = 0.5
 
 TABLES: tuple[Format, ...] = ("csv", "parquet")
 """The forms in which a sweep's folder has its table."""
@@ -99,6 +101,8 @@ class Sweep:
         self._batch: asyncio.Task[Any] | None = None
         self._again = [override for override in plan.asked.fixed if _group(override) in ("limits", "launch")]
         self._writing = threading.Lock()
+        self._training = threading.Lock()
+        self._expected: dict[str, RunConfig] = {}
         self.shared = Shared(plan.config)
         record.lock()
         try:
@@ -190,7 +194,8 @@ class Sweep:
             return self._ranks(ids)
 
         if self.plan.is_grid:
-            self.shared.expect(foreseen(self._config(key)) for key in self._due(self.plan.cells))
+            self._expected = {key: to_be_asked(self._config(key)) for key in self._due(self.plan.cells)}
+            self.shared.expect(self._expected.values())
         proposing = asyncio.ensure_future(asyncio.to_thread(self.plan.propose, launch, folder=self.folder))
         try:
             await asyncio.shield(proposing)
@@ -231,7 +236,7 @@ class Sweep:
             problem = error
         finally:
             self._ended(key, problem)
-            await self.shared.ended(self.plan.cells[key].config)
+            await self.shared.ended(self._expected.get(key, self.plan.cells[key].config))
         cell = self.manifest.cells[key]
         if cell.status == "failed":
             raise OstinatoError(cell.problem or "nothing was answered")
@@ -352,9 +357,8 @@ class Sweep:
                 self._ended(key, error)
                 continue
             if experiment.owed:
-                self._begun[key] = experiment
+                self._begun[key] = self.playing.pop(key)
                 raise _Owes
-            self.playing[key] = experiment
             with recorded(experiment):
                 pass
             self._ended(key, None)
@@ -379,10 +383,10 @@ class Sweep:
     async def _ask(self, experiment: Experiment) -> None:
         self.shared.lend(experiment)
         try:
-            if experiment.needs_launch:
-                await self.shared.launch(experiment)
             if self.stop.requested:
                 experiment.interrupt()
+            elif experiment.needs_launch:
+                await self.shared.launch(experiment)
             await experiment.play()
         except asyncio.CancelledError:
             experiment.stop.request()
@@ -404,17 +408,33 @@ class Sweep:
             experiment = Experiment.reopen(run.path, self._again, again=FAILURES)
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
-            config = train_first(self._config(key), self.record.log)
+            config = self._trained(key)
             experiment = Experiment.create(config, [*self.overrides, *varied], within=self.folder / CELLS)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None
         self._save()
+        self.playing[key] = experiment
+        if self.stop.requested:
+            experiment.stop.request()
         try:
             experiment.plan()
         except OstinatoError as error:
             experiment.finish(error)
             raise
         return experiment
+
+    def _trained(self, key: str) -> RunConfig:
+        """The config of a cell, asking the model that it trains: one training at a time. Raises as `train_first`."""
+        config = self._config(key)
+        if config.finetune is None:
+            return config
+        while not self._training.acquire(timeout=_SLICE_S):
+            if self.stop.requested:
+                raise asyncio.CancelledError("stopped on request")
+        try:
+            return train_first(config, self.record.log, stop=lambda: self.stop.requested)
+        finally:
+            self._training.release()
 
     def _ended(self, key: str, problem: OstinatoError | None) -> None:
         """Note how a cell has ended."""

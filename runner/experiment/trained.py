@@ -11,6 +11,7 @@ import msgspec
 from runner.config.schema import LiteLLMModel, LocalModel, Model, RunConfig, ServerModel
 from runner.errors import FinetuneError
 from runner.experiment import finetuning
+from runner.experiment.stages import Parts
 from runner.finetune import ledger
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from runner.finetune.training import Training
 
 SAY_EVERY_S = 5.0
+
+
+def _never() -> bool:
+    return False
 
 
 def asking(config: RunConfig, model: str) -> RunConfig:
@@ -56,7 +61,7 @@ def foreseen(config: RunConfig) -> RunConfig:
     return msgspec.structs.replace(base, cache=msgspec.structs.replace(base.cache, mode="off"))
 
 
-def train_first(config: RunConfig, notify: Callable[[str], None]) -> RunConfig:
+def train_first(config: RunConfig, notify: Callable[[str], None], *, stop: Callable[[], bool] = _never) -> RunConfig:
     """`config` asking the model that it trains, once it is trained: this waits for it. Without `finetune`, `config` itself.
 
     The training outlives this process, and is begun once for all that ask for the same.
@@ -64,20 +69,25 @@ def train_first(config: RunConfig, notify: Callable[[str], None]) -> RunConfig:
     Args:
         config: the experiment.
         notify: told what happens, a line at a time.
+        stop: whether to wait no longer; the training goes on.
 
     Raises:
-        ConfigError, DataError: found before anything is begun.
+        ConfigError, DataError: found before anything is begun, in the run as well as in the training.
         FinetuneError, LaunchError: it could not be begun, or has failed.
+        asyncio.CancelledError: `stop` said so.
     """
     if config.finetune is None:
         return config
+    parts = Parts.of(untrained(config))
+    parts.adapter.format(next(iter(parts.dataset)))
+    parts.lm.request(prompt="")
     prepared = finetuning.prepare(config)
     job = prepared.spec.job
     if (model := trained_model(job)) is None:
         training = prepared.open()
         training.begin()
         notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
-        model = _followed(training, notify)
+        model = followed(training, notify, stop)
     return asking(config, model)
 
 
@@ -88,13 +98,22 @@ def trained_model(job: str) -> str | None:
     return None
 
 
+def to_be_asked(config: RunConfig) -> RunConfig:
+    """`config` asking the model that it will train, by the name that it will have, where that is known before."""
+    if config.finetune is None:
+        return config
+    spec = finetuning.prepare(config).spec
+    return asking(config, f"local/ft-{spec.job}") if spec.provider in ("local", "command") else untrained(config)
+
+
 def progress_of(training: Training) -> str | None:
     """How far a training has come, in a line for people; None before its first step."""
     last = training.folder.metrics()[-1:]
     return f"training: step {last[0]['step']}, loss {last[0].get('loss', float('nan')):.3f}" if last else None
 
 
-def _followed(training: Training, notify: Callable[[str], None]) -> str:
+def followed(training: Training, notify: Callable[[str], None], stop: Callable[[], bool]) -> str:
+    """Wait for a training, and say now and then how it goes. Returns the model. Raises as `train_first`."""
     said = time.monotonic()
 
     def watch(_state: ledger.State) -> None:
@@ -103,9 +122,10 @@ def _followed(training: Training, notify: Callable[[str], None]) -> str:
             said = time.monotonic()
             notify(told)
 
-    state = training.follow(watch=watch)
+    state = training.follow(watch=watch, stop=stop)
     if state.model is None:
-        raise FinetuneError(f"the training {training.folder.spec.job} has {state.status}: {state.error or 'no reason was given'}")
+        ended = f"has failed: {state.error}" if state.error else f"was {state.status}"
+        raise FinetuneError(f"the training {training.folder.spec.job} {ended}")
     return state.model
 
 

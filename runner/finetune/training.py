@@ -7,6 +7,7 @@ has written. So any number of processes may follow a job, each may die at any mo
 from __future__ import annotations
 
 import time
+from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from runner.errors import FinetuneError, LMError
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 PATIENCE = RetryPolicy(max_attempts=30, base_s=1.0, cap_s=60.0)
 """How long a provider that cannot be reached is asked again: about a quarter of an hour. Its training goes on all the while."""
+
+_SLICE_S = 0.2
+
+
+def _never() -> bool:
+    return False
 
 
 class Training:
@@ -87,22 +94,24 @@ class Training:
                 return self.folder.state()
             return self.folder.move(report.status, model=report.model, error=report.error)
 
-    def follow(self, *, watch: Callable[[State], None] | None = None) -> State:
+    def follow(self, *, watch: Callable[[State], None] | None = None, stop: Callable[[], bool] = _never) -> State:
         """Wait for the end of the job, and carry it on meanwhile.
 
         Args:
             watch: told the state after each look.
+            stop: whether to wait no longer; asked several times a second.
 
         Raises:
             FinetuneError: the provider could not be reached for long, or refuses us; the training itself may go on.
+            CancelledError: `stop` said so; the training goes on.
         """
         while True:
-            state = self._patiently()
+            state = self._patiently(stop)
             if watch is not None:
                 watch(state)
             if state.status.final:
                 return state
-            time.sleep(self.backend.poll_s)
+            _sleep(self.backend.poll_s, stop)
 
     def cancel(self) -> State:
         """Have the training stopped and wait until it has. Harmless when it has ended."""
@@ -115,12 +124,10 @@ class Training:
 
     def _again(self, *, fresh: bool) -> None:
         with self.folder.lock() as ours:
-            if not ours:
-                raise FinetuneError(f"{self._name} is being begun by another process; follow it: ostinato ft attach {self._name}")
-            if self.folder.state().status.final:
+            if ours and self.folder.state().status.final:  # else another process begins it at this moment: it is followed
                 self.folder.again(fresh=fresh)
 
-    def _patiently(self) -> State:
+    def _patiently(self, stop: Callable[[], bool] = _never) -> State:
         began, attempt = time.monotonic(), 0
         while True:
             try:
@@ -132,7 +139,16 @@ class Training:
                     raise FinetuneError(
                         f"{self._name}: {error}; what was begun goes on without us; follow it: ostinato ft attach {self._name}"
                     ) from error
-                time.sleep(wait)
+                _sleep(wait, stop)
+
+
+def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
+    """Sleep, unless `stop` says that it is no use. Raises CancelledError then."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if stop():
+            raise CancelledError("stopped on request; the training goes on")
+        time.sleep(min(left, _SLICE_S))
 
 
 def _ended(state: State) -> str:

@@ -39,7 +39,10 @@ class StageRecord(msgspec.Struct, kw_only=True):
 
 
 class PipelineManifest(msgspec.Struct, kw_only=True):
-    """What a pipeline consists of, and how far it has come; `digest` names what it was asked to do."""
+    """What a pipeline consists of, and how far it has come.
+
+    `digest` names what it was asked to do; `source` the run that it learns from, where it learns from one.
+    """
 
     name: str
     digest: str
@@ -47,6 +50,7 @@ class PipelineManifest(msgspec.Struct, kw_only=True):
     started_at: str
     cwd: str
     ended_at: str | None = None
+    source: str | None = None
     overrides: list[str] = []
     stages: dict[str, StageRecord] = {}
     environment: dict[str, Any] = {}
