@@ -116,8 +116,11 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
 
     places = folders(config_dir)
     primary = config_name.removesuffix(".yaml")
-    if not any((place / f"{primary}.yaml").is_file() for place in places):
+    file = next((file for place in places if (file := place / f"{primary}.yaml").is_file()), None)
+    if file is None:
         raise ConfigError(f"-cn {config_name}: no such config in {', '.join(map(_shorten, places))}")
+    if primary.startswith("experiment/") and "@package _global_" in file.read_text("utf-8"):
+        raise ConfigError(f"-cn {config_name}: this says what it changes: add it to the config, +{primary.replace('/', '=', 1)}")
     ready = _prepare(overrides, places, primary)
     token = _places.set(places)
     previous = GlobalHydra.instance().hydra

@@ -76,7 +76,10 @@ class Interrupt:
 
     def _stop_asking(self) -> None:
         self._experiment.interrupt()
-        self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
+        if self._experiment.begun:
+            self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
+        else:  # servers may be starting still, and nothing is in flight
+            self._cancel()
 
     def _cancel(self) -> None:
         if self._playing is not None:

@@ -61,6 +61,7 @@ class Experiment:
         overrides: what was given on the command line; free of secrets.
         tally: the running totals.
         stop: set to stop asking.
+        begun: whether the model has been asked, or is about to be.
         on_fetch: told bytes done and in all while weights are fetched.
     """
 
@@ -75,6 +76,7 @@ class Experiment:
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
         self.player.on_cut = self.tally.cut
         self.stop = Stop()
+        self.begun = False
         self.problem: OstinatoError | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
         self._done: Container[tuple[str, int]] = frozenset()
@@ -216,8 +218,8 @@ class Experiment:
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
             await asyncio.to_thread(weights.pull, model.name, progress=self._fetched)
+        self._launched = True  # before it is: `kill` ends a server that is still starting
         await asyncio.to_thread(self.lm.launch)
-        self._launched = True
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 
     async def play(self) -> dict[str, Any]:
@@ -231,6 +233,7 @@ class Experiment:
             asyncio.CancelledError: `stop` was requested; what was in flight is finished and recorded.
             RecordError: the record cannot be written.
         """
+        self.begun = True
         self.tally.started()
         try:
             await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
