@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(verb: str, words: list[str]) -> int:
     warnings.showwarning = _show_warning
+    code = 0
     try:
         code = _dispatch(verb, words)
         sys.stdout.flush()  # here, where a reader that has left is still known about
@@ -83,7 +84,6 @@ def _guarded(verb: str, words: list[str]) -> int:
         return 130
     except BrokenPipeError:  # the reader (head, less) has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -54,5 +54,8 @@ def main(args: argparse.Namespace) -> int:
         if (file := place / f"{option}.yaml").is_file():
             print(file.read_text("utf-8"), end="")
             return 0
+    group = option.partition("/")[0]
+    if group not in groups:
+        raise ConfigError(f"there is no group '{group}'; `ostinato config ls` lists them{suggest(group, list(groups))}")
     known = [f"{group}/{name}" for group, names in groups.items() for name in names]
     raise ConfigError(f"there is no option '{option}'; `ostinato config ls` lists them{suggest(option, known)}")

@@ -185,8 +185,11 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    if not any((place / f"{primary}.yaml").is_file() for place in places):
+    file = next((file for place in places if (file := place / f"{primary}.yaml").is_file()), None)
+    if file is None:
         raise ConfigError(f"-cn {primary}: no such config in {', '.join(map(_shorten, places))}")
+    if primary.startswith("experiment/") and "@package _global_" in file.read_text("utf-8"):
+        raise ConfigError(f"-cn {primary}: this says what it changes: add it to the config, +{primary.replace('/', '=', 1)}")
     try:
         return put_together(primary, overrides=_prepare(overrides, places, primary), return_hydra_config=True)
     except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):

@@ -23,6 +23,10 @@ class Playable(Protocol):
 
     stop: Stop
 
+    @property
+    def begun(self) -> bool:
+        """Whether a model has been asked: then there may be something in flight to wait for."""
+
     def interrupt(self) -> None:
         """Begin nothing more; what is in flight is finished and kept."""
 
@@ -85,7 +89,10 @@ class Interrupt:
 
     def _stop_asking(self) -> None:
         self._played.interrupt()
-        self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
+        if self._played.begun:
+            self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
+        else:  # servers may be starting still, and nothing is in flight
+            self._cancel()
 
     def _cancel(self) -> None:
         if self._playing is not None:

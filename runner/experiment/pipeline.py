@@ -157,6 +157,11 @@ class Pipeline:
             self.outcomes[name] = "done" if stage.status == "done" else "failed", round(took, 3)
             self._save()
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run is being asked at this moment; a training needs no waiting for."""
+        return self._playing is not None and self._playing.begun
+
     def interrupt(self) -> None:
         """Begin nothing more; rows in flight are finished and kept, and a training goes on without us."""
         self.stop.request()

@@ -68,6 +68,7 @@ class Experiment:
         summary: the numbers, once it is finished.
         tally: the running totals.
         stop: set to stop asking.
+        begun: whether the model has been asked, or is about to be.
         on_fetch: told bytes done and in all while weights are fetched.
     """
 
@@ -82,6 +83,7 @@ class Experiment:
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
         self.player.on_cut = self.tally.cut
         self.stop = Stop()
+        self.begun = False
         self.problem: OstinatoError | None = None
         self.summary: Summary | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
@@ -251,8 +253,8 @@ class Experiment:
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
             await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
+        self._launched = True  # before it is: `kill` ends a server that is still starting
         await asyncio.to_thread(self.lm.launch)
-        self._launched = True
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 
     async def play(self) -> dict[str, Any]:
@@ -266,6 +268,7 @@ class Experiment:
             asyncio.CancelledError: `stop` was requested; what was in flight is finished and recorded.
             RecordError: the record cannot be written.
         """
+        self.begun = True
         self.tally.started()
         try:
             await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)

@@ -241,6 +241,11 @@ class Sweep:
         if cell.status == "failed":
             raise OstinatoError(cell.problem or "nothing was answered")
 
+    @property
+    def begun(self) -> bool:
+        """Whether the model of a cell has been asked."""
+        return any(experiment.begun for experiment in list(self.playing.values()))
+
     def interrupt(self) -> None:
         """Begin no cell and send nothing more; what is in flight is finished and recorded."""
         self.stop.request()

@@ -118,6 +118,8 @@ class LocalProvider(Provider):
     def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - the base's signature
         """Give up the LM's server; it ends if no other LM of this process uses it. A kept one goes on. Idempotent.
 
+        A server that is still starting, in another thread, ends as well: the `launch` there raises LaunchError.
+
         Args:
             lm: its ``kwargs`` lose the ``api_base`` and ``api_key`` that `launch` set.
             launch_kwargs: not needed: what an LM launched is known.
@@ -194,7 +196,7 @@ def _start(shared: _Shared, identity: str, name: str, settings: server.Settings)
         return
     folder = Path(tempfile.mkdtemp(prefix="ostinato-"))
     shared.clear = weakref.finalize(shared, shutil.rmtree, folder, ignore_errors=True)
-    shared.server = server.start(name, settings, folder=folder)
+    shared.server = server.start(name, settings, folder=folder, wanted=lambda: bool(shared.users))
 
 
 def _name(lm: Launchable) -> str:

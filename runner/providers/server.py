@@ -27,7 +27,7 @@ from runner.providers import llamacpp, served
 from runner.providers.base import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 _POLL_S = 0.05
 _HOST = "127.0.0.1"
@@ -116,7 +116,9 @@ def identity(model: str, backend: str, args: Sequence[str] = ()) -> str:
     return served.digest(model) if backend == "llamacpp" else " ".join([f"{backend}:{model}", *args])
 
 
-def start(model: str, settings: Settings, *, folder: Path, stem: str = "server") -> Server:
+def start(
+    model: str, settings: Settings, *, folder: Path, stem: str = "server", wanted: Callable[[], bool] = lambda: True
+) -> Server:
     """Start a server and wait until it answers. Blocks; fetches the weights first if they are not here.
 
     Args:
@@ -124,14 +126,15 @@ def start(model: str, settings: Settings, *, folder: Path, stem: str = "server")
         settings: how to serve it.
         folder: an existing folder for the log, ``<stem>.log``.
         stem: the name of this server's files in `folder`.
+        wanted: asked while it starts; when it says no, the start is given up.
 
     Returns:
         The server; its process ends with this one unless it is kept.
 
     Raises:
         ConfigError: no such weights.
-        LaunchError: the program is not installed, the port is taken, or the server ended or gave no answer in time; with the end
-            of its log.
+        LaunchError: the program is not installed, the port is taken, or the server ended, gave no answer in time, or is not
+            wanted any more; with the end of its log.
     """
     if settings.port and not _is_free(settings.port):
         raise LaunchError(f"cannot serve {model}: port {settings.port} on {_HOST} is taken; port 0 takes a free one")
@@ -147,7 +150,7 @@ def start(model: str, settings: Settings, *, folder: Path, stem: str = "server")
         address = f"http://{_HOST}:{port}"
     process = supervise.start(cmd, log=folder / f"{stem}.log", env={**os.environ, **env, _KEY_ENV[settings.backend]: key})
     try:
-        api_base = _wait(process, key, settings.timeout_s, address, ready)
+        api_base = _wait(process, key, settings.timeout_s, address, ready, wanted)
     except LaunchError as error:
         process.stop()
         tail = process.log_tail().replace(key, "***") or "(empty)"
@@ -173,12 +176,16 @@ def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
         connection.close()
 
 
-def _wait(process: supervise.Process, key: str, timeout_s: float, address: str | None, ready: Path) -> str:
+def _wait(
+    process: supervise.Process, key: str, timeout_s: float, address: str | None, ready: Path, wanted: Callable[[], bool]
+) -> str:
     """Wait for the first answer. Returns the URL to send requests below."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not process.alive():
             raise LaunchError("the server ended while it was starting")
+        if not wanted():
+            raise LaunchError("it is not wanted any more")
         if address is None and ready.is_file():
             address = ready.read_text(encoding="utf-8")
         if address is not None and answers(f"{address}/v1", key):

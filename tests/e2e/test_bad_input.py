@@ -49,6 +49,7 @@ def recorded():
         (["sampling.max_tokens=many"], 2, "sampling.max_tokens: expected int | null, got str 'many'"),
         (["model=server", f"+model.api_key={KNOWN}"], 2, "model.api_key: a literal key is refused; put it in an environment"),
         (["-cn", "nowhere"], 2, "-cn nowhere: no such config in "),
+        (["-cn", "experiment/capitals_json"], 2, "-cn experiment/capitals_json: this says what it changes: add it to "),
         ([*FAKE, "data.target=captial"], 1, "has no column 'captial', which data.target names; did you mean 'capital'?"),
         ([*FAKE, "data=csv", "data.path=rows.csv"], 1, "rows.csv: no such file"),
     ],
@@ -226,6 +227,14 @@ def test_a_reader_that_leaves_is_no_error():
             os.close(writer)
             done = running.wait()
         assert (done.code, done.err) == (0, ""), arguments
+
+
+def test_a_reader_that_leaves_hides_no_failure():
+    reader, writer = os.pipe()
+    os.close(reader)
+    with Running("run", *FAKE, "data.limit=5", "model.fail_rate=1", "model.fail_with=bad_request", stdout=writer) as running:
+        os.close(writer)
+        assert running.wait().code == 1
 
 
 def test_a_run_goes_on_when_nobody_reads_its_progress():

@@ -1,6 +1,7 @@
 """A run that is stopped keeps what was finished, says how to go on, and asks nothing twice when it does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -125,6 +126,21 @@ def test_ctrl_c_ends_waits_and_sends_nothing_more(questions):
             sent = server.count
         assert (done.code, done.json["status"], done.json["owed"]) == (130, "interrupted", ROWS)
         assert server.count == sent
+
+
+def test_ctrl_c_waits_for_no_server_that_is_starting(questions):
+    """A model server that takes a minute to come up: nothing is in flight, so nothing is waited for."""
+    model = ["model=vllm", "model.name=org/model"]
+    Path("bin").mkdir()
+    program = Path("bin/vllm")
+    program.write_text("#!/bin/sh\ntouch started\nexec sleep 300\n")
+    program.chmod(0o755)
+    path = f"{program.parent.absolute()}:{os.environ['PATH']}"
+    with Running("run", *model, *QUIET, *questions, "--json", PATH=path) as running:
+        wait_until(Path("started").exists, "the server is starting")
+        running.signal(signal.SIGINT)
+        done = running.wait()
+    assert (done.code, done.json["status"], done.json["owed"]) == (130, "interrupted", ROWS)
 
 
 def test_a_run_in_a_thread_is_stopped_by_ctrl_c_in_the_notebook(questions):

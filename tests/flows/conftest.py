@@ -73,11 +73,14 @@ def _start(folder, plays):
 def _wait_and(signum, folder):
     """Start a run that waits, and signal it when its server knows that it plays; its exit code and the server's address."""
     with _start(folder, "wait") as run:
-        url = run.stdout.readline().split()[1]
-        api = Api(f"{url}/api")
-        until(lambda: api.task_states(folder.name).get("play") == "RUNNING", "the play stage")
-        run.send_signal(signum)
-        _, err = run.communicate(timeout=DEADLINE_S)
+        try:
+            url = run.stdout.readline().split()[1]
+            api = Api(f"{url}/api")
+            until(lambda: api.task_states(folder.name).get("play") == "RUNNING", "the play stage")
+            run.send_signal(signum)
+            _, err = run.communicate(timeout=DEADLINE_S)
+        finally:
+            run.kill()
     assert err == ""
     return run.returncode, url
 

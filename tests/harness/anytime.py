@@ -44,19 +44,23 @@ class Life:
         whole = self.play(None, 0.0)
         assert whole.code == 0, whole.err
 
-    def measure(self) -> float:
-        """Seconds from when the command hears signals until it has ended."""
+    def measure(self) -> tuple[float, float]:
+        """Seconds of its two parts: from when the command hears signals until there is a run folder, and from then to its end."""
         with self._command() as running:
             _await_ears(running)
             began = time.monotonic()
+            self._await_folder(running)
+            made = time.monotonic()
             assert running.wait().code == 0
-            return time.monotonic() - began
+            return made - began, time.monotonic() - made
 
-    def play(self, number: signal.Signals | None, after_s: float, *, twice: bool = False) -> Done:
-        """Play it once, and send it the signal so many seconds after it can hear it."""
+    def play(self, number: signal.Signals | None, after_s: float, *, made: bool = False, twice: bool = False) -> Done:
+        """Play it once, and send it the signal so many seconds after it can hear it, or after it has `made` its folder."""
         with self._command() as running:
             if number is not None:
                 _await_ears(running)
+                if made:
+                    self._await_folder(running)
                 time.sleep(after_s)  # the moment is what is tried here
                 running.signal(number)
                 if twice:
@@ -86,6 +90,15 @@ class Life:
             assert before.items() <= after.items()
             assert summary.requests + summary.cache_hits == ROWS  # over all sittings: none was asked twice
         return left
+
+    def _await_folder(self, running: Running) -> None:
+        seed = f"sampling.seed={self._played}"
+        wait_until(lambda: running.process.poll() is not None or seed in self._newest(), "there is a run folder")
+
+    def _newest(self) -> str:
+        """What the newest run was asked with."""
+        found = sorted(self._runs.glob("rows/2*/overrides.yaml"), key=lambda file: file.stat().st_mtime_ns)
+        return found[-1].read_text() if found else ""
 
     def _command(self) -> Running:
         self._played += 1  # another seed: nothing comes from the cache
@@ -130,17 +143,22 @@ def main() -> int:
     problems = []
     with tempfile.TemporaryDirectory(prefix="ostinato-anytime-") as folder:
         life = Life(Path(folder) / "life", orchestrator=args.orchestrator)
-        length = life.measure()
+        parts = life.measure()
         for index in range(args.signals):
-            number, twice, after_s = NUMBERS[index % 2], index % 5 == 4, length * (index + chosen.random()) / args.signals
+            number, twice, made = NUMBERS[index % 2], index % 5 == 4, index * 2 >= args.signals
+            after_s = parts[made] * chosen.uniform(0, 1.1)
             try:
-                done = life.play(number, after_s, twice=twice)
+                done = life.play(number, after_s, made=made, twice=twice)
                 life.check(number, done)
                 ended[f"{number.name}{' twice' if twice else ''}: {done.code}"] += 1
             except AssertionError as error:
-                problems.append(f"{number.name} after {after_s:.3f} s of {length:.3f}: {error}")
+                problems.append(
+                    f"{number.name} after {after_s:.3f} s of {parts[made]:.3f} ({'folder' if made else 'start'}): {error}"
+                )
         left = life.finish()
-    sys.stdout.write(f"{args.signals} signals in {length:.2f} s of life: {dict(ended)}; runs were left {dict(left)}, lost 0\n")
+    sys.stdout.write(
+        f"{args.signals} signals in {sum(parts):.2f} s of life: {dict(ended)}; runs were left {dict(left)}, lost 0\n"
+    )
     sys.stdout.write("".join(f"BROKEN {problem}\n" for problem in problems))
     return 1 if problems else 0
 

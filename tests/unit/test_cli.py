@@ -147,6 +147,7 @@ def test_config_lists_and_shows(ostinato):
     done = ostinato("config", "show", "model/mien")
     assert (done.code, done.out) == (2, "")
     assert done.err == "error: there is no option 'model/mien'; `ostinato config ls` lists them; did you mean 'model/mine'?\n"
+    assert ostinato("config", "show", "modle/mine").err.startswith("error: there is no group 'modle'; ")
     assert "did you mean 'model'?" in ostinato("config", "ls", "modle").err
 
 
