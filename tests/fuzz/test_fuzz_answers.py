@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.fuzz.profile import examples
 
 from runner.errors import LMError
 from runner.transport import DirectTransport
 from runner.transport.base import classify, failure, malformed, retry_after
 from runner.transport.direct import _refused, _response
 from runner.types import Connection, Request, Response, Sample
+from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
 
 MESSAGES = [{"role": "user", "content": "hi"}]

@@ -5,11 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.fuzz.profile import examples
 
 from runner.errors import RecordError
 from runner.experiment import replay
 from tests.capsules import contents, made, packed, sealed, unsealed
+from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
 
 _made: list[bytes] = []

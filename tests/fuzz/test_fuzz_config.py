@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.fuzz.profile import examples
 
 from runner import build
 from runner.config import yaml
@@ -18,6 +17,7 @@ from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError
 from runner.experiment import config_hash
 from runner.paths import shipped_conf
+from tests.fuzz.depth import examples
 from tests.fuzz.values import CONFIG_TEXT, json_values, of
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

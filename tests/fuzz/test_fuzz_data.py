@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.fuzz.profile import examples
 
 from runner.data import open_dataset
 from runner.errors import DataError
+from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

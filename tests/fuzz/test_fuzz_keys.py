@@ -5,11 +5,11 @@ import random
 
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tests.fuzz.profile import examples
 
 from runner.cache import request_key
 from runner.errors import ConfigError
 from runner.types import Request
+from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
 
 WHOLE = 2**53
