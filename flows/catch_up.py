@@ -1,60 +1,75 @@
-"""Runs that were due while nothing served them: which of them are played later, by the server's own history of them."""
+"""Runs that were due while nothing served them: which of them are still played. Asked before the worker looks for runs.
+
+Prefect's worker starts all of them at once, however many: hundreds after a night, which SQLite does not take.
+"""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uuid import UUID
+    from collections.abc import Iterable
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-_WAITING = ("Scheduled", "Late")
-"""Names of the states of a run that nobody has tried to start; one that waits for the run before it has another."""
+_PAGE = 200
 
 
-async def passed_over(run_id: UUID, *, catch_up: str, late_s: float) -> str | None:
-    """Why this run is not to be played, or None when it is.
+async def pass_over(client: PrefectClient, flow: str) -> int:
+    """Cancel the missed runs of a flow's schedules that those do not want played any more. Returns how many."""
+    from prefect.states import Cancelled
+
+    count = 0
+    for run, why in unwanted(await _waiting(client, flow), datetime.now(UTC)):
+        await client.set_flow_run_state(run.id, Cancelled(message=why))
+        count += 1
+    return count
+
+
+def unwanted(waiting: Iterable[FlowRun], now: datetime) -> list[tuple[FlowRun, str]]:
+    """The runs that are not to be played, and why, by ``schedule.catch_up`` and ``schedule.late_s`` of their own.
 
     Args:
-        run_id: the flow run.
-        catch_up: ``none`` of the missed runs, ``one`` for all of them, or ``all``.
-        late_s: seconds after which a run that nobody tried to start counts as missed.
+        waiting: runs that nobody has tried to start, the newest first.
+        now: the time.
     """
-    from prefect import get_client
-
-    async with get_client() as client:
-        run = await client.read_flow_run(run_id)
-        late = await _late(client, run)
-        if catch_up == "all" or late <= timedelta(seconds=late_s):
-            return None
-        if catch_up == "none":
-            return f"It was due {round(late.total_seconds())} s before anything served it (schedule.catch_up=none)."
-        other = await _began_since(client, run)
-        return f"The run {other.name} was played for all that were missed (schedule.catch_up=one)." if other else None
-
-
-async def _late(client: PrefectClient, run: FlowRun) -> timedelta:
-    """How long after it was due somebody first tried to start it; nothing for runs that were asked for by hand."""
-    if not run.auto_scheduled or run.expected_start_time is None:
-        return timedelta()
-    tried = [state.timestamp for state in await client.read_flow_run_states(run.id) if state.name not in _WAITING]
-    return min(tried) - run.expected_start_time if tried else timedelta()
+    found: list[tuple[FlowRun, str]] = []
+    kept: dict[object, FlowRun] = {}
+    for run in waiting:
+        policy = run.parameters["job"]["schedule"]
+        due = run.expected_start_time
+        missed = run.auto_scheduled and due is not None and now - due > timedelta(seconds=policy["late_s"])
+        if not missed or policy["catch_up"] == "all":
+            continue
+        if policy["catch_up"] == "none":
+            found.append((run, "It was due while nothing served it (schedule.catch_up=none)."))
+        elif (newer := kept.setdefault(run.deployment_id, run)) is not run:
+            found.append(
+                (run, f"It was missed, and the run of {newer.expected_start_time} stands for it (schedule.catch_up=one).")
+            )
+    return found
 
 
-async def _began_since(client: PrefectClient, run: FlowRun) -> FlowRun | None:
-    """Another run of the schedule that began after this one was due, and so stands for it."""
+async def _waiting(client: PrefectClient, flow: str) -> list[FlowRun]:
+    """The runs that are due and that nobody has tried to start, the newest first."""
     from prefect.client.schemas import filters
+    from prefect.client.schemas.sorting import FlowRunSort
 
-    assert run.deployment_id is not None
-    others = await client.read_flow_runs(
-        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[run.deployment_id])),
-        flow_run_filter=filters.FlowRunFilter(
-            start_time=filters.FlowRunFilterStartTime(after_=run.expected_start_time),
-            id=filters.FlowRunFilterId(not_any_=[run.id]),
-        ),
-        limit=1,
-    )
-    return others[0] if others else None
+    found: list[FlowRun] = []
+    while len(found) % _PAGE == 0:
+        page = await client.read_flow_runs(
+            flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[flow])),
+            flow_run_filter=filters.FlowRunFilter(
+                state=filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(any_=["Scheduled", "Late"])),
+                expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),  # type: ignore[arg-type] # pydantic makes it a pendulum one
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=_PAGE,
+            offset=len(found),
+        )
+        found += page
+        if not page:
+            break
+    return found

@@ -211,8 +211,12 @@ def _reason(problem: Exception) -> str:
 
 
 @contextlib.contextmanager
-def connected(choice: server.ServerChoice) -> Iterator[None]:
+def connected(choice: server.ServerChoice, log: Path | None = None) -> Iterator[None]:
     """Prefect, pointed at a server that stays, for what is not a run: a lost connection is waited for.
+
+    Args:
+        choice: the server.
+        log: where Prefect's lines go; None: nowhere.
 
     Raises:
         OrchestratorError: the server does not answer, or fails.
@@ -221,7 +225,10 @@ def connected(choice: server.ServerChoice) -> Iterator[None]:
         import httpx
 
         _import("flows.experiment:experiment_flow")
-        with _settings(choice.api_url, own=choice.kind != "named", stays=True):
+        with (
+            _settings(choice.api_url, own=choice.kind != "named", stays=True),
+            _log_to(log or Path(os.devnull)),
+        ):
             asyncio.run(_reach(choice))
             try:
                 yield

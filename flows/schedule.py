@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -14,9 +15,7 @@ from prefect.client.schemas.objects import FlowRunPolicy  # noqa: TID253
 from prefect.context import FlowRunContext  # noqa: TID253
 from prefect.logging import get_run_logger  # noqa: TID253
 from prefect.runtime import flow_run as this_run  # noqa: TID253
-from prefect.states import Cancelled  # noqa: TID253
 
-from flows.catch_up import passed_over
 from flows.experiment import experiment_flow
 from runner.errors import CanaryFailed, OstinatoError
 from runner.experiment.scheduled import Job, Turn
@@ -64,16 +63,15 @@ def _title() -> str:
 
 
 @flow(name="ostinato-schedule", flow_run_name=_title, persist_result=False, on_failure=[_tell], on_crashed=[_tell])
-async def scheduled(job: dict[str, Any]) -> State[None] | None:
+async def scheduled(job: dict[str, Any]) -> None:
     """Play one turn of a schedule; `job` is a `runner.experiment.scheduled.Job` as plain JSON."""
+    logging.raiseExceptions = False  # else Prefect tells the terminal when it cannot send a line
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
     run, wanted = context.flow_run, Job.of(job)
     policy = wanted.schedule
     with contextlib.chdir(wanted.folder), _redacted():
-        if why := await passed_over(run.id, catch_up=policy.catch_up, late_s=policy.late_s):
-            return Cancelled(message=why)
         turn = Turn(
             job=wanted,
             config=wanted.config(),
@@ -89,7 +87,6 @@ async def scheduled(job: dict[str, Any]) -> State[None] | None:
         except CanaryFailed:
             await _allow_retries(run.id, 0, 0)
             raise
-    return None
 
 
 async def _as_subflow(experiment: Experiment, *, notify: Any) -> None:  # noqa: ARG001 - the parent run says where it is seen

@@ -7,23 +7,28 @@ as Prefect's own gives up on a server that is gone for a few minutes, and cancel
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows import server
-from flows.deployments import POOL, ensure_pool
+from flows.catch_up import pass_over
+from flows.deployments import FLOW, POOL, ensure_pool
+from flows.history import folder
 from flows.orchestrate import connected
 from runner.secrets import redact
 
 if TYPE_CHECKING:
-    import argparse
-
+    from prefect.client.orchestration import PrefectClient
     from prefect.workers.process import ProcessWorker
 
 
@@ -36,7 +41,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "and wait for the runs that play; twice: stop those too. Schedules stay active: schedule.catch_up says what becomes of "
         "runs that are due while nothing serves them."
     )
-    parser.add_argument("--limit", type=int, metavar="N", help="runs that may play at the same time (default: no bound)")
+    parser.add_argument(
+        "--limit", type=_positive, default=8, metavar="N", help="runs that may play at the same time (default: 8)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
@@ -52,20 +59,27 @@ def main(args: argparse.Namespace) -> int:
     if choice.kind == "kept":  # what is meant for another server; runs inherit this environment
         for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS"):
             os.environ.pop(name, None)
-    with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, connected(choice):
-        os.environ["PREFECT_LOCAL_STORAGE_PATH"] = scratch
-        return asyncio.run(_serve(choice, args.limit))
+    log = folder() / "serve.log"
+    with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, connected(choice, log):
+        from prefect import settings
+
+        theirs: dict[Any, Any] = {  # of the processes of the runs: the worker hands its settings on
+            settings.PREFECT_LOCAL_STORAGE_PATH: scratch,  # Prefect pickles what failed runs raise: here, to a folder that goes
+            settings.PREFECT_LOGGING_SETTINGS_PATH: Path(__file__).with_name("scheduled.yml"),
+        }
+        # Prefect prints what its observers run into when the server is away
+        with settings.temporary_settings(theirs), log.open("a") as lines, contextlib.redirect_stdout(lines):
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return asyncio.run(_serve(choice, args.limit))
 
 
-async def _serve(choice: server.ServerChoice, limit: int | None) -> int:
+async def _serve(choice: server.ServerChoice, limit: int) -> int:
     from prefect import get_client
-    from prefect.workers.process import ProcessWorker
 
     async with get_client() as client:
         await ensure_pool(client)
-    worker = ProcessWorker(work_pool_name=POOL, name=f"{socket.gethostname()}-{os.getpid()}", limit=limit)
     stopping = asyncio.Event()
-    playing = asyncio.ensure_future(_work(worker, stopping))
+    playing = asyncio.ensure_future(_work(limit, stopping))
 
     def stop() -> None:
         if stopping.is_set():
@@ -75,6 +89,7 @@ async def _serve(choice: server.ServerChoice, limit: int | None) -> int:
             _say("stopping: runs that play are waited for; press Ctrl-C again to stop them")
 
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: logging.getLogger("prefect").error("%s", context))
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     _say(f"serving the schedules of {redact(choice.api_url or '')}, from {choice.source}")
@@ -85,28 +100,50 @@ async def _serve(choice: server.ServerChoice, limit: int | None) -> int:
     return 0
 
 
-async def _work(worker: ProcessWorker, stopping: asyncio.Event) -> None:
+async def _work(limit: int, stopping: asyncio.Event) -> None:
     """Look for runs that are due until it is time to stop; leaving the worker waits for those that play."""
+    import httpx
+    from prefect import get_client
+    from prefect.settings import get_current_settings
+    from prefect.workers.process import ProcessWorker
+
+    while not stopping.is_set():
+        worker = ProcessWorker(work_pool_name=POOL, name=f"{socket.gethostname()}-{os.getpid()}", limit=limit)
+        try:
+            async with get_client() as client, worker:
+                await _poll(worker, client, stopping)
+        except httpx.HTTPError as error:  # of a run that was being handed over; it takes the worker with it
+            _say(f"the server failed, the worker begins anew: {redact(str(error))}")
+            await asyncio.sleep(get_current_settings().worker.query_seconds)
+
+
+async def _poll(worker: ProcessWorker, client: PrefectClient, stopping: asyncio.Event) -> None:
     import httpx
     from prefect.settings import get_current_settings
 
-    poll_s = get_current_settings().worker.query_seconds
     lost = False
-    async with worker:
-        while not stopping.is_set():
-            try:
-                await worker.sync_with_backend()
-                await worker.get_and_submit_flow_runs()
-            except httpx.HTTPError as error:
-                if not lost:
-                    _say(f"the server does not answer ({type(error).__name__}); waiting for it")
-                lost = True
-            else:
-                if lost:
-                    _say("the server answers again")
-                lost = False
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), poll_s)
+    while not stopping.is_set():
+        try:
+            if passed := await pass_over(client, FLOW):
+                _say(f"{passed:,} runs were missed, and are not played any more (schedule.catch_up)")
+            await worker.sync_with_backend()
+            await worker.get_and_submit_flow_runs()
+        except httpx.HTTPError as error:
+            if not lost:
+                _say(f"the server does not answer ({type(error).__name__}); waiting for it")
+            lost = True
+        else:
+            if lost:
+                _say("the server answers again")
+            lost = False
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), get_current_settings().worker.query_seconds)
+
+
+def _positive(text: str) -> int:
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs: 1 or more")
 
 
 def _say(line: str) -> None:

@@ -264,7 +264,10 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
     service = "PREFECT_SERVER_SERVICES"
     if private:  # schedules and other runs are the business of a server that stays
         ours |= {f"{service}_{name}_ENABLED": "0" for name in _OTHERS_RUNS}
-    else:  # one write for many tasks costs a third of the CPU; a private server has few tasks, and must not keep the run waiting
+    else:
+        # with files, a run that plays while the server is started anew keeps its hold on its schedule
+        ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
+        # one write for many tasks costs a third of the CPU; a private server has few tasks, and must not keep the run waiting
         recorder = {
             "BATCH_SIZE": "200",
             "READ_BATCH_SIZE": "100",

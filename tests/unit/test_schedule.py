@@ -1,0 +1,172 @@
+"""Schedules without a clock: what is applied, what is refused, what a canary says, who is told."""
+
+import http.server
+import json
+import sys
+import threading
+
+import pytest
+
+import runner
+from runner.config.compose import compose
+from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
+from runner.experiment import config_hash
+from runner.experiment.canary import is_worse
+from runner.experiment.scheduled import Job, Turn
+from runner.notify import notify
+
+FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none"]
+DAILY = [*FAKE, "schedule.cron='0 3 * * *'"]
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+
+async def unused(*_, **__):
+    raise AssertionError("execution.orchestrator=none")
+
+
+def turn(job, attempt=1, flow_run="one"):
+    return Turn(
+        job=job, config=job.config(), flow_run=flow_run, due=None, attempt=attempt, orchestrate=unused, notify=lambda _line: None
+    )
+
+
+def played(*overrides):
+    return runner.run(overrides=[*FAKE, *overrides]).folder
+
+
+def test_a_schedule_is_no_part_of_the_config_hash():
+    assert config_hash(compose(FAKE).config()) == config_hash(compose([*DAILY, "schedule.retries=3"]).config())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ([], "give schedule.cron, schedule.interval_s or schedule.rrule"),
+        (["schedule.cron='0 3 * * *'", "schedule.interval_s=5"], "cron and interval_s are given together"),
+        (["schedule.interval_s=5", "schedule.what=canry"], "did you mean 'canary'"),
+        (["schedule.interval_s=5", "schedule.what=canary"], "schedule.canary.reference: is required"),
+        (["schedule.interval_s=5", "schedule.notify.webhook_env=https://hooks.example/T0"], "never the URL itself"),
+        (["schedule.interval_s=5", "prompt.user='{{ nothing }}'"], "nothing"),
+        (["schedule.interval_s=5", "prompt.system='sk-abcdefghijklmnop1234'"], "looks like a secret"),
+    ],
+)
+def test_what_cannot_be_applied(overrides, told):
+    with pytest.raises((ConfigError, DataError), match=told) as caught:
+        Job.prepare([*FAKE, *overrides])
+    assert "abcdefghijklmnop" not in str(caught.value)
+
+
+def test_a_job_is_plain_json_and_comes_back(in_tmp):
+    job = Job.prepare(DAILY)
+    assert Job.of(json.loads(json.dumps(job.parameters()))) == job
+    assert (job.name, job.experiment, job.folder) == ("capitals", "capitals", str(in_tmp))
+
+
+def test_another_config_than_the_applied_one_is_refused(in_tmp):
+    (in_tmp / "conf" / "prompt").mkdir(parents=True)
+    prompt = in_tmp / "conf" / "prompt" / "mine.yaml"
+    prompt.write_text("user: 'Capital of {{ country }}?'\n")
+    job = Job.prepare([*DAILY, "prompt=mine"])
+    assert job.config().name == "capitals"
+    prompt.write_text("user: 'Which city is the capital of {{ country }}?'\n")
+    with pytest.raises(ScheduleError, match="not the one that was applied"):
+        job.config()
+
+
+async def test_a_turn_is_recorded_with_the_hash_that_was_applied(in_tmp):
+    job = Job.prepare(DAILY)
+    await turn(job).play()
+    manifest = json.loads((in_tmp / "runs" / "capitals" / "latest" / "manifest.json").read_text())
+    assert manifest["config_hash"] == job.config_hash
+    assert manifest["schedule"] == {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1}
+
+
+async def test_a_turn_that_fails_goes_on_in_its_own_record(in_tmp):
+    job = Job.prepare([*DAILY, "model.fail_rate=1", "limits.max_attempts=1"])
+    for attempt in (1, 2):
+        with pytest.raises(ScheduleError, match="the run is failed"):
+            await turn(job, attempt).play()
+    with pytest.raises(ScheduleError):
+        await turn(job, flow_run="two").play()
+    assert len(list((in_tmp / "runs" / "capitals").glob("2*/manifest.json"))) == 2
+
+
+def test_a_worse_run_is_worse_and_an_equal_one_is_not():
+    good, bad, same = played("model.reply=Paris"), played("model.reply=Oslo"), played("model.reply=Paris")
+    every = (
+        played("scoring=regex", "scoring.pattern=x", "model.reply=x"),
+        played("scoring=regex", "scoring.pattern=x", "model.reply=y"),
+    )
+    assert not is_worse(good, same, 0.95).worse
+    assert not is_worse(good, bad, 0.95).worse  # one row of sixty
+    verdict = is_worse(*every, 0.95)
+    assert (verdict.worse, verdict.mean, verdict.rows) == (True, -1.0, 60)
+    assert verdict.p == pytest.approx(2**-60)
+    assert not is_worse(*reversed(every), 0.95).worse
+    with pytest.raises(DataError, match="other data"):
+        is_worse(good, played("data.limit=3"), 0.95)
+
+
+async def test_a_canary_asks_anew_and_fails_on_a_worse_model(monkeypatch):
+    scored = ["model=fake", "execution.orchestrator=none", "scoring=regex", "scoring.pattern=Paris", "schedule.interval_s=60"]
+    reference = runner.run(overrides=[*scored, "model.reply=Paris"]).folder
+    canary = [*scored, "schedule.what=canary", "schedule.canary.reference=latest"]
+    job = Job.prepare([*canary, "model.reply=Paris"])
+    assert job.name == "capitals-canary"
+    assert job.schedule.canary.reference == str(reference)
+    await turn(job).play()
+    summary = json.loads((reference.parent / "latest" / "summary.json").read_text())
+    assert (summary["cache_hits"], summary["requests"]) == (0, 60)
+    with pytest.raises(CanaryFailed, match="significantly worse"):
+        await turn(Job.prepare([*canary, "model.choices=[Oslo,Rome,Paris]"])).play()
+    verdict = json.loads((reference.parent / "latest" / "manifest.json").read_text())["canary"]
+    assert verdict["worse"]
+    assert verdict["reference"] != str(reference)  # latest was pinned when it was applied
+
+
+def test_a_canary_of_an_old_cache_is_refused():
+    played()
+    with pytest.raises(ConfigError, match="replay would only repeat"):
+        Job.prepare([*DAILY, "schedule.what=canary", "schedule.canary.reference=latest", "cache.mode=replay"])
+
+
+def test_a_command_and_a_webhook_are_told(in_tmp, monkeypatch):
+    posted = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(500 if self.path == "/broken" else 204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    command = [sys.executable, "-c", "import sys, pathlib; pathlib.Path('told').write_text(sys.stdin.read())"]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as hook:
+        threading.Thread(target=hook.serve_forever).start()
+        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{hook.server_port}/secret-path-9Xk2")
+        assert notify({"format": 1, "problem": "it broke"}, command=command, webhook_env="HOOK") == []
+        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{hook.server_port}/broken")
+        assert "500" in notify({}, webhook_env="HOOK")[0]
+        hook.shutdown()
+    assert posted[0] == json.loads((in_tmp / "told").read_text()) == {"format": 1, "problem": "it broke"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"command": ["/no/such/program"]}, "No such file"),
+        ({"command": [sys.executable, "-c", "raise SystemExit('not today')"]}, "ended with 1: not today"),
+        ({"webhook_env": "UNSET"}, "UNSET is not set"),
+        ({"webhook_env": "FILE"}, "no http"),
+        ({"webhook_env": "NOBODY"}, "URLError"),
+    ],
+)
+def test_what_goes_wrong_in_telling_is_told(arguments, told, monkeypatch):
+    monkeypatch.setenv("FILE", "file:///etc/passwd")
+    monkeypatch.setenv("NOBODY", "http://127.0.0.1:9/tokens/aVerySecretPath")
+    (problem,) = notify({}, **arguments)
+    assert told in problem
+    assert "aVerySecretPath" not in problem
