@@ -153,8 +153,10 @@ def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:
     if said:
         print(said, flush=True)
     known = job.log().splitlines()
-    while on and not job.state().status.final:
+    ended = not on
+    while not ended:
         time.sleep(0.2)
+        ended = job.state().status.final  # before the log is read: of a job that has ended all is printed
         now = job.log().splitlines()
         for line in now[len(known) :]:
             print(line, flush=True)

@@ -96,6 +96,7 @@ def prepare(config: RunConfig) -> Prepared:
         window=recipe.window,
         evaluation=_asked_in_evaluation(config),
         allow_overlap=chosen.allow_overlap,
+        text_only=recipe.provider == "local",
     )
     train, valid = training_data.split(checked.rows, chosen.valid_fraction, chosen.split_seed)
     spec = Spec.make(
@@ -169,7 +170,7 @@ def _asked_in_evaluation(config: RunConfig) -> dict[str, str]:
     for row in build.dataset(config):
         formatted = adapter.format(row)
         said = {"messages": formatted.messages} if formatted.messages is not None else {"prompt": formatted.prompt}
-        sent = rules.question(said)
+        sent = next(reversed(rules.questions(said)), "")
         asked.setdefault(sent, row.id)
         for value in row.fields.values():  # the question alone, without the words that the prompt puts around it
             if isinstance(value, str) and len(plain := rules.normalised(value)) >= _LEAST and plain in sent:

@@ -31,7 +31,7 @@ from runner.finetune.local.gguf import GGUF
 from runner.supervise import die_with_parent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 _LOOK_S = 1.0
 _ADAPTER = "adapter_model.safetensors"
@@ -104,7 +104,7 @@ def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
         )
     except OSError as error:
         raise FinetuneError(f"cannot start {words[0]}: {error.strerror}") from None
-    seen: set[int] = set()
+    seen: set[tuple[Any, ...]] = set()
     while True:
         try:
             code = child.wait(_LOOK_S)
@@ -116,7 +116,7 @@ def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
         return code
 
 
-def _harvest(job: JobFolder, seen: set[int]) -> None:
+def _harvest(job: JobFolder, seen: set[tuple[Any, ...]]) -> None:
     """Copy losses that are new from the newest ``trainer_state.json``."""
     states = sorted((job.path / "output").glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
@@ -128,8 +128,8 @@ def _harvest(job: JobFolder, seen: set[int]) -> None:
     names = {"loss": "loss", "eval_loss": "valid_loss", "learning_rate": "lr"}
     for line in history:
         values = {ours: line[theirs] for theirs, ours in names.items() if isinstance(line.get(theirs), int | float)}
-        if "loss" in values and isinstance(step := line.get("step"), int) and step not in seen:
-            seen.add(step)
+        if values and isinstance(step := line.get("step"), int) and (new := (step, *values)) not in seen:
+            seen.add(new)  # of one step, the loss and that of the evaluation are lines of their own
             job.measured(step, **values)
 
 
@@ -141,7 +141,7 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
     facts = {"format": 1, "steps": last.get("step"), "loss": last.get("loss"), "valid_loss": last.get("valid_loss"), **unknown}
     facts["train_s"] = round(wall_s, 3)
     output = job.path / "output"
-    if found := _newest(output, "*.gguf"):
+    if found := _newest(output, "*.gguf", _is_adapter):
         shutil.copyfile(found, job.path / "adapter.gguf")
         return {**facts, "adapter": "adapter.gguf", "sha256": _digest(found)}
     if found := _newest(output, _ADAPTER):
@@ -159,10 +159,18 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
     raise FinetuneError(f"the command has ended well, and {output} holds neither an adapter (*.gguf, {_ADAPTER}) nor a model")
 
 
-def _newest(output: Path, pattern: str) -> Path | None:
+def _newest(output: Path, pattern: str, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
     """The file of this name: the one highest up in the folder, and of several there the latest."""
-    found: Iterator[Path] = output.glob(f"**/{pattern}")
+    found = filter(fits, output.glob(f"**/{pattern}"))
     return min(found, key=lambda path: (len(path.parts), -path.stat().st_mtime), default=None)
+
+
+def _is_adapter(path: Path) -> bool:
+    """Whether a GGUF file is an adapter, and not a whole model that the program has exported, too."""
+    try:
+        return GGUF(path).fields.get("general.type") == "adapter"
+    except FinetuneError:
+        return False
 
 
 def _digest(path: Path) -> str:

@@ -113,6 +113,7 @@ def check(
     tokens: Tokens | None = None,
     evaluation: Mapping[str, str] | None = None,
     allow_overlap: bool = False,
+    text_only: bool = False,
 ) -> Checked:
     """Look at every row, for everything.
 
@@ -124,6 +125,7 @@ def check(
         tokens: how they are counted; by default by an estimate.
         evaluation: what the model will be measured on: normalised text to the name of the row. A row that asks the same leaks.
         allow_overlap: have leaks as remarks only.
+        text_only: whether the trainer reads text alone: rows with tools or images are wrong then.
 
     Raises:
         DataError: something is wrong; the message lists it, up to `SHOWN` problems.
@@ -134,6 +136,8 @@ def check(
     good: list[Located] = []
     for one in located:
         broken = [Problem(one.where, what) for what in rules.problems(one.row, form)]
+        if text_only and not broken:
+            broken = [Problem(one.where, what) for what in rules.unspoken(one.row)]
         found += broken
         if broken:
             continue
@@ -141,9 +145,8 @@ def check(
         found += [Problem(one.where, what, fatal=False) for what in rules.remarks(one.row)]
         lengths.append(rules.tokens(one.row, counting.count))
         found += _too_long(one, lengths[-1], window, counting)
-        leak = (evaluation or {}).get(rules.question(one.row))
-        if leak is not None:
-            found.append(Problem(one.where, f"asks what the evaluation asks in row {leak!r}", fatal=not allow_overlap))
+        leaks = {evaluation[asked]: None for asked in rules.questions(one.row) if asked in evaluation} if evaluation else ()
+        found += [Problem(one.where, f"asks what the evaluation asks in row {row!r}", fatal=not allow_overlap) for row in leaks]
     found += _repeated(good)
     if wrong:  # of a file, whose places end with the line
         found.sort(key=lambda problem: int(problem.where.rpartition(" ")[2]))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from runner.errors import BadRequestError, LMError, MalformedError, NotFoundError, PermissionDeniedError
+from runner.errors import BadRequestError, LMError, MalformedError, NotFoundError, PermissionDeniedError, QuotaError
 from runner.finetune.backend import Report
 from runner.finetune.http import send, status_error
 from runner.finetune.job import TrainingStatus
@@ -87,7 +87,7 @@ class DatabricksTrainer:
                 return Report(TrainingStatus.cancelled)
             try:
                 remote = remote or self._create(job)
-            except (BadRequestError, PermissionDeniedError, NotFoundError) as error:
+            except (BadRequestError, PermissionDeniedError, NotFoundError, QuotaError) as error:
                 return Report(TrainingStatus.failed, error=f"the run was refused: {error.message}")
             job.remember(job=remote)
         found = next(self._runs({"name": {"in": [remote]}}), None)

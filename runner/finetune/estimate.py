@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.finetune import ledger
+from runner.finetune.hyper import LocalHyper
 
 if TYPE_CHECKING:
     from runner.finetune.spec import Spec
@@ -22,7 +23,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         rows: to learn from.
         valid_rows: to validate with.
         steps: of the optimiser; None when the provider decides.
-        tokens: that are learned from, in all epochs; None when the provider decides how many there are.
+        tokens: that are read, in all epochs, questions and answers; None when the provider decides how many there are.
         tokens_an_epoch: of all rows, once.
         counted_by: how tokens were counted.
         seconds: that it will take about; None when nothing like it was measured.
@@ -78,12 +79,9 @@ def work_of(spec: Spec, once: int) -> tuple[int | None, int | None]:
         return steps, once * epochs if epochs else None
     if spec.provider != "local":
         return None, None
-    rows_a_step = hyper["batch_size"] * hyper["gradient_accumulation"]
-    steps = -(-spec.data.rows // rows_a_step) * hyper["epochs"]
-    tokens = once * hyper["epochs"]
-    if hyper["max_steps"] is not None and hyper["max_steps"] != steps:
-        return hyper["max_steps"], round(tokens * hyper["max_steps"] / steps)
-    return steps, tokens
+    local = msgspec.convert(hyper, LocalHyper)
+    steps = local.steps(spec.data.rows)
+    return steps, round(once * steps / local.steps_an_epoch(spec.data.rows))
 
 
 def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
@@ -94,12 +92,8 @@ def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
         if job.spec.provider != "local" or job.spec.base.identity != spec.base.identity:
             continue
         result = job.result() or {}
-        if (
-            isinstance(took := result.get("train_s"), int | float)
-            and isinstance(learned := result.get("tokens"), int)
-            and learned
-        ):
-            return tokens * took / learned, f"as {job.spec.job} took on this machine"
+        if isinstance(took := result.get("train_s"), int | float) and isinstance(read := result.get("tokens_read"), int) and read:
+            return tokens * took / read, f"as {job.spec.job} took on this machine"
     if spec.base.identity in _MEASURED:
         a_token, at_first = _MEASURED[spec.base.identity]
         return at_first + tokens * a_token, "as measured on two idle cores"

@@ -4,43 +4,27 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import (
-    AuthenticationError,
     BadRequestError,
     LMError,
     LMTimeoutError,
     MalformedError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
     TransportError,
 )
+from runner.refusal import classify, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_BY_STATUS: dict[int, type[LMError]] = {
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    404: NotFoundError,
-    408: LMTimeoutError,
-    429: RateLimitError,
-}
 
-
-def status_error(
-    provider: str, status: int, message: str, *, retry_after: str | None = None, request_id: str | None = None
-) -> LMError:
-    """What an answer with this HTTP status means."""
-    kind = _BY_STATUS.get(status, ServerError if status >= 500 else BadRequestError)  # noqa: PLR2004
-    seconds = float(retry_after) if retry_after and re.fullmatch(r"\d+(\.\d+)?", retry_after) else None
-    return kind(message, provider=provider, status=status, retry_after=seconds, request_id=request_id)
+def status_error(provider: str, status: int, message: str, *, after: str | None = None, request_id: str | None = None) -> LMError:
+    """What an answer with this HTTP status, these words and this ``Retry-After`` means."""
+    wait = retry_after({"retry-after": after or ""})
+    return classify(status, message)(message, provider=provider, status=status, retry_after=wait, request_id=request_id)
 
 
 def send(
@@ -60,7 +44,7 @@ def send(
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
             text = answer.read()
     except urllib.error.HTTPError as error:
-        raise status_error(provider, error.code, _said(error), retry_after=error.headers.get("Retry-After")) from None
+        raise status_error(provider, error.code, _said(error), after=error.headers.get("Retry-After")) from None
     except TimeoutError:
         raise LMTimeoutError(f"no answer within {timeout_s:g} s", provider=provider) from None
     except (OSError, http.client.HTTPException) as error:

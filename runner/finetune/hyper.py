@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -9,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from runner.errors import ConfigError
+from runner.secrets import holds_secret
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -54,6 +56,14 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     early_stopping_patience: Positive | None = None
     bucket: bool = True
 
+    def steps_an_epoch(self, rows: int) -> int:
+        """Steps of the optimiser in which each of so many rows is seen once."""
+        return math.ceil(rows / (self.batch_size * self.gradient_accumulation))
+
+    def steps(self, rows: int) -> int:
+        """Steps in all: `max_steps`, else as many as the epochs have."""
+        return self.max_steps or self.epochs * self.steps_an_epoch(rows)
+
 
 class OpenAIHyper(Hyper, frozen=True, kw_only=True):
     """The settings of OpenAI's fine-tuning API; None is what the server chooses."""
@@ -91,7 +101,7 @@ def whole(kind: type[HyperT], given: dict[str, Any]) -> dict[str, Any]:
     """`given` checked and with every default, as plain data.
 
     Raises:
-        ConfigError: a name that is not one, or a value out of bounds.
+        ConfigError: a name that is not one, a value out of bounds, or a secret.
     """
     names = kind.__struct_fields__
     for name in given:
@@ -103,4 +113,14 @@ def whole(kind: type[HyperT], given: dict[str, Any]) -> dict[str, Any]:
         made: dict[str, Any] = msgspec.to_builtins(msgspec.convert(given, kind))
     except msgspec.ValidationError as error:
         raise ConfigError(f"train_kwargs: {error}") from None
+    if holds_secret(msgspec.json.encode(made).decode()):  # it would stand in spec.json
+        raise ConfigError("train_kwargs: a setting holds a secret; have the program read it from the environment")
     return made
+
+
+def seconds(name: str, given: object) -> float:
+    """A time in seconds that is more than 0. Raises ConfigError."""
+    try:
+        return msgspec.convert(given, Rate)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"train_kwargs: {name}: {error}") from None

@@ -102,13 +102,17 @@ class JobFolder:
     def create(cls, spec: Spec, train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> JobFolder:
         """The folder of this spec, made with its data unless it is there already. It appears whole or not at all.
 
+        Of one that is there, ``spec.json`` learns where the base lies and how the provider is reached now: no part of the id.
+
         Raises:
             FinetuneError: it cannot be made, or is of a newer format.
         """
         root = folder()
         path = root / spec.job
         if (path / "state.json").is_file():
-            return cls.open(path)
+            known = cls.open(path)
+            known.place(spec)
+            return known
         try:
             paths.private(root)
             _sweep(root)
@@ -179,7 +183,7 @@ class JobFolder:
             started_at=state.started_at or (now() if status is TrainingStatus.running else None),
             ended_at=now() if status.final else None,
         )
-        self._write_state(new)
+        self._write("state.json", new)
         self.event("status", f"{status}: {error}" if error else str(status))
         return new
 
@@ -196,7 +200,7 @@ class JobFolder:
             self._archive(state.attempt)
         (self.path / "cancel.json").unlink(missing_ok=True)
         new = State(status=TrainingStatus.pending, attempt=state.attempt + 1, created_at=state.created_at)
-        self._write_state(new)
+        self._write("state.json", new)
         self.event("status", f"pending: attempt {new.attempt}")
         return new
 
@@ -204,7 +208,7 @@ class JobFolder:
         """Keep what the provider calls things. On disk when this returns. Only for the holder of the lock."""
         state = self.state()
         new = msgspec.structs.replace(state, remote={**state.remote, **remote})
-        self._write_state(new)
+        self._write("state.json", new)
         return new
 
     def ask_to_cancel(self) -> None:
@@ -293,6 +297,12 @@ class JobFolder:
             raise FinetuneError(f"{self.path} cannot be removed: {error.strerror}") from None
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def place(self, spec: Spec) -> None:
+        """Note where the base lies and how the provider is reached by `spec`, which is of this job. Raises FinetuneError."""
+        if (spec.base, spec.access) != (self.spec.base, self.spec.access):
+            self.spec = msgspec.structs.replace(self.spec, base=spec.base, access=spec.access)
+            self._write("spec.json", self.spec)
+
     def _archive(self, attempt: int) -> None:
         kept = self.path / "attempts" / str(attempt)
         kept.mkdir(parents=True, exist_ok=True)
@@ -301,11 +311,11 @@ class JobFolder:
             if (self.path / name).exists():
                 (self.path / name).replace(kept / name)
 
-    def _write_state(self, state: State) -> None:
+    def _write(self, name: str, value: Any) -> None:
         try:
-            put(self.path / "state.json", _pretty(state))
+            put(self.path / name, _pretty(value))
         except OSError as error:
-            raise FinetuneError(f"{self.path / 'state.json'} cannot be written: {error.strerror}") from None
+            raise FinetuneError(f"{self.path / name} cannot be written: {error.strerror}") from None
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         """Add a whole line; what a killed process has left of one is ended first."""

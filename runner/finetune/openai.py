@@ -26,6 +26,7 @@ from runner.errors import (
     MalformedError,
     NotFoundError,
     PermissionDeniedError,
+    QuotaError,
     TransportError,
 )
 from runner.finetune.backend import Report
@@ -85,13 +86,13 @@ class OpenAITrainer:
         with _translated():
             remote = job.state().remote.get("job")
             if remote is None:
-                found = self._adopted(job)
-                if found is None and job.cancel_asked():
-                    return Report(TrainingStatus.cancelled)
                 try:
                     with _translated():
-                        remote = found or self._create(job)
-                except (BadRequestError, PermissionDeniedError, NotFoundError) as error:
+                        remote = self._adopted(job)
+                        if remote is None and job.cancel_asked():
+                            return Report(TrainingStatus.cancelled)
+                        remote = remote or self._create(job)
+                except (BadRequestError, PermissionDeniedError, NotFoundError, QuotaError) as error:
                     return Report(TrainingStatus.failed, error=self._refused(error))
                 job.remember(job=remote)
             found = self._open().fine_tuning.jobs.retrieve(remote)
@@ -247,7 +248,7 @@ def _mapped(error: Exception) -> LMError | None:
         return TransportError(f"no connection: {error.__cause__ or error}", provider="openai")
     if isinstance(error, openai.APIStatusError):
         after = error.response.headers.get("retry-after")
-        return status_error("openai", error.status_code, _message(error), retry_after=after, request_id=error.request_id)
+        return status_error("openai", error.status_code, _message(error), after=after, request_id=error.request_id)
     if isinstance(error, openai.OpenAIError):
         return MalformedError(str(error), provider="openai")
     return None

@@ -42,6 +42,21 @@ def problems(row: Row, form: TrainDataFormat) -> Iterator[str]:
             yield from _chat_problems(row.get("messages"), "messages", answered=True)
 
 
+def unspoken(row: Row) -> Iterator[str]:
+    """What of a chat is no text, and so would be lost on a trainer that reads text alone: tools, their calls, images."""
+    for key in ("tools", "functions"):
+        if row.get(key):
+            yield f"'{key}' cannot be learned on this machine, where text alone is"
+    for number, turn in enumerate(_turns(row)):
+        for key in ("tool_calls", "function_call"):
+            if turn.get(key):
+                yield f"messages[{number}]: '{key}' cannot be learned on this machine, where text alone is"
+        content = turn.get("content")
+        for part in content if isinstance(content, list) else ():
+            if isinstance(part, dict) and part.get("type", "text") != "text":
+                yield f"messages[{number}]: {part['type']} cannot be learned on this machine, where text alone is"
+
+
 def remarks(row: Row) -> Iterator[str]:
     """What is allowed in a row, and probably not meant."""
     for text in texts(row):
@@ -60,10 +75,9 @@ def texts(row: Row) -> Iterator[str]:
             yield from (str(part.get("text", "")) for part in content if isinstance(part, dict))
 
 
-def question(row: Row) -> str:
-    """What is asked in a row, normalised: the last user turn, or the prompt."""
-    asked = [text for turn in _turns(row) if turn.get("role") == "user" for text in texts({"messages": [turn]})]
-    return normalised(asked[-1]) if asked else ""
+def questions(row: Row) -> list[str]:
+    """What is asked in a row, normalised: every user turn, or the prompt. Of a conversation every answer is learned."""
+    return [normalised(text) for turn in _turns(row) if turn.get("role") == "user" for text in texts({"messages": [turn]})]
 
 
 def prompt_of(row: Row) -> str:

@@ -95,10 +95,11 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         Where the base lies on this machine, and how a provider is reached, decide nothing.
 
         Raises:
-            ConfigError: the provider does not learn from this format.
+            ConfigError: the provider does not learn from this format, or should stop early and has nothing to validate with.
         """
-        if train_data_format not in FORMATS[provider]:
-            raise ConfigError(f"{provider} trains on {' and '.join(FORMATS[provider])} data, not on {train_data_format}")
+        check_format(provider, train_data_format)
+        if hyper.get("early_stopping_patience") and not data.valid_rows:
+            raise ConfigError("early_stopping_patience: there are no rows to validate with; set finetune.data.valid_fraction")
         decisive = [base.identity, provider, train_data_format, data.fingerprint, hyper]
         job = hashlib.sha256(canonical(decisive)).hexdigest()[:12]
         return cls(
@@ -110,6 +111,12 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
             hyper=hyper,
             access=access,
         )
+
+
+def check_format(provider: ProviderName, train_data_format: str) -> None:
+    """Raises ConfigError when the provider does not learn from this format."""
+    if train_data_format not in FORMATS[provider]:
+        raise ConfigError(f"{provider} trains on {' and '.join(FORMATS[provider])} data, not on {train_data_format}")
 
 
 def facts_of(train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> DataFacts:

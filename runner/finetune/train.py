@@ -9,7 +9,7 @@ from runner.errors import FinetuneError
 from runner.finetune import data
 from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
 from runner.finetune.ledger import JobFolder, State
-from runner.finetune.spec import Access, Base, ProviderName, Spec, facts_of
+from runner.finetune.spec import Access, Base, ProviderName, Spec, check_format, facts_of
 from runner.finetune.training import Training
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def train(
         CancelledError: it was cancelled.
     """
     form = TrainDataFormat(train_data_format or TrainDataFormat.CHAT)
-    data.check(data.located(rows, "train_data"), form, window=window)
+    check_format(provider, form)
+    data.check(data.located(rows, "train_data"), form, window=window, text_only=provider == "local")
     spec = Spec.make(provider=provider, base=base, train_data_format=form, data=facts_of(rows), hyper=hyper, access=access)
     folder = JobFolder.create(spec, rows)
     job.training = Training(folder, backend)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.finetune.databricks import DatabricksTrainer
-from runner.finetune.hyper import DatabricksHyper, whole
+from runner.finetune.hyper import DatabricksHyper, seconds, whole
 from runner.finetune.spec import Access, Base
 from runner.finetune.train import train
 from runner.providers.base import Provider
@@ -59,7 +59,7 @@ class DatabricksProvider(Provider):
             FinetuneError: the training failed or was refused.
         """
         given = dict(train_kwargs or {})
-        force, poll_s = bool(given.pop("force", False)), float(given.pop("poll_s", 30.0))
+        force, poll_s = bool(given.pop("force", False)), seconds("poll_s", given.pop("poll_s", 30.0))
         host = host_of(given.pop("databricks_host", None))
         token = given.pop("databricks_token", None) or from_env(TOKEN_ENV, where="fine-tuning")
         remember(token)

@@ -18,7 +18,7 @@ import msgspec
 
 from runner.errors import ConfigError
 from runner.finetune.child import ChildTrainer
-from runner.finetune.hyper import LocalHyper, whole
+from runner.finetune.hyper import Hyper, LocalHyper, whole
 from runner.finetune.train import train
 from runner.providers import kept, server
 from runner.providers.base import Launchable, Provider
@@ -26,6 +26,7 @@ from runner.providers.bases import base_of
 
 if TYPE_CHECKING:
     from runner.finetune.job import TrainDataFormat, TrainingJob
+    from runner.finetune.spec import ProviderName
 
 PREFIX = "local/"
 
@@ -63,11 +64,15 @@ class LocalProvider(Provider):
     use from many threads.
 
     Attributes:
+        trains_as: what the ledger calls this way to train.
         trainer: the program that trains (see `runner.finetune.child.ChildTrainer`).
+        hyper: its settings.
     """
 
     finetunable = True
+    trains_as: ClassVar[ProviderName] = "local"
     trainer: ClassVar[str] = "runner.finetune.local"
+    hyper: ClassVar[type[Hyper]] = LocalHyper
 
     @staticmethod
     def is_provider_model(model: str) -> bool:
@@ -137,14 +142,14 @@ class LocalProvider(Provider):
         train_data_format: TrainDataFormat | str | None,
         train_kwargs: dict[str, Any] | None = None,
     ) -> str:
-        """Train a LoRA adapter on this machine, in a process that outlives this one; wait for it.
+        """Train on this machine, in a process that outlives this one (here: a LoRA adapter); wait for it.
 
         Args:
             job: the future.
             model: ``local/NAME``.
             train_data: the rows.
             train_data_format: ``chat`` or ``completion``.
-            train_kwargs: fields of `runner.finetune.hyper.LocalHyper`; ``force`` makes another attempt.
+            train_kwargs: fields of `hyper`; ``force`` makes another attempt.
 
         Returns:
             ``local/ft-<job>``.
@@ -156,14 +161,15 @@ class LocalProvider(Provider):
         """
         given = dict(train_kwargs or {})
         force = bool(given.pop("force", False))
+        hyper = whole(self.hyper, given)
         return train(
             job,
-            provider="local",
+            provider=self.trains_as,
             base=base_of(model.removeprefix(PREFIX)),
             rows=train_data,
             train_data_format=train_data_format,
-            hyper=(hyper := whole(LocalHyper, given)),
-            window=hyper["max_length"],
+            hyper=hyper,
+            window=hyper.get("max_length"),
             backend=ChildTrainer(self.trainer),
             force=force,
         )

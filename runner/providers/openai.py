@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
-from runner.finetune.hyper import OpenAIHyper, whole
+from runner.finetune.hyper import OpenAIHyper, seconds, whole
 from runner.finetune.openai import OpenAITrainer
 from runner.finetune.spec import Access, Base
 from runner.finetune.train import train
@@ -66,7 +66,7 @@ class OpenAIProvider(Provider):
             FinetuneError: the training failed or was refused.
         """
         given = dict(train_kwargs or {})
-        force, poll_s = bool(given.pop("force", False)), float(given.pop("poll_s", 10.0))
+        force, poll_s = bool(given.pop("force", False)), seconds("poll_s", given.pop("poll_s", 10.0))
         access = Access(job.connection.get("api_base"), KEY_ENV, poll_s)
         key = job.connection.get("api_key") or from_env(KEY_ENV, where="fine-tuning")
         return train(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.errors import ConfigError, FinetuneError, LaunchError
@@ -16,8 +17,6 @@ from runner.finetune import aliases, ledger
 from runner.providers import weights
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from runner.finetune.ledger import JobFolder
     from runner.providers.fetch import Progress
 
@@ -53,16 +52,15 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
     if (job := _job(name)) is None:
         return Served(weights.pull(name, progress=progress))
     base, adapter = job.spec.base, job.path / "adapter.gguf"
-    if base.hf is not None:
-        raise LaunchError(
-            f"{name} was trained on the folder {base.hf}, which llama.cpp cannot serve; "
-            f"its adapter, in PEFT's form, is in {job.path / 'adapter'}"
-        )
+    kept = (job.result() or {}).get("adapter", "adapter.gguf")
+    if base.hf is not None or kept != "adapter.gguf":
+        raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {job.path / (kept or 'output')}")
     if hashlib.sha256(_content(adapter)).hexdigest() != _adapter_digest(job, name):
         raise LaunchError(f"{adapter} is not what the training has made; train again: ostinato ft run --force")
-    gguf = weights.pull(base.name, progress=progress)
-    if (found := weights.digest(base.name)) != base.identity:
-        raise LaunchError(f"{name} was trained on {base.name} as {base.identity}, and {base.name} is {found} now")
+    named = base.gguf if base.gguf is not None and Path(base.gguf).is_file() else base.name
+    gguf = weights.pull(named, progress=progress)
+    if (found := weights.digest(named)) != base.identity:
+        raise LaunchError(f"{name} was trained on {base.name} as {base.identity}, and {named} is {found} now")
     return Served(gguf, adapter)
 
 
@@ -86,7 +84,7 @@ def _checked(name: str) -> JobFolder:
     found = _TUNED.fullmatch(name)
     assert found is not None
     try:
-        return ledger.find(found["job"])
+        return ledger.JobFolder.open(ledger.folder() / found["job"])
     except FinetuneError as error:
         raise ConfigError(f"{name}: {error}") from None
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runner.errors import AuthenticationError, BadRequestError, LMError, LMTimeoutError
+from runner.refusal import classify
 from runner.secrets import remember
-from runner.transport.base import classify, failure, malformed
+from runner.transport.base import failure, malformed
 from runner.transport.users import Users
 from runner.types import Choice, Request, Response, Usage
 

@@ -25,8 +25,9 @@ from runner.errors import (
     LMTimeoutError,
     TransportError,
 )
+from runner.refusal import classify
 from runner.secrets import remember
-from runner.transport.base import classify, failure, malformed
+from runner.transport.base import failure, malformed
 from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response, Usage
 

@@ -45,9 +45,8 @@ async def test_a_configured_rate_is_used_and_hardly_ever_refused():
         LimitedServer(FixedWindow(RPM // 60, 1.0), latency_s=0.02, hint=True),
     ]
     await at_once(servers, rpm=RPM)
-    *even, windowed = shares = [share(server, rpm=RPM) for server in servers]
-    assert all(used >= 0.7 for used, _ in even), shares  # 0.99 on a quiet machine
-    assert windowed[0] >= 0.5, shares  # likewise; where the machine is too busy, one refusal costs a whole window of the five
+    shares = [share(server, rpm=RPM) for server in servers]
+    assert all(used >= 0.8 for used, _ in shares), shares  # 0.99 on a quiet machine
     assert all(refused <= 0.03 for _, refused in shares), shares
 
 
@@ -58,7 +57,7 @@ async def test_a_rate_that_nobody_configured_is_found():
         LimitedServer(TokenBucket(RPM, 300), latency_s=0.02),
     ]
     lives = await at_once(servers)
-    assert share(telling)[0] >= 0.7
+    assert share(telling)[0] >= 0.8
     assert share(telling)[1] <= 0.02
     for server, live in zip((hinting, bare), lives[1:], strict=True):
         used, refused = share(server)
@@ -141,5 +140,5 @@ async def test_many_limiters_and_event_loops_keep_one_rate():
         jobs = [asyncio.to_thread(lambda one=one: asyncio.run(ask(server, one, workers=8, seconds=3.0))) for one in limiters]
         await asyncio.gather(*jobs)
     used, refused = share(server, 3.0, RPM)
-    assert used >= 0.7
+    assert used >= 0.8
     assert refused <= 0.03

@@ -142,10 +142,17 @@ def test_a_command_that_fails_says_why(command, monkeypatch, here):
     assert ledger.listed()[0].state().status is TrainingStatus.failed
 
 
+ADAPTER = (
+    "import gguf; w = gguf.GGUFWriter(o + '/x.gguf', 'llama'); w.add_type('adapter'); w.write_header_to_file(); "
+    "w.write_kv_data_to_file(); w.close()"
+)
+
+
 @pytest.mark.parametrize(
     ("leaves", "adopted"),
     [
-        ("open(o + '/x.gguf', 'w').write('x')", {"adapter": "adapter.gguf"}),
+        (ADAPTER, {"adapter": "adapter.gguf"}),
+        (f"{ADAPTER}; open(o + '/a-merged.gguf', 'w').write('no adapter')", {"adapter": "adapter.gguf"}),
         ("os.mkdir(o + '/a'); open(o + '/a/adapter_model.safetensors', 'w').write('x')", {"adapter": "adapter"}),
         ("open(o + '/model.safetensors', 'w').write('x')", {"adapter": None, "model": "output"}),
         ("pass", None),
@@ -176,7 +183,7 @@ def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted, here):
         return
     assert done.code == 0, done.err
     assert adopted.items() <= job.result().items()
-    assert [(line["step"], line["loss"]) for line in job.metrics()] == [(1, 0.7), (2, 0.6)]
+    assert [(line["step"], line["loss"], line.get("valid_loss")) for line in job.metrics()] == [(1, 0.7, 0.8), (2, 0.6, None)]
     assert adopted["adapter"] is None or (job.path / adopted["adapter"]).exists()
 
 

@@ -176,6 +176,31 @@ def test_early_stopping_keeps_the_best(weights):
     assert loop._valid_loss() == pytest.approx(min(looked), rel=1e-5)
 
 
+def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(weights):
+    valid = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
+    for settings, looks in (({"epochs": 2}, 2), ({"epochs": 2, "max_steps": 1}, 0)):
+        job = job_of(weights, valid=valid, **{"max_steps": None, "batch_size": 4, **settings})
+        outcome, loop = trained(job)
+        assert len([line for line in job.metrics() if "valid_loss" in line]) == looks
+        assert outcome.valid_loss == pytest.approx(loop._valid_loss(), rel=1e-5)
+    with pytest.raises(ConfigError, match="valid_fraction"):
+        job_of(weights, early_stopping_patience=2)
+
+
+def test_a_turn_of_no_weight_is_not_learned(weights):
+    def lesson(messages):
+        job = job_of(weights, [{"messages": messages}])
+        (made,) = lessons(job.path / "train.jsonl", "chat", load(job.spec.base).tokenizer, max_length=512)
+        return made
+
+    first = {"role": "assistant", "content": "one"}
+    turns = [{"role": "user", "content": "q"}, first, {"role": "user", "content": "p"}, {"role": "assistant", "content": "two"}]
+    both = lesson(turns)
+    last = lesson([turns[0], {**first, "weight": 0}, *turns[2:]])
+    assert both.ids == last.ids
+    assert 0 < sum(last.learned) < sum(both.learned)
+
+
 def test_bucketing_loses_no_row_and_repeats_itself(weights):
     tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
     made = lessons(job_of(weights).path / "train.jsonl", "chat", tokenizer, max_length=512)

@@ -126,6 +126,15 @@ def test_marks_of_a_chat_template_in_the_text_are_remarked():
     assert "<|im_end|> stands in the text" in str(found)
 
 
+def test_what_is_no_text_is_refused_where_text_alone_is_learned():
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]}
+    row = {"messages": [{"role": "user", "content": "q"}, call], "tools": [{"type": "function"}]}
+    said = refused(row, text_only=True)
+    assert "'tools' cannot be learned on this machine" in said
+    assert "messages[1]: 'tool_calls' cannot be learned" in said
+    assert checked(row).rows == [row]
+
+
 def test_leaks_are_refused_by_name_unless_they_are_meant():
     evaluation = {rows.normalised("Where is the  Louvre?"): "louvre"}
     leak = chat("where IS the louvre?")
@@ -134,6 +143,8 @@ def test_leaks_are_refused_by_name_unless_they_are_meant():
     assert "finetune.data.allow_overlap=true" in said
     (remark,) = checked(leak, evaluation=evaluation, allow_overlap=True).remarks
     assert not remark.fatal
+    earlier = {"messages": [*leak["messages"], *chat("thanks")["messages"]]}  # its answer is learned as well
+    assert "'louvre'" in refused(earlier, evaluation=evaluation)
     assert "'louvre'" in refused({"prompt": "where is the louvre?", "completion": "x"}, form=COMPLETION, evaluation=evaluation)
 
 
@@ -143,7 +154,7 @@ def test_the_split_is_by_seed_and_keeps_what_asks_the_same_together():
     assert (train, valid) == data.split(given, 0.25, seed=1) != data.split(given, 0.25, seed=2)
     assert len(train) + len(valid) == 40
     assert len(valid) == 10
-    assert not {rows.question(row) for row in train} & {rows.question(row) for row in valid}
+    assert not {rows.questions(row)[0] for row in train} & {rows.questions(row)[0] for row in valid}
     assert data.split(given, 0, seed=1) == (given, [])
     with pytest.raises(DataError, match="leaves none to learn from"):
         data.split(given[:2], 0.5, seed=1)
@@ -165,7 +176,7 @@ def test_the_estimate_of_a_training_here():
 
 def test_the_time_is_that_of_the_latest_training_here():
     job = ledger.JobFolder.create(spec_of(epochs=7), [chat(f"q{n}") for n in range(10)])
-    ledger.put(job.path / "result.json", json.dumps({"format": 1, "tokens": 100, "train_s": 50.0}).encode())
+    ledger.put(job.path / "result.json", json.dumps({"format": 1, "tokens": 7, "tokens_read": 100, "train_s": 50.0}).encode())
     found = estimate.estimate(spec_of(), [50] * 10, "x")
     assert (found.seconds, found.seconds_by) == (500.0, f"as {job.spec.job} took on this machine")
 

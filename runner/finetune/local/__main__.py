@@ -83,6 +83,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
     )
     position = outcome.position
+    once = sum(len(lesson.ids) for lesson in rows["train"])
     result = {
         "format": 1,
         "adapter": "adapter.gguf",
@@ -91,6 +92,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         "loss": position.loss,
         "valid_loss": outcome.valid_loss,
         "tokens": position.tokens,
+        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(rows["train"]))),
         "train_s": position.wall_s,
         "device": machine.device,
         "dtype": machine.dtype,

@@ -54,6 +54,8 @@ def from_peft(folder: Path, base: GGUF, out: Path) -> str:
     for name in _UNSERVABLE:
         if config.get(name) not in (None, False, {}, [], "none"):
             raise FinetuneError(f"{folder}: {name}={config[name]!r} cannot be served: llama.cpp applies plain LoRA only")
+    if base.fields.get("general.architecture") != "llama" or not {"r", "lora_alpha"} <= config.keys():
+        raise FinetuneError(f"{folder} is no LoRA adapter of a llama model, and only these can be served here")
     rank, alpha = config["r"], float(config["lora_alpha"])
     scaled = alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
     heads = base.fields["llama.attention.head_count"]

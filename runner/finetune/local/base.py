@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _CONTROL = 3
 """The type of a token that is a mark of the chat template."""
 
-_PRE_TOKENIZERS = {"smollm": True, "gpt-2": False, "default": False}
+_PRE_TOKENIZERS = {"smollm": True, "gpt-2": False}
 """GGUF's names of the ways to split text that are known here, and whether single digits are split off."""
 
 _LAYER = {
@@ -76,7 +76,7 @@ class _GGUFTokenizer:
         from tokenizers import decoders, models, pre_tokenizers
 
         fields = file.fields
-        splits = fields.get("tokenizer.ggml.pre", "default")
+        splits = fields.get("tokenizer.ggml.pre")
         if fields.get("tokenizer.ggml.model") != "gpt2" or splits not in _PRE_TOKENIZERS:
             raise FinetuneError(f"{file.path}: its tokenizer ({splits}) is not known here; train from a Hugging Face folder")
         tokens: list[str] = fields["tokenizer.ggml.tokens"]
@@ -186,13 +186,16 @@ def _state(file: GGUF, heads: int, key_heads: int) -> dict[str, torch.Tensor]:
             weight = half_order(weight, heads if name.endswith("attn_q.weight") else key_heads)
         return torch.from_numpy(weight.copy())
 
-    state = {"model.embed_tokens.weight": tensor("token_embd.weight"), "model.norm.weight": tensor("output_norm.weight")}
+    names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
     if "output.weight" in file.tensors:
-        state["lm_head.weight"] = tensor("output.weight")
+        names["output"] = "lm_head"
     for layer in layers_of(file.fields):
-        for theirs, ours in _LAYER.items():
-            state[f"model.layers.{layer}.{ours}.weight"] = tensor(f"blk.{layer}.{theirs}.weight")
-    return state
+        names |= {f"blk.{layer}.{theirs}": f"model.layers.{layer}.{ours}" for theirs, ours in _LAYER.items()}
+    if unknown := sorted(file.tensors.keys() - {f"{name}.weight" for name in names}):
+        raise FinetuneError(
+            f"{file.path} has {unknown[0]}, for which the trainer has no place: what it taught would not be served"
+        )
+    return {f"{ours}.weight": tensor(f"{theirs}.weight") for theirs, ours in names.items()}
 
 
 def _from_folder(folder: Path) -> Loaded:

@@ -72,7 +72,8 @@ class Loop:
         self.model = adapted(model, hyper).to(machine.device)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
         self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=hyper.lr, weight_decay=hyper.weight_decay)
-        self.steps = steps_of(len(train), hyper)
+        self.steps = hyper.steps(len(train))
+        self.eval_every = hyper.eval_every or hyper.steps_an_epoch(len(train))
         self.best: dict[str, torch.Tensor] | None = None
         self.valid_loss: float | None = None
         self.position = Position(step=0, tokens=0, wall_s=0.0, threads=machine.threads)
@@ -111,11 +112,11 @@ class Loop:
             if stopped or last:
                 stopped = stopped and not last
                 break
-        if not stopped and self.valid and not self.hyper.early_stopping_patience:
-            self.valid_loss = self._valid_loss()
         if self.best is not None and not stopped:
             self._put(self.best)
             self.valid_loss = self.position.best
+        elif self.valid and not stopped and self.position.step % self.eval_every:  # else it was looked at just now
+            self.valid_loss = self._valid_loss()
         return Outcome({name: value.detach() for name, value in self.parameters.items()}, self.position, self.valid_loss, stopped)
 
     def _put(self, weights: dict[str, torch.Tensor]) -> None:
@@ -209,9 +210,8 @@ class Loop:
             "tokens": at.tokens,
             "wall_s": at.wall_s,
         }
-        due = self.valid and hyper.eval_every and at.step % hyper.eval_every == 0
-        if due:
-            loss = line["valid_loss"] = self._valid_loss()
+        if self.valid and at.step % self.eval_every == 0:
+            loss = self.valid_loss = line["valid_loss"] = self._valid_loss()
             better = at.best is None or loss < at.best
             if better and hyper.early_stopping_patience:
                 self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
@@ -267,12 +267,6 @@ def adapted(model: Any, hyper: LocalHyper) -> Any:
         return peft.get_peft_model(model, config)
     except ValueError as error:
         raise FinetuneError(f"finetune.lora_targets: {str(error).splitlines()[0]}") from None
-
-
-def steps_of(rows: int, hyper: LocalHyper) -> int:
-    """Steps of the optimiser: `max_steps`, else as many as the epochs have."""
-    batches_an_epoch = math.ceil(rows / hyper.batch_size)
-    return hyper.max_steps or hyper.epochs * math.ceil(batches_an_epoch / hyper.gradient_accumulation)
 
 
 def _layers(text: str | None, depth: int) -> list[int]:

@@ -73,7 +73,10 @@ def batches(made: Sequence[Lesson], size: int, *, seed: int, epoch: int, bucket:
 
 
 def _chat(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> Lesson:
-    """A conversation by the chat template; every turn of the assistant is learned, with the token that ends it."""
+    """A conversation by the chat template; every turn of the assistant is learned, with the token that ends it.
+
+    But for those with ``weight: 0``, as OpenAI has it.
+    """
     said = [{**message, "content": literal(_text(message.get("content")))} for message in messages]
     ids: list[int] = []
     learned: list[bool] = []
@@ -88,7 +91,7 @@ def _chat(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> Lesson:
         for piece, answer in ((before[len(done) :], False), (after[len(before) :], True)):
             new = tokenizer.encode(piece, marks=True)
             ids += new
-            learned += _until_end(new, tokenizer.end) if answer else [False] * len(new)
+            learned += _until_end(new, tokenizer.end) if answer and message.get("weight", 1) else [False] * len(new)
         done = after
     return Lesson(ids, learned)
 
