@@ -38,7 +38,7 @@ FORMAT = 1
 def _tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as Prefect calls it
     """Tell whom the schedule names that a turn has failed for good. Prefect calls it where the run, or its worker, runs."""
     job = Job.of(flow_run.parameters["job"])
-    with contextlib.chdir(job.folder):
+    with contextlib.chdir(job.folder) if Path(job.folder).is_dir() else contextlib.nullcontext():
         record = job.record_of(str(flow_run.id))
         payload = {
             "format": FORMAT,

@@ -25,6 +25,7 @@ from flows.catch_up import pass_over
 from flows.deployments import FLOW, POOL, ensure_pool
 from flows.history import folder
 from flows.orchestrate import connected
+from runner.experiment.stages import first_of
 from runner.secrets import redact
 
 if TYPE_CHECKING:
@@ -112,8 +113,8 @@ async def _work(limit: int, stopping: asyncio.Event) -> None:
         try:
             async with get_client() as client, worker:
                 await _poll(worker, client, stopping)
-        except httpx.HTTPError as error:  # of a run that was being handed over; it takes the worker with it
-            _say(f"the server failed, the worker begins anew: {redact(str(error))}")
+        except* httpx.HTTPError as group:  # of runs that were being handed over; they take the worker with them
+            _say(f"the server failed, the worker begins anew: {redact(str(first_of(group)))}")
             await asyncio.sleep(get_current_settings().worker.query_seconds)
 
 

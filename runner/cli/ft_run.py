@@ -42,10 +42,11 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         OstinatoError: it could not be begun.
     """
+    from runner import build
     from runner.experiment import finetuning
 
     args.overrides = _with_group(args.overrides)
-    prepared = finetuning.prepare(composed(args).config())
+    prepared = finetuning.prepare(build.pinned(composed(args).config()))
     facts = _facts(prepared)
     _announce(prepared)
     if args.dry_run:

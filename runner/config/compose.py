@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+import threading
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,9 +145,15 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
         )
 
 
+_hydra = threading.RLock()
+"""What Hydra has initialised is the whole process's: one thread composes at a time."""
+
+
 @contextlib.contextmanager
 def hydra(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None]:
     """Have Hydra look for config groups in `places`, for the time of the block. Its errors come out as ConfigError.
+
+    Other threads that compose wait, so that nothing long belongs into the block.
 
     Args:
         overrides: what errors are blamed on.
@@ -154,25 +161,34 @@ def hydra(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None]:
     """
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
+
+    with _hydra, explained(overrides, places):
+        token = _places.set(places)
+        previous = GlobalHydra.instance().hydra
+        GlobalHydra.instance().clear()
+        try:
+            _register_plugins()
+            with initialize_config_dir(str(places[-1]), version_base="1.3", job_name="ostinato"):
+                yield
+        finally:
+            GlobalHydra.instance().hydra = previous
+            _places.reset(token)
+
+
+@contextlib.contextmanager
+def explained(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None]:
+    """Have Hydra's errors come out as ConfigError. Arguments as for `hydra`."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    token = _places.set(places)
-    previous = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
     try:
-        _register_plugins()
-        with initialize_config_dir(str(places[-1]), version_base="1.3", job_name="ostinato"):
-            yield
+        yield
     except OstinatoError:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         raise _explain(error, overrides, places) from None
     except RecursionError:
         raise ConfigError("a defaults list leads back to itself, or a value is nested too deeply") from None
-    finally:
-        GlobalHydra.instance().hydra = previous
-        _places.reset(token)
 
 
 def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str) -> Any:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.compose import VERBATIM, folders, hydra, hydra_compose, quote
+from runner.config.compose import VERBATIM, explained, folders, hydra, hydra_compose, quote
 from runner.config.schema import Sweep as Section
 from runner.errors import ConfigError
 
@@ -144,7 +144,8 @@ def multirun(
             sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
         for name in ("optuna", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        sweeper.sweep(arguments)
+    with explained([*asked.fixed, *asked.hydra], places):
+        sweeper.sweep(arguments)  # not within `hydra`: it lasts as long as the cells, and these compose in threads of their own
 
 
 class _Task:
@@ -245,14 +246,18 @@ def _arguments(section: Section, sweeper: str) -> list[str]:
 
 
 def _listed(section: Section) -> Section:
-    """The section with its ranges as lists. Raises ConfigError for an interval, which a grid cannot list."""
+    """The section with its ranges as lists. Raises ConfigError for what a grid cannot list, or put in step."""
 
     def listed(varied: dict[str, Any]) -> dict[str, Any]:
         return {
             key: given if isinstance(given, list) else _values(_sweep_of(_ranged(key, given))) for key, given in varied.items()
         }
 
-    return msgspec.structs.replace(section, grid=listed(section.grid), zip=listed(section.zip))
+    grid, zipped = listed(section.grid), listed(section.zip)
+    try:
+        return msgspec.structs.replace(section, grid=grid, zip=zipped)
+    except ValueError as error:  # ranges in step with lists of another length
+        raise ConfigError(f"sweep.{error}") from None
 
 
 def _ranged(key: str, given: dict[str, list[int | float]]) -> str:

@@ -10,6 +10,8 @@ from msgspec import Meta
 Positive: TypeAlias = Annotated[int, Meta(ge=1)]
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Seconds: TypeAlias = Annotated[float, Meta(gt=0)]
+_YEAR_S = 366 * 86_400
+UpToAYear: TypeAlias = Annotated[float, Meta(gt=0, le=_YEAR_S)]
 Dollars: TypeAlias = Annotated[float, Meta(ge=0)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
 Text: TypeAlias = Annotated[str, Meta(min_length=1)]
@@ -540,14 +542,14 @@ class Schedule(Config, frozen=True, kw_only=True):
     name: Name | None = None
     what: Text = "run"
     cron: Text | None = None
-    interval_s: Seconds | None = None
+    interval_s: UpToAYear | None = None
     rrule: Text | None = None
     timezone: Text = "UTC"
     overlap: Literal["skip", "queue"] = "skip"
     catch_up: Literal["none", "one", "all"] = "one"
-    late_s: Seconds = 60.0
+    late_s: UpToAYear = 60.0
     retries: Count = 0
-    retry_delay_s: Annotated[float, Meta(ge=0)] = 60.0
+    retry_delay_s: Annotated[float, Meta(ge=0, le=_YEAR_S)] = 60.0
     notify: Notify = Notify()
     canary: Canary = Canary()
 

@@ -10,7 +10,7 @@ import msgspec
 
 from runner.config.compose import Composition, compose, interpolates, options, resolve
 from runner.config.load import escape, is_literal, is_open, load, suggest, unknown_key, walk
-from runner.config.multirun import parsed, sweeper_of
+from runner.config.multirun import parsed, sweeper_of, text_of
 from runner.config.schema import RunConfig
 from runner.config.schema import Sweep as Section
 from runner.errors import ConfigError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runner.config.multirun import Asked
 
-UNVARIED = ("name", "runs_dir", "execution", "budget", "sweep")
+UNVARIED = ("name", "runs_dir", "execution", "budget", "sweep", "schedule", "gate", "alias")
 """Top-level keys that are the sweep's as a whole, and so the same in each of its cells."""
 
 
@@ -73,7 +73,7 @@ class Cells:
             key, value = parsed(override)
             values[key] = value
             if self._is_group(key):
-                chosen.append(f"{key}={value}")
+                chosen.append(f"{key}={text_of(value)}")
         base = self._based(tuple(chosen))
         changes = {key: value for key, value in values.items() if not self._is_group(key)}
         return Cell(values, base.changed(changes) if changes else base.config)
@@ -98,6 +98,7 @@ class _Base:
     def __init__(self, composition: Composition) -> None:
         self.composition = composition
         self.config = _unswept(composition.config())
+        self._made: dict[tuple[str, bytes], Any] = {}
         self._interpolated = any(interpolates(path, value) for path, value in walk(composition.raw))
 
     def changed(self, changes: Mapping[str, Any]) -> RunConfig:
@@ -116,7 +117,11 @@ class _Base:
         if interpolated:
             return _unswept(load(resolve(part), origin))
         loaded = load(part, origin)
-        return msgspec.structs.replace(self.config, **{top: getattr(loaded, top) for top in touched})
+        return msgspec.structs.replace(self.config, **{top: self._one(top, getattr(loaded, top)) for top in touched})
+
+    def _one(self, top: str, group: Any) -> Any:
+        """The group that is equal to this one, the same for all cells: what is made of groups is made once for each."""
+        return self._made.setdefault((top, msgspec.json.encode(group, order="sorted")), group)
 
 
 def combinations(section: Section, varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

@@ -130,12 +130,14 @@ def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[
     run = find_run(chosen.from_run, Path(config.runs_dir))
     where = Where(chosen.where, {*_FIELDS, "score."}) if chosen.where else None
     source = f"{run.path.parent.name}/{run.path.name}"
+    summary = run.summary()
+    unscored = {f"score.{name}": None for name in (summary.scores if summary else ())}
     located, seen, form = [], 0, TrainDataFormat.CHAT
     for sample in run.samples():
         if sample.output is None or not sample.output.strip():
             continue
         seen += 1
-        if where is not None and not where.matches(_facts(sample)):
+        if where is not None and not where.matches(unscored | _facts(sample)):
             continue
         if sample.messages is None:
             form = TrainDataFormat.COMPLETION

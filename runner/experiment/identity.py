@@ -56,13 +56,12 @@ class Identities:
         """64 hexadecimal digits.
 
         Args:
-            config: the cell's.
+            config: the cell's; its model is no alias.
             values: what is varied; those that leave the answers as they are (limits, launch) tell cells apart all the same.
 
         Raises:
             ConfigError, DataError: its data or another file cannot be read.
         """
-        config = build.pinned(config)
         facts: dict[str, Any] = {
             name: self._digest(getattr(config, name)) for name in config.__struct_fields__ if name not in _APART
         }

@@ -158,7 +158,7 @@ class _Seer:
         )
 
     def _foreseen(self, key: str) -> RunConfig:
-        config = build.pinned(self._cells[key].config)
+        config = self._cells[key].config
         return config if config.finetune is None else foreseen(config)
 
     def _store(self, config: RunConfig) -> Cache | None:

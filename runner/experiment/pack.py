@@ -167,6 +167,8 @@ class _Packing:
         rows = schema.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
         replace = msgspec.structs.replace
         config = replace(config, data=rows, cache=replace(config.cache, dir=None), runs_dir="runs")
+        plain_config = schema.RunConfig()
+        config = replace(config, **{name: getattr(plain_config, name) for name in ("schedule", "sweep", "gate", "alias")})
         model, launch = config.model, config.launch
         if isinstance(model, schema.LocalModel):
             self.endpoint = short(self.endpoint)

@@ -399,7 +399,7 @@ def outlook(config: RunConfig) -> dict[str, Any]:
 def _named(config: RunConfig) -> RunConfig:
     """The config with its name and its model settled. Raises ConfigError and DataError."""
     config = build.pinned(config)
-    _check(config)
+    check_pipeline(config)
     return msgspec.structs.replace(config, name=build.name(config, build.dataset(config)))
 
 
@@ -429,7 +429,8 @@ def _found(config: RunConfig) -> PipelineFolder | None:
     return PipelineFolder.find(Path(config.runs_dir), config.name or "", config_hash(config))
 
 
-def _check(config: RunConfig) -> None:
+def check_pipeline(config: RunConfig) -> None:
+    """Raise ConfigError for a config that no pipeline can be made of."""
     if config.finetune is None:
         raise ConfigError(
             "a pipeline trains a model, and nothing says how: add finetune=default finetune.data.path=..., "

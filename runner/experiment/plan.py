@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from runner.config.multirun import Asked
-    from runner.config.schema import RunConfig
+    from runner.config.schema import Model, RunConfig
     from runner.config.schema import Sweep as Section
 
 
@@ -39,7 +39,8 @@ class Plan:
         self.named: dict[str, Any] = {"config_name": config_name, "config_dir": config_dir}
         self.asked: Asked = split(overrides)
         self._cells = Cells(self.asked, **self.named)
-        self.config: RunConfig = self._cells.base
+        self._models: dict[bytes, Model] = {}
+        self.config: RunConfig = self._pinned(self._cells.base)
         given = {override.partition("=")[0].lstrip("+") for override in self.asked.fixed}
         params = {key: f"{key}={values}" for key, values in self._cells.params.items() if key not in given}
         self.asked = msgspec.structs.replace(self.asked, varied=params | self.asked.varied)
@@ -82,6 +83,7 @@ class Plan:
         ids = []
         for job in jobs:
             cell = self._cells.cell(job)
+            cell = msgspec.structs.replace(cell, config=self._pinned(cell.config))
             key = self.identities.of(cell.config, cell.values)[:12]
             self.cells.setdefault(key, cell)
             ids.append(key)
@@ -90,6 +92,13 @@ class Plan:
     def propose(self, launch: Callable[[Sequence[Sequence[str]]], Sequence[float | None]], *, folder: Path) -> None:
         """Have the sweeper propose cells to `launch` until it is done."""
         multirun(self.asked, self.section, launch, combine=combinations, folder=folder, **self.named)
+
+    def _pinned(self, config: RunConfig) -> RunConfig:
+        """The config with the model that its alias names; what that is, is asked once: all cells are of one time."""
+        key = msgspec.json.encode(config.model, order="sorted")
+        if key not in self._models:
+            self._models[key] = build.pinned(config).model
+        return msgspec.structs.replace(config, model=self._models[key])
 
     def as_yaml(self) -> str:
         """What ``sweep.yaml`` holds: what was asked, what varies, and the base config."""

@@ -22,10 +22,11 @@ from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
 from runner.experiment import canary
 from runner.experiment.loop import Notify
-from runner.experiment.pipeline import STAGES, Pipeline
+from runner.experiment.pipeline import STAGES, Pipeline, check_pipeline
 from runner.experiment.play import FAILURES, Orchestrate, RunResult, play_within
 from runner.experiment.stages import Experiment, Parts, config_hash
 from runner.experiment.trained import train_first
+from runner.paths import expanded
 from runner.records import RunFolder
 from runner.secrets import redact
 
@@ -79,6 +80,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"'{redact(secret)}': looks like a secret; the worker reads secrets from its environment variables")
         config = compose(list(overrides), config_name=config_name, config_dir=config_dir).config()
         schedule = _checked(config)
+        if config.sweep.varies:
+            raise ConfigError("the config has a section `sweep`, and a schedule plays one run; schedule an experiment without it")
+        if schedule.what == "pipeline":
+            check_pipeline(config)
         parts = Parts.of(build.pinned(config))  # an alias is resolved anew each time
         parts.adapter.format(next(iter(parts.dataset)))
         experiment = build.name(config, parts.dataset)
@@ -88,7 +93,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             overrides=list(overrides),
             folder=str(Path.cwd()),
             config_name=config_name,
-            config_dir=str(Path(config_dir).absolute()) if config_dir else None,
+            config_dir=str(expanded(config_dir).absolute()) if config_dir else None,
             config_hash=config_hash(msgspec.structs.replace(config, name=experiment)),
             schedule=schedule,
         )

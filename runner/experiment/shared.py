@@ -95,11 +95,10 @@ def _server(config: RunConfig) -> _Server:
 
 
 def _spent(run: RunFolder) -> Spent:
-    """What a run has used so far, by its summary or, where it was killed before it had one, by its lines."""
-    summary = run.summary()
-    if summary is not None and run.manifest().get("status") != "running":
-        return Spent(summary.requests, summary.usage, summary.cost_usd)
+    """What a run has used so far: by its lines, for a sitting that was killed has left no summary, and what has no line."""
     tally = Tally(0)
+    if (summary := run.summary()) is not None:
+        tally.charge(summary.unrecorded)
     for sample, counts in run.history():
         if counts:
             tally.add(sample)

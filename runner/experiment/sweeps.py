@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner import build
 from runner.analysis.cells import ranked
 from runner.analysis.export import Format, export
 from runner.analysis.load import load
@@ -194,7 +193,7 @@ class Sweep:
             return self._ranks(ids)
 
         if self.plan.is_grid:
-            self._expected = {key: to_be_asked(self._config(key)) for key in self._due(self.plan.cells)}
+            self._expected = {key: to_be_asked(self.plan.cells[key].config) for key in self._due(self.plan.cells)}
             self.shared.expect(self._expected.values())
         proposing = asyncio.ensure_future(asyncio.to_thread(self.plan.propose, launch, folder=self.folder))
         try:
@@ -226,7 +225,7 @@ class Sweep:
         """
         problem: OstinatoError | None = None
         try:
-            experiment = self._begun.pop(key) if key in self._begun else await asyncio.to_thread(self._begin, key)
+            experiment = self._begun.pop(key) if key in self._begun else await self._whole(key)
             self.playing[key] = experiment
             with recorded(experiment):
                 if experiment.owed:
@@ -241,6 +240,17 @@ class Sweep:
         if cell.status == "failed":
             raise OstinatoError(cell.problem or "nothing was answered")
 
+    async def _whole(self, key: str) -> Experiment:
+        """Begin a cell in a thread. When this is cancelled the thread is waited for, and what it has made is closed."""
+        beginning = asyncio.ensure_future(asyncio.to_thread(self._begin, key))
+        try:
+            return await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            self.stop.request()
+            with contextlib.suppress(OstinatoError, asyncio.CancelledError), recorded(await beginning):
+                pass
+            raise
+
     @property
     def begun(self) -> bool:
         """Whether the model of a cell has been asked."""
@@ -249,7 +259,7 @@ class Sweep:
     def interrupt(self) -> None:
         """Begin no cell and send nothing more; what is in flight is finished and recorded."""
         self.stop.request()
-        for experiment in self.playing.values():
+        for experiment in list(self.playing.values()):
             experiment.interrupt()
 
     def label(self, key: str) -> str:
@@ -400,11 +410,8 @@ class Sweep:
             await self.shared.release(experiment)
             await experiment.lm.aclose()
 
-    def _config(self, key: str) -> RunConfig:
-        return build.pinned(self.plan.cells[key].config)
-
     def _owes_training(self, key: str) -> bool:
-        return self.manifest.cells[key].run is None and settled(self._config(key)) is None
+        return self.manifest.cells[key].run is None and settled(self.plan.cells[key].config) is None
 
     def _begin(self, key: str) -> Experiment:
         """The experiment of a cell, in its run folder, with what the cache can answer recorded already."""
@@ -430,7 +437,7 @@ class Sweep:
 
     def _trained(self, key: str) -> RunConfig:
         """The config of a cell, asking the model that it trains: one training at a time. Raises as `train_first`."""
-        config = self._config(key)
+        config = self.plan.cells[key].config
         if config.finetune is None:
             return config
         while not self._training.acquire(timeout=_SLICE_S):

@@ -36,7 +36,7 @@ class Places:
         own = {str(home()): "$OSTINATO_HOME", str(Path.home()): "~", tempfile.gettempdir(): "$TMPDIR"}
         places = {path: name for path, name in {**own, **known}.items() if len(path) > 1 and Path(path).is_absolute()}
         self._names = dict(sorted(places.items(), key=lambda pair: -len(pair[0])))  # the longest first: one may lie in another
-        self._places = re.compile("|".join(rf"{re.escape(path)}(?=\W|$)" for path in self._names))
+        self._places = re.compile("|".join(rf"(?<![\w/.]){re.escape(path)}(?=\W|$)" for path in self._names))
 
     def moved(self, value: Any) -> Any:
         """JSON data with the places in its texts replaced."""
@@ -48,7 +48,7 @@ class Places:
 
     def named_in(self, text: str) -> bool:
         """Whether a text names one."""
-        return any(path in text for path in self._names)
+        return self._places.search(text) is not None
 
 
 def short(text: str) -> str:

@@ -171,6 +171,29 @@ def test_one_budget_over_all_cells(server):
     assert set(asked(server).values()) == {1}
 
 
+def test_what_a_killed_sitting_spent_counts_against_the_budget(server):
+    bounded = ["budget.requests=6", "sweep.concurrency=1"]
+    result = sweep(served(server, TEMPERATURES, *bounded))
+    (half,) = [cell for cell in result.manifest.cells.values() if cell.status == "incomplete"]
+    run = result.folder / half.run
+    summary = (run / "summary.json").read_text()
+    assert resume_sweep(result.folder, ["budget.requests=7"]).manifest.status == "incomplete"
+    (run / "summary.json").write_text(summary)  # as a sitting leaves it that is killed: of the one before
+    assert resume_sweep(result.folder, ["budget.requests=8"]).manifest.status == "incomplete"
+    assert server.count == 8
+
+
+def test_many_cells_are_gone_on_with_at_the_same_time(server):
+    cells = "sampling.seed=" + ",".join(map(str, range(8)))
+    server.otherwise = Status(400, "no", type="x")
+    bounds = ["limits.max_concurrency=8", "sweep.concurrency=8"]
+    first = sweep(served(server, cells, *bounds))
+    assert statuses(first) == {"failed": 8}
+    server.otherwise = Reply()
+    again = sweep(served(server, cells, *bounds))
+    assert (again.folder, statuses(again)) == (first.folder, {"complete": 8})
+
+
 # -- cells that fail
 
 

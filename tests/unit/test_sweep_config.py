@@ -183,6 +183,8 @@ def test_a_wrong_section_is_refused(section, message):
         (["runs_dir=a,b"], "runs_dir: cannot be varied"),
         (["sampling.temperature=interval(0,1)"], "search it with hydra/sweeper=optuna"),
         (["sampling.temperature=0"], "nothing varies"),
+        (["gate.min_gain=0,0.05"], "gate.min_gain: cannot be varied"),
+        (["sweep.zip={sampling.seed:{range:[0,3]},sampling.temperature:[0,1]}"], "sampling.seed 3, sampling.temperature 2"),
         (["sampling.seed=1,2", "sweep.primary=exactt", "scoring=exact"], "no score 'exactt'; did you mean 'exact'?"),
         (["sampling.seed=1,2", "sweep.exclude=[{sampling.sed:1}]"], "sampling.sed is not varied"),
         (["model=fake", "sampling.seed=1,2", "hydra/sweeper=nope"], "hydra/sweeper=nope: no such option"),
@@ -193,6 +195,11 @@ def test_what_cannot_be_is_refused_before_anything_is_made(overrides, message):
         Plan([*FAKE, *overrides])
     assert message in str(error.value)
     assert not Path("runs").exists()
+
+
+def test_no_option_of_a_group_is_a_value_too():
+    made = Plan(["finetune=null,tickets"]).cells.values()
+    assert [cell.config.finetune is None for cell in made] == [True, False]
 
 
 def test_rows_that_the_prompt_does_not_fit_are_refused():
