@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def rows_of(sweep: SweepFolder) -> list[dict[str, Any]]:
     """One row a cell, in the manifest's order; what a cell does not have is None. Every row has every column.
 
-    Columns: ``cell``, ``status``, the varied keys, ``rows``, ``ok``, ``errors``, for each score its mean under its name with
-    ``_se`` (standard error) and ``_n``, ``requests``, ``cache_hits``, tokens and ``cost_usd`` of requests made, tokens of answers
+    Columns: ``cell``, ``status``, the varied keys, ``rows``, ``ok``, ``errors``, for each score ``score.NAME`` (its mean)
+    with ``.stderr`` and ``.n``, ``requests``, ``cache_hits``, tokens and ``cost_usd`` of requests made, tokens of answers
     from the cache, ``latency_p50_s`` and ``latency_p95_s`` (seconds, of requests made), ``run``, ``problem``.
     """
     manifest = sweep.read()
@@ -41,8 +41,9 @@ def ranked(sweep: SweepFolder) -> list[dict[str, Any]]:
     manifest = sweep.read()
     rows = [{**row, "best": False, "tied": None} for row in rows_of(sweep)]
     primary = manifest.primary or ""
-    scored = [row for row in rows if row.get(primary) is not None]
-    scored.sort(key=lambda row: float(row[primary]), reverse=manifest.direction == "maximize")
+    column = f"score.{primary}"
+    scored = [row for row in rows if row.get(column) is not None]
+    scored.sort(key=lambda row: float(row[column]), reverse=manifest.direction == "maximize")
     if not scored:
         return rows
     means = {row["cell"]: _row_means(sweep, manifest.cells[row["cell"]], primary) for row in scored}
@@ -79,7 +80,7 @@ def _measured(run: RunFolder) -> dict[str, Any]:
 def _scores(summary: Summary) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, score in summary.scores.items():
-        found |= {name: score.mean, f"{name}_se": score.stderr, f"{name}_n": score.n}
+        found |= {f"score.{name}": score.mean, f"score.{name}.stderr": score.stderr, f"score.{name}.n": score.n}
     return found
 
 

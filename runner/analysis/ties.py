@@ -1,12 +1,10 @@
-"""Whether two runs over the same rows differ in a score by more than chance: the paired interval of their difference."""
+"""Whether two runs over the same rows differ in a score by more than chance: by the test that `compare` has for it."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-from runner.analysis.distributions import t_critical
-from runner.scoring.summary import summarise
+from runner.analysis.stats import p_value, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,10 +22,7 @@ def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
-    """Whether the 95 % interval of the mean difference, paired by row, holds zero.
-
-    The interval is that of `runner.analysis.stats`: Student's t on the rows' differences (Miller 2024, "Adding Error Bars to
-    Evals", on paired differences).
+    """Whether the difference, paired by row, may as well be chance: p of `runner.analysis.stats.p_value` is 5 % or more.
 
     Args:
         one: mean score by row id.
@@ -36,8 +31,5 @@ def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
     Returns:
         None when fewer than two rows are in both: nothing is known of chance.
     """
-    difference = summarise(one[row] - other[row] for row in one if row in other)
-    if difference.mean is None or difference.stderr is None:
-        return None
-    reach = t_critical(LEVEL, difference.n - 1) * difference.stderr
-    return abs(difference.mean) <= reach or math.isclose(difference.mean, 0.0, abs_tol=1e-12)
+    differences = [one[row] - other[row] for row in one if row in other]
+    return p_value(units_of(differences))[0] >= 1 - LEVEL if len(differences) > 1 else None

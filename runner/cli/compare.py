@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.options import add_runs_dir
 from runner.errors import ConfigError
+from runner.records.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -79,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
         whole = {"reference": str(first.folder), "comparisons": [comparison.to_dict() for comparison in found]}
         print(msgspec.json.encode(whole).decode())  # what is no number is null
     else:
-        print("\n\n".join("\n".join(_told(comparison, args.cluster)) for comparison in found))
+        print("\n\n".join("\n".join(map(printable, _told(comparison, args.cluster))) for comparison in found))
     return _exit_code(found) if args.fail_on_regression else 0
 
 
@@ -178,8 +179,7 @@ def _flip(flip: Flip) -> Iterator[str]:
 def _line(text: str) -> str:
     from runner.analysis.pairs import shortened
 
-    shown = shortened(" ".join(text.split()), _SHOWN)
-    return "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)  # answers do not command terminals
+    return shortened(" ".join(text.split()), _SHOWN)
 
 
 def _score_line(item: tuple[str, ScoreChange]) -> tuple[str, ...]:

@@ -59,6 +59,8 @@ def main(args: argparse.Namespace) -> int:
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file that is there whole or, when something goes wrong, as it was before."""
+    if not path.name or path.is_dir():
+        raise RecordError(f"{path} cannot be written: it is a folder; name a file in it")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -69,4 +71,5 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         raise RecordError(f"{path} cannot be written: {error.strerror}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

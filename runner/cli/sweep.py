@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.options import shorten
+from runner.records.printable import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -87,7 +88,8 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
     columns: dict[str, tuple[Any, Any]] = {}
     for key in manifest.keys:
         columns[_heading(key, manifest.keys)] = (lambda row, key=key: _value(row[key]), "left")
-    scores = [name.removesuffix("_se") for name in (rows[0] if rows else {}) if name.endswith("_se")]
+    last = ".stderr"
+    scores = [name[len("score.") : -len(last)] for name in (rows[0] if rows else {}) if name.endswith(last)]
     for name in sorted(scores, key=lambda name: name != manifest.primary):
         columns[name] = (lambda row, name=name: _score(row, name), "right")
     if manifest.primary:
@@ -112,15 +114,15 @@ def _heading(key: str, keys: Sequence[str]) -> str:
 
 
 def _value(value: Any) -> str:
-    text = "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    text = printable("null" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
     return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 - what a table of several keys has room for
 
 
 def _score(row: dict[str, Any], name: str) -> str:
-    if row.get(name) is None:
+    mean, error = row.get(f"score.{name}"), row.get(f"score.{name}.stderr")
+    if mean is None:
         return "-"
-    error = row.get(f"{name}_se")
-    return f"{row[name]:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else "")
 
 
 def _standing(row: dict[str, Any]) -> str:
@@ -183,11 +185,11 @@ def _print(table: Any, *, more: int = 0, last: str = "") -> None:
     """Print a table on stdout, and below it how many rows it does not show, and a last line."""
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     with console.capture() as text:  # rich has an exit of its own for a reader that has left
         console.print(table)
         if more > 0:
             console.print(f"and {more:,} more", style="dim")
         if last:
-            console.print(last, markup=False, soft_wrap=True)
+            console.print(last, soft_wrap=True)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))

@@ -75,8 +75,8 @@ class PipelineFolder(Folder):
     @classmethod
     def find(cls, runs_dir: Path, name: str, digest: str) -> PipelineFolder | None:
         """The newest pipeline of this experiment that was asked to do the same; None when there is none."""
-        for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*"), reverse=True):
-            if _NAME.match(path.name) and (folder := cls.open(path)).read().digest == digest:
+        for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*/manifest.json"), reverse=True):
+            if _NAME.match(path.parent.name) and (folder := cls.open(path.parent)).read().digest == digest:
                 return folder
         return None
 

@@ -77,8 +77,8 @@ class SweepFolder(Folder):
     @classmethod
     def find(cls, runs_dir: Path, name: str, digest: str) -> SweepFolder | None:
         """The newest sweep of this experiment that has this digest; None when there is none."""
-        for path in sorted((runs_dir.absolute() / name).glob(f"sweep-*-{digest[:6]}*"), reverse=True):
-            folder = cls.open(path)
+        for path in sorted((runs_dir.absolute() / name).glob(f"sweep-*-{digest[:6]}*/manifest.json"), reverse=True):
+            folder = cls.open(path.parent)  # one without a manifest is of a process that was killed while it made it
             if folder.read().digest == digest:
                 return folder
         return None

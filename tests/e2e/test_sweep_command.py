@@ -13,7 +13,7 @@ from tests.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
-ROWS = 5
+ROWS = 6
 CELLS = 4
 VARIED = "sampling.temperature=0,0.5,1,1.5"
 
@@ -136,7 +136,7 @@ def test_what_is_shown(asked):
     assert ["tied" in line for line in lines[2:6]] == [False, True, False, False]
     folder = lines[-1].split()[1]
     assert ostinato("show").out == ostinato("show", folder).out == done.out
-    assert ostinato("show", "latest", "--json").json["cells"][0]["exact"] == 1.0
+    assert ostinato("show", "latest", "--json").json["cells"][0]["score.exact"] == 1.0
     assert ostinato("ls").out == f"{folder}  complete  sweep over sampling.temperature  {CELLS}/{CELLS} cells\n"
     assert ostinato("ls", "--json").json["sweeps"][0]["complete"] == CELLS
     done = ostinato("retry", folder)
@@ -186,3 +186,33 @@ def test_a_mistake_is_told_before_anything_is_made(words, message):
     done = ostinato("run", "model=fake", *words)
     assert (done.code, done.out, message in done.err) == (2, "", True), done.err
     assert not Path("runs").exists()
+
+
+def test_values_that_look_like_markup_or_commands_are_shown_as_they_are(asked):
+    with Server() as server:
+        words = [word for word in asked if word != VARIED]
+        done = ostinato(*words, *at(server), "prompt.user='[INST] {{ question }} [/INST]','[json] {{ question }}'")
+        assert done.code == 0, done.err
+        assert "[INST] {{ question }} [/INST]" in done.out
+        assert "[json] {{ question }}" in done.out
+        assert "[/INST]" in ostinato("show", "latest").out
+
+
+def test_the_report_and_the_table_agree_on_the_best_of_a_sweep_that_minimises(asked):
+    with Server(lambda call: Reply("ok" if call.body["temperature"] == 1 else "no")) as server:
+        done = ostinato(*asked, *at(server), "sweep.direction=minimize", "--json")
+        assert done.code == 0, done.err
+    assert [cell["score.exact"] for cell in ostinato("show", "latest", "--json").json["cells"]] == [0, 0, 0, 1]
+    page = next(Path("runs/rows").glob("sweep-*/report.html")).read_text()
+    assert "best exact" in page
+    table = page[page.index("Cells, best first") :]
+    assert table.index("0.000") < table.index("1.000")
+
+
+def test_a_folder_that_a_killed_process_was_making_is_in_nobodys_way(asked):
+    with Server() as server:
+        assert ostinato(*asked, *at(server)).code == 0
+        (folder,) = Path("runs/rows").glob("sweep-*")
+        (folder / "manifest.json").unlink()  # it is written last
+        assert ostinato(*asked, *at(server)).code == 0
+        assert len(list(Path("runs/rows").glob("sweep-*"))) == 2

@@ -328,7 +328,7 @@ def test_an_answer_does_not_command_the_terminal(capsys):
     a, b = (str(record("runs", [Sample(id="r", output=text, scores={"hit": 1.0})])) for text in ("a\x1b[2Jb\nc", "d" * 5_000))
     assert main(["compare", a, b]) == 0
     text = capsys.readouterr().out
-    assert "A         a\ufffd[2Jb c\n" in text
+    assert "A         a\\x1b[2Jb c\n" in text
     assert f"B         {'d' * 300} ... (" in text
 
 

@@ -232,6 +232,11 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(capsys, in_tmp, monkeypat
     play("data.limit=1")
     assert main(["export", "--to", "md", "-o", "nowhere/x.md"]) == 1
     assert "nowhere/x.md cannot be written: No such file or directory" in capsys.readouterr().err
+    (in_tmp / "file").touch()
+    for place, why in ((".", "it is a folder"), ("file/x.md", "Not a directory")):
+        assert main(["export", "--to", "md", "-o", place]) == 1
+        assert why in capsys.readouterr().err
+    (in_tmp / "file").unlink()
     (in_tmp / "rows.parquet").write_text("old")
     monkeypatch.setitem(__import__("sys").modules, "polars", None)
     assert main(["export", "--to", "parquet", "-o", "rows.parquet"]) == 2

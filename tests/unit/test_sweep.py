@@ -99,7 +99,7 @@ def test_the_best_cell_and_those_that_may_as_well_be(server):
 
     server.otherwise = answer
     result = sweep(["model=server", f"model.api_base={server.url}", *QUIET, *questions(20), TEMPERATURES])
-    assert [(row["sampling.temperature"], row["exact"], row["best"], row["tied"]) for row in result.rows] == [
+    assert [(row["sampling.temperature"], row["score.exact"], row["best"], row["tied"]) for row in result.rows] == [
         (0, 1.0, True, None),
         (0.5, 0.95, False, True),
         (1, 0.4, False, False),
@@ -107,7 +107,7 @@ def test_the_best_cell_and_those_that_may_as_well_be(server):
     result = sweep(
         ["model=server", f"model.api_base={server.url}", *QUIET, *questions(20), TEMPERATURES, "sweep.direction=minimize"]
     )
-    assert [row["exact"] for row in result.rows] == [0.4, 0.95, 1.0]
+    assert [row["score.exact"] for row in result.rows] == [0.4, 0.95, 1.0]
 
 
 # -- again
@@ -314,8 +314,8 @@ def test_optuna_searches_on_the_primary_score(server):
     assert server.count == 5 * ROWS
     best = result.rows[0]
     found = (result.folder / "optimization_results.yaml").read_text()
-    assert f"best_value: {best['exact']}" in found
-    assert best["exact"] == max(row["exact"] for row in result.rows)
+    assert f"best_value: {best['score.exact']}" in found
+    assert best["score.exact"] == max(row["score.exact"] for row in result.rows)
     more = sweep(served(server, *OPTUNA, "hydra.sweeper.n_trials=7"))  # goes on with the same proposals
     assert (more.folder, len(more.manifest.cells), server.count) == (result.folder, 7, 7 * ROWS)
     assert {*result.manifest.cells} < {*more.manifest.cells}
@@ -324,7 +324,10 @@ def test_optuna_searches_on_the_primary_score(server):
 def test_optuna_follows_the_direction_of_the_sweep(server):
     server.otherwise = hot
     result = sweep(served(server, *OPTUNA, "sweep.direction=minimize"))
-    assert f"best_value: {min(row['exact'] for row in result.rows)}" in (result.folder / "optimization_results.yaml").read_text()
+    assert (
+        f"best_value: {min(row['score.exact'] for row in result.rows)}"
+        in (result.folder / "optimization_results.yaml").read_text()
+    )
     with pytest.raises(ConfigError, match=r"is set by sweep.direction"):
         sweep(served(server, *OPTUNA, "hydra.sweeper.direction=minimize"))
 

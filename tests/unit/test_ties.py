@@ -1,4 +1,4 @@
-"""Ties: the paired interval of a difference, against scipy, and what it says where nothing is known."""
+"""Ties: the paired test of a difference, against scipy's interval, and what it says where little or nothing is known."""
 
 import random
 
@@ -24,13 +24,19 @@ def test_the_interval_is_that_of_the_paired_differences(shift):
 
 
 def test_what_never_differs_is_tied_and_what_always_does_is_not():
-    one = {"a": 1.0, "b": 0.5}
+    one = {str(row): 0.5 + row / 20 for row in range(6)}
     assert tied(one, dict(one)) is True
-    assert tied(one, {"a": 0.5, "b": 0.0}) is False
+    assert tied(one, {row: value - 0.5 for row, value in one.items()}) is False
+
+
+def test_few_rows_prove_nothing_however_alike_their_differences():
+    one = {"a": 1.0, "b": 1.0, "c": 1.0}
+    assert tied(one, dict.fromkeys(one, 0.0)) is True  # one of four ways to flip the signs: p = 0.25, as compare says
 
 
 def test_rows_that_only_one_has_are_left_out():
-    assert tied({"a": 1.0, "b": 1.0, "c": 0.0}, {"a": 0.0, "b": 0.0}) is False
+    one = {str(row): 1.0 for row in range(6)}
+    assert tied({**one, "c": 0.0}, dict.fromkeys(one, 0.0)) is False
 
 
 @pytest.mark.parametrize("other", [{}, {"a": 1.0}, {"x": 1.0, "y": 1.0}])

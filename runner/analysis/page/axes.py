@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.page.text import brief
+from runner.analysis.page.text import brief, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -37,7 +37,7 @@ class Axis(msgspec.Struct, frozen=True):
     def at(self, value: Any) -> float:
         """Where `value` stands: a number, or one of the categories."""
         if self.names is not None:
-            value = self.names.index(brief(value))
+            value = self.names.index(whole(value))
         elif self.log:
             return _share(math.log(value), math.log(self.low), math.log(self.high))
         return _share(value, self.low, self.high)
@@ -49,21 +49,21 @@ def axis_of(values: Iterable[Any]) -> Axis:
     Numbers that spread over several orders of magnitude stand on a logarithmic scale; when zero or less is among such, each
     has a place of its own, in order.
     """
-    distinct = list({brief(value): value for value in values}.values())
+    distinct = list({whole(value): value for value in values}.values())
     if not distinct or not all(_is_number(value) for value in distinct):
-        return categories([brief(value) for value in distinct])
+        return categories([whole(value) for value in distinct])
     numbers = sorted(float(value) for value in distinct)
     positive = [number for number in numbers if number > 0]
     spread = _crowds(positive)
     if spread and len(positive) < len(numbers):
-        return categories([brief(value) for value in sorted(distinct)])
+        return categories([whole(value) for value in sorted(distinct)])
     ticks = numbers if len(numbers) <= _FEW else None
     return log_scale(numbers, ticks) if spread else scale(numbers, ticks)
 
 
 def categories(names: Sequence[str]) -> Axis:
     """A place for each name, in their order."""
-    return Axis(-0.5, max(0.5, len(names) - 0.5), [(index, name) for index, name in enumerate(names)], names=list(names))
+    return Axis(-0.5, max(0.5, len(names) - 0.5), [(index, brief(name)) for index, name in enumerate(names)], names=list(names))
 
 
 def scale(numbers: Sequence[float], ticks: Sequence[float] | None = None, *, bounds: tuple[float, float] | None = None) -> Axis:

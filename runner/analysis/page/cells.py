@@ -48,7 +48,8 @@ def sweep_tiles(subject: Subject) -> Iterator[Html]:
 def ranked(subject: Subject) -> list[Part]:
     """The cells, the best by the primary score first, those without one last."""
     name = subject.primary or ""
-    return sorted(subject.parts, key=lambda part: -mean if (mean := _mean(part, name)) is not None else math.inf)
+    sign = 1 if subject.lower_is_better(name) else -1
+    return sorted(subject.parts, key=lambda part: sign * mean if (mean := _mean(part, name)) is not None else math.inf)
 
 
 def cells_table(subject: Subject) -> Html:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.analysis.page.text import brief
+from runner.analysis.page.text import brief, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,9 +37,9 @@ def differences(parts: Sequence[Part]) -> list[tuple[str, str, list[int]]]:
     for key in keys:
         cells: dict[str, list[int]] = {}
         for number, config in configs.items():
-            cells.setdefault(brief(config[key]) if key in config else "not set", []).append(number)
+            cells.setdefault(whole(config[key]) if key in config else "not set", []).append(number)
         if len(cells) > 1:
-            found += [(key, value, numbers) for value, numbers in cells.items()]
+            found += [(key, brief(value), numbers) for value, numbers in cells.items()]
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.analysis.page.text import LONGEST, cut
+from runner.analysis.stats import quantile
 from runner.secrets import redact
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Facts:
             self._count(sample)
             self._keep(sample)
         del self._said
+        self.latencies = array("d", sorted(self.latencies))
 
     @property
     def total(self) -> int:
@@ -70,11 +71,8 @@ class Facts:
         return [sample for _, sample in self._failed + self._others]
 
     def quantile(self, share: float) -> float | None:
-        """The latency, in seconds, that `share` of the answered requests did not exceed (nearest rank); None without any."""
-        if not self.latencies:
-            return None
-        ordered = sorted(self.latencies)
-        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+        """The quantile of the answered requests' latency, in seconds; None without any."""
+        return quantile(self.latencies, share) if self.latencies else None
 
     def _count(self, sample: Sample) -> None:
         self.status[sample.status] += 1

@@ -57,6 +57,7 @@ class Subject(msgspec.Struct):
     Attributes:
         keys: the varied keys, in order; none for a run.
         primary: the name of the score that counts, or None.
+        direction: which of its values are better.
     """
 
     kind: Literal["run", "sweep"]
@@ -68,6 +69,11 @@ class Subject(msgspec.Struct):
     keys: list[str]
     primary: str | None
     parts: list[Part]
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    def lower_is_better(self, name: str) -> bool:
+        """Whether of this score the lower values are the better ones."""
+        return name == self.primary and self.direction == "minimize"
 
 
 def gather(path: Path) -> Subject:
@@ -107,6 +113,7 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
         keys=[str(key) for key in manifest.get("keys") or ()],
         primary=manifest.get("primary") or next(iter(scores), None),
         parts=parts,
+        direction="minimize" if manifest.get("direction") == "minimize" else "maximize",
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from runner.analysis.page.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
 from runner.analysis.page.charts import Point, Series, Words, bars, plot
 from runner.analysis.page.numbers import Z, dollars, score, seconds
-from runner.analysis.page.text import brief
+from runner.analysis.page.text import brief, whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -37,13 +37,17 @@ def charts_of(subject: Subject, name: str) -> Iterator[Html]:
     keys = [key for key in subject.keys if key not in MODEL_KEYS]
     for key in keys or subject.keys:
         yield _against_key(parts, name, key, models)
-    yield from _trade(parts, name, models, "cost", "US dollars per 1,000 samples", cost_of, dollars)
-    yield from _trade(parts, name, models, "latency", "median latency, seconds", lambda part: part.facts.quantile(0.5), seconds)
+    lower = subject.lower_is_better(name)
+    for measure in (
+        Measure("cost", "US dollars per 1,000 samples", cost_of, dollars),
+        Measure("latency", "median latency, seconds", lambda part: part.facts.quantile(0.5), seconds),
+    ):
+        yield from _trade(parts, name, models, measure, lower_is_better=lower)
 
 
 def model_of(part: Part) -> str:
     """What the cell's line is named after: what the sweep chose as its model, else the model that was asked."""
-    chosen = [brief(part.values[key], 60) for key in MODEL_KEYS if key in part.values]
+    chosen = [whole(part.values[key]) for key in MODEL_KEYS if key in part.values]
     return " ".join(chosen) or (part.summary.model if part.summary else "")
 
 
@@ -78,11 +82,11 @@ def _against_key(parts: Sequence[Part], name: str, key: str, models: list[str]) 
         groups: dict[str, list[Part]] = {}
         for part in having:
             if model_of(part) == model:
-                groups.setdefault(brief(part.values[key]), []).append(part)
+                groups.setdefault(whole(part.values[key]), []).append(part)
         points = [_pooled(group, name, key) for group in groups.values()]
-        points.sort(key=lambda point: place[brief(point.x)] if place else point.x)
-        series.append(Series(model, points, number, line=key not in MODEL_KEYS and (not place or _ordered(x))))
-        rows += [_figures(model, point, len(groups[brief(point.x)])) for point in points]
+        points.sort(key=lambda point: place[whole(point.x)] if place else point.x)
+        series.append(Series(brief(model, 60), points, number, line=key not in MODEL_KEYS and (not place or _ordered(x))))
+        rows += [_figures(brief(model, 60), point, len(groups[whole(point.x)])) for point in points]
     several = any(row[-1] != 1 for row in rows)
     pooled = (
         " Where several cells share a value, a point is the mean of theirs, its interval the mean of theirs." if several else ""
@@ -142,17 +146,25 @@ def _score_axis(points: Sequence[Point]) -> Axis:
 # --- against what it costs
 
 
-def _trade(
-    parts: Sequence[Part], name: str, models: list[str], what: str, unit: str,
-    measure: Callable[[Part], float | None], write: Callable[[float | None], str],
-) -> Iterator[Html]:  # fmt: skip
-    measured = [(part, value) for part in parts if (value := measure(part)) is not None]
+class Measure(NamedTuple):
+    """What a score is traded against: its name and unit, how it is had of a cell, and how it is written."""
+
+    what: str
+    unit: str
+    of: Callable[[Part], float | None]
+    write: Callable[[float | None], str]
+
+
+def _trade(parts: Sequence[Part], name: str, models: list[str], measure: Measure, *, lower_is_better: bool) -> Iterator[Html]:
+    what, unit, write = measure.what, measure.unit, measure.write
+    measured = [(part, value) for part in parts if (value := measure.of(part)) is not None]
     if not measured:
         return
     points = {part.number: _placed(part, name, value, write) for part, value in measured}
-    front = pareto([(value, points[part.number].y, part.number) for part, value in measured])
+    sign = -1 if lower_is_better else 1
+    front = pareto([(value, sign * points[part.number].y, part.number) for part, value in measured])
     series = [
-        Series(model, [points[part.number] for part, _ in measured if model_of(part) == model], number, line=False)
+        Series(brief(model, 60), [points[part.number] for part, _ in measured if model_of(part) == model], number, line=False)
         for number, model in enumerate(models)
     ]
     values = [value for _, value in measured]

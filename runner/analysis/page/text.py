@@ -29,9 +29,14 @@ def text_of(value: Any) -> str:
     return cut(value if isinstance(value, str) else json.dumps(_shortened(value), ensure_ascii=False, indent=2))
 
 
+def whole(value: Any) -> str:
+    """A config's value as one text without secrets: what tells it from others."""
+    return redact(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
 def brief(value: Any, most: int = 200) -> str:
-    """A config's value on one line."""
-    text = redact(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    """A config's value on one line, as far as that goes."""
+    text = whole(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
