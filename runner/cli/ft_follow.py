@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import sys
@@ -9,7 +10,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping
 
     from runner.finetune.ledger import JobFolder, State
@@ -25,9 +25,15 @@ def configure(parser: argparse.ArgumentParser, action: str) -> None:
     parser.set_defaults(action=action)
     if action == "logs":
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
-        parser.add_argument("-n", "--lines", type=int, metavar="N", help="only the last N lines")
+        parser.add_argument("-n", "--lines", type=_count, metavar="N", help="only the last N lines")
     else:
         parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines: 0 or more")
+    return int(text)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -149,16 +155,21 @@ _MEASURES = ("loss", "valid_loss")
 
 
 def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:
-    said = job.log(lines)
-    if said:
-        print(said, flush=True)
-    known = job.log().splitlines()
-    ended = not on
-    while not ended:
-        time.sleep(0.2)
-        ended = job.state().status.final  # before the log is read: of a job that has ended all is printed
-        now = job.log().splitlines()
-        for line in now[len(known) :]:
+    if not on:
+        if whole := job.log(lines):
+            print(whole)
+        return 0
+    from runner.experiment.finetuning import attach
+
+    said, at = job.log_from(0)
+    for line in said if lines is None else said[max(0, len(said) - lines) :]:
+        print(line, flush=True)
+
+    def show_new(_state: State) -> None:
+        nonlocal at
+        new, at = job.log_from(at)
+        for line in new:
             print(line, flush=True)
-        known = now
+
+    attach(job).follow(watch=show_new)  # of a job that has ended, too, what was not whole before is printed
     return 0

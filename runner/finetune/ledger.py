@@ -261,7 +261,19 @@ class JobFolder:
                 said = redact(file.read().decode("utf-8", errors="replace")).splitlines()
         except OSError:
             said = [f"{event.get('at', '')} {event.get('message', '')}" for event in self.events()]
-        return "\n".join(said if lines is None else said[-lines:])
+        return "\n".join(said if lines is None else said[max(0, len(said) - lines) :])
+
+    def log_from(self, at: int) -> tuple[list[str], int]:
+        """The whole lines of the log after byte `at`, and the byte after the last of them. Of a hosted job, of its events."""
+        try:
+            with self.log_file.open("rb") as file:
+                file.seek(at)
+                content = file.read()
+        except OSError:
+            said = [f"{event.get('at', '')} {event.get('message', '')}" for event in self.events()]
+            return said[at:], len(said)
+        end = content.rfind(b"\n") + 1
+        return redact(content[:end].decode("utf-8", errors="replace")).splitlines(), at + end
 
     # --- what came of it
 
