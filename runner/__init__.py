@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.experiment import RunResult, SweepResult, run, sweep
     from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
-    from runner.lm import LM, settings
+    from runner.history import settings
+    from runner.lm import LM
     from runner.providers.base import Provider
 
 __version__ = "0.1.0"
@@ -26,7 +27,7 @@ _HOMES = {
     "TrainingStatus": "runner.finetune.job",
     "load": "runner.analysis.load",
     "run": "runner.experiment",
-    "settings": "runner.lm",
+    "settings": "runner.history",
     "sweep": "runner.experiment",
 }
 

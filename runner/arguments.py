@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from runner.errors import ConfigError
-from runner.types import Usage
+from runner.secrets import names_a_secret, remember
+from runner.types import Connection, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -192,3 +193,20 @@ def as_data(value: Any) -> Any:
         schema = {"name": value.__name__, "schema": value.model_json_schema(), "strict": True}
         return {"type": "json_schema", "json_schema": schema}
     return value
+
+
+def connection_of(model: str, kwargs: Mapping[str, Any]) -> Connection:
+    """How a model is reached by these arguments of an LM; the secrets among them are remembered, so that none is ever shown."""
+    headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
+    extra = {name: value for name, value in kwargs.items() if is_connection(name) and name not in CONNECTION_KEYS}
+    for name, value in {"api_key": kwargs.get("api_key"), **headers, **extra}.items():
+        if isinstance(value, str) and names_a_secret(name):
+            remember(value.rpartition(" ")[2])  # of "Bearer KEY", the key
+    timeout = kwargs.get("timeout")
+    return Connection(
+        api_base=api_base(model, kwargs),
+        api_key=kwargs.get("api_key"),
+        headers=headers,
+        timeout_s=float(timeout) if timeout is not None else None,
+        extra=extra,
+    )

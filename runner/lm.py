@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import datetime
 import functools
 import logging
 import threading
 import time
-from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
 from runner.arguments import (
-    CONNECTION_KEYS,
     api_base,
     as_data,
     as_text,
@@ -25,6 +22,7 @@ from runner.arguments import (
     check_model,
     check_params,
     check_reasoning,
+    connection_of,
     estimate,
     is_connection,
     is_reasoning,
@@ -34,118 +32,36 @@ from runner.arguments import (
     outputs_of,
     without_secrets,
 )
+from runner.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
 from runner.cache import Cache, request_key, worth_keeping
-from runner.callbacks import Callback, Observed, new_id
-from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError, MalformedError
+from runner.callbacks import Callback, Observed
+from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError
 from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
+from runner.history import now, remember_call, settings, show
 from runner.paths import home
 from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer
 from runner.retry import RetryPolicy
-from runner.secrets import names_a_secret, remember
 from runner.transport import AutoTransport, FakeTransport, Transport
-from runner.types import Completion, Connection, Message, ModelType, Request, Response, Usage
+from runner.types import Completion, Connection, Message, ModelType, Request, Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runner.budget import Budget, Reservation
-    from runner.limits import Limiter, Pass
+    from runner.limits import Limiter
     from runner.providers.base import Provider
-    from runner.transport.base import Hear
 
 logger = logging.getLogger("ostinato")
-
-
-class Settings(msgspec.Struct):
-    """Switches for every LM of the process.
-
-    Attributes:
-        disable_history: when True, calls leave no trace in `LM.history`.
-        max_history_size: entries kept per LM; the oldest go first.
-    """
-
-    disable_history: bool = False
-    max_history_size: int = 10_000
-
-
-settings = Settings()
 
 
 class Pinned(msgspec.Struct, frozen=True):
     """Where the model was served, by a record: what requests are keyed by, whatever this machine has (see `Request.endpoint`)."""
 
     endpoint: str | None
-
-
-class _Send(msgspec.Struct, frozen=True):
-    """Step: send the request; answered with an _Answer, or an LMError is thrown in."""
-
-
-class _Wait(msgspec.Struct, frozen=True):
-    """Step: wait so many seconds."""
-
-    seconds: float
-
-
-class _Keep(msgspec.Struct, frozen=True):
-    """Step: put the answer into the cache."""
-
-    response: Response
-    cost_usd: float | None
-
-
-class _Answer(msgspec.Struct, frozen=True):
-    """What came back for a _Send, and the seconds it took, without those spent waiting for a place in the queue."""
-
-    response: Response
-    seconds: float
-
-
-_NOTHING = Usage()
-
-
-class _Attempt:
-    """One attempt, for those who want to know how it went: the limiter, and the budget.
-
-    `used` is None where nobody knows: the answer does not say, or the server may have answered, and billed, all the same.
-    """
-
-    __slots__ = ("began", "place", "used")
-
-    def __init__(self) -> None:
-        self.place: Pass | None = None
-        self.began: float | None = None
-        self.used: Usage | None = _NOTHING
-
-    @property
-    def hear(self) -> Hear | None:
-        return self.place.hear if self.place is not None else None
-
-    def begin(self) -> None:
-        self.began = time.perf_counter()
-
-    def failed(self, error: LMError) -> None:
-        if isinstance(error, MalformedError) or (isinstance(error, LMTimeoutError) and error.status is None):
-            self.used = None
-        if self.place is not None:
-            self.place.failed(error, self._seconds())
-
-    def succeeded(self, response: Response) -> _Answer:
-        self.used = response.usage
-        seconds = self._seconds()
-        if self.place is not None:
-            self.place.succeeded(response.usage.total_tokens if response.usage else None, seconds)
-        return _Answer(response, seconds)
-
-    def _seconds(self) -> float:
-        return time.perf_counter() - (self.began or 0.0)
-
-
-Steps: TypeAlias = Generator[_Send | _Wait | _Keep, _Answer | None, Completion]
-_SEND = _Send()
 
 
 class LM:
@@ -422,13 +338,7 @@ class LM:
 
     def inspect_history(self, n: int = 1) -> None:
         """Print the last `n` calls: what was said, and what was answered."""
-        for entry in self.history[-n:]:
-            print(f"\n[{entry['timestamp']}]  {entry['model']}")  # noqa: T201 - printing is what it is for
-            for message in entry["messages"] or [{"role": "user", "content": entry["prompt"]}]:
-                said = message.get("content") or message.get("tool_calls")
-                print(f"\n{message['role'].capitalize()}:\n\n{said}")  # noqa: T201
-            for output in entry["outputs"]:
-                print(f"\nResponse:\n\n{output['text'] if isinstance(output, dict) else output}\n")  # noqa: T201
+        show(self.history[-n:])
 
     def __repr__(self) -> str:
         return f"LM({self.model!r}, model_type={self.model_type!r})"
@@ -466,11 +376,11 @@ class LM:
                 return Completion.hit(key, entry.response, entry.cost_usd)
             store.refuse_miss(key)
         policy = self.retry or RetryPolicy(max_attempts=int(kwargs.get("num_retries", self.num_retries)) + 1)
-        started_at, first = _now(), time.perf_counter()
+        started_at, first = now(), time.perf_counter()
         failures: list[str] = []
         while True:
             try:
-                answer = yield _SEND
+                answer = yield SEND
             except LMError as error:
                 failures.append(error.code)
                 error.attempts = len(failures)
@@ -478,7 +388,7 @@ class LM:
                 if wait is None:
                     raise
                 try:
-                    yield _Wait(wait)
+                    yield Wait(wait)
                 except LMError as closed:
                     closed.attempts = len(failures)
                     raise
@@ -488,7 +398,7 @@ class LM:
         response = answer.response
         cost = self.cost(response.usage)
         if store is not None and store.writes and worth_keeping(response, max_tokens=_limit(request)):
-            yield _Keep(response, cost)
+            yield Keep(response, cost)
         return Completion(
             key=key,
             response=response,
@@ -505,13 +415,13 @@ class LM:
             while True:
                 answer = None
                 try:
-                    if step is _SEND:
+                    if step is SEND:
                         answer = self._send(request, self._connected(kwargs))
-                    elif isinstance(step, _Keep):
+                    elif isinstance(step, Keep):
                         assert store is not None
                         store.put(key, step.response, request=request, cost_usd=step.cost_usd)
                     else:
-                        assert isinstance(step, _Wait)
+                        assert isinstance(step, Wait)
                         (self.limiter.pause_blocking if self.limiter else time.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
@@ -529,13 +439,13 @@ class LM:
             while True:
                 answer = None
                 try:
-                    if step is _SEND:
+                    if step is SEND:
                         answer = await self._asend(request, self._connected(kwargs))
-                    elif isinstance(step, _Keep):
+                    elif isinstance(step, Keep):
                         assert store is not None
                         await store.aput(key, step.response, request=request, cost_usd=step.cost_usd)
                     else:
-                        assert isinstance(step, _Wait)
+                        assert isinstance(step, Wait)
                         await (self.limiter.pause if self.limiter else asyncio.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
@@ -545,11 +455,11 @@ class LM:
             completion: Completion = end.value
             return completion
 
-    async def _asend(self, request: Request, connection: Connection) -> _Answer:
+    async def _asend(self, request: Request, connection: Connection) -> Answer:
         """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
         self.transport.prepare(request, connection)
         reserved = await self.budget.reserve(**self._most(request)) if self.budget else None
-        attempt = _Attempt()
+        attempt = Attempt()
         try:
             attempt.place = await self.limiter.acquire(estimate(request).total_tokens) if self.limiter else None
             attempt.begin()
@@ -567,10 +477,10 @@ class LM:
         finally:
             self._settle(reserved, attempt)
 
-    def _send(self, request: Request, connection: Connection) -> _Answer:
+    def _send(self, request: Request, connection: Connection) -> Answer:
         """As `_asend`, for a thread that may block."""
         reserved = self.budget.reserve_blocking(**self._most(request)) if self.budget else None
-        attempt = _Attempt()
+        attempt = Attempt()
         try:
             attempt.place = self.limiter.acquire_blocking(estimate(request).total_tokens) if self.limiter else None
             attempt.begin()
@@ -583,7 +493,7 @@ class LM:
         finally:
             self._settle(reserved, attempt)
 
-    def _settle(self, reserved: Reservation | None, attempt: _Attempt) -> None:
+    def _settle(self, reserved: Reservation | None, attempt: Attempt) -> None:
         if attempt.place is not None:
             attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
         if reserved is not None:
@@ -609,26 +519,16 @@ class LM:
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
             logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", _limit(request))
         if not settings.disable_history:
-            usage = response.usage
-            self.history.append(
-                {
-                    "prompt": prompt,
-                    "messages": messages,
-                    "kwargs": {key: value for key, value in kwargs.items() if not is_connection(key)},
-                    "response": response,
-                    "outputs": outputs,
-                    "usage": msgspec.to_builtins(usage) if usage else {},
-                    "cost": completion.cost_usd,
-                    "timestamp": _now(),
-                    "uuid": new_id(),
-                    "model": self.model,
-                    "response_model": response.model,
-                    "model_type": self.model_type,
-                    "cache_hit": completion.cache == "hit",
-                }
+            remember_call(
+                self.history,
+                completion,
+                prompt=prompt,
+                messages=messages,
+                kwargs={key: value for key, value in kwargs.items() if not is_connection(key)},
+                outputs=outputs,
+                model=self.model,
+                model_type=self.model_type,
             )
-            if (excess := len(self.history) - settings.max_history_size) > 0:
-                del self.history[:excess]
         return outputs
 
     # --- facts
@@ -673,23 +573,8 @@ class LM:
         """How to reach the model in this call. It is kept for as long as nothing about it changes: transports prepare for it."""
         merged = {**self.kwargs, **kwargs}
         if self._reached is None or self._reached[0] != merged:
-            self._reached = (merged, self._connection(merged))
+            self._reached = (merged, connection_of(self.model, merged))
         return self._reached[1]
-
-    def _connection(self, kwargs: Mapping[str, Any]) -> Connection:
-        headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
-        extra = {name: value for name, value in kwargs.items() if is_connection(name) and name not in CONNECTION_KEYS}
-        for name, value in {"api_key": kwargs.get("api_key"), **headers, **extra}.items():
-            if isinstance(value, str) and names_a_secret(name):
-                remember(value.rpartition(" ")[2])  # of "Bearer KEY", the key
-        timeout = kwargs.get("timeout")
-        return Connection(
-            api_base=api_base(self.model, kwargs),
-            api_key=kwargs.get("api_key"),
-            headers=headers,
-            timeout_s=float(timeout) if timeout is not None else None,
-            extra=extra,
-        )
 
 
 def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
@@ -703,10 +588,6 @@ def _transport(model: str) -> Transport:
 def _limit(request: Request) -> int | None:
     limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
     return limit
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 @functools.lru_cache(maxsize=8)

@@ -17,8 +17,9 @@ from runner.budget import Budget
 from runner.cache import Cache
 from runner.errors import BudgetExceeded, CacheError, ConfigError, EndpointClosedError, FinetuneError, ServerError
 from runner.finetune.job import TrainingStatus
+from runner.history import settings
 from runner.limits import Endpoint, Limiter
-from runner.lm import LM, settings
+from runner.lm import LM
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
