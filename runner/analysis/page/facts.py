@@ -82,7 +82,7 @@ class Facts:
             self.scores[name].append(value)
         if sample.latency_s is not None:
             self.latencies.append(sample.latency_s)
-        if sample.error is not None:
+        if sample.status == "error" and sample.error is not None:  # an invalid answer has an error, too, and is scored
             code = sample.error.code
             if code not in self.failures:
                 self.failures[code] = Failure(redact(code), 0, redact(sample.id), cut(sample.error.message))
