@@ -114,16 +114,18 @@ def as_text(messages: Sequence[Message]) -> str:
 
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
     """The outputs of a call as dspy 2.6 gives them: texts, or dicts where there is more than text."""
+    choices = response.choices
+    if not wants_logprobs and not any(choice.tool_calls for choice in choices):
+        return [choice.text for choice in choices]
     outputs: list[dict[str, Any]] = []
-    for choice in response.choices:
+    for choice in choices:
         output: dict[str, Any] = {"text": choice.text}
         if wants_logprobs:
             output["logprobs"] = choice.logprobs
         if choice.tool_calls:
             output["tool_calls"] = choice.tool_calls
         outputs.append(output)
-    plain = all(len(output) == 1 for output in outputs)
-    return [output["text"] for output in outputs] if plain else outputs
+    return outputs
 
 
 def check_model(model: str, model_type: str) -> None:

@@ -22,6 +22,9 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 _SENSITIVE_NAME = re.compile(r"(?i)(?:^|[-_.]|api)(key|token|secret|password|passwd|authorization|credentials?|auth)(?:$|[-_.])")
 
+_SHORTEST = len("basic 12345678")
+"""Characters of the shortest text that holds a secret by its looks alone: pages and tables clean very many short ones."""
+
 _seen: set[str] = set()
 
 
@@ -70,8 +73,9 @@ def holds_secret(text: str) -> bool:
 
 def redact(text: str) -> str:
     """`text` with every remembered secret, everything that looks like one, and user names in URLs replaced by ``***``."""
-    for value in sorted(_seen, key=len, reverse=True):  # the longest first: one may be part of another
+    for value in sorted(_seen, key=len, reverse=True) if _seen else ():  # the longest first: one may be part of another
         text = text.replace(value, "***")
-    text = _KNOWN.sub("***", text)
-    text = _BEARER.sub(r"\1 ***", text)
-    return _USERINFO.sub("***@", text)
+    if len(text) >= _SHORTEST:
+        text = _KNOWN.sub("***", text)
+        text = _BEARER.sub(r"\1 ***", text)
+    return _USERINFO.sub("***@", text) if "://" in text else text

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from runner.cache.ahead import ReadAhead
 from runner.cache.table import FILE, RAW, Table
 from runner.errors import CacheError
 from runner.paths import private
@@ -59,6 +60,8 @@ TIMEOUT_S = 30.0
 """How long to wait for another process's transaction."""
 GATHER_TURNS = 4
 """Turns of the event loop that a transaction waits for company: microseconds when there is nothing else to do."""
+READ_AHEAD = 64
+"""Answers that are read from disk beyond one that was asked for, at the most."""
 CULL_EVERY = 50
 """Answers stored between two looks at the size limit."""
 
@@ -92,6 +95,7 @@ class Cache:
         self.size_limit = size_limit
         self.memory_entries = memory_entries
         self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._ahead = ReadAhead(min(READ_AHEAD, memory_entries // 16))
         self._lock = threading.Lock()
         self._disk: Any = None
         self._table: Table | None = None
@@ -119,7 +123,7 @@ class Cache:
             data = self._memory.get(key)
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
-        data = self._fetch([key]).get(key)
+        data = self._fetch_one(key)
         if data is None or (entry := self._usable(data)) is None:
             return None
         self._remember([(key, data)])
@@ -283,6 +287,21 @@ class Cache:
 
         return self._guard(read, {})
 
+    def _fetch_one(self, key: str) -> bytes | None:
+        """What the disk holds for `key`; what is likely to be asked for next comes into memory with it."""
+
+        def read(disk: Any) -> bytes | None:
+            now = time.time()
+            if self._table is None or (found := self._table.find_one(key, now)) is None:
+                return None
+            place, mode, value = found
+            if count := self._ahead.beyond(place):
+                self._remember(self._table.beyond(place, count, now), again=False)
+            return value if mode == RAW else disk.get(key) if mode == FILE else None
+
+        data = self._guard(read, None)
+        return data if isinstance(data, bytes) else None
+
     def _usable(self, data: bytes) -> Entry | None:
         """The entry in `data`, if it is one of this version that has not expired."""
         try:
@@ -292,11 +311,13 @@ class Cache:
         fresh = self.ttl is None or time.time() - entry.created <= self.ttl
         return entry if fresh and entry.v == ENTRY_VERSION else None
 
-    def _remember(self, items: Iterable[tuple[str, bytes]]) -> None:
+    def _remember(self, items: Iterable[tuple[str, bytes]], *, again: bool = True) -> None:
+        """Keep in memory; what is there already gives way, unless not `again`: it may be newer than what was on disk."""
         with self._lock:
             for key, data in items:
-                self._memory[key] = data
-                self._memory.move_to_end(key)
+                if again or key not in self._memory:
+                    self._memory[key] = data
+                    self._memory.move_to_end(key)
             while len(self._memory) > self.memory_entries:
                 self._memory.popitem(last=False)
 

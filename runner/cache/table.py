@@ -24,6 +24,10 @@ RAW, FILE = 1, 2
 """diskcache's modes: the value stands in the row, or in a file of its own."""
 
 _FIND = "SELECT key, mode, value FROM Cache WHERE key IN ({}) AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+_FIND_ONE = "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
+_BEYOND = """
+SELECT key, value FROM Cache WHERE rowid > ? AND rowid <= ? AND raw = 1 AND mode = 1 AND (expire_time IS NULL OR expire_time > ?)
+"""
 _STORE = """
 INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value)
 VALUES (?1, 1, ?2, ?3, ?2, 0, NULL, 0, 1, NULL, ?4)
@@ -55,6 +59,17 @@ class Table:
             with self._reading:
                 found += self._reader.execute(_find(len(part)), (*part, now)).fetchall()
         return found
+
+    def find_one(self, key: str, now: float) -> tuple[int, int, bytes] | None:
+        """The row ``(place, mode, value)`` of `key`, as `find` would find it; places grow in the order of storing."""
+        with self._reading:
+            found: tuple[int, int, bytes] | None = self._reader.execute(_FIND_ONE, (key, now)).fetchone()
+        return found
+
+    def beyond(self, place: int, count: int, now: float) -> list[tuple[str, bytes]]:
+        """The rows ``(key, value)`` in the `count` places that come next, where the value stands in the row."""
+        with self._reading:
+            return self._reader.execute(_BEYOND, (place, place + count, now)).fetchall()
 
     def store(self, rows: Sequence[tuple[str, bytes]], now: float, expire: float | None) -> None:
         """Store ``(key, value)`` rows in one transaction; `expire` is when they end, in seconds since 1970."""
