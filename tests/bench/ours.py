@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.bench.peers.fanout import cpu_s, fan_out, measure_calls, measure_in_turn, prompt, report
+from tests.bench.without import DEVICES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,7 @@ def overrides(args: argparse.Namespace, data: Path) -> list[str]:
     return [
         "model=server",
         "model.name=bench",
+        f"model.transport={args.transport}",
         f"model.api_base={args.url}",
         "data=jsonl",
         f"data.path={data}",
@@ -272,9 +274,13 @@ def main() -> None:
     parser.add_argument("--display", choices=["none", "plain", "rich"], default="none", help="engine: progress on stderr")
     parser.add_argument("--no-warm-up", action="store_true", help="engine: no small run before the measured one")
     parser.add_argument("--cached", action="store_true", help="acall: with a cache, which has no answer yet")
+    parser.add_argument("--transport", default="auto", help="engine: how requests travel (default: auto, which is direct)")
+    parser.add_argument("--without", choices=DEVICES, help="a device to take away (see tests/bench/without.py)")
     parser.add_argument("--profile", action="store_true", help="where time goes, on stderr; figures are then slower")
     args = parser.parse_args()
     args.folder = args.folder.absolute()
+    if args.without:
+        DEVICES[args.without]()
     SUBJECTS[args.subject](args)
 
 
