@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
     from runner.config import schema
-    from runner.experiment.scheduled import Job
+    from runner.experiment.schedules.job import Job
 
 FLOW = "ostinato-schedule"
 PATIENCE_S = 60.0

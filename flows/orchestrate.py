@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
     from runner.experiment import Experiment, Sweep
-    from runner.experiment.pipeline import Pipeline
+    from runner.experiment.pipelines.pipeline import Pipeline
 
 CANCEL_POLL_S = 2.0
 """How often a run asks whether somebody cancelled it in Prefect: nobody tells it."""

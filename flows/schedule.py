@@ -18,7 +18,7 @@ from prefect.runtime import flow_run as this_run  # noqa: TID253
 
 from flows.experiment import experiment_flow
 from runner.errors import CanaryFailed, OstinatoError
-from runner.experiment.scheduled import Job, Turn
+from runner.experiment.schedules.job import Job, Turn
 from runner.notify import notify
 from runner.secrets import redact
 
@@ -64,7 +64,7 @@ def _title() -> str:
 
 @flow(name="ostinato-schedule", flow_run_name=_title, persist_result=False, on_failure=[_tell], on_crashed=[_tell])
 async def scheduled(job: dict[str, Any]) -> None:
-    """Play one turn of a schedule; `job` is a `runner.experiment.scheduled.Job` as plain JSON."""
+    """Play one turn of a schedule; `job` is a `runner.experiment.schedules.job.Job` as plain JSON."""
     logging.raiseExceptions = False  # else Prefect tells the terminal when it cannot send a line
     context = FlowRunContext.get()
     assert context is not None

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _apply(args: argparse.Namespace) -> int:
-    from runner.experiment.scheduled import Job
+    from runner.experiment.schedules.job import Job
 
     job = Job.prepare(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
     _ask(deployments.apply(job), start=True)

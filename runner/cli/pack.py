@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, DataError: its config or data cannot be used any more.
     """
     from runner.cli.display import print_table
-    from runner.experiment.pack import pack
+    from runner.experiment.reproduction.pack import pack
     from runner.records import find_run
 
     packed = pack(find_run(args.run, args.runs_dir).path, args.output)

@@ -13,10 +13,10 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from runner.experiment.agreement import Agreement
-    from runner.experiment.checks import Check
-    from runner.experiment.replay import Replayed
-    from runner.experiment.reproduce import Reproduction
+    from runner.experiment.reproduction.agreement import Agreement
+    from runner.experiment.reproduction.checks import Check
+    from runner.experiment.reproduction.replay import Replayed
+    from runner.experiment.reproduction.reproduce import Reproduction
 
 TAKES_OVERRIDES = True
 

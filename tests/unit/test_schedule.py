@@ -11,8 +11,8 @@ import runner
 from runner.config.compose import compose
 from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
 from runner.experiment import config_hash
-from runner.experiment.canary import is_worse
-from runner.experiment.scheduled import Job, Turn
+from runner.experiment.schedules.canary import is_worse
+from runner.experiment.schedules.job import Job, Turn
 from runner.notify import notify
 
 FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none"]

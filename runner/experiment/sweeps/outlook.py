@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runner.batch.player import Slot
     from runner.config.schema import RunConfig
     from runner.data import Dataset
-    from runner.experiment.plan import Plan
+    from runner.experiment.sweeps.plan import Plan
     from runner.types import Sample
 
 

@@ -17,10 +17,10 @@ from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
 from runner.experiment.drift import ADJUSTABLE
-from runner.experiment.plan import Plan
 from runner.experiment.play import FAILURES, recorded
-from runner.experiment.shared import Shared
 from runner.experiment.stages import Experiment, first_of, now, report
+from runner.experiment.sweeps.plan import Plan
+from runner.experiment.sweeps.shared import Shared
 from runner.experiment.trained import settled, to_be_asked, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest

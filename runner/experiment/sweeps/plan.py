@@ -12,7 +12,7 @@ from runner.config.load import dump, suggest
 from runner.config.multirun import GRID, multirun, split
 from runner.config.sweep import Cell, Cells, combinations, narrowed, refuse_unvaried, varied_keys
 from runner.errors import ConfigError
-from runner.experiment.identity import Identities, sha256
+from runner.experiment.sweeps.identity import Identities, sha256
 from runner.secrets import redact
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import msgspec
 
 from runner.config.schema import Cache
 from runner.errors import RecordError
-from runner.experiment.agreement import Agreement, agree
-from runner.experiment.checks import Check, checks, of_served
 from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.play import EXIT_CODES, play_to_end
 from runner.experiment.play import recorded as in_its_record
+from runner.experiment.reproduction.agreement import Agreement, agree
+from runner.experiment.reproduction.checks import Check, checks, of_served
 from runner.experiment.stages import Experiment, recorded_overrides
 from runner.records import RunFolder, Summary
 

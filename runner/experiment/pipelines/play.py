@@ -13,7 +13,7 @@ import msgspec
 from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
 from runner.experiment.interrupt import Interrupt
 from runner.experiment.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
-from runner.experiment.pipeline import STAGES, Outcome, Pipeline, live_pipelines
+from runner.experiment.pipelines.pipeline import STAGES, Outcome, Pipeline, live_pipelines
 from runner.experiment.play import EXIT_CODES
 from runner.experiment.stages import Experiment
 from runner.records.pipeline import PipelineManifest

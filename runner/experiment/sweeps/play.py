@@ -14,9 +14,9 @@ from runner.analysis.cells import ranked
 from runner.errors import ConfigError, OstinatoError
 from runner.experiment.interrupt import Interrupt
 from runner.experiment.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
-from runner.experiment.plan import Plan
 from runner.experiment.play import EXIT_CODES
-from runner.experiment.sweeps import Sweep, live_sweeps
+from runner.experiment.sweeps.plan import Plan
+from runner.experiment.sweeps.sweep import Sweep, live_sweeps
 from runner.records import SweepFolder
 from runner.records.sweep import SweepManifest
 

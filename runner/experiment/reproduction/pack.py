@@ -17,7 +17,6 @@ from runner import __version__, build
 from runner.cache import ENTRY_VERSION, Cache, Entry, Stored, request_key
 from runner.config import schema
 from runner.errors import RecordError
-from runner.experiment.agreement import changes, has_answer
 from runner.experiment.drift import (
     changes_of,
     holds_secret_code,
@@ -28,9 +27,10 @@ from runner.experiment.drift import (
     renamed,
     rooted,
 )
-from runner.experiment.replay import CACHE, DATA, FILES, Facts, Manifest, stage
+from runner.experiment.reproduction.agreement import changes, has_answer
+from runner.experiment.reproduction.replay import CACHE, DATA, FILES, Facts, Manifest, stage
+from runner.experiment.reproduction.traces import Places, refuse_places, refuse_secrets, remember_keys, short
 from runner.experiment.stages import recorded_overrides
-from runner.experiment.traces import Places, refuse_places, refuse_secrets, remember_keys, short
 from runner.paths import expanded
 from runner.records import FORMAT, RunFolder, capsule
 from runner.types import Choice, Completion, Request, Response, Sample, Usage
@@ -64,7 +64,7 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def pack(folder: Path, file: Path | None = None) -> Packed:
-    """Pack a run into one file, which `runner.experiment.replay` plays again anywhere. The same run makes the same bytes.
+    """Pack a run into one file, which `replay` plays again anywhere. The same run makes the same bytes.
 
     Args:
         folder: the run folder.

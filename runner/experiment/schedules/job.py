@@ -20,10 +20,10 @@ import msgspec
 from runner import build
 from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
-from runner.experiment import canary
 from runner.experiment.loop import Notify
-from runner.experiment.pipeline import STAGES, Pipeline, check_pipeline
+from runner.experiment.pipelines.pipeline import STAGES, Pipeline, check_pipeline
 from runner.experiment.play import FAILURES, Orchestrate, RunResult, play_within
+from runner.experiment.schedules import canary
 from runner.experiment.stages import Experiment, Parts, config_hash
 from runner.experiment.trained import train_first
 from runner.paths import expanded
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KINDS: dict[str, str] = {
-    "run": "runner.experiment.scheduled:play_run",
-    "canary": "runner.experiment.scheduled:play_canary",
-    "pipeline": "runner.experiment.scheduled:play_pipeline",
+    "run": "runner.experiment.schedules.job:play_run",
+    "canary": "runner.experiment.schedules.job:play_canary",
+    "pipeline": "runner.experiment.schedules.job:play_pipeline",
 }
 """What ``schedule.what`` may be: a coroutine function of a `Turn` that raises when the turn has failed."""
 

@@ -12,9 +12,9 @@ from runner.batch.player import Player
 from runner.cache import Cache, Stored, request_key
 from runner.config import schema
 from runner.errors import CacheError, OstinatoError, RecordError
-from runner.experiment.agreement import SHOWN, changes, label
-from runner.experiment.checks import of_environment
 from runner.experiment.drift import named_files, rooted
+from runner.experiment.reproduction.agreement import SHOWN, changes, label
+from runner.experiment.reproduction.checks import of_environment
 from runner.experiment.stages import Parts
 from runner.lm import Pinned
 from runner.records import RunFolder, capsule

@@ -1,0 +1,1 @@
+"""Schedules: what is played when its time has come, and the verdict on it."""
