@@ -44,8 +44,14 @@ def test_the_id_is_of_what_decides_and_of_nothing_else():
 
 
 def test_what_a_provider_does_not_learn_from():
-    with pytest.raises(ConfigError, match="local trains on chat and completion data, not on preference"):
+    with pytest.raises(ConfigError, match="databricks trains on chat and completion data, not on preference"):
+        spec_of(provider="databricks", train_data_format="preference")
+    with pytest.raises(ConfigError, match=r"learned on this machine by TRL: backend=trl \(pip install 'ostinato\[trl\]'\)"):
         spec_of(train_data_format="preference")
+    with pytest.raises(ConfigError, match="beta: is of preference data, and this is completion data"):
+        spec_of(hyper={"beta": 0.1})
+    learned = spec_of(train_data_format="preference", hyper={"backend": "trl", "beta": 0.1})
+    assert learned.job != spec_of(train_data_format="preference", hyper={"backend": "trl"}).job
 
 
 def test_hyper_parameters_are_whole_and_those_of_the_config():

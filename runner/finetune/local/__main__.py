@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,13 +15,6 @@ from runner.errors import OstinatoError
 from runner.finetune.hyper import LocalHyper
 from runner.finetune.ledger import JobFolder, put
 from runner.finetune.spec import Spec
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runner.finetune.local.checkpoint import Position
-    from runner.finetune.local.loop import Loop, Tensors
-    from runner.finetune.local.trl import TRL
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -53,20 +45,14 @@ def _train(folder: Path, stop: list[bool]) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
     _say(f"loading {spec.base.name}")
-    from runner.finetune.local import adapter, rows
+    from runner.finetune.local import adapter
     from runner.finetune.local.base import load
+    from runner.finetune.local.begin import begun
     from runner.finetune.local.loop import arrays
 
     loaded = load(spec.base)
-
-    def learned(name: str) -> list[rows.Lesson] | list[rows.Pair]:
-        file = folder / f"{name}.jsonl"
-        if spec.train_data_format == "preference":
-            return rows.pairs(file, loaded.tokenizer, max_length=hyper.max_length)
-        return rows.lessons(file, spec.train_data_format, loaded.tokenizer, max_length=hyper.max_length)
-
-    train = learned("train")
-    loop = _loop(JobFolder(folder, spec), loaded.model, hyper, train, learned("valid"), lambda: bool(stop))
+    job = JobFolder(folder, spec)
+    loop = begun(job, hyper, loaded, asked_to_stop=lambda: bool(stop))
     if loop.position.step:
         _say(f"going on from step {loop.position.step}")
     machine = loop.machine
@@ -82,7 +68,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
     )
     position = outcome.position
-    once = sum(row.length for row in train)
+    once = sum(row.length for row in loop.train)
     result = {
         "format": 1,
         "adapter": "adapter.gguf",
@@ -91,7 +77,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         "loss": position.loss,
         "valid_loss": outcome.valid_loss,
         "tokens": position.tokens,
-        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(train))),
+        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(loop.train))),
         "train_s": position.wall_s,
         "device": machine.device,
         "dtype": machine.dtype,
@@ -101,35 +87,6 @@ def _train(folder: Path, stop: list[bool]) -> int:
     put(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
     _say(f"done: {position.step} steps, loss {position.loss}")
     return 0
-
-
-def _loop(
-    job: JobFolder, model: Any, hyper: LocalHyper, train: list[Any], valid: list[Any], asked_to_stop: Callable[[], bool]
-) -> Loop | TRL:
-    """The loop that the settings choose, at the newest checkpoint."""
-    from runner.finetune.local import checkpoint
-    from runner.finetune.local.machine import chosen
-
-    folder = job.path / "checkpoints"
-    position = next((position for _, position in checkpoint.sealed(folder)), None)
-    machine = chosen(hyper, threads=position.threads if position else None)
-
-    def report(line: dict[str, Any]) -> None:
-        job.measured(**line)
-
-    if hyper.backend == "trl":
-        from runner.finetune.local.trl import TRL
-
-        return TRL(model, hyper, machine, train, valid, folder=folder, report=report, asked_to_stop=asked_to_stop)
-    from runner.finetune.local.loop import Loop
-
-    def keep(position: Position, tensors: Tensors) -> None:
-        checkpoint.save(folder, position, tensors)
-
-    loop = Loop(model, hyper, machine, train, valid, report=report, keep=keep, asked_to_stop=asked_to_stop)
-    if found := checkpoint.newest(folder):
-        loop.restore(*found)
-    return loop
 
 
 def _missing(name: str | None) -> str:

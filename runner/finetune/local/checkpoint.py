@@ -73,9 +73,10 @@ def save(folder: Path, position: Position, tensors: dict[str, dict[str, torch.Te
 
 def seal(place: Path, position: Position) -> None:
     """Have the files of a checkpoint on the disk, and then, as the last of them, where the training is: it is whole now."""
-    for file in place.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    for file in place.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
     put(place / "position.json", msgspec.json.format(msgspec.json.encode(position), indent=2))
 
 

@@ -143,6 +143,9 @@ class _Tokenised:
     def _get_train_sampler(self, *_: Any) -> _Order:
         return self.order
 
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: there would be nothing to say in it."""
+
 
 def _trainer(training: TRL, order_of_rows: _Order, valid: Sequence[Lesson] | Sequence[Pair]) -> Any:
     """TRL's trainer for these rows."""

@@ -1,0 +1,158 @@
+"""TRL as the backend of the local trainer: it comes to what the own loop comes to, goes on exactly, and learns preferences."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
+tiny = pytest.importorskip("tests.finetune.tiny")
+
+from runner.errors import DataError  # noqa: E402
+from runner.finetune import ledger  # noqa: E402
+from runner.finetune.local import checkpoint  # noqa: E402
+from runner.finetune.local.base import load  # noqa: E402
+from runner.finetune.local.rows import pairs  # noqa: E402
+from runner.finetune.spec import Base  # noqa: E402
+from tests.command import wait_until  # noqa: E402
+from tests.finetune.jobs import job_of, over_and_over, same, trained, trainer  # noqa: E402
+
+pytestmark = [
+    pytest.mark.finetune,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+VALID = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
+PREFERENCES = [
+    {
+        "input": {"messages": [{"role": "user", "content": f"q{n}"}]},
+        "preferred_output": [{"role": "assistant", "content": "yes"}],
+        "non_preferred_output": [{"role": "assistant", "content": f"no{n % 3}"}],
+    }
+    for n in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+
+
+@pytest.fixture
+def trl():
+    """TRL, which is no part of the extra dev."""
+    return pytest.importorskip("trl", reason="the extra trl is not installed: with pyarrow and datasets it is 190 MB")
+
+
+def undisturbed(weights, **settings):
+    job = job_of(weights, **settings)
+    outcome, _ = trained(job)
+    job.remove()
+    return outcome
+
+
+def test_both_backends_come_to_the_same(weights, trl):
+    settings = {"batch_size": 2, "gradient_accumulation": 2, "weight_decay": 0.01, "lr": 0.01}
+    jobs = [job_of(weights, backend=backend, **settings) for backend in ("own", "trl")]
+    own, trls = (trained(job)[0] for job in jobs)
+    measured, theirs = (job.metrics() for job in jobs)
+    assert [line["tokens"] for line in measured] == [line["tokens"] for line in theirs]
+    for name in ("loss", "lr"):
+        assert [line[name] for line in measured] == pytest.approx([line[name] for line in theirs], rel=1e-3)
+    for name, value in own.weights.items():
+        assert torch.allclose(value, trls.weights[name], atol=1e-3)
+    assert jobs[1].checkpoints()
+
+
+@pytest.mark.parametrize("heeded", [4, 7])
+def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(weights, trl, heeded):
+    settings = {
+        "backend": "trl",
+        "lora_dropout": 0.2,
+        "batch_size": 2,
+        "gradient_accumulation": 2,
+        "eval_every": 2,
+        "valid": VALID,
+    }
+    whole = undisturbed(weights, **settings)
+    outcome, sittings = over_and_over(job_of(weights, **settings), heeded=heeded)
+    assert sittings > 3
+    assert same(outcome.weights, whole.weights)
+    assert (outcome.position.tokens, outcome.valid_loss) == (whole.position.tokens, whole.valid_loss)
+
+
+def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(weights, trl):
+    stopping = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
+    settings = {"backend": "trl", "valid": VALID, **stopping}
+    whole = undisturbed(weights, **settings)
+    job = job_of(weights, **settings)
+    outcome, sittings = over_and_over(job, heeded=2)
+    assert sittings > 2
+    assert outcome.position.step == whole.position.step < 30
+    assert outcome.valid_loss == whole.valid_loss == min(line["valid_loss"] for line in job.metrics())
+    assert same(outcome.weights, whole.weights)
+
+
+def test_killed_it_goes_on_to_the_same_bits(weights, trl):
+    whole = undisturbed(weights, backend="trl", checkpoint_every=1)
+    job = job_of(weights, backend="trl", checkpoint_every=1)
+    with trainer(job) as running:
+        wait_until(lambda: checkpoint.whole(job.path / "checkpoints"), "a checkpoint", 60)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    with trainer(job) as running:
+        said = running.stderr.read()
+    assert running.returncode == 0, said
+    assert "going on from step" in said
+    from safetensors.torch import load_file
+
+    kept = load_file(job.path / "adapter" / "adapter_model.safetensors")
+    assert same({name.replace(".default", ""): value for name, value in whole.weights.items()}, kept)
+    assert job.result()["steps"] == 12
+    assert (job.path / "adapter.gguf").is_file()
+
+
+def test_preferences_are_learned(weights, trl):
+    job = job_of(weights, PREFERENCES, form="preference", backend="trl", lr=0.01, beta=0.5)
+    outcome, loop = trained(job)
+    losses = [line["loss"] for line in job.metrics()]
+    assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # of two answers of which neither is preferred yet: ln 2
+    assert losses[-1] < 0.1
+    assert outcome.position.tokens == sum(row.taught for row in loop.train) * 3
+
+
+def test_a_preference_is_between_two_answers_to_the_same(weights):
+    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+    earlier = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "first"}, {"role": "user", "content": "q"}]
+    row = {**PREFERENCES[0], "input": {"messages": earlier}}
+    job = job_of(weights, [row], form="preference", backend="trl")
+    (pair,) = pairs(job.path / "train.jsonl", tokenizer, max_length=512)
+    assert pair.asked == tokenizer.encode(tokenizer.render(earlier, ask=True), marks=True)
+    assert pair.preferred == [*tokenizer.encode("yes", marks=False), tokenizer.end]
+    assert pair.other == [*tokenizer.encode("no0", marks=False), tokenizer.end]
+    (job.path / "train.jsonl").write_text(json.dumps({**row, "preferred_output": row["preferred_output"] * 2}))
+    with pytest.raises(DataError, match=r"train.jsonl:1: an answer has more than one turn"):
+        pairs(job.path / "train.jsonl", tokenizer, max_length=512)
+
+
+def test_without_the_package_it_is_said_what_to_install(weights, monkeypatch, capfd):
+    from runner.finetune.local.__main__ import main
+
+    monkeypatch.setitem(sys.modules, "trl", None)
+    job = job_of(weights, backend="trl")
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main([str(job.path)]) == 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "is not installed: pip install 'ostinato[trl]'" in capfd.readouterr().err.splitlines()[-1]
+
+
+def test_the_backend_is_part_of_the_jobs_id(weights):
+    assert job_of(weights).spec.job != job_of(weights, backend="trl").spec.job
+    assert len(ledger.listed()) == 2
