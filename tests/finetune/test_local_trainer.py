@@ -142,6 +142,14 @@ def test_text_that_spells_a_control_token_is_never_read_as_one(weights, tmp_path
     assert lesson.ids.count(number) == (number == tokenizer.end)
 
 
+def test_without_a_chat_template_completions_can_be_learned_and_chats_are_refused(tmp_path):
+    bare = tiny.write(tmp_path / "bare.gguf", template=None)
+    outcome, _ = trained(job_of(bare, [{"prompt": "q", "completion": "y"}], form="completion", max_steps=1))
+    assert outcome.position.step == 1
+    with pytest.raises(FinetuneError, match="no chat template; train on completions"):
+        trained(job_of(bare))
+
+
 def test_seeds_decide(weights):
     first, again, other = (reference(weights, seed=seed) for seed in (1, 1, 2))
     assert same(first.weights, again.weights)

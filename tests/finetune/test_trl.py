@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
 
-from runner.errors import DataError  # noqa: E402
+from runner.errors import DataError, FinetuneError  # noqa: E402
 from runner.finetune import ledger  # noqa: E402
 from runner.finetune.local import checkpoint  # noqa: E402
 from runner.finetune.local.base import load  # noqa: E402
@@ -123,7 +123,16 @@ def test_preferences_are_learned(weights, trl):
     losses = [line["loss"] for line in job.metrics()]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # of two answers of which neither is preferred yet: ln 2
     assert losses[-1] < 0.1
+    assert all(".default." in name for name in outcome.weights)
     assert outcome.position.tokens == sum(row.taught for row in loop.train) * 3
+
+
+def test_stopped_over_and_over_preferences_end_in_the_same_bits(weights, trl):
+    settings = {"rows": PREFERENCES, "form": "preference", "backend": "trl", "lora_dropout": 0.1}
+    whole = undisturbed(weights, **settings)
+    outcome, sittings = over_and_over(job_of(weights, **settings), heeded=5)
+    assert sittings == 3
+    assert same(outcome.weights, whole.weights)
 
 
 def test_a_preference_is_between_two_answers_to_the_same(weights):
@@ -138,6 +147,11 @@ def test_a_preference_is_between_two_answers_to_the_same(weights):
     (job.path / "train.jsonl").write_text(json.dumps({**row, "preferred_output": row["preferred_output"] * 2}))
     with pytest.raises(DataError, match=r"train.jsonl:1: an answer has more than one turn"):
         pairs(job.path / "train.jsonl", tokenizer, max_length=512)
+
+
+def test_a_loss_that_is_no_number_is_said(weights, trl):
+    with pytest.raises(FinetuneError, match=r"the loss at step \d+ is nan; try a smaller finetune.lr"):
+        trained(job_of(weights, backend="trl", lr=1e30))
 
 
 def test_without_the_package_it_is_said_what_to_install(weights, monkeypatch, capfd):

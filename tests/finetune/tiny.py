@@ -17,7 +17,9 @@ TEMPLATE = (
 )
 
 
-def write(path: Path, *, seed: int = 0, architecture: str = "llama", begins: int | None = None) -> Path:
+def write(
+    path: Path, *, seed: int = 0, architecture: str = "llama", begins: int | None = None, template: str | None = TEMPLATE
+) -> Path:
     """Write the file. `begins`: the token that the server is to put before every text."""
     import gguf
 
@@ -42,7 +44,8 @@ def write(path: Path, *, seed: int = 0, architecture: str = "llama", begins: int
     writer.add_bos_token_id(1 if begins is None else begins)
     writer.add_eos_token_id(2)
     writer.add_add_bos_token(begins is not None)
-    writer.add_chat_template(TEMPLATE)
+    if template is not None:
+        writer.add_chat_template(template)
 
     def add(name: str, *shape: int) -> None:
         writer.add_tensor(name, (draw.standard_normal(shape) * 0.3).astype(np.float32))

@@ -43,6 +43,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
     hyper = msgspec.convert(spec.hyper, LocalHyper)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
     _say(f"loading {spec.base.name}")
     from runner.finetune.local import adapter

@@ -120,11 +120,11 @@ class _GGUFTokenizer:
         self._bpe.pre_tokenizer = pre_tokenizers.Sequence([*digits, level])
         self._bpe.decoder = decoders.ByteLevel()
         kinds = fields.get("tokenizer.ggml.token_type", [])
-        marks = {tokens[number]: number for number, kind in enumerate(kinds) if kind == _CONTROL}
-        self._marks = _Marks(marks, lambda text: self.encode(text, marks=False))
         self.begin = int(fields["tokenizer.ggml.bos_token_id"]) if fields.get("tokenizer.ggml.add_bos_token") else None
         self.end = int(fields["tokenizer.ggml.eos_token_id"])
-        self._template = _template(fields.get("tokenizer.chat_template"), tokens, fields)
+        marks = {tokens[number]: number for number, kind in enumerate(kinds) if kind == _CONTROL}
+        self._marks = _Marks({**marks, tokens[self.end]: self.end}, lambda text: self.encode(text, marks=False))
+        self._template = _template(fields, tokens)
 
     def encode(self, text: str, *, marks: bool) -> list[int]:
         return self._marks.encode(text) if marks else list(self._bpe.encode(text, add_special_tokens=False).ids)
@@ -161,16 +161,21 @@ class _FolderTokenizer:
         return str(self._known.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
 
 
-def _template(source: str | None, tokens: list[str], fields: dict[str, Any]) -> Any:
+def _template(fields: dict[str, Any], tokens: list[str]) -> Any:
     """A chat template as a function of messages and whether to ask; sandboxed, for it comes with the weights."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if source is None:
-        raise FinetuneError("the model has no chat template; train on completions (finetune.data.format=completion)")
+    source = fields.get("tokenizer.chat_template")
     named = {name: tokens[fields[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos") if _has(fields, name)}
-    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source)
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source or "")
     marks = {f"{name}_token": text for name, text in named.items()}
-    return lambda messages, ask: template.render(messages=messages, add_generation_prompt=ask, **marks)
+
+    def rendered(messages: list[dict[str, Any]], ask: bool) -> str:
+        if source is None:
+            raise FinetuneError("the model has no chat template; train on completions (finetune.data.format=completion)")
+        return template.render(messages=messages, add_generation_prompt=ask, **marks)
+
+    return rendered
 
 
 def _has(fields: dict[str, Any], name: str) -> bool:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEPT = 2
 """Checkpoints that are kept: the newest, and one to fall back on."""
+SEAL = "position.json"
+"""The file that is written last: a checkpoint that has it is whole."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +79,7 @@ def seal(place: Path, position: Position) -> None:
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-    put(place / "position.json", msgspec.json.format(msgspec.json.encode(position), indent=2))
+    put(place / SEAL, msgspec.json.format(msgspec.json.encode(position), indent=2))
 
 
 def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
@@ -97,7 +99,7 @@ def sealed(folder: Path) -> Iterator[tuple[Path, Position]]:
     """The whole checkpoints, the newest first, and where each of them is."""
     for place in reversed(whole(folder)):
         try:
-            position = msgspec.json.decode((place / "position.json").read_bytes(), type=Position)
+            position = msgspec.json.decode((place / SEAL).read_bytes(), type=Position)
         except (OSError, msgspec.MsgspecError):
             continue
         if position.format <= FORMAT:
@@ -106,5 +108,5 @@ def sealed(folder: Path) -> Iterator[tuple[Path, Position]]:
 
 def whole(folder: Path) -> list[Path]:
     """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
-    found = [file.parent for file in folder.glob("[!.]*-*/position.json") if file.parent.name.rpartition("-")[2].isdigit()]
+    found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))
