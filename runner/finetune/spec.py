@@ -121,7 +121,7 @@ def check_format(provider: ProviderName, train_data_format: str, hyper: dict[str
         return
     preference = train_data_format == "preference"
     if preference and hyper.get("backend") != "trl":
-        raise ConfigError("preference data is learned on this machine by TRL: backend=trl (pip install 'ostinato[trl]')")
+        raise ConfigError("preference data is learned on this machine by TRL: finetune.backend=trl (pip install 'ostinato[trl]')")
     if hyper.get("beta") is not None and not preference:
         raise ConfigError(f"beta: is of preference data, and this is {train_data_format} data")
 
