@@ -105,6 +105,10 @@ def test_killed_it_goes_on_to_the_same_bits(weights, trl):
         wait_until(lambda: checkpoint.whole(job.path / "checkpoints"), "a checkpoint", 60)
         running.send_signal(signal.SIGKILL)
         running.wait()
+    torn = job.path / "checkpoints" / "checkpoint-11"  # as a kill in the midst of writing it leaves it
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text("{")
+    assert torn.name not in job.checkpoints()
     with trainer(job) as running:
         said = running.stderr.read()
     assert running.returncode == 0, said

@@ -139,7 +139,6 @@ class Loop:
     def _groups(self) -> Iterator[list[list[Lesson]]]:
         """The batches of each step that is still to be done; the same ones in every sitting."""
         hyper = self.hyper
-
         lengths = [lesson.length for lesson in self.train]
 
         def drawn() -> Iterator[list[list[Lesson]]]:
@@ -236,7 +235,6 @@ class Loop:
             raise _Stopped
 
     def _tensors(self) -> Tensors:
-
         state = self.optimiser.state_dict()["state"]
         parts = ("step", "exp_avg", "exp_avg_sq")
         optimiser = {f"{part}:{name}": state[number][part] for number, name in enumerate(self.parameters) for part in parts}

@@ -105,7 +105,7 @@ class TRL:
         """The tokens that are learned in each step."""
         size = self.hyper.batch_size * self.hyper.gradient_accumulation
         for epoch in count():
-            rows = iter(self._rows(epoch))
+            rows = self._rows(epoch)
             while step := list(islice(rows, size)):
                 yield sum(self.train[row].taught for row in step)
 
