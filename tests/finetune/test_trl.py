@@ -158,16 +158,31 @@ def test_a_loss_that_is_no_number_is_said(weights, trl):
         trained(job_of(weights, backend="trl", lr=1e30))
 
 
-def test_without_the_package_it_is_said_what_to_install(weights, monkeypatch, capfd):
+def carried_through(job):
+    """The trainer's exit code, in this process."""
     from runner.finetune.local.__main__ import main
 
-    monkeypatch.setitem(sys.modules, "trl", None)
-    job = job_of(weights, backend="trl")
     before = signal.getsignal(signal.SIGTERM)
     try:
-        assert main([str(job.path)]) == 1
+        return main([str(job.path)])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_of_preferences_an_adapter_is_left_that_can_be_served(weights, trl):
+    from runner.finetune.local.adapter import from_peft
+    from runner.finetune.local.gguf import GGUF
+
+    job = job_of(weights, PREFERENCES, form="preference", backend="trl", max_steps=2)
+    assert carried_through(job) == 0
+    again = from_peft(job.path / "adapter", GGUF(weights), job.path / "again.gguf")
+    assert again == job.result()["sha256"]
+    assert {path.name for path in (job.path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_without_the_package_it_is_said_what_to_install(weights, monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "trl", None)
+    assert carried_through(job_of(weights, backend="trl")) == 1
     assert "is not installed: pip install 'ostinato[trl]'" in capfd.readouterr().err.splitlines()[-1]
 
 
