@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 _CONTROL = 3
 """The type of a token that is a mark of the chat template."""
 
-_SEAM = "\ufdd0"
-"""Stands between the letters of what only looks like a control token (`Tokenizer.quoted`) while a chat template is filled in.
-Unicode keeps this character for such inner uses: no text has it."""
-
 _PRE_TOKENIZERS = {"smollm": True, "gpt-2": False}
 """GGUF's names of the ways to split text that are known here, and whether single digits are split off."""
 
@@ -77,6 +73,11 @@ def load(base: Base) -> Loaded:
     if base.hf is not None:
         return _from_folder(Path(base.hf))
     raise FinetuneError(f"{base.name}: the spec names neither a GGUF file nor a folder")
+
+
+_SEAM = "\ufdd0"
+"""Stands between the letters of what only looks like a control token (`Tokenizer.quoted`) while a chat template is filled in.
+Unicode keeps this character for such inner uses: no text has it."""
 
 
 class _Marks:
