@@ -18,7 +18,7 @@ from runner.finetune.local.base import load  # noqa: E402
 from runner.finetune.local.rows import pairs  # noqa: E402
 from runner.finetune.spec import Base  # noqa: E402
 from tests.command import wait_until  # noqa: E402
-from tests.finetune.jobs import job_of, over_and_over, same, trained, trainer  # noqa: E402
+from tests.finetune.jobs import job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
 pytestmark = [
     pytest.mark.finetune,
@@ -49,13 +49,6 @@ def trl():
     return pytest.importorskip("trl", reason="the extra trl is not installed: with pyarrow and datasets it is 190 MB")
 
 
-def undisturbed(weights, **settings):
-    job = job_of(weights, **settings)
-    outcome, _ = trained(job)
-    job.remove()
-    return outcome
-
-
 def test_both_backends_come_to_the_same(weights, trl):
     settings = {"batch_size": 2, "gradient_accumulation": 2, "weight_decay": 0.01, "lr": 0.01}
     jobs = [job_of(weights, backend=backend, **settings) for backend in ("own", "trl")]
@@ -79,7 +72,7 @@ def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(we
         "eval_every": 2,
         "valid": VALID,
     }
-    whole = undisturbed(weights, **settings)
+    whole = reference(weights, **settings)
     outcome, sittings = over_and_over(job_of(weights, **settings), heeded=heeded)
     assert sittings > 3
     assert same(outcome.weights, whole.weights)
@@ -89,7 +82,7 @@ def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(we
 def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(weights, trl):
     stopping = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
     settings = {"backend": "trl", "valid": VALID, **stopping}
-    whole = undisturbed(weights, **settings)
+    whole = reference(weights, **settings)
     job = job_of(weights, **settings)
     outcome, sittings = over_and_over(job, heeded=2)
     assert sittings > 2
@@ -99,7 +92,7 @@ def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(weights, trl
 
 
 def test_killed_it_goes_on_to_the_same_bits(weights, trl):
-    whole = undisturbed(weights, backend="trl", checkpoint_every=1)
+    whole = reference(weights, backend="trl", checkpoint_every=1)
     job = job_of(weights, backend="trl", checkpoint_every=1)
     with trainer(job) as running:
         wait_until(lambda: checkpoint.whole(job.path / "checkpoints"), "a checkpoint", 60)
@@ -133,7 +126,7 @@ def test_preferences_are_learned(weights, trl):
 
 def test_stopped_over_and_over_preferences_end_in_the_same_bits(weights, trl):
     settings = {"rows": PREFERENCES, "form": "preference", "backend": "trl", "lora_dropout": 0.1}
-    whole = undisturbed(weights, **settings)
+    whole = reference(weights, **settings)
     outcome, sittings = over_and_over(job_of(weights, **settings), heeded=5)
     assert sittings == 3
     assert same(outcome.weights, whole.weights)
