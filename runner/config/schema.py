@@ -364,6 +364,7 @@ _PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
     """LoRA on this machine, by the trainer that comes with Ostinato."""
 
+    backend: Literal["own", "trl"] = "own"
     epochs: Positive = 1
     max_steps: Positive | None = None
     lr: Annotated[float, Meta(gt=0)] = 3e-3
@@ -387,6 +388,7 @@ class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
     eval_every: Positive | None = None
     early_stopping_patience: Positive | None = None
     bucket: bool = True
+    beta: Annotated[float, Meta(gt=0)] | None = None
 
 
 class OpenAIFinetune(Finetune, frozen=True, kw_only=True, tag="openai"):

@@ -89,12 +89,17 @@ def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
     if tokens is None:
         return None, None
     for job in reversed(ledger.listed()):
-        if job.spec.provider != "local" or job.spec.base.identity != spec.base.identity:
+        if job.spec.provider != "local" or job.spec.base.identity != spec.base.identity or _backend(job.spec) != _backend(spec):
             continue
         result = job.result() or {}
         if isinstance(took := result.get("train_s"), int | float) and isinstance(read := result.get("tokens_read"), int) and read:
             return tokens * took / read, f"as {job.spec.job} took on this machine"
-    if spec.base.identity in _MEASURED:
+    if spec.base.identity in _MEASURED and _backend(spec) == "own":
         a_token, at_first = _MEASURED[spec.base.identity]
         return at_first + tokens * a_token, "as measured on two idle cores"
     return None, None
+
+
+def _backend(spec: Spec) -> str:
+    """Whose loop; TRL takes up to twice as long. Jobs of before there was a choice do not say."""
+    return str(spec.hyper.get("backend", "own"))

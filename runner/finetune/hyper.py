@@ -32,6 +32,7 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     each is, in which unit, and where it comes from.
     """
 
+    backend: Literal["own", "trl"] = "own"
     epochs: Positive = 1
     max_steps: Positive | None = None
     lr: Rate = 3e-3
@@ -55,6 +56,7 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     eval_every: Positive | None = None
     early_stopping_patience: Positive | None = None
     bucket: bool = True
+    beta: Rate | None = None
 
     def steps_an_epoch(self, rows: int) -> int:
         """Steps of the optimiser in which each of so many rows is seen once."""

@@ -289,8 +289,11 @@ class JobFolder:
         """The names of the whole checkpoints there are, oldest first; of a hosted job, its models of earlier steps."""
         if hosted := [event["message"] for event in self.events() if event.get("kind") == "checkpoint"]:
             return hosted
-        found = [path.name for path in (self.path / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
-        return sorted(found, key=lambda name: int(name[5:]))
+        folder = self.path / "checkpoints"
+        names = [path.name for path in folder.glob("step-*")]
+        names += [file.parent.name for file in folder.glob("checkpoint-*/position.json")]  # TRL's: whole only with this file
+        numbered = [name for name in names if name.rpartition("-")[2].isdigit()]
+        return sorted(numbered, key=lambda name: int(name.rpartition("-")[2]))
 
     def running(self) -> Running | None:
         """The process of this attempt, as it has recorded itself; it may be gone."""

@@ -18,7 +18,7 @@ FORMAT = 1
 ProviderName = Literal["local", "openai", "databricks", "command"]
 
 FORMATS: dict[ProviderName, tuple[str, ...]] = {
-    "local": ("chat", "completion"),
+    "local": ("chat", "completion", "preference"),
     "openai": ("chat", "completion", "preference"),
     "databricks": ("chat", "completion"),
     "command": ("chat", "completion", "preference"),
@@ -97,7 +97,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: the provider does not learn from this format, or should stop early and has nothing to validate with.
         """
-        check_format(provider, train_data_format)
+        check_format(provider, train_data_format, hyper)
         if hyper.get("early_stopping_patience") and not data.valid_rows:
             raise ConfigError("early_stopping_patience: there are no rows to validate with; set finetune.data.valid_fraction")
         decisive = [base.identity, provider, train_data_format, data.fingerprint, hyper]
@@ -113,10 +113,17 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def check_format(provider: ProviderName, train_data_format: str) -> None:
-    """Raises ConfigError when the provider does not learn from this format."""
+def check_format(provider: ProviderName, train_data_format: str, hyper: dict[str, Any]) -> None:
+    """Raises ConfigError when the provider, as it is set, does not learn from this format."""
     if train_data_format not in FORMATS[provider]:
         raise ConfigError(f"{provider} trains on {' and '.join(FORMATS[provider])} data, not on {train_data_format}")
+    if provider != "local":
+        return
+    preference = train_data_format == "preference"
+    if preference and hyper.get("backend") != "trl":
+        raise ConfigError("preference data is learned on this machine by TRL: finetune.backend=trl (pip install 'ostinato[trl]')")
+    if hyper.get("beta") is not None and not preference:
+        raise ConfigError(f"beta: is of preference data, and this is {train_data_format} data")
 
 
 def facts_of(train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> DataFacts:

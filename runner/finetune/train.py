@@ -52,7 +52,7 @@ def train(
         CancelledError: it was cancelled.
     """
     form = TrainDataFormat(train_data_format or TrainDataFormat.CHAT)
-    check_format(provider, form)
+    check_format(provider, form, hyper)
     data.check(data.located(rows, "train_data"), form, window=window, text_only=provider == "local")
     spec = Spec.make(provider=provider, base=base, train_data_format=form, data=facts_of(rows), hyper=hyper, access=access)
     folder = JobFolder.create(spec, rows)

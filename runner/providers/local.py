@@ -148,7 +148,7 @@ class LocalProvider(Provider):
             job: the future.
             model: ``local/NAME``.
             train_data: the rows.
-            train_data_format: ``chat`` or ``completion``.
+            train_data_format: ``chat`` or ``completion``, or, with ``backend=trl``, ``preference``.
             train_kwargs: fields of `hyper`; ``force`` makes another attempt.
 
         Returns:

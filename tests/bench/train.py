@@ -74,7 +74,7 @@ class Bare:
     def __init__(self, model: Any, hyper: Any, machine: Any) -> None:
         import torch
 
-        from runner.finetune.local.loop import adapted
+        from runner.finetune.local.recipe import adapted
 
         self.machine = machine
         self.model = adapted(model, hyper).to(machine.device)

@@ -277,7 +277,8 @@ def test_the_bare_question_of_the_evaluation_is_found_too(in_tmp):
         (["finetune=databricks"], r"finetune\.train_data_path: is required"),
         (["finetune=openai", "finetune.base=null", "model=fake"], "which model is trained"),
         (["finetune.base=null", "model=fake"], "only weights are trained on this machine"),
-        (["finetune.data.path=p.jsonl", "finetune.data.format=preference"], "local trains on chat and completion data"),
+        (["finetune.data.path=p.jsonl", "finetune.data.format=preference"], r"by TRL: finetune\.backend=trl"),
+        (["finetune.data.path=p.jsonl", "finetune.data.format=preference", "finetune.backend=tlr"], r"finetune\.backend"),
     ],
 )
 def test_what_cannot_be_trained(overrides, message, in_tmp):

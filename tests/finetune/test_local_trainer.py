@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from runner import LM
 from runner.errors import ConfigError, FinetuneError, LaunchError
 from runner.finetune import ledger
-from runner.finetune.hyper import LocalHyper, whole
-from runner.finetune.ledger import JobFolder
-from runner.finetune.spec import Base, Spec, facts_of
-from tests.command import REPOSITORY, wait_until
+from runner.finetune.spec import Base
+from tests.command import wait_until
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
@@ -27,9 +21,10 @@ from runner.finetune.local import checkpoint  # noqa: E402
 from runner.finetune.local.adapter import from_peft, write_gguf  # noqa: E402
 from runner.finetune.local.base import load  # noqa: E402
 from runner.finetune.local.gguf import GGUF  # noqa: E402
-from runner.finetune.local.loop import Loop, arrays  # noqa: E402
+from runner.finetune.local.loop import arrays  # noqa: E402
 from runner.finetune.local.machine import Machine  # noqa: E402
-from runner.finetune.local.rows import batches, lessons  # noqa: E402
+from runner.finetune.local.rows import lessons, order  # noqa: E402
+from tests.finetune.jobs import FAST, ROWS, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
 pytestmark = [
     pytest.mark.finetune,
@@ -37,81 +32,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-ROWS = [
-    {
-        "messages": [
-            {"role": "system", "content": "s"},
-            {"role": "user", "content": f"q{n}"},
-            {"role": "assistant", "content": "yes" * (n % 3 + 1)},
-        ]
-    }
-    for n in range(12)
-]
-FAST = {
-    "lr": 0.05,
-    "batch_size": 3,
-    "max_steps": 12,
-    "epochs": 4,
-    "checkpoint_every": 3,
-    "threads": 1,
-    "dtype": "fp32",
-    "device": "cpu",
-    "layers": "0-1",
-}
+VALID = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-def job_of(weights, rows=ROWS, valid=(), form="chat", **hyper):
-    base = Base(str(weights), f"sha256:{weights.name}", gguf=str(weights))
-    spec = Spec.make(
-        provider="local", base=base, train_data_format=form, data=facts_of(rows, valid), hyper=whole(LocalHyper, FAST | hyper)
-    )
-    return JobFolder.create(spec, rows, valid)
-
-
-def trainer(job):
-    command = [sys.executable, "-m", "runner.finetune.local", str(job.path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def trained(job, *, stop_at=None):
-    """Train in this process, stopping after a step; returns the outcome and the loop. Goes on where the job's folder stands."""
-    hyper = msgspec.convert(job.spec.hyper, LocalHyper)
-    loaded = load(job.spec.base)
-    rows = {
-        name: lessons(job.path / f"{name}.jsonl", job.spec.train_data_format, loaded.tokenizer, max_length=512)
-        for name in ("train", "valid")
-    }
-    loop = Loop(
-        loaded.model,
-        hyper,
-        Machine("cpu", "fp32", 1),
-        rows["train"],
-        rows["valid"],
-        report=lambda line: job.measured(**line),
-        keep=lambda position, tensors: checkpoint.save(job.path / "checkpoints", position, tensors),
-        asked_to_stop=lambda: loop.position.step == stop_at,
-    )
-    if found := checkpoint.newest(job.path / "checkpoints"):
-        loop.restore(*found)
-    return loop.run(), loop
-
-
-def reference(weights, **hyper):
-    """What comes of a training that nothing disturbs; its folder is gone afterwards."""
-    job = job_of(weights, **hyper)
-    outcome, _ = trained(job)
-    job.remove()
-    return outcome
-
-
-def same(some, others):
-    return some.keys() == others.keys() and all(torch.equal(some[name], others[name]) for name in some)
 
 
 def test_the_loss_goes_down_on_the_answers_alone(weights):
@@ -144,14 +70,82 @@ def test_marks_in_a_row_are_text(weights):
     assert lesson.ids.count(tokenizer.end) == 1
 
 
-@pytest.mark.parametrize("stop_at", [1, 5, 11])
-def test_stopped_anywhere_it_goes_on_to_the_same_weights(weights, stop_at):
-    whole_way = reference(weights, seed=7, lora_dropout=0.2)
-    job = job_of(weights, seed=7, lora_dropout=0.2)
-    assert trained(job, stop_at=stop_at)[0].stopped
-    outcome, _ = trained(job)
-    assert same(outcome.weights, whole_way.weights)
-    assert outcome.position.tokens == whole_way.position.tokens
+@pytest.mark.parametrize("heeded", [5, 7])
+def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_same_bits(weights, heeded):
+    settings = {"lora_dropout": 0.2, "batch_size": 2, "gradient_accumulation": 2, "eval_every": 2}
+    undisturbed = reference(weights, valid=VALID, seed=7, **settings)
+    job = job_of(weights, valid=VALID, seed=7, **settings)
+    outcome, sittings = over_and_over(job, heeded=heeded)
+    assert sittings > 5
+    assert same(outcome.weights, undisturbed.weights)
+    assert outcome.position.tokens == undisturbed.position.tokens
+    assert outcome.valid_loss == undisturbed.valid_loss
+    assert ["valid_loss" in line for line in job.metrics()] == [False, True] * 6
+
+
+def test_stopped_in_a_look_it_stops_as_early_and_keeps_the_same_best(weights):
+    settings = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
+    undisturbed = reference(weights, valid=VALID, **settings)
+    outcome, sittings = over_and_over(job_of(weights, valid=VALID, **settings), heeded=3)
+    assert sittings > 2
+    assert outcome.position.step == undisturbed.position.step < 30
+    assert same(outcome.weights, undisturbed.weights)
+
+
+def test_where_the_gpu_draws_from_is_kept_and_restored(weights, monkeypatch):
+    gpu = torch.Generator().manual_seed(1)  # in its place: what counts is that its state is asked for, kept and given back
+    monkeypatch.setattr("torch.cuda.get_rng_state", gpu.get_state)
+    monkeypatch.setattr("torch.cuda.set_rng_state", gpu.set_state)
+    job = job_of(weights)
+    _, loop = trained(job)
+    loop.machine = Machine("cuda", "fp32", 1)
+    checkpoint.save(job.path / "kept", loop.position, loop._tensors())
+    drawn = torch.rand(3, generator=gpu)
+    loop.restore(*checkpoint.newest(job.path / "kept"))
+    assert torch.equal(torch.rand(3, generator=gpu), drawn)
+
+
+def of_folder(weights, folder):
+    """The tokenizer of the tiny llama as a folder of Hugging Face's holds it."""
+    from transformers import PreTrainedTokenizerFast
+
+    from runner.finetune.local.base import _FolderTokenizer
+
+    made = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+    others = [mark for mark in tiny.MARKS if mark != "<|im_end|>"]
+    known = PreTrainedTokenizerFast(tokenizer_object=made._bpe, eos_token="<|im_end|>", additional_special_tokens=others)
+    known.chat_template = tiny.TEMPLATE
+    known.save_pretrained(folder)
+    return _FolderTokenizer(folder)
+
+
+@pytest.mark.parametrize("form", ["gguf", "folder"])
+@pytest.mark.parametrize("mark", tiny.MARKS)
+def test_text_that_spells_a_control_token_is_never_read_as_one(weights, tmp_path, form, mark):
+    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer if form == "gguf" else of_folder(weights, tmp_path)
+    number = tiny.MARKS.index(mark)
+    said = f"a {mark} b{mark}"
+    assert number in tokenizer.encode(said, marks=True)
+    assert number not in tokenizer.encode(said, marks=False)
+    assert tokenizer.encode(tokenizer.quoted(said), marks=True) == tokenizer.encode(said, marks=False)
+    rows = [
+        {"messages": [{"role": "user", "content": content}, {"role": "assistant", "content": content}]} for content in ("", said)
+    ]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bare, spelled = lessons(file, "chat", tokenizer, max_length=512)
+    assert spelled.ids.count(number) == bare.ids.count(number)
+    file.write_text(json.dumps({"prompt": said, "completion": said}))
+    (lesson,) = lessons(file, "completion", tokenizer, max_length=512)
+    assert lesson.ids.count(number) == (number == tokenizer.end)
+
+
+def test_without_a_chat_template_completions_can_be_learned_and_chats_are_refused(tmp_path):
+    bare = tiny.write(tmp_path / "bare.gguf", template=None)
+    outcome, _ = trained(job_of(bare, [{"prompt": "q", "completion": "y"}], form="completion", max_steps=1))
+    assert outcome.position.step == 1
+    with pytest.raises(FinetuneError, match="no chat template; train on completions"):
+        trained(job_of(bare))
 
 
 def test_seeds_decide(weights):
@@ -168,18 +162,17 @@ def test_accumulated_batches_are_one_large_batch(weights):
 
 
 def test_early_stopping_keeps_the_best(weights):
-    valid = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
-    outcome, loop = trained(job_of(weights, valid=valid, eval_every=1, early_stopping_patience=2, lr=0.2, epochs=9, max_steps=30))
-    looked = [line["valid_loss"] for line in loop.report.__closure__[0].cell_contents.metrics()]
+    job = job_of(weights, valid=VALID, eval_every=1, early_stopping_patience=2, lr=0.2, epochs=9, max_steps=30)
+    outcome, loop = trained(job)
+    looked = [line["valid_loss"] for line in job.metrics()]
     assert outcome.position.step < 30
     assert outcome.valid_loss == min(looked)
     assert loop._valid_loss() == pytest.approx(min(looked), rel=1e-5)
 
 
 def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(weights):
-    valid = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
     for settings, looks in (({"epochs": 2}, 2), ({"epochs": 2, "max_steps": 1}, 0)):
-        job = job_of(weights, valid=valid, **{"max_steps": None, "batch_size": 4, **settings})
+        job = job_of(weights, valid=VALID, **{"max_steps": None, "batch_size": 4, **settings})
         outcome, loop = trained(job)
         assert len([line for line in job.metrics() if "valid_loss" in line]) == looks
         assert outcome.valid_loss == pytest.approx(loop._valid_loss(), rel=1e-5)
@@ -201,13 +194,12 @@ def test_a_turn_of_no_weight_is_not_learned(weights):
     assert 0 < sum(last.learned) < sum(both.learned)
 
 
-def test_bucketing_loses_no_row_and_repeats_itself(weights):
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
-    made = lessons(job_of(weights).path / "train.jsonl", "chat", tokenizer, max_length=512)
-    drawn = batches(made, 4, seed=0, epoch=0, bucket=True)
-    assert sorted(id(lesson) for batch in drawn for lesson in batch) == sorted(map(id, made))
-    assert drawn == batches(made, 4, seed=0, epoch=0, bucket=True)
-    assert drawn != batches(made, 4, seed=0, epoch=1, bucket=True)
+def test_bucketing_loses_no_row_and_repeats_itself():
+    lengths = [7, 3, 9, 3, 5, 8, 1, 2, 6, 4]
+    drawn = order(lengths, 4, seed=0, epoch=0, bucket=True)
+    assert sorted(row for batch in drawn for row in batch) == list(range(10))
+    assert drawn == order(lengths, 4, seed=0, epoch=0, bucket=True)
+    assert drawn != order(lengths, 4, seed=0, epoch=1, bucket=True)
 
 
 def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(weights):
@@ -341,6 +333,29 @@ def test_without_the_order_of_rows_that_rope_wants_it_is_not(weights, identity, 
         assert worst(weights, lm, loop) > 0.1
     finally:
         lm.kill()
+
+
+@pytest.mark.parametrize("begins", [0, 1])  # 1 is what the chat template begins with, and is not put there twice
+def test_what_the_server_puts_before_every_text_is_trained_with(tmp_path, begins):
+    weights = tiny.write(tmp_path / "begins.gguf", begins=begins)
+    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+    file = tmp_path / "rows.jsonl"
+    asked = [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}]
+    file.write_text(json.dumps({"messages": [*asked, {"role": "assistant", "content": "y"}]}))
+    (chat,) = lessons(file, "chat", tokenizer, max_length=512)
+    file.write_text(json.dumps({"prompt": "q1\n\nBEGIN RESPONSE:", "completion": "y"}))  # as an LM of the type text asks
+    (completion,) = lessons(file, "completion", tokenizer, max_length=512)
+    lm = LM(f"local/{weights}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1}, max_tokens=1, cache=False)
+    lm.launch()
+    try:
+        lm(messages=asked)
+        text = LM(lm.model, model_type="text", max_tokens=1, cache=False, **{k: lm.kwargs[k] for k in ("api_base", "api_key")})
+        text("q1")
+    finally:
+        lm.kill()
+    for lesson, served in ((chat, lm), (completion, text)):
+        assert lesson.ids[:2].count(begins) == 1
+        assert served.history[-1]["usage"]["prompt_tokens"] == lesson.learned.index(True)
 
 
 def test_two_adapters_and_their_base_do_not_mix(weights, identity):

@@ -10,15 +10,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HIDDEN, LAYERS, HEADS, KEY_HEADS, INNER, CONTEXT = 64, 2, 4, 2, 128, 512
-MARKS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+MARKS = ["<file_sep>", "<|im_start|>", "<|im_end|>"]
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 
 
-def write(path: Path, *, seed: int = 0, architecture: str = "llama") -> Path:
-    """Write the file."""
+def write(
+    path: Path, *, seed: int = 0, architecture: str = "llama", begins: int | None = None, template: str | None = TEMPLATE
+) -> Path:
+    """Write the file. `begins`: the token that the server is to put before every text."""
     import gguf
 
     draw = np.random.default_rng(seed)
@@ -39,10 +41,11 @@ def write(path: Path, *, seed: int = 0, architecture: str = "llama") -> Path:
     writer.add_token_list(tokens)
     writer.add_token_types([3] * len(MARKS) + [1] * (len(tokens) - len(MARKS)))
     writer.add_token_merges(["a b"])
-    writer.add_bos_token_id(1)
+    writer.add_bos_token_id(1 if begins is None else begins)
     writer.add_eos_token_id(2)
-    writer.add_add_bos_token(False)
-    writer.add_chat_template(TEMPLATE)
+    writer.add_add_bos_token(begins is not None)
+    if template is not None:
+        writer.add_chat_template(template)
 
     def add(name: str, *shape: int) -> None:
         writer.add_tensor(name, (draw.standard_normal(shape) * 0.3).astype(np.float32))

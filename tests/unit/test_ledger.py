@@ -44,8 +44,16 @@ def test_the_id_is_of_what_decides_and_of_nothing_else():
 
 
 def test_what_a_provider_does_not_learn_from():
-    with pytest.raises(ConfigError, match="local trains on chat and completion data, not on preference"):
+    with pytest.raises(ConfigError, match="databricks trains on chat and completion data, not on preference"):
+        spec_of(provider="databricks", train_data_format="preference")
+    with pytest.raises(
+        ConfigError, match=r"learned on this machine by TRL: finetune.backend=trl \(pip install 'ostinato\[trl\]'\)"
+    ):
         spec_of(train_data_format="preference")
+    with pytest.raises(ConfigError, match="beta: is of preference data, and this is completion data"):
+        spec_of(hyper={"beta": 0.1})
+    learned = spec_of(train_data_format="preference", hyper={"backend": "trl", "beta": 0.1})
+    assert learned.job != spec_of(train_data_format="preference", hyper={"backend": "trl"}).job
 
 
 def test_hyper_parameters_are_whole_and_those_of_the_config():
@@ -177,7 +185,8 @@ def test_what_was_left_half_made_is_cleared_away():
     st.dictionaries(st.text(max_size=5), st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5))
 )
 def test_the_order_of_settings_makes_no_other_job(settings):
-    assert spec_of(hyper=settings).job == spec_of(hyper=dict(reversed(settings.items()))).job
+    one, other = (spec_of(provider="command", hyper=hyper) for hyper in (settings, dict(reversed(settings.items()))))
+    assert one.job == other.job
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
     except OstinatoError as error:
         _say(error)
     except ModuleNotFoundError as error:
-        _say(f"{error.name} is not installed: pip install 'ostinato[finetune]'")
+        _say(_missing(error.name))
     except MemoryError:
         _say("there is not enough memory; a smaller finetune.batch_size or finetune.max_length needs less")
     except OSError as error:
@@ -43,34 +43,20 @@ def _train(folder: Path, stop: list[bool]) -> int:
     hyper = msgspec.convert(spec.hyper, LocalHyper)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
     _say(f"loading {spec.base.name}")
-    from runner.finetune.local import adapter, checkpoint
+    from runner.finetune.local import adapter
     from runner.finetune.local.base import load
-    from runner.finetune.local.loop import Loop, arrays
-    from runner.finetune.local.machine import chosen
-    from runner.finetune.local.rows import lessons
+    from runner.finetune.local.begin import begun
+    from runner.finetune.local.loop import arrays
 
     loaded = load(spec.base)
-    rows = {
-        name: lessons(folder / f"{name}.jsonl", spec.train_data_format, loaded.tokenizer, max_length=hyper.max_length)
-        for name in ("train", "valid")
-    }
-    found = checkpoint.newest(folder / "checkpoints")
-    machine = chosen(hyper, threads=found[0].threads if found else None)
     job = JobFolder(folder, spec)
-    loop = Loop(
-        loaded.model,
-        hyper,
-        machine,
-        rows["train"],
-        rows["valid"],
-        report=lambda line: job.measured(**line),
-        keep=lambda position, tensors: checkpoint.save(folder / "checkpoints", position, tensors),
-        asked_to_stop=lambda: bool(stop),
-    )
-    if found:
-        loop.restore(*found)
-        _say(f"going on from step {found[0].step}")
+    loop = begun(job, hyper, loaded, asked_to_stop=lambda: bool(stop))
+    if loop.position.step:
+        _say(f"going on from step {loop.position.step}")
+    machine = loop.machine
     _say(f"{loop.steps} steps on {machine.device} in {machine.dtype}, {machine.threads} threads")
     outcome = loop.run()
     if outcome.stopped:
@@ -83,7 +69,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
     )
     position = outcome.position
-    once = sum(len(lesson.ids) for lesson in rows["train"])
+    once = sum(row.length for row in loop.train)
     result = {
         "format": 1,
         "adapter": "adapter.gguf",
@@ -92,7 +78,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         "loss": position.loss,
         "valid_loss": outcome.valid_loss,
         "tokens": position.tokens,
-        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(rows["train"]))),
+        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(loop.train))),
         "train_s": position.wall_s,
         "device": machine.device,
         "dtype": machine.dtype,
@@ -102,6 +88,12 @@ def _train(folder: Path, stop: list[bool]) -> int:
     put(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
     _say(f"done: {position.step} steps, loss {position.loss}")
     return 0
+
+
+def _missing(name: str | None) -> str:
+    """What to install for a module that is not there."""
+    extra = "finetune" if name in ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers") else "trl"
+    return f"{name} is not installed: pip install 'ostinato[{extra}]'"
 
 
 def _say(line: object) -> None:

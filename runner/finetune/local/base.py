@@ -10,6 +10,8 @@ from runner.errors import FinetuneError
 from runner.finetune.local.gguf import GGUF, half_order, layers_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
 
     from runner.finetune.spec import Base
@@ -34,13 +36,18 @@ _LAYER = {
 
 
 class Tokenizer(Protocol):
-    """Text to ids, and a conversation to text. Marks in plain text are never read as such: see `encode`."""
+    """Text to ids, and a conversation to text. Marks in plain text are never read as such: see `encode` and `quoted`."""
 
+    begin: int | None
+    """The id that whoever serves the model puts before every text; None: nothing is put there."""
     end: int
     """The id that ends an answer."""
 
     def encode(self, text: str, *, marks: bool) -> list[int]:
-        """The ids of `text`; with `marks` its control tokens are read as such, as the chat template has written them."""
+        """The ids of `text`; with `marks` its control tokens are read as such, but for those that are `quoted`."""
+
+    def quoted(self, text: str) -> str:
+        """`text` for a chat template: what spells a control token of the vocabulary in it stays text in `encode`."""
 
     def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
         """The chat template's text; `ask`: and the beginning of the assistant's turn."""
@@ -68,6 +75,32 @@ def load(base: Base) -> Loaded:
     raise FinetuneError(f"{base.name}: the spec names neither a GGUF file nor a folder")
 
 
+_SEAM = "\ufdd0"
+"""Stands between the letters of what only looks like a control token (`Tokenizer.quoted`) while a chat template is filled in.
+Unicode keeps this character for such inner uses: no text has it."""
+
+
+class _Marks:
+    """The control tokens of a vocabulary, and text with and without them."""
+
+    def __init__(self, ids: dict[str, int], plain: Callable[[str], list[int]]) -> None:
+        self._ids, self._plain = ids, plain
+        self._spelled = re.compile("|".join(map(re.escape, sorted(ids, key=len, reverse=True))) or r"(?!)")
+
+    def quoted(self, text: str) -> str:
+        return self._spelled.sub(lambda found: _SEAM.join(found[0]), text.replace(_SEAM, ""))
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of text in which control tokens are read as such, and quoted ones as plain text."""
+        ids: list[int] = []
+        at = 0
+        for found in self._spelled.finditer(text):
+            ids += self._plain(text[at : found.start()].replace(_SEAM, ""))
+            ids.append(self._ids[found[0]])
+            at = found.end()
+        return ids + self._plain(text[at:].replace(_SEAM, ""))
+
+
 class _GGUFTokenizer:
     """The tokenizer that a GGUF file describes, splitting text exactly as llama.cpp does."""
 
@@ -88,21 +121,17 @@ class _GGUFTokenizer:
         self._bpe.pre_tokenizer = pre_tokenizers.Sequence([*digits, level])
         self._bpe.decoder = decoders.ByteLevel()
         kinds = fields.get("tokenizer.ggml.token_type", [])
-        self._marks = {tokens[number]: number for number, kind in enumerate(kinds) if kind == _CONTROL}
-        self._split = re.compile("|".join(map(re.escape, sorted(self._marks, key=len, reverse=True))) or r"(?!)")
+        self.begin = int(fields["tokenizer.ggml.bos_token_id"]) if fields.get("tokenizer.ggml.add_bos_token") else None
         self.end = int(fields["tokenizer.ggml.eos_token_id"])
-        self._template = _template(fields.get("tokenizer.chat_template"), tokens, fields)
+        marks = {tokens[number]: number for number, kind in enumerate(kinds) if kind == _CONTROL}
+        self._marks = _Marks({**marks, tokens[self.end]: self.end}, lambda text: self.encode(text, marks=False))
+        self._template = _template(fields, tokens)
 
     def encode(self, text: str, *, marks: bool) -> list[int]:
-        if not marks:
-            return list(self._bpe.encode(text, add_special_tokens=False).ids)
-        ids: list[int] = []
-        at = 0
-        for found in self._split.finditer(text):
-            ids += self._bpe.encode(text[at : found.start()], add_special_tokens=False).ids
-            ids.append(self._marks[found[0]])
-            at = found.end()
-        return [*ids, *self._bpe.encode(text[at:], add_special_tokens=False).ids]
+        return self._marks.encode(text) if marks else list(self._bpe.encode(text, add_special_tokens=False).ids)
+
+    def quoted(self, text: str) -> str:
+        return self._marks.quoted(text)
 
     def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
         return str(self._template(messages, ask))
@@ -116,24 +145,38 @@ class _FolderTokenizer:
 
         self._known = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.end = int(self._known.eos_token_id)
+        begin = self._known.bos_token_id
+        self.begin = begin if begin in self._known.encode("")[:1] else None
+        marks = {token.content: number for number, token in self._known.added_tokens_decoder.items() if token.special}
+        self._marks = _Marks(marks, lambda text: self.encode(text, marks=False))
 
     def encode(self, text: str, *, marks: bool) -> list[int]:
+        if marks and _SEAM in text:
+            return self._marks.encode(text)
         return list(self._known.encode(text, add_special_tokens=False, split_special_tokens=not marks))
+
+    def quoted(self, text: str) -> str:
+        return self._marks.quoted(text)
 
     def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
         return str(self._known.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask))
 
 
-def _template(source: str | None, tokens: list[str], fields: dict[str, Any]) -> Any:
+def _template(fields: dict[str, Any], tokens: list[str]) -> Any:
     """A chat template as a function of messages and whether to ask; sandboxed, for it comes with the weights."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    if source is None:
-        raise FinetuneError("the model has no chat template; train on completions (finetune.data.format=completion)")
+    source = fields.get("tokenizer.chat_template")
     named = {name: tokens[fields[f"tokenizer.ggml.{name}_token_id"]] for name in ("bos", "eos") if _has(fields, name)}
-    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source)
+    template = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(source or "")
     marks = {f"{name}_token": text for name, text in named.items()}
-    return lambda messages, ask: template.render(messages=messages, add_generation_prompt=ask, **marks)
+
+    def rendered(messages: list[dict[str, Any]], ask: bool) -> str:
+        if source is None:
+            raise FinetuneError("the model has no chat template; train on completions (finetune.data.format=completion)")
+        return template.render(messages=messages, add_generation_prompt=ask, **marks)
+
+    return rendered
 
 
 def _has(fields: dict[str, Any], name: str) -> bool:

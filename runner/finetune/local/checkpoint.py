@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.finetune.ledger import put
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import torch
 
 FORMAT = 1
-_KEPT = 2
+KEPT = 2
 """Checkpoints that are kept: the newest, and one to fall back on."""
+SEAL = "position.json"
+"""The file that is written last: a checkpoint that has it is whole."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +34,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
         best: the lowest validation loss so far, or None.
         worse: looks since then.
         loss: of the last step.
+        looked: the step of the last look.
     """
 
     step: int
@@ -38,6 +44,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
     best: float | None = None
     worse: int = 0
     loss: float | None = None
+    looked: int = 0
     format: int = FORMAT
 
 
@@ -60,13 +67,19 @@ def save(folder: Path, position: Position, tensors: dict[str, dict[str, torch.Te
     draft.mkdir()
     for name, group in tensors.items():
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, draft / f"{name}.safetensors")
-    (draft / "position.json").write_bytes(msgspec.json.format(msgspec.json.encode(position), indent=2))
-    for file in draft.iterdir():
-        with file.open("rb") as stream:
-            os.fsync(stream.fileno())
+    seal(draft, position)
     draft.replace(target)
-    for old in whole(folder)[:-_KEPT]:
+    for old in whole(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def seal(place: Path, position: Position) -> None:
+    """Have the files of a checkpoint on the disk, and then, as the last of them, where the training is: it is whole now."""
+    for file in place.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+    put(place / SEAL, msgspec.json.format(msgspec.json.encode(position), indent=2))
 
 
 def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
@@ -74,18 +87,26 @@ def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    for place in reversed(whole(folder)):
+    for place, position in sealed(folder):
         try:
-            position = msgspec.json.decode((place / "position.json").read_bytes(), type=Position)
-            tensors = {file.stem: load_file(file) for file in sorted(place.glob("*.safetensors"))}
-        except (OSError, msgspec.MsgspecError, SafetensorError):
+            return position, {file.stem: load_file(file) for file in sorted(place.glob("*.safetensors"))}
+        except (OSError, SafetensorError):
             continue
-        if position.format <= FORMAT:
-            return position, tensors
     return None
 
 
+def sealed(folder: Path) -> Iterator[tuple[Path, Position]]:
+    """The whole checkpoints, the newest first, and where each of them is."""
+    for place in reversed(whole(folder)):
+        try:
+            position = msgspec.json.decode((place / SEAL).read_bytes(), type=Position)
+        except (OSError, msgspec.MsgspecError):
+            continue
+        if position.format <= FORMAT:
+            yield place, position
+
+
 def whole(folder: Path) -> list[Path]:
-    """The checkpoints there are, oldest first."""
-    found = [path for path in folder.glob("step-*") if path.name[5:].isdigit()]
-    return sorted(found, key=lambda path: int(path.name[5:]))
+    """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
+    found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))

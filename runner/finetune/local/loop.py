@@ -1,8 +1,7 @@
 """The training loop: LoRA on the answers of conversations. Knows nothing of job folders.
 
-LoRA is that of Hu et al. 2021 (arXiv:2106.09685), AdamW that of Loshchilov and Hutter 2019 (arXiv:1711.05101), the schedule a
-linear warm-up and then half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983). The output layer is computed at the learned
-positions alone, which saves half a gigabyte and a fifth of the time where prompts are longer than answers.
+AdamW is that of Loshchilov and Hutter 2019 (arXiv:1711.05101). The output layer is computed at the learned positions alone, which
+saves half a gigabyte and a fifth of the time where prompts are longer than answers.
 """
 
 from __future__ import annotations
@@ -12,9 +11,12 @@ import time
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from runner.errors import FinetuneError
 from runner.finetune.local.checkpoint import Position
-from runner.finetune.local.rows import batches
+from runner.finetune.local.recipe import adapted, rate
+from runner.finetune.local.rows import order
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,6 +39,10 @@ class Outcome(NamedTuple):
     stopped: bool
 
 
+class _Stopped(Exception):  # noqa: N818 - a signal, not an error
+    """Raised in the midst of a step or a look that is not to be finished."""
+
+
 class Loop:
     """One training.
 
@@ -46,9 +52,9 @@ class Loop:
         machine: what to compute with.
         train: what to learn.
         valid: what to look at now and then.
-        report: told after each step: step, loss, lr, tokens, wall_s, and at a look valid_loss.
+        report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
         keep: told where the training is, and its tensors, when a checkpoint is due.
-        asked_to_stop: whether to stop after this step.
+        asked_to_stop: whether to stop; asked before every batch.
     """
 
     def __init__(
@@ -77,47 +83,51 @@ class Loop:
         self.best: dict[str, torch.Tensor] | None = None
         self.valid_loss: float | None = None
         self.position = Position(step=0, tokens=0, wall_s=0.0, threads=machine.threads)
+        self._began = 0.0
 
     def restore(self, position: Position, tensors: Tensors) -> None:
         """Go on from a checkpoint."""
-        import torch
-
         self._put(tensors["weights"])
         state = {}
         for number, name in enumerate(self.parameters):
             state[number] = {part: tensors["optimiser"][f"{part}:{name}"] for part in ("step", "exp_avg", "exp_avg_sq")}
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["random"]["cpu"])
+        self._draw_from(tensors["random"])
         self.best = tensors.get("best")
         self.position = position
 
     def run(self) -> Outcome:
         """Train to the end, or until asked to stop; then a checkpoint is kept.
 
+        A step or a look in whose midst it is stopped is not done: the next sitting does it from the beginning.
+
         Raises:
             FinetuneError: the loss is not a number any more.
         """
-        began, before = time.perf_counter(), self.position.wall_s
-        stopped = self.asked_to_stop()
-        for groups in self._groups() if not stopped else ():
-            loss, tokens = self._step(groups)
-            if not math.isfinite(loss):
-                raise FinetuneError(f"the loss at step {self.position.step + 1} is {loss}; try a smaller finetune.lr")
-            self._move(loss, tokens, before + time.perf_counter() - began)
-            enough = self._look()
-            stopped = self.asked_to_stop()
-            last = self.position.step >= self.steps or enough
-            if stopped or (self.hyper.checkpoint_every and self.position.step % self.hyper.checkpoint_every == 0 and not last):
+        self._began = time.perf_counter() - self.position.wall_s
+        stopped = False
+        try:
+            self._train()
+        except _Stopped:
+            stopped = True
+            if self.position.step:
                 self.keep(self.position, self._tensors())
-            if stopped or last:
-                stopped = stopped and not last
+        return Outcome({name: value.detach() for name, value in self.parameters.items()}, self.position, self.valid_loss, stopped)
+
+    def _train(self) -> None:
+        enough = self._look()  # the one that an earlier sitting was stopped in
+        for groups in self._groups() if not enough else ():
+            self._move(*self._step(groups))
+            enough = self._look()
+            if enough or self.position.step >= self.steps:
                 break
-        if self.best is not None and not stopped:
+            if self.position.step % self.hyper.checkpoint_every == 0:
+                self.keep(self.position, self._tensors())
+        if self.best is not None:
             self._put(self.best)
             self.valid_loss = self.position.best
-        elif self.valid and not stopped and self.position.step % self.eval_every:  # else it was looked at just now
+        elif self.valid and self.position.looked < self.position.step:
             self.valid_loss = self._valid_loss()
-        return Outcome({name: value.detach() for name, value in self.parameters.items()}, self.position, self.valid_loss, stopped)
 
     def _put(self, weights: dict[str, torch.Tensor]) -> None:
         import torch
@@ -129,12 +139,13 @@ class Loop:
     def _groups(self) -> Iterator[list[list[Lesson]]]:
         """The batches of each step that is still to be done; the same ones in every sitting."""
         hyper = self.hyper
+        lengths = [lesson.length for lesson in self.train]
 
         def drawn() -> Iterator[list[list[Lesson]]]:
             for epoch in count():
-                stream = iter(batches(self.train, hyper.batch_size, seed=hyper.seed, epoch=epoch, bucket=hyper.bucket))
-                while group := list(islice(stream, hyper.gradient_accumulation)):
-                    yield group
+                rows = iter(order(lengths, hyper.batch_size, seed=hyper.seed, epoch=epoch, bucket=hyper.bucket))
+                while group := list(islice(rows, hyper.gradient_accumulation)):
+                    yield [[self.train[row] for row in batch] for batch in group]
 
         return islice(drawn(), self.position.step, self.steps)
 
@@ -143,14 +154,20 @@ class Loop:
         import torch
 
         for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(self.position.step)
+            group["lr"] = rate(self.hyper, self.position.step, self.steps)
         self.model.train()
-        tokens = sum(sum(lesson.learned) for batch in groups for lesson in batch)
+        tokens = sum(lesson.taught for batch in groups for lesson in batch)
         total = 0.0
-        for batch in groups:
-            loss = self._loss(batch) / max(tokens, 1)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.item()
+        before = self._random()
+        try:
+            for batch in groups:
+                self._heed()
+                loss = self._loss(batch) / max(tokens, 1)
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.item()
+        except _Stopped:
+            self._draw_from(before)  # dropout has drawn from it
+            raise
         if self.hyper.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.hyper.max_grad_norm)
         self.optimiser.step()
@@ -178,106 +195,68 @@ class Loop:
             logits = llama.lm_head(hidden[:, :-1][learned[:, 1:]])
         return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][learned[:, 1:]], reduction="sum")
 
-    def _rate(self, step: int) -> float:
-        hyper = self.hyper
-        warm = math.ceil(hyper.warmup_ratio * self.steps)
-        if step < warm:
-            return hyper.lr * (step + 1) / warm
-        done = (step - warm) / max(1, self.steps - warm)
-        return hyper.lr * (hyper.lr_min_ratio + (1 - hyper.lr_min_ratio) * (1 + math.cos(math.pi * done)) / 2)
-
-    def _move(self, loss: float, tokens: int, wall_s: float) -> None:
-        before = self.position
-        self.position = Position(
-            step=before.step + 1,
-            tokens=before.tokens + tokens,
-            wall_s=round(wall_s, 3),
-            threads=before.threads,
-            best=before.best,
-            worse=before.worse,
-            loss=loss,
-        )
+    def _move(self, loss: float, tokens: int) -> None:
+        at = self.position
+        step, lr = at.step + 1, rate(self.hyper, at.step, self.steps)
+        if not math.isfinite(loss):
+            raise FinetuneError(f"the loss at step {step} is {loss}; try a smaller finetune.lr")
+        wall_s = round(time.perf_counter() - self._began, 3)
+        self.position = msgspec.structs.replace(at, step=step, tokens=at.tokens + tokens, wall_s=wall_s, loss=loss)
+        self.report({"step": step, "loss": loss, "lr": lr, "tokens": self.position.tokens, "wall_s": wall_s})
 
     def _look(self) -> bool:
-        """Report the step; look at the validation rows when that is due. Returns whether it has been long enough."""
-        import msgspec
-
-        hyper, at = self.hyper, self.position
-        line: dict[str, Any] = {
-            "step": at.step,
-            "loss": at.loss,
-            "lr": self._rate(at.step - 1),
-            "tokens": at.tokens,
-            "wall_s": at.wall_s,
-        }
-        if self.valid and at.step % self.eval_every == 0:
-            loss = self.valid_loss = line["valid_loss"] = self._valid_loss()
+        """Look at the validation rows when that is due and not yet done. Returns whether it has been long enough."""
+        at, patience = self.position, self.hyper.early_stopping_patience
+        if self.valid and at.looked < at.step and at.step % self.eval_every == 0:
+            loss = self.valid_loss = self._valid_loss()
             better = at.best is None or loss < at.best
-            if better and hyper.early_stopping_patience:
+            if better and patience:
                 self.best = {name: value.detach().clone() for name, value in self.parameters.items()}
             best, worse = (loss, 0) if better else (at.best, at.worse + 1)
-            self.position = msgspec.structs.replace(at, best=best, worse=worse)
-        self.report(line)
-        return bool(hyper.early_stopping_patience) and self.position.worse >= (hyper.early_stopping_patience or 0)
+            self.position = msgspec.structs.replace(at, best=best, worse=worse, looked=at.step)
+            self.report({"step": at.step, "valid_loss": loss})
+        return patience is not None and self.position.worse >= patience
 
     def _valid_loss(self) -> float:
         import torch
 
         self.model.eval()
-        tokens = sum(sum(lesson.learned) for lesson in self.valid)
+        tokens = sum(lesson.taught for lesson in self.valid)
         size = self.hyper.batch_size
+        total = 0.0
         with torch.no_grad():
-            losses = [self._loss(self.valid[at : at + size]).item() for at in range(0, len(self.valid), size)]
-        return sum(losses) / max(tokens, 1)
+            for at in range(0, len(self.valid), size):
+                self._heed()
+                total += self._loss(self.valid[at : at + size]).item()
+        return total / max(tokens, 1)
+
+    def _heed(self) -> None:
+        if self.asked_to_stop():
+            raise _Stopped
 
     def _tensors(self) -> Tensors:
-        import torch
-
         state = self.optimiser.state_dict()["state"]
         parts = ("step", "exp_avg", "exp_avg_sq")
         optimiser = {f"{part}:{name}": state[number][part] for number, name in enumerate(self.parameters) for part in parts}
-        tensors: Tensors = {"weights": dict(self.parameters), "optimiser": optimiser, "random": {"cpu": torch.get_rng_state()}}
+        tensors: Tensors = {"weights": dict(self.parameters), "optimiser": optimiser, "random": self._random()}
         return tensors if self.best is None else {**tensors, "best": self.best}
+
+    def _random(self) -> dict[str, torch.Tensor]:
+        """Where the generators are that dropout may draw from: the CPU's, and that of the GPU that the model is on."""
+        import torch
+
+        states = {"cpu": torch.get_rng_state()}
+        return {**states, "cuda": torch.cuda.get_rng_state()} if self.machine.device == "cuda" else states
+
+    def _draw_from(self, states: dict[str, torch.Tensor]) -> None:
+        """Have them go on from there."""
+        import torch
+
+        torch.set_rng_state(states["cpu"])
+        if "cuda" in states and self.machine.device == "cuda":
+            torch.cuda.set_rng_state(states["cuda"])
 
 
 def arrays(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Weights as numpy's arrays in float32."""
     return {name: value.detach().float().cpu().numpy() for name, value in weights.items()}
-
-
-def adapted(model: Any, hyper: LocalHyper) -> Any:
-    """The model with a fresh LoRA adapter on the chosen projections and layers; all else is frozen.
-
-    Raises:
-        FinetuneError: the model has no such layers or projections.
-    """
-    import peft
-
-    depth = model.config.num_hidden_layers
-    layers = _layers(hyper.layers, depth)
-    config = peft.LoraConfig(
-        r=hyper.lora_r,
-        lora_alpha=hyper.lora_alpha,  # type: ignore[arg-type]  # a float does as well
-        lora_dropout=hyper.lora_dropout,
-        target_modules=list(hyper.lora_targets),
-        layers_to_transform=layers,
-        task_type="CAUSAL_LM",
-    )
-    try:
-        return peft.get_peft_model(model, config)
-    except ValueError as error:
-        raise FinetuneError(f"finetune.lora_targets: {str(error).splitlines()[0]}") from None
-
-
-def _layers(text: str | None, depth: int) -> list[int]:
-    """``15-29`` or ``7`` as numbers; None is the upper half."""
-    if text is None:
-        return list(range(depth // 2, depth))
-    first, _, last = text.partition("-")
-    try:
-        low, high = int(first), int(last or first)
-    except ValueError:
-        raise FinetuneError(f"finetune.layers: '{text}' is no range of layers; write 15-29") from None
-    if not 0 <= low <= high < depth:
-        raise FinetuneError(f"finetune.layers: {text}, and the model has the layers 0-{depth - 1}")
-    return list(range(low, high + 1))
