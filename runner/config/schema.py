@@ -387,6 +387,7 @@ class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
     eval_every: Positive | None = None
     early_stopping_patience: Positive | None = None
     bucket: bool = True
+    merge: bool = False
 
 
 class OpenAIFinetune(Finetune, frozen=True, kw_only=True, tag="openai"):

@@ -55,6 +55,7 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     eval_every: Positive | None = None
     early_stopping_patience: Positive | None = None
     bucket: bool = True
+    merge: bool = False
 
     def steps_an_epoch(self, rows: int) -> int:
         """Steps of the optimiser in which each of so many rows is seen once."""

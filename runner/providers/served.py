@@ -1,4 +1,4 @@
-"""What ``local/NAME`` stands for on this machine: weights, or weights with an adapter that was trained on them.
+"""What ``local/NAME`` stands for on this machine: weights, weights with an adapter trained on them, or a model tuned whole.
 
 ``ft-<job>`` is a training job of the ledger; ``tickets@latest`` an alias of one. All other names are those of `weights`.
 An adapter and its base make a model of their own, with an identity and a server of its own: llama.cpp can change adapters from
@@ -30,6 +30,14 @@ class Served(NamedTuple):
     adapter: Path | None = None
 
 
+class _Made(NamedTuple):
+    """What a training has left: a file (or a folder, which llama.cpp cannot serve), its SHA-256, and whether it needs no base."""
+
+    file: Path
+    sha256: str
+    whole: bool
+
+
 def digest(name: str) -> str:
     """Which model this is, ``sha256:...``: the same for the same weights on every machine, and known before they are fetched.
 
@@ -39,7 +47,10 @@ def digest(name: str) -> str:
     """
     if (job := _job(name)) is None:
         return weights.digest(name)
-    return f"sha256:{hashlib.sha256(f'{job.spec.base.identity} {_adapter_digest(job, name)}'.encode()).hexdigest()}"
+    made = _made(job, name)
+    if made.whole:
+        return f"sha256:{made.sha256}"
+    return f"sha256:{hashlib.sha256(f'{job.spec.base.identity} {made.sha256}'.encode()).hexdigest()}"
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Served:
@@ -47,21 +58,24 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
 
     Raises:
         ConfigError: as `digest`.
-        LaunchError: they cannot be had, or are not what they were when the adapter was trained.
+        LaunchError: they cannot be had, or are not what they were when the model was trained.
     """
     if (job := _job(name)) is None:
         return Served(weights.pull(name, progress=progress))
-    base, adapter = job.spec.base, job.path / "adapter.gguf"
-    kept = (job.result() or {}).get("adapter", "adapter.gguf")
-    if base.hf is not None or kept != "adapter.gguf":
-        raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {job.path / (kept or 'output')}")
-    if hashlib.sha256(_content(adapter)).hexdigest() != _adapter_digest(job, name):
-        raise LaunchError(f"{adapter} is not what the training has made; train again: ostinato ft run --force")
-    named = base.gguf if base.gguf is not None and Path(base.gguf).is_file() else base.name
+    made = _made(job, name)
+    if made.file.suffix != ".gguf":
+        raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {made.file}")
+    if not made.file.is_file() or weights.digest(str(made.file)) != f"sha256:{made.sha256}":
+        raise LaunchError(f"{made.file} is not what the training has made; train again: ostinato ft run --force")
+    if made.whole:
+        return Served(made.file)
+    base = job.spec.base
+    here = base.gguf or base.hf
+    named = here if here is not None and Path(here).exists() else base.name
     gguf = weights.pull(named, progress=progress)
     if (found := weights.digest(named)) != base.identity:
         raise LaunchError(f"{name} was trained on {base.name} as {base.identity}, and {named} is {found} now")
-    return Served(gguf, adapter)
+    return Served(gguf, made.file)
 
 
 def alias(name: str) -> str:
@@ -89,15 +103,10 @@ def _checked(name: str) -> JobFolder:
         raise ConfigError(f"{name}: {error}") from None
 
 
-def _adapter_digest(job: JobFolder, name: str) -> str:
+def _made(job: JobFolder, name: str) -> _Made:
     result = job.result()
     if result is None or "sha256" not in result:
         raise ConfigError(f"{name} has no model: the training is {job.state().status}; see `ostinato ft show {job.spec.job}`")
-    return str(result["sha256"])
-
-
-def _content(adapter: Path) -> bytes:
-    try:
-        return adapter.read_bytes()
-    except OSError as error:
-        raise LaunchError(f"{adapter}: {error.strerror}; train again: ostinato ft run --force") from None
+    adapter = result.get("adapter", "adapter.gguf")
+    file = job.path / str(adapter or result.get("model") or "output")
+    return _Made(file, str(result["sha256"]), whole=adapter is None and file.suffix == ".gguf")

@@ -44,12 +44,15 @@ def _train(folder: Path, stop: list[bool]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     _say(f"loading {spec.base.name}")
-    from runner.finetune.local import adapter, checkpoint
+    from runner.finetune.local import adapter, checkpoint, merged
     from runner.finetune.local.base import load
     from runner.finetune.local.loop import Loop, arrays
     from runner.finetune.local.machine import chosen
     from runner.finetune.local.rows import lessons
 
+    base = (
+        merged.source_of(spec.base) if hyper.merge else None
+    )  # one that cannot be written whole is refused before it is trained
     loaded = load(spec.base)
     rows = {
         name: lessons(folder / f"{name}.jsonl", spec.train_data_format, loaded.tokenizer, max_length=hyper.max_length)
@@ -79,14 +82,18 @@ def _train(folder: Path, stop: list[bool]) -> int:
     loop.model.save_pretrained(folder / "adapter", selected_adapters=["default"])
     with contextlib.suppress(OSError):  # PEFT writes a card with nothing to say
         (folder / "adapter" / "README.md").unlink()
-    digest = adapter.write_gguf(
-        folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
-    )
+    weights, heads = arrays(outcome.weights), {"heads": loaded.heads, "key_heads": loaded.key_heads}
+    if base is None:
+        made: dict[str, str | None] = {"adapter": "adapter.gguf"}
+        digest = adapter.write_gguf(folder / "adapter.gguf", weights, alpha=hyper.lora_alpha, **heads)
+    else:
+        made = {"adapter": None, "model": "merged.gguf"}
+        digest = merged.write_merged(folder / "merged.gguf", base, weights, scale=hyper.lora_alpha / hyper.lora_r, **heads)
     position = outcome.position
     once = sum(len(lesson.ids) for lesson in rows["train"])
     result = {
         "format": 1,
-        "adapter": "adapter.gguf",
+        **made,
         "sha256": digest,
         "steps": position.step,
         "loss": position.loss,
