@@ -143,7 +143,7 @@ def digest(name: str) -> str:
         return f"sha256:{REGISTERED[name].sha256}"
     path = pull(name)
     stored = None if _is_path(name) else _read(path)
-    return f"sha256:{stored.sha256 if stored else _hashed(path)}"
+    return f"sha256:{stored.sha256 if stored else sha256(path)}"
 
 
 def stored() -> list[tuple[Stored, Path]]:
@@ -165,6 +165,12 @@ def remove(name: str) -> bool:
     for file in (path, _beside(path)):
         file.unlink(missing_ok=True)
     return there
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex; hashed again in this process only when its size or its time of change is another."""
+    stat = path.stat()
+    return _remembered(path, stat.st_size, stat.st_mtime_ns)
 
 
 def alias(name: str) -> str:
@@ -210,11 +216,11 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
             revision = match["revision"] or "main"
             fetched = fetch.from_hub(match["repo"], match["file"], revision, part, progress)
             source, licence = f"https://huggingface.co/{match['repo']} at {revision}", None
-        sha256 = _sha256(fetched)
-        if known is not None and sha256 != known.sha256:
-            raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {sha256}, wanted {known.sha256}")
+        got = _sha256(fetched)
+        if known is not None and got != known.sha256:
+            raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {got}, wanted {known.sha256}")
         fetched.replace(path)
-        _write(path, Stored(name, sha256, path.stat().st_size, path.stat().st_mtime_ns, source, licence))
+        _write(path, Stored(name, got, path.stat().st_size, path.stat().st_mtime_ns, source, licence))
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
@@ -262,11 +268,6 @@ def _locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _hashed(path: Path) -> str:
-    stat = path.stat()
-    return _remembered(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

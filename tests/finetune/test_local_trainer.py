@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -17,7 +18,6 @@ from runner.finetune import ledger
 from runner.finetune.hyper import LocalHyper, whole
 from runner.finetune.ledger import JobFolder
 from runner.finetune.spec import Base, Spec, facts_of
-from runner.providers.bases import base_of
 from tests.command import REPOSITORY, wait_until
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
@@ -66,7 +66,7 @@ def weights(tmp_path_factory):
 
 
 def job_of(weights, rows=ROWS, valid=(), form="chat", **hyper):
-    base = base_of(str(weights))
+    base = Base(str(weights), f"sha256:{weights.name}", gguf=str(weights))
     spec = Spec.make(
         provider="local", base=base, train_data_format=form, data=facts_of(rows, valid), hyper=whole(LocalHyper, FAST | hyper)
     )
@@ -289,6 +289,12 @@ def finished(weights, outcome, seed):
     return job
 
 
+@pytest.fixture
+def identity(monkeypatch):
+    """The base's identity in the specs is what the provider finds."""
+    monkeypatch.setattr("runner.providers.weights.digest", lambda name: f"sha256:{Path(name).name}")
+
+
 QUESTIONS = ["q1", "q5", "what", "ab ab 12", "yes?"]
 
 
@@ -314,7 +320,7 @@ def worst(weights, lm, loop):
     return max(differences)
 
 
-def test_what_is_served_is_what_was_trained(weights):
+def test_what_is_served_is_what_was_trained(weights, identity):
     outcome, loop = trained(job_of(weights, seed=5, max_steps=6, lr=0.02))
     job = finished(weights, outcome, 5)
     lm = LM(f"local/ft-{job.spec.job}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
@@ -325,7 +331,7 @@ def test_what_is_served_is_what_was_trained(weights):
         lm.kill()
 
 
-def test_without_the_order_of_rows_that_rope_wants_it_is_not(weights, monkeypatch):
+def test_without_the_order_of_rows_that_rope_wants_it_is_not(weights, identity, monkeypatch):
     monkeypatch.setattr("runner.finetune.local.adapter.rope_order", lambda values, heads: values)
     outcome, loop = trained(job_of(weights, seed=6, max_steps=6, lr=0.02))
     job = finished(weights, outcome, 6)
@@ -337,7 +343,7 @@ def test_without_the_order_of_rows_that_rope_wants_it_is_not(weights, monkeypatc
         lm.kill()
 
 
-def test_two_adapters_and_their_base_do_not_mix(weights):
+def test_two_adapters_and_their_base_do_not_mix(weights, identity):
     jobs = [finished(weights, trained(job_of(weights, seed=seed, max_steps=4, lr=0.05))[0], seed) for seed in (11, 12)]
     settings = {"context": 256, "parallel": 1, "threads": 1}
     lms = [LM(f"local/{name}", launch_kwargs=settings) for name in (f"ft-{jobs[0].spec.job}", f"ft-{jobs[1].spec.job}", weights)]
@@ -362,7 +368,7 @@ def test_two_adapters_and_their_base_do_not_mix(weights):
     assert len({lm.provider.endpoint(lm) for lm in lms}) == 3
 
 
-def test_a_model_that_is_not_there_is_named(weights):
+def test_a_model_that_is_not_there_is_named(weights, identity):
     job = job_of(weights, seed=20)
     with pytest.raises(ConfigError, match=f"ft-{job.spec.job} has no model: the training is not_started"):
         LM(f"local/ft-{job.spec.job}").launch()
@@ -370,7 +376,7 @@ def test_a_model_that_is_not_there_is_named(weights):
         LM("local/ft-0123456789ab").launch()
 
 
-def test_an_adapter_that_was_changed_is_refused(weights):
+def test_an_adapter_that_was_changed_is_refused(weights, identity):
     job = finished(weights, trained(job_of(weights, seed=21, max_steps=1))[0], 21)
     with (job.path / "adapter.gguf").open("ab") as file:
         file.write(b"x")
