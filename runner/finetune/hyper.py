@@ -46,6 +46,7 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     lora_targets: list[str] = msgspec.field(default_factory=PROJECTIONS.copy)
     layers: str | None = None
+    merge: bool = False
     max_length: Positive = 2048
     seed: Count = 0
     threads: Positive | None = None
@@ -55,7 +56,6 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     eval_every: Positive | None = None
     early_stopping_patience: Positive | None = None
     bucket: bool = True
-    merge: bool = False
 
     def steps_an_epoch(self, rows: int) -> int:
         """Steps of the optimiser in which each of so many rows is seen once."""

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
+import msgspec
 import numpy as np
 import pytest
 
-from runner import LM
-from runner.errors import FinetuneError, LaunchError
-from runner.finetune.hyper import LocalHyper, whole
-from runner.finetune.ledger import JobFolder
-from runner.finetune.spec import Spec, facts_of
+from runner.errors import ConfigError, FinetuneError, LaunchError
+from runner.finetune.ledger import put
 from runner.providers import served, weights
-from runner.providers.bases import base_of
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
 
 import gguf  # noqa: E402
 
-from runner.finetune.local import __main__ as trainer  # noqa: E402
 from runner.finetune.local import merged  # noqa: E402
 from runner.finetune.local.gguf import GGUF  # noqa: E402
 from runner.finetune.local.write import BF16, F16, F32, Part, kept, rows, write  # noqa: E402
+from tests.finetune.served import asked, taught, trained  # noqa: E402
 
 pytestmark = [
     pytest.mark.finetune,
@@ -31,67 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
-ROWS = [
-    {
-        "messages": [
-            {"role": "system", "content": "s"},
-            {"role": "user", "content": f"q{n}"},
-            {"role": "assistant", "content": said},
-        ]
-    }
-    for n, said in enumerate(["yes", "no", "yes yes", "no no"])
-]
-QUICK = {"lr": 0.01, "batch_size": 2, "max_steps": 4, "threads": 1, "dtype": "fp32", "device": "cpu"}
-SERVED = {"context": 256, "parallel": 1, "threads": 1}
 SCALE = 2.0
 Q4_1 = 3
-
-
-def trained(base, **hyper):
-    """A job of the ledger, trained in this process by the program that its child runs."""
-    spec = Spec.make(
-        provider="local",
-        base=base_of(str(base)),
-        train_data_format="chat",
-        data=facts_of(ROWS),
-        hyper=whole(LocalHyper, QUICK | hyper),
-    )
-    job = JobFolder.create(spec, ROWS)
-    trainer._train(job.path, [])
-    return job
-
-
-class Said(NamedTuple):
-    """The log-probabilities of the first token's candidates, by question."""
-
-    by_question: list[dict[str, float]]
-
-    def apart(self, other: Said) -> float:
-        """The mean difference of the candidates that both have."""
-        pairs = zip(self.by_question, other.by_question, strict=True)
-        return float(
-            np.mean([abs(ours[token] - theirs[token]) for ours, theirs in pairs for token in ours.keys() & theirs.keys()])
-        )
-
-
-def asked(name, *, questions=("q1", "q3", "what is 12345?", "yes?")) -> Said:
-    lm = LM(f"local/{name}", launch_kwargs=SERVED)
-    lm.launch()
-    try:
-        found: list[dict[str, Any]] = []
-        for question in questions:
-            messages = [{"role": "system", "content": "s"}, {"role": "user", "content": question}]
-            (answer,) = lm(messages=messages, logprobs=True, top_logprobs=5, max_tokens=1, temperature=0.0, cache=False)
-            found.append({each["token"]: each["logprob"] for each in answer["logprobs"]["content"][0]["top_logprobs"]})
-        return Said(found)
-    finally:
-        lm.kill()
-
-
-def taught(job):
-    from safetensors.numpy import load_file
-
-    return load_file(job.path / "adapter" / "adapter_model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +110,26 @@ def test_a_merged_model_is_a_model_of_its_own_and_needs_no_base(tmp_path):
     (job.path / "merged.gguf").unlink()
     with pytest.raises(LaunchError, match="is not what the training has made"):
         served.pull(name)
+
+
+def test_a_model_that_is_trained_again_is_another_one_at_once(small):
+    job = trained(small)
+    name = f"ft-{job.spec.job}"
+    before = served.digest(name)
+    put(job.path / "result.json", msgspec.json.encode(job.result() | {"sha256": "0" * 64}))
+    assert served.digest(name) != before
+    (job.path / "result.json").unlink()
+    with pytest.raises(ConfigError, match=f"{name} has no model: the training is not_started"):
+        served.digest(name)
+    job.remove()
+    with pytest.raises(ConfigError, match="is no training job"):
+        served.digest(name)
+
+
+def test_a_base_that_is_cut_short_is_told(small, tmp_path):
+    (tmp_path / "short.gguf").write_bytes(small.read_bytes()[:-1000])
+    with pytest.raises(FinetuneError, match=r"short\.gguf ends before blk\.1\.ffn_down\.weight does"):
+        GGUF(tmp_path / "short.gguf").floats("blk.1.ffn_down.weight")
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(small, tmp_path):

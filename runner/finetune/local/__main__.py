@@ -14,6 +14,7 @@ import msgspec
 from runner.errors import OstinatoError
 from runner.finetune.hyper import LocalHyper
 from runner.finetune.ledger import JobFolder, put
+from runner.finetune.local.merged import source_of, write_merged
 from runner.finetune.spec import Spec
 
 STOPPED = 128 + signal.SIGTERM
@@ -41,18 +42,16 @@ def _train(folder: Path, stop: list[bool]) -> int:
         return 0
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=Spec)
     hyper = msgspec.convert(spec.hyper, LocalHyper)
+    base = source_of(spec.base) if hyper.merge else None  # what cannot be written whole is refused before it is trained
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     _say(f"loading {spec.base.name}")
-    from runner.finetune.local import adapter, checkpoint, merged
+    from runner.finetune.local import adapter, checkpoint
     from runner.finetune.local.base import load
     from runner.finetune.local.loop import Loop, arrays
     from runner.finetune.local.machine import chosen
     from runner.finetune.local.rows import lessons
 
-    base = (
-        merged.source_of(spec.base) if hyper.merge else None
-    )  # one that cannot be written whole is refused before it is trained
     loaded = load(spec.base)
     rows = {
         name: lessons(folder / f"{name}.jsonl", spec.train_data_format, loaded.tokenizer, max_length=hyper.max_length)
@@ -88,7 +87,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         digest = adapter.write_gguf(folder / "adapter.gguf", weights, alpha=hyper.lora_alpha, **heads)
     else:
         made = {"adapter": None, "model": "merged.gguf"}
-        digest = merged.write_merged(folder / "merged.gguf", base, weights, scale=hyper.lora_alpha / hyper.lora_r, **heads)
+        digest = write_merged(folder / "merged.gguf", base, weights, scale=hyper.lora_alpha / hyper.lora_r, **heads)
     position = outcome.position
     once = sum(len(lesson.ids) for lesson in rows["train"])
     result = {

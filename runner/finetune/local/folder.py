@@ -1,8 +1,7 @@
 """A llama in a folder of Hugging Face's form, read in the terms of GGUF: so that llama.cpp can serve it, and what it was taught.
 
 The weights stay what they are, in the type that the folder has them in; rows of q and k change places (`rope_order`), and vectors
-become f32, as llama.cpp wants them. The tokenizer has to be one of which it is known that llama.cpp splits text exactly so: a
-byte-level BPE as that of GPT-2 or SmolLM. GGUF's keys: ggml's ``docs/gguf.md``.
+become f32, as llama.cpp wants them. GGUF's keys: ggml's ``docs/gguf.md``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import FinetuneError
-from runner.finetune.local.base import PRE_TOKENIZERS
+from runner.finetune.local import bpe
 from runner.finetune.local.gguf import (
     ARRAY,
     BOOL,
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
-
-_NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
-"""GGUF's types of tokens."""
 
 _KINDS = {str: Kind(STRING), bool: Kind(BOOL), int: Kind(UINT32), float: Kind(FLOAT32)}
 _ADVICE = (
@@ -69,7 +65,7 @@ class Folder:
 
         if name not in self.tensors:
             raise FinetuneError(f"{self.path} has no tensor {name}")
-        kind, values = self._stored.bytes(self._names[name])
+        kind, values = self._stored.raw(self._names[name])
         if len(self.tensors[name].shape) == 1:
             return dequantised(values, Tensor(self.tensors[name].shape, kind, 0), name).view(np.uint8)
         values = values.reshape(stored_shape(self.tensors[name], name))
@@ -143,36 +139,11 @@ class Folder:
 
     def _tokenizer(self, config: dict[str, Any]) -> dict[str, Any]:
         """The tokenizer in GGUF's keys."""
-        known, settings = self._json("tokenizer.json"), self._json("tokenizer_config.json")
-        splits = _splits(known)
-        if splits is None:
-            raise self._refused(f"how its tokenizer splits text is not known here ({' and '.join(PRE_TOKENIZERS)} are)")
-        numbers = dict(known["model"]["vocab"])
-        kinds = dict.fromkeys(numbers.values(), _NORMAL)
-        for token in known.get("added_tokens", ()):
-            if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-                raise self._refused(f"its token {token['content']} swallows what is around it")
-            numbers[token["content"]] = token["id"]
-            kinds[token["id"]] = _CONTROL if token.get("special") else _USER
-        tokens = [f"[PAD{number}]" for number in range(config["vocab_size"])]
-        for token, number in numbers.items():
-            if number >= len(tokens):
-                raise self._refused(f"its token {token} has the number {number}, and there are {len(tokens)} embeddings")
-            tokens[number] = token
-        fields = {
-            "tokenizer.ggml.model": "gpt2",
-            "tokenizer.ggml.pre": splits,
-            "tokenizer.ggml.tokens": tokens,
-            "tokenizer.ggml.token_type": [kinds.get(number, _UNUSED) for number in range(len(tokens))],
-            "tokenizer.ggml.merges": [pair if isinstance(pair, str) else " ".join(pair) for pair in known["model"]["merges"]],
-            "tokenizer.ggml.add_bos_token": False,
-        }
-        for ours, theirs in {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}.items():
-            token = settings.get(f"{theirs}_token")
-            token = token.get("content") if isinstance(token, dict) else token
-            number = numbers.get(token, config.get(f"{theirs}_token_id"))
-            if isinstance(number, int):
-                fields[f"tokenizer.ggml.{ours}_token_id"] = number
+        settings = self._json("tokenizer_config.json")
+        try:
+            fields = bpe.fields_of(self._json("tokenizer.json"), settings, config)
+        except FinetuneError as error:
+            raise self._refused(str(error)) from None
         if (template := self._template(settings)) is not None:
             fields["tokenizer.chat_template"] = template
         return fields
@@ -185,26 +156,6 @@ class Folder:
         if isinstance(found, list):  # several, by name
             found = next((each["template"] for each in found if each.get("name") == "default"), None)
         return found
-
-
-def _splits(tokenizer: dict[str, Any]) -> str | None:
-    """GGUF's name of the way in which a ``tokenizer.json`` splits text; None is one that is not known."""
-    model, around = tokenizer["model"], tokenizer.get("post_processor")
-    odd = [
-        model.get(name)
-        for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
-    ]
-    if model.get("type") != "BPE" or any(odd) or tokenizer.get("normalizer") or (around and around["type"] != "ByteLevel"):
-        return None
-    before = tokenizer.get("pre_tokenizer") or {}
-    steps = before.get("pretokenizers", [before])
-    last = steps[-1] if steps else {}
-    if last.get("type") != "ByteLevel" or last.get("add_prefix_space") or not last.get("use_regex", True):
-        return None
-    others = [(step.get("type"), step.get("individual_digits")) for step in steps[:-1]]
-    if others not in ([], [("Digits", True)]):
-        return None
-    return next(name for name, digits in PRE_TOKENIZERS.items() if digits == bool(others))
 
 
 def _kind(value: Any) -> Kind:

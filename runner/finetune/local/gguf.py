@@ -107,7 +107,7 @@ class GGUF:
         """A tensor as it is stored: bytes, in rows.
 
         Raises:
-            FinetuneError: there is none of this name, or it is of a type that is not known.
+            FinetuneError: there is none of this name, it is of a type that is not known, or the file ends before it does.
         """
         import numpy as np
 
@@ -115,7 +115,10 @@ class GGUF:
             raise FinetuneError(f"{self.path} has no tensor {name}")
         tensor = self.tensors[name]
         shape = stored_shape(tensor, f"{self.path}: {name}")
-        return np.frombuffer(self._bytes, np.uint8, math.prod(shape), self._data + tensor.offset).reshape(shape)
+        try:
+            return np.frombuffer(self._bytes, np.uint8, math.prod(shape), self._data + tensor.offset).reshape(shape)
+        except ValueError:
+            raise FinetuneError(f"{self.path} ends before {name} does; was it fetched whole?") from None
 
     def floats(self, name: str) -> np.ndarray:
         """A tensor, dequantised to float32.

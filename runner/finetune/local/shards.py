@@ -6,6 +6,7 @@ The format: eight bytes with the length of a header in JSON, the header, the dat
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import struct
 from typing import TYPE_CHECKING, Any
@@ -23,10 +24,10 @@ FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
 
 
 class Shards:
-    """The tensors of a folder, as bytes. safetensors itself gives bf16 to torch only, which serving does without."""
+    """The tensors of one model, by name. Raises FinetuneError when a file cannot be read."""
 
     def __init__(self, files: list[Path]) -> None:
-        self._where: dict[str, tuple[mmap.mmap, int, dict[str, Any]]] = {}
+        self._where: dict[str, tuple[Path, mmap.mmap, int, dict[str, Any]]] = {}
         for path in files:
             try:
                 with path.open("rb") as file:
@@ -36,7 +37,7 @@ class Shards:
             except (OSError, ValueError, struct.error) as error:
                 raise FinetuneError(f"{path} cannot be read: {error}") from None
             header.pop("__metadata__", None)
-            self._where |= {name: (content, 8 + size, facts) for name, facts in header.items()}
+            self._where |= {name: (path, content, 8 + size, facts) for name, facts in header.items()}
 
     @classmethod
     def of(cls, folder: Path) -> Shards:
@@ -55,15 +56,16 @@ class Shards:
 
     def described(self, name: str) -> tuple[tuple[int, ...], str]:
         """The shape of a tensor, and safetensors' name of its type."""
-        facts = self._where[name][2]
+        facts = self._where[name][3]
         return tuple(facts["shape"]), facts["dtype"]
 
-    def bytes(self, name: str) -> tuple[int, np.ndarray]:
-        """GGUF's number of a tensor's type, and its bytes."""
+    def raw(self, name: str) -> tuple[int, np.ndarray]:
+        """GGUF's number of a tensor's type, and its bytes. Raises FinetuneError when they are not all there."""
         import numpy as np
 
-        content, data, facts = self._where[name]
+        path, content, data, facts = self._where[name]
         begin, end = facts["data_offsets"]
-        if data + end > len(content):
-            raise FinetuneError(f"{name}: the file ends before it does; was it fetched whole?")
-        return FLOATS[facts["dtype"]], np.frombuffer(content, np.uint8, end - begin, data + begin)
+        kind = FLOATS[facts["dtype"]]
+        if data + end > len(content) or end - begin != math.prod(facts["shape"]) * (4 if kind == F32 else 2):
+            raise FinetuneError(f"{path} does not hold all of {name}; was it fetched whole?")
+        return kind, np.frombuffer(content, np.uint8, end - begin, data + begin)
