@@ -53,8 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = "Weights on this machine: fetch them once, use them offline."
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    names = f"{', '.join(weights.REGISTERED)} or hf:org/repo/file.gguf[@revision]"
-    pull = verbs.add_parser("pull", help="fetch weights and print their path")
+    names = f"{', '.join(weights.REGISTERED)}, hf:org/repo/file.gguf[@revision] or a model's folder"
+    pull = verbs.add_parser("pull", help="fetch weights, or write the GGUF file of a folder, and print its path")
     pull.add_argument("name", metavar="NAME", help=names)
     ls = verbs.add_parser("ls", help="list what is here, what can be had by name, and the aliases of registered models")
     ls.add_argument("--json", action="store_true", help="print one JSON object")

@@ -379,6 +379,7 @@ class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     lora_targets: list[str] = msgspec.field(default_factory=_PROJECTIONS.copy)
     layers: Text | None = None
+    merge: bool = False
     max_length: Positive = 2048
     seed: Count = 0
     threads: Positive | None = None

@@ -28,6 +28,7 @@ from runner.errors import FinetuneError
 from runner.finetune.ledger import JobFolder, put
 from runner.finetune.local.adapter import from_peft
 from runner.finetune.local.gguf import GGUF
+from runner.finetune.local.merged import source_of
 from runner.supervise import die_with_parent
 
 if TYPE_CHECKING:
@@ -146,10 +147,8 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
         return {**facts, "adapter": "adapter.gguf", "sha256": _digest(found)}
     if found := _newest(output, _ADAPTER):
         shutil.copytree(found.parent, job.path / "adapter", dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoint-*"))
-        if job.spec.base.gguf is None:
-            return {**facts, "adapter": "adapter", "sha256": _digest(found)}
         try:
-            digest = from_peft(job.path / "adapter", GGUF(Path(job.spec.base.gguf)), job.path / "adapter.gguf")
+            digest = from_peft(job.path / "adapter", source_of(job.spec.base), job.path / "adapter.gguf")
         except FinetuneError as error:
             sys.stderr.write(f"adopted as it is; llama.cpp cannot serve it: {error}\n")
             return {**facts, "adapter": "adapter", "sha256": _digest(found)}

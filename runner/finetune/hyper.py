@@ -47,6 +47,7 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     lora_dropout: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     lora_targets: list[str] = msgspec.field(default_factory=PROJECTIONS.copy)
     layers: str | None = None
+    merge: bool = False
     max_length: Positive = 2048
     seed: Count = 0
     threads: Positive | None = None

@@ -37,7 +37,7 @@ _NEXT: dict[TrainingStatus, tuple[TrainingStatus, ...]] = {
 
 _OF_ONE_ATTEMPT = (
     *("events.jsonl", "log.txt", "metrics.jsonl", "checkpoints", "adapter", "adapter.gguf", "result.json", "process.json"),
-    *("output", "cancel.json"),
+    *("merged.gguf", "output", "cancel.json"),
 )
 _LEFT_S = 3600.0
 """Seconds after which a folder that is being made, or deleted, was given up."""

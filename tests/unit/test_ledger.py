@@ -96,11 +96,12 @@ def test_a_fresh_attempt_keeps_the_last_one_aside():
     job.measured(1, loss=0.5)
     (job.path / "checkpoints/step-1").mkdir(parents=True)
     (job.path / "adapter.gguf").touch()
+    (job.path / "merged.gguf").touch()
     job.move(TrainingStatus.cancelled)
     job.again(fresh=True)
     assert (job.checkpoints(), job.metrics(), (job.path / "adapter.gguf").exists()) == ([], [], False)
     assert sorted(path.name for path in (job.path / "attempts/1").iterdir()) == [
-        *("adapter.gguf", "checkpoints", "events.jsonl", "metrics.jsonl", "state.json"),
+        *("adapter.gguf", "checkpoints", "events.jsonl", "merged.gguf", "metrics.jsonl", "state.json"),
     ]
 
 

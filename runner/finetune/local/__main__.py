@@ -14,6 +14,7 @@ import msgspec
 from runner.errors import OstinatoError
 from runner.finetune.hyper import LocalHyper
 from runner.finetune.ledger import JobFolder, put
+from runner.finetune.local.merged import source_of, write_merged
 from runner.finetune.spec import Spec
 
 STOPPED = 128 + signal.SIGTERM
@@ -41,6 +42,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         return 0
     spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=Spec)
     hyper = msgspec.convert(spec.hyper, LocalHyper)
+    base = source_of(spec.base) if hyper.merge else None  # what cannot be written whole is refused before it is trained
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
@@ -65,14 +67,18 @@ def _train(folder: Path, stop: list[bool]) -> int:
     loop.model.save_pretrained(folder / "adapter", selected_adapters=["default"])
     with contextlib.suppress(OSError):  # PEFT writes a card with nothing to say
         (folder / "adapter" / "README.md").unlink()
-    digest = adapter.write_gguf(
-        folder / "adapter.gguf", arrays(outcome.weights), alpha=hyper.lora_alpha, heads=loaded.heads, key_heads=loaded.key_heads
-    )
+    weights, heads = arrays(outcome.weights), {"heads": loaded.heads, "key_heads": loaded.key_heads}
+    if base is None:
+        made: dict[str, str | None] = {"adapter": "adapter.gguf"}
+        digest = adapter.write_gguf(folder / "adapter.gguf", weights, alpha=hyper.lora_alpha, **heads)
+    else:
+        made = {"adapter": None, "model": "merged.gguf"}
+        digest = write_merged(folder / "merged.gguf", base, weights, scale=hyper.lora_alpha / hyper.lora_r, **heads)
     position = outcome.position
     once = sum(row.length for row in loop.train)
     result = {
         "format": 1,
-        "adapter": "adapter.gguf",
+        **made,
         "sha256": digest,
         "steps": position.step,
         "loss": position.loss,

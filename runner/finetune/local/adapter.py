@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.errors import FinetuneError
-from runner.finetune.local.gguf import rope_order
+from runner.finetune.local.gguf import FLOAT32, LAYER, STRING, Kind, rope_order
+from runner.finetune.local.write import F16, Part, rows, write
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy as np
 
-    from runner.finetune.local.gguf import GGUF
+    from runner.finetune.local.gguf import Source
 
 _UNSERVABLE = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias")
 _NAME = re.compile(
     r"model\.layers\.(?P<layer>\d+)\.(?:self_attn|mlp)\.(?P<projection>\w+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight$"
 )
-_GGUF = {
-    "q_proj": "attn_q",
-    "k_proj": "attn_k",
-    "v_proj": "attn_v",
-    "o_proj": "attn_output",
-    "gate_proj": "ffn_gate",
-    "up_proj": "ffn_up",
-    "down_proj": "ffn_down",
-}
+_GGUF = {ours.rpartition(".")[2]: theirs for theirs, ours in LAYER.items()}
+"""What GGUF calls a module of a layer, by the last part of its name."""
 
 
-def from_peft(folder: Path, base: GGUF, out: Path) -> str:
+def from_peft(folder: Path, base: Source, out: Path) -> str:
     """Write the adapter in a folder of PEFT's for llama.cpp. Returns the SHA-256 of the file, in hex.
 
     Args:
@@ -75,27 +69,39 @@ def write_gguf(path: Path, weights: dict[str, np.ndarray], *, alpha: float, head
 
     Raises:
         FinetuneError: a weight that llama.cpp has no place for.
+        OSError: the file cannot be written.
     """
-    import gguf
+    fields = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": alpha}
+    kinds = dict.fromkeys(fields, Kind(STRING)) | {"adapter.lora.alpha": Kind(FLOAT32)}
+    parts = {
+        f"{name}.lora_{side}": Part(values.shape, F16, partial(rows, values, F16, f"{path}: {name}"))
+        for name, taught in in_gguf(weights, heads=heads, key_heads=key_heads).items()
+        for side, values in zip("ab", taught, strict=True)
+    }
+    return write(path, fields, kinds, parts)
+
+
+def in_gguf(weights: dict[str, np.ndarray], *, heads: int, key_heads: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What an adapter adds to each tensor of GGUF's: A and B in float32, the rows of B in the order that the tensor has.
+
+    Args:
+        weights: by PEFT's names.
+        heads: of the queries.
+        key_heads: of the keys.
+
+    Raises:
+        FinetuneError: a weight that llama.cpp has no place for.
+    """
     import numpy as np
 
-    draft = path.with_name(f".{path.name}.part")
-    writer = gguf.GGUFWriter(draft, "llama")
-    writer.add_type("adapter")
-    writer.add_string("adapter.type", "lora")
-    writer.add_float32("adapter.lora.alpha", alpha)
+    rotated = {"q_proj": heads, "k_proj": key_heads}
+    sides: dict[str, dict[str, np.ndarray]] = {}
     for name, weight in sorted(weights.items()):
         found = _NAME.search(name)
-        if found is None or found["projection"] not in _GGUF:
+        if found is None or (projection := found["projection"]) not in _GGUF:
             raise FinetuneError(f"{name} cannot be served: llama.cpp has no place for it in a LoRA adapter")
         values = weight.astype(np.float32)
-        if found["part"] == "B" and found["projection"] in ("q_proj", "k_proj"):
-            values = rope_order(values, heads if found["projection"] == "q_proj" else key_heads)
-        tensor = f"blk.{found['layer']}.{_GGUF[found['projection']]}.weight.lora_{found['part'].lower()}"
-        writer.add_tensor(tensor, np.ascontiguousarray(values, dtype=np.float16))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    draft.replace(path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+        if found["part"] == "B" and projection in rotated:
+            values = rope_order(values, rotated[projection])
+        sides.setdefault(f"blk.{found['layer']}.{_GGUF[projection]}.weight", {})[found["part"]] = values
+    return {name: (side["A"], side["B"]) for name, side in sides.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runner.errors import FinetuneError
-from runner.finetune.local.gguf import GGUF, half_order, layers_of
+from runner.finetune.local.gguf import GGUF, half_order, names_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,20 +19,8 @@ if TYPE_CHECKING:
 _CONTROL = 3
 """The type of a token that is a mark of the chat template."""
 
-_PRE_TOKENIZERS = {"smollm": True, "gpt-2": False}
+PRE_TOKENIZERS = {"smollm": True, "gpt-2": False}
 """GGUF's names of the ways to split text that are known here, and whether single digits are split off."""
-
-_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
 
 
 class Tokenizer(Protocol):
@@ -110,14 +98,14 @@ class _GGUFTokenizer:
 
         fields = file.fields
         splits = fields.get("tokenizer.ggml.pre")
-        if fields.get("tokenizer.ggml.model") != "gpt2" or splits not in _PRE_TOKENIZERS:
+        if fields.get("tokenizer.ggml.model") != "gpt2" or splits not in PRE_TOKENIZERS:
             raise FinetuneError(f"{file.path}: its tokenizer ({splits}) is not known here; train from a Hugging Face folder")
         tokens: list[str] = fields["tokenizer.ggml.tokens"]
         merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
         vocabulary = {token: number for number, token in enumerate(tokens)}
         self._bpe = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
         level = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        digits = [pre_tokenizers.Digits(individual_digits=True)] if _PRE_TOKENIZERS[splits] else []
+        digits = [pre_tokenizers.Digits(individual_digits=True)] if PRE_TOKENIZERS[splits] else []
         self._bpe.pre_tokenizer = pre_tokenizers.Sequence([*digits, level])
         self._bpe.decoder = decoders.ByteLevel()
         kinds = fields.get("tokenizer.ggml.token_type", [])
@@ -229,11 +217,7 @@ def _state(file: GGUF, heads: int, key_heads: int) -> dict[str, torch.Tensor]:
             weight = half_order(weight, heads if name.endswith("attn_q.weight") else key_heads)
         return torch.from_numpy(weight.copy())
 
-    names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}
-    if "output.weight" in file.tensors:
-        names["output"] = "lm_head"
-    for layer in layers_of(file.fields):
-        names |= {f"blk.{layer}.{theirs}": f"model.layers.{layer}.{ours}" for theirs, ours in _LAYER.items()}
+    names = names_of(file.fields["llama.block_count"], tied="output.weight" not in file.tensors)
     if unknown := sorted(file.tensors.keys() - {f"{name}.weight" for name in names}):
         raise FinetuneError(
             f"{file.path} has {unknown[0]}, for which the trainer has no place: what it taught would not be served"
