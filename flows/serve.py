@@ -1,8 +1,9 @@
 """`ostinato serve`: the worker that starts what schedules say, each run in a process of its own, and ends without leaving one.
 
 A work pool of Prefect's type ``process`` rather than Prefect's `serve`: schedules that are applied later are served too, stopping
-the worker pauses none of them, and ``prefect worker start --pool ostinato`` on another machine does the same. The loop is ours,
-as Prefect's own gives up on a server that is gone for a few minutes, and cancels what it has started when it is stopped.
+the worker pauses none of them, and ``prefect worker start --pool ostinato`` plays them as well, without ``schedule.catch_up``.
+The loop is ours, as Prefect's own gives up on a server that is gone for a few minutes, and cancels what it has started when it is
+stopped.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Play what the schedules say (`ostinato schedule apply`), each run in a process of its own, until it is stopped. "
         "Uses the server that PREFECT_API_URL or your Prefect profile names, else the one that `ostinato server start` keeps, "
         "which it starts when it is not there. Secrets are read from this command's environment. Ctrl-C once: start no more, "
-        "and wait for the runs that play; twice: stop those too. Schedules stay active: schedule.catch_up says what becomes of "
-        "runs that are due while nothing serves them."
+        "and wait for the runs that play; twice: cancel those, and wait for their records; three times: wait no more. Schedules "
+        "stay active: schedule.catch_up says what becomes of runs that are due while nothing serves them."
     )
     parser.add_argument(
         "--limit", type=_positive, default=8, metavar="N", help="runs that may play at the same time (default: 8)"

@@ -558,7 +558,9 @@ class Schedule(Config, frozen=True, kw_only=True):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together; a schedule takes one of cron, interval_s and rrule")
         if self.catch_up == "all" and self.overlap == "skip":
-            raise ValueError("catch_up=all plays missed runs one after the other, which overlap=skip would skip; give overlap=queue")
+            raise ValueError(
+                "catch_up=all plays missed runs one after the other, and overlap=skip skips them; give overlap=queue"
+            )
 
 
 class RunConfig(Config, frozen=True, kw_only=True):

@@ -15,18 +15,20 @@ import pytest
 from clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, until, webhook
 from prefect import flow_engine
 from prefect.client.schemas.objects import FlowRun
+from prefect.runner import _flow_run_executor
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.utilities.services import critical_service_loop
 
 import runner
 from flows.catch_up import unwanted
 from flows.deployments import POOL
 from flows.process import played_in_process
-from flows.worker import Worker
+from flows.worker import Worker, patient
 from runner import supervise
 
 pytestmark = pytest.mark.prefect
 
-SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=100"]
+SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=300"]
 TELLS = "schedule.notify.webhook_env=THEIR_HOOK"
 
 
@@ -74,7 +76,20 @@ def played(server, given, hook):
         toggle(clock, "caught", active=False)
         clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in ("passed", "caught")}
         with serving(clock, THEIR_HOOK=f"{hook[0]}/{SECRETS['THEIR_HOOK']}"):
+            clock.begun = {name: schedule("run-now", name)["flow_run"] for name in begun(folder)}
             yield clock
+
+
+def begun(folder):
+    """Apply what several tests wait for, so that it is played side by side. Returns the names."""
+    file = folder / "told.json"
+    tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
+    program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
+    failing = ["model.fail_rate=1", "limits.max_attempts=1", "schedule.retries=1", "schedule.retry_delay_s=0"]
+    schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
+    schedule("apply", *SLOW, TELLS, "schedule.name=killed")
+    schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
+    return "failing", "killed", "cancelled"
 
 
 @pytest.fixture
@@ -108,14 +123,16 @@ def test_which_missed_runs_are_played():
 def test_a_schedule_that_is_switched_off_elsewhere(clock):
     assert not listed("passed")["active"]
     assert listed("passed")["next"] is None
-    schedule("resume", "passed")
-    assert listed("passed")["active"]
-    known = clock.deployment("passed")["id"]
+    schedule("apply", *FAKE, NEVER, "schedule.name=switched")
+    toggle(clock, "switched", active=False)
+    assert not listed("switched")["active"]
+    schedule("resume", "switched")
+    assert listed("switched")["active"]
+    known = clock.deployment("switched")["id"]
     clock.api.post(f"deployments/{known}/pause_deployment")
-    assert not listed("passed")["active"]
+    assert not listed("switched")["active"]
     clock.api.post(f"deployments/{known}/resume_deployment")
-    assert listed("passed")["active"]
-    schedule("rm", "passed")
+    assert listed("switched")["active"]
 
 
 def said(hook, flow_run):
@@ -127,17 +144,12 @@ def said(hook, flow_run):
 
 
 def test_a_failure_is_tried_again_in_its_record_then_told(clock, hook):
-    file = clock.folder / "told.json"
-    tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
-    program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
-    failing = ["model.fail_rate=1", "limits.max_attempts=1", "schedule.retries=1", "schedule.retry_delay_s=0"]
-    schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
-    flow_run = schedule("run-now", "failing")["flow_run"]
+    flow_run = clock.begun["failing"]
     state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
     (record,) = clock.records("failing")
     assert record.manifest()["schedule"]["attempt"] == 2
     told = said(hook, flow_run)
-    assert json.loads(file.read_text()) == told
+    assert json.loads((clock.folder / "told.json").read_text()) == told
     expected = {"format": 1, "event": "failed", "schedule": "failing", "flow_run": flow_run, "tries": 2, "run": str(record.path)}
     assert expected.items() <= told.items()
     assert told["problem"] == state["message"]
@@ -161,8 +173,7 @@ def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook
 
 
 def test_a_run_whose_process_is_killed_has_crashed_and_is_told(clock, hook):
-    schedule("apply", *SLOW, TELLS, "schedule.name=killed")
-    flow_run = schedule("run-now", "killed")["flow_run"]
+    flow_run = clock.begun["killed"]
     until(lambda: clock.records("killed"), "the record")
     os.kill(int(clock.run(flow_run)["infrastructure_pid"]), signal.SIGKILL)
     assert clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")["type"] == "CRASHED"
@@ -171,8 +182,7 @@ def test_a_run_whose_process_is_killed_has_crashed_and_is_told(clock, hook):
 
 
 def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
-    schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
-    flow_run = schedule("run-now", "cancelled")["flow_run"]
+    flow_run = clock.begun["cancelled"]
     until(lambda: clock.records("cancelled"), "the record")
     clock.server.stop()
     clock.server.start()
@@ -258,3 +268,21 @@ async def test_what_goes_wrong_with_one_run_ends_no_other(server, monkeypatch):
             worker._runs_task_group.start_soon(plays)
     assert ended == ["well"]
     assert not worker._submitting_flow_run_ids
+
+
+async def test_runs_are_watched_however_long_the_server_is_away(monkeypatch):
+    looks = []
+
+    async def away(*_, **__):
+        looks.append("in vain")
+        raise httpx.ConnectError("away")
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), patient():
+        observer = _flow_run_executor.FlowRunCancellingObserver(on_cancelling=looks.append)
+        observer._client = SimpleNamespace(read_flow_runs=away)
+        looking = asyncio.create_task(critical_service_loop(observer._check_for_cancelled_flow_runs, interval=0.01))
+        async with asyncio.timeout(60):
+            while len(looks) < 10:  # noqa: ASYNC110 - Prefect's loop looks
+                await asyncio.sleep(0.01)
+        assert not looking.done()
+        looking.cancel()
