@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 from prefect._internal.observers import FlowRunCancellingObserver  # noqa: TID253 - a home of Prefect; serve imports it inside
 from prefect.runner import _flow_run_executor  # noqa: TID253
 from prefect.states import Cancelling  # noqa: TID253
+from prefect.utilities.services import critical_service_loop  # noqa: TID253
 from prefect.workers.process import ProcessWorker  # noqa: TID253
 
 if TYPE_CHECKING:
@@ -74,7 +76,22 @@ class Worker(ProcessWorker):
 
 
 class _Observer(FlowRunCancellingObserver):
-    """Looks whether a run is to be cancelled, also after a server that was away: Prefect's gives up in the third failed look."""
+    """Looks every few seconds whether a run is to be cancelled, beside the stream of events and whatever becomes of that.
+
+    Prefect's looks only once the stream is lost for good, so it misses what is said before the stream is back after a restart of
+    the server; and it gives up in the third failed look.
+    """
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()  # type: ignore[no-untyped-call]
+        if self._polling_task is None:
+            look = critical_service_loop(self._check_for_cancelled_flow_runs, self.polling_interval, jitter_range=0.3)
+            self._polling_task = asyncio.create_task(look)
+        return self
+
+    def _start_polling_task(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self.logger.info("The stream of events is lost: %r", task.exception())
 
     async def _check_for_cancelled_flow_runs(self) -> None:
         with contextlib.suppress(httpx.HTTPError):
