@@ -34,6 +34,7 @@ async def apply(job: Job) -> None:
     from prefect.deployments.runner import RunnerDeployment
     from prefect.types.entrypoint import EntrypointType
 
+    from flows.process import ENVIRONMENT
     from flows.schedule import scheduled
 
     times = _times(job.schedule)
@@ -48,6 +49,7 @@ async def apply(job: Job) -> None:
         version=job.config_hash[:12],
         description=f"`{' '.join(job.overrides)}` in `{job.folder}`",
         work_pool_name=POOL,
+        job_variables={"env": ENVIRONMENT},
         entrypoint_type=EntrypointType.MODULE_PATH,
         paused=False,
     )
@@ -100,7 +102,11 @@ async def resume(name: str) -> None:
     from prefect import get_client
 
     async with get_client() as client:
-        await client.resume_deployment((await _named(client, name)).id)
+        deployment = await _named(client, name)
+        for times in deployment.schedules:
+            if not times.active:  # Prefect's UI switches off the times of a deployment, and not the deployment
+                await client.update_deployment_schedule(deployment.id, times.id, active=True)
+        await client.resume_deployment(deployment.id)
 
 
 async def run_now(name: str) -> str:
@@ -207,7 +213,7 @@ async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[
         "what": policy.get("what"),
         "when": next((f"{key} {value}" for key in ("cron", "interval_s", "rrule") if (value := policy.get(key))), None),
         "timezone": policy.get("timezone"),
-        "active": not deployment.paused,
+        "active": not deployment.paused and any(times.active for times in deployment.schedules),
         "next": _iso(coming and coming.expected_start_time),
         "last": _iso(last and last.start_time),
         "last_state": last and last.state_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow, get_client, tags  # noqa: TID253 - a home of Prefect; whoever needs this module imports it inside
 from prefect.client.schemas.objects import FlowRunPolicy  # noqa: TID253
 from prefect.context import FlowRunContext  # noqa: TID253
+from prefect.exceptions import TerminationSignal  # noqa: TID253
 from prefect.logging import get_run_logger  # noqa: TID253
 from prefect.runtime import flow_run as this_run  # noqa: TID253
 
 from flows.experiment import experiment_flow
+from flows.process import played_in_process
 from runner.errors import CanaryFailed, OstinatoError
 from runner.experiment.schedules.job import Job, Turn
 from runner.notify import notify
@@ -71,7 +74,7 @@ async def scheduled(job: dict[str, Any]) -> None:
     assert context.flow_run is not None
     run, wanted = context.flow_run, Job.of(job)
     policy = wanted.schedule
-    with contextlib.chdir(wanted.folder), _redacted():
+    with contextlib.chdir(wanted.folder), _redacted(), played_in_process(_say):
         turn = Turn(
             job=wanted,
             config=wanted.config(),
@@ -93,7 +96,10 @@ async def _as_subflow(experiment: Experiment, *, notify: Any) -> None:  # noqa: 
     """Play the stages as a flow run below this one. What fails is pickled to a folder that goes."""
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, tags("ostinato", experiment.name):
         stages = experiment_flow.with_options(flow_run_name=experiment.folder.name, result_storage=Path(scratch))
-        await stages(str(experiment.folder), list(experiment.overrides))
+        try:
+            await stages(str(experiment.folder), list(experiment.overrides))
+        except TerminationSignal as error:  # what Prefect makes of a task that is cancelled because the run is
+            raise asyncio.CancelledError from error
 
 
 async def _allow_retries(run_id: UUID, retries: int, delay_s: float) -> None:

@@ -267,6 +267,7 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
     else:
         # with files, a run that plays while the server is started anew keeps its hold on its schedule
         ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
+        ours["PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS"] = "5"  # a run that queues asks again; 30 by default
         # one write for many tasks costs a third of the CPU; a private server has few tasks, and must not keep the run waiting
         recorder = {
             "BATCH_SIZE": "200",

@@ -560,6 +560,10 @@ class Schedule(Config, frozen=True, kw_only=True):
         given = [name for name in ("cron", "interval_s", "rrule") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together; a schedule takes one of cron, interval_s and rrule")
+        if self.catch_up == "all" and self.overlap == "skip":
+            raise ValueError(
+                "catch_up=all plays missed runs one after the other, and overlap=skip skips them; give overlap=queue"
+            )
 
 
 class RunConfig(Config, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,25 @@ class Api:
 
     url: str
 
-    def post(self, path, body):
-        request = urllib.request.Request(f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request) as reply:
-            return json.load(reply)
+    def post(self, path, body=None):
+        return self.call("POST", path, body)
+
+    def call(self, method, path, body=None):
+        """Ask once more as long as the server says that SQLite is busy."""
+        content, kind = (None if body is None else json.dumps(body).encode()), {"Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/{path}", content, kind, method=method)
+
+        def answer():
+            try:
+                with urllib.request.urlopen(request) as reply:
+                    return reply.read() or b"null"
+            except urllib.error.HTTPError as error:
+                with error:
+                    if error.code != 503:
+                        raise
+                    return None
+
+        return json.loads(until(answer, f"{method} {path}"))
 
     def flow_run(self, name):
         (run,) = self.post("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})

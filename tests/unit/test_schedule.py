@@ -44,6 +44,7 @@ def test_a_schedule_is_no_part_of_the_config_hash():
     [
         ([], "give schedule.cron, schedule.interval_s or schedule.rrule"),
         (["schedule.cron='0 3 * * *'", "schedule.interval_s=5"], "cron and interval_s are given together"),
+        (["schedule.interval_s=5", "schedule.catch_up=all"], "give overlap=queue"),
         (["schedule.interval_s=5", "schedule.what=canry"], "did you mean 'canary'"),
         (["schedule.interval_s=5", "schedule.what=canary"], "schedule.canary.reference: is required"),
         (["schedule.interval_s=5", "schedule.notify.webhook_env=https://hooks.example/T0"], "never the URL itself"),

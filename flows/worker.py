@@ -1,0 +1,109 @@
+"""Prefect's process worker as `ostinato serve` needs it: one run's trouble ends no other run, and what plays can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+from prefect._internal.observers import FlowRunCancellingObserver  # noqa: TID253 - a home of Prefect; serve imports it inside
+from prefect.runner import _flow_run_executor  # noqa: TID253
+from prefect.states import Cancelling  # noqa: TID253
+from prefect.utilities.services import critical_service_loop  # noqa: TID253
+from prefect.workers.process import ProcessWorker  # noqa: TID253
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import FlowRun
+    from prefect.workers.process import ProcessWorkerResult
+
+
+class Worker(ProcessWorker):
+    """A worker that knows what it plays.
+
+    Its two underscored methods are Prefect's own, each called in a task of one group. An exception in one of them, such as a
+    server that is away when a run is handed over, would cancel the group, and with it every run that plays.
+
+    Attributes:
+        playing: the flow runs that have a process.
+    """
+
+    @classmethod
+    def __dispatch_key__(cls) -> str:
+        return "ostinato"  # Prefect's register of workers keeps its own for the type ``process``
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.playing: set[UUID] = set()
+
+    async def run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> ProcessWorkerResult:
+        """Play one flow run to its end, in a process."""
+        self.playing.add(flow_run.id)
+        try:
+            return await super().run(flow_run, *args, **kwargs)
+        finally:
+            self.playing.discard(flow_run.id)
+
+    async def cancel(self) -> None:
+        """Have everything that plays cancelled, as if somebody had asked for it in Prefect: Prefect ends the processes.
+
+        Raises:
+            httpx.HTTPError: the server could not be told.
+        """
+        for flow_run in tuple(self.playing):
+            await self.client.set_flow_run_state(flow_run, Cancelling(message="Its worker was stopped."))
+
+    async def _submit_run(self, flow_run: FlowRun) -> None:
+        with self._alone(flow_run):
+            await super()._submit_run(flow_run)
+
+    async def _submit_run_and_capture_errors(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> Any:
+        with self._alone(flow_run):
+            return await super()._submit_run_and_capture_errors(flow_run, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _alone(self, flow_run: FlowRun) -> Iterator[None]:
+        """Keep to this run what goes wrong with it; unless it has begun, it is looked for again."""
+        try:
+            yield
+        except httpx.HTTPError as error:
+            self._logger.warning("The server failed while run %s was looked after: %r", flow_run.id, error)
+            self._submitting_flow_run_ids.discard(flow_run.id)
+            self._release_limit_slot(flow_run.id)
+
+
+class _Observer(FlowRunCancellingObserver):
+    """Looks every few seconds whether a run is to be cancelled, beside the stream of events and whatever becomes of that.
+
+    Prefect's looks only once the stream is lost for good, so it misses what is said before the stream is back after a restart of
+    the server; and it gives up in the third failed look.
+    """
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()  # type: ignore[no-untyped-call]
+        if self._polling_task is None:
+            look = critical_service_loop(self._check_for_cancelled_flow_runs, self.polling_interval, jitter_range=0.3)
+            self._polling_task = asyncio.create_task(look)
+        return self
+
+    def _start_polling_task(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self.logger.info("The stream of events is lost: %r", task.exception())
+
+    async def _check_for_cancelled_flow_runs(self) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            await super()._check_for_cancelled_flow_runs()  # type: ignore[no-untyped-call]
+
+
+@contextlib.contextmanager
+def patient() -> Iterator[None]:
+    """Let runs that are played meanwhile be cancelled, however long their server has been away."""
+    namespace = vars(_flow_run_executor)
+    theirs, namespace["FlowRunCancellingObserver"] = namespace["FlowRunCancellingObserver"], _Observer
+    try:
+        yield
+    finally:
+        namespace["FlowRunCancellingObserver"] = theirs

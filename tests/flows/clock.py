@@ -1,0 +1,173 @@
+"""Schedules as a test sees them: a folder that has some, the server that knows them, the command that plays them."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sqlite3
+import sys
+import threading
+from contextlib import contextmanager
+
+import play_fake
+import pytest
+from conftest import Api
+
+import runner.cli
+from flows import server
+from runner import supervise
+from runner.records import list_runs
+from tests.command import Running
+
+FAKE = ["model=fake", "data.limit=2", "cache.mode=off"]
+NEVER = "schedule.cron='0 3 1 1 *'"
+SECRETS = {"THEIR_KEY": "kx7Pq2mB9vTz4LwR8sNd", "THEIR_HOOK": "w4GhY6tUe1JcXz0QaKoM"}
+
+
+def schedule(*words):
+    """`ostinato schedule ...` in this process, which spares its imports; its JSON."""
+    with pytest.MonkeyPatch.context() as patch:
+        said = []
+        patch.setattr("builtins.print", lambda *text, **_: said.extend(text))
+        assert runner.cli.main(["schedule", *words, "--json"]) == 0
+    return json.loads(said[-1])
+
+
+def listed(name):
+    """What `ostinato schedule ls` says of one."""
+    (known,) = [known for known in schedule("ls")["schedules"] if known["name"] == name]
+    return known
+
+
+def until(condition, what):
+    """A run is a process that imports Prefect, and several may do so at once."""
+    return play_fake.until(condition, what, within_s=180)
+
+
+class Clock:
+    """The schedules of one folder, the server that knows them and the worker that plays them."""
+
+    def __init__(self, server, folder, worker=None):
+        self.server, self.folder, self.worker = server, folder, worker
+        self.api = Api(server.api_url)
+
+    def runs(self, name):
+        found = self.api.post("flow_runs/filter", {"deployments": {"name": {"any_": [name]}}})
+        return sorted(found, key=lambda run: run["expected_start_time"])
+
+    def run(self, flow_run):
+        (found,) = self.api.post("flow_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+        return found
+
+    def state(self, flow_run, *wanted):
+        """The state of a flow run, once it is one of those wanted."""
+        return until(lambda: (state := self.run(flow_run)["state"])["type"] in wanted and state, f"{wanted} of {flow_run}")
+
+    def records(self, name):
+        return [run for run in list_runs(self.folder / "runs") if run.manifest().get("schedule", {}).get("name") == name]
+
+    def complete(self, name):
+        return [run for run in self.records(name) if run.manifest()["status"] == "complete"]
+
+    def deployment(self, name):
+        (found,) = self.api.post("deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+        return found
+
+
+def environment(api_url, home, folder):
+    """What the commands of a test run with."""
+    return {
+        "OSTINATO_HOME": str(home),
+        "PREFECT_API_URL": api_url,
+        "PREFECT_HOME": str(folder / "user-prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_PREFETCH_SECONDS": "1",
+        **SECRETS,
+    }
+
+
+@contextmanager
+def standing(folder, given):
+    """In the folder of the schedules, with the environment of their commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        patch.chdir(folder)
+        yield
+
+
+@contextmanager
+def webhook():
+    """A webhook on the loopback: its URL, and what was posted to it."""
+    told = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        threading.Thread(target=listening.serve_forever).start()
+        yield f"http://127.0.0.1:{listening.server_port}", told
+        listening.shutdown()
+
+
+class KeptServer:
+    """The server that `ostinato server start` keeps, on SQLite."""
+
+    def __init__(self, kept, home):
+        self.api_url, self.home, self._port = kept.api_url, home, kept.port
+
+    def stop(self):
+        assert server.stop_kept()
+
+    def start(self):
+        server.start_kept(self._port)
+
+    def everything(self):
+        """All that the database holds, as text."""
+        with sqlite3.connect(self.home / "prefect" / "prefect.db") as database:
+            return "\n".join(database.iterdump())
+
+
+class OwnServer:
+    """`prefect server start` on a PostgreSQL cluster, by somebody who has had it before Ostinato."""
+
+    def __init__(self, cluster, folder):
+        self.home, self._cluster, self._port = folder / "home", cluster, supervise.free_port()
+        self.api_url = f"http://127.0.0.1:{self._port}/api"
+        self._log = folder / "server.log"
+        self._environment = {
+            "HOME": str(folder),
+            "PREFECT_HOME": str(folder / "their-prefect"),
+            "PREFECT_API_DATABASE_CONNECTION_URL": cluster.url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+            "DO_NOT_TRACK": "1",
+        }
+
+    def start(self):
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
+        self._process = supervise.start(command, log=self._log, env=self._environment)
+        until(self._answers, "`prefect server start`")
+
+    def stop(self):
+        self._process.stop(supervise.GRACE_S)
+
+    def everything(self):
+        """All that the database holds, as text."""
+        return self._cluster.dump()
+
+    def _answers(self):
+        assert self._process.alive(), self._process.log_tail()
+        return server._answers(self._port)
+
+
+@contextmanager
+def serving(clock, **more):
+    """`ostinato serve`."""
+    with Running("serve", **more) as clock.worker:
+        yield clock

@@ -1,0 +1,288 @@
+"""`ostinato serve` on the kept server: what was missed, what fails, what is cancelled or switched off by others, how it ends."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from types import SimpleNamespace
+from uuid import uuid4
+
+import httpx
+import pytest
+from clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, until, webhook
+from prefect import flow_engine
+from prefect.client.schemas.objects import FlowRun
+from prefect.runner import _flow_run_executor
+from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from prefect.utilities.services import critical_service_loop
+
+import runner
+from flows.catch_up import unwanted
+from flows.deployments import POOL
+from flows.process import played_in_process
+from flows.worker import Worker, patient
+from runner import supervise
+
+pytestmark = pytest.mark.prefect
+
+SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=300"]
+TELLS = "schedule.notify.webhook_env=THEIR_HOOK"
+
+
+def toggle(clock, name, *, active):
+    """What Prefect's UI does when the schedule of a deployment is switched."""
+    known = clock.deployment(name)
+    clock.api.call("PATCH", f"deployments/{known['id']}/schedules/{known['schedules'][0]['id']}", {"active": active})
+
+
+def due(clock, name):
+    """The runs that are due and that nothing has served, each for two seconds or more."""
+    ago = datetime.now(UTC) - timedelta(seconds=2)
+    waiting = [run for run in clock.runs(name) if run["state_type"] == "SCHEDULED"]
+    return [run["id"] for run in waiting if datetime.fromisoformat(run["expected_start_time"]) < ago]
+
+
+@pytest.fixture(scope="module")
+def server(kept, private_runs):
+    return KeptServer(kept, private_runs.home)
+
+
+@pytest.fixture(scope="module")
+def given(server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("serve")
+    return folder, environment(server.api_url, server.home, folder)
+
+
+@pytest.fixture(scope="module")
+def hook():
+    with webhook() as (url, told):
+        yield url, told
+
+
+@pytest.fixture(scope="module")
+def played(server, given, hook):
+    """`ostinato serve`, started when two schedules have missed some of their times, and were switched off."""
+    folder, variables = given
+    clock = Clock(server, folder)
+    with standing(folder, variables):
+        every = [*FAKE, "schedule.interval_s=2", "schedule.late_s=1"]
+        schedule("apply", *every, "schedule.name=passed", "schedule.catch_up=none")
+        schedule("apply", *every, "schedule.name=caught", "schedule.catch_up=all", "schedule.overlap=queue")
+        until(lambda: len(due(clock, "caught")) >= 2, "two times that are missed")
+        toggle(clock, "passed", active=False)
+        toggle(clock, "caught", active=False)
+        clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in ("passed", "caught")}
+        with serving(clock, THEIR_HOOK=f"{hook[0]}/{SECRETS['THEIR_HOOK']}"):
+            clock.begun = {name: schedule("run-now", name)["flow_run"] for name in begun(folder)}
+            yield clock
+
+
+def begun(folder):
+    """Apply what several tests wait for, so that it is played side by side. Returns the names."""
+    file = folder / "told.json"
+    tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
+    program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
+    failing = ["model.fail_rate=1", "limits.max_attempts=1", "schedule.retries=1", "schedule.retry_delay_s=0"]
+    schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
+    schedule("apply", *SLOW, TELLS, "schedule.name=killed")
+    schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
+    return "failing", "killed", "cancelled"
+
+
+@pytest.fixture
+def clock(played, given):
+    """What every test of this module goes on with, where the one before it has left off."""
+    with standing(*given):
+        yield played
+
+
+def test_runs_that_were_missed_are_passed_over_when_the_schedule_says_so(clock):
+    states = [clock.state(run, "CANCELLED", "COMPLETED") for run in clock.missed["passed"]]
+    assert states
+    assert {state["type"] for state in states} == {"CANCELLED"}
+    assert "catch_up=none" in states[0]["message"]
+
+
+def test_which_missed_runs_are_played():
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+
+    def run(minutes, catch_up, **more):
+        policy = {"schedule": {"catch_up": catch_up, "late_s": 60.0}}
+        facts = {"auto_scheduled": True, "deployment_id": catch_up, "expected_start_time": now - timedelta(minutes=minutes)}
+        return SimpleNamespace(parameters={"job": policy}, **{**facts, **more})
+
+    waiting = [run(minutes, catch_up) for minutes in (0.5, 2, 3, 600) for catch_up in ("none", "one", "all")]
+    waiting.append(run(3, "none", auto_scheduled=False))
+    passed = [(run.deployment_id, (now - run.expected_start_time).seconds // 60) for run, _ in unwanted(waiting, now)]
+    assert sorted(passed) == [("none", 2), ("none", 3), ("none", 600), ("one", 3), ("one", 600)]
+
+
+def test_a_schedule_that_is_switched_off_elsewhere(clock):
+    assert not listed("passed")["active"]
+    assert listed("passed")["next"] is None
+    schedule("apply", *FAKE, NEVER, "schedule.name=switched")
+    toggle(clock, "switched", active=False)
+    assert not listed("switched")["active"]
+    schedule("resume", "switched")
+    assert listed("switched")["active"]
+    known = clock.deployment("switched")["id"]
+    clock.api.post(f"deployments/{known}/pause_deployment")
+    assert not listed("switched")["active"]
+    clock.api.post(f"deployments/{known}/resume_deployment")
+    assert listed("switched")["active"]
+
+
+def said(hook, flow_run):
+    """What the webhook was told of a flow run."""
+    told = hook[1]
+    path, payload = until(lambda: next((one for one in told if one[1]["flow_run"] == flow_run), None), "the webhook")
+    assert path == f"/{SECRETS['THEIR_HOOK']}"
+    return payload
+
+
+def test_a_failure_is_tried_again_in_its_record_then_told(clock, hook):
+    flow_run = clock.begun["failing"]
+    state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
+    (record,) = clock.records("failing")
+    assert record.manifest()["schedule"]["attempt"] == 2
+    told = said(hook, flow_run)
+    assert json.loads((clock.folder / "told.json").read_text()) == told
+    expected = {"format": 1, "event": "failed", "schedule": "failing", "flow_run": flow_run, "tries": 2, "run": str(record.path)}
+    assert expected.items() <= told.items()
+    assert told["problem"] == state["message"]
+    assert str(record.path) in state["message"]
+
+
+def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook):
+    scored = ["model=fake", "scoring=regex", "scoring.pattern=Paris"]
+    reference = runner.run(overrides=[*scored, "execution.orchestrator=none", "model.reply=Paris"]).folder
+    canary = ["schedule.what=canary", f"schedule.canary.reference={reference}", "schedule.retries=1", "schedule.name=canary"]
+    schedule("apply", *scored, *canary, TELLS, "model.choices=[Oslo,Rome,Paris]", "schedule.interval_s=3")
+    (first, *_) = until(lambda: clock.records("canary"), "a canary")
+    flow_run = first.manifest()["schedule"]["flow_run"]
+    state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
+    schedule("rm", "canary")
+    assert state["type"] == "FAILED"
+    assert "significantly worse" in state["message"]
+    assert first.manifest()["canary"]["worse"]
+    expected = {"event": "failed", "what": "canary", "tries": 1, "run": str(first.path), "problem": state["message"]}
+    assert expected.items() <= said(hook, flow_run).items()
+
+
+def test_a_run_whose_process_is_killed_has_crashed_and_is_told(clock, hook):
+    flow_run = clock.begun["killed"]
+    until(lambda: clock.records("killed"), "the record")
+    os.kill(int(clock.run(flow_run)["infrastructure_pid"]), signal.SIGKILL)
+    assert clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")["type"] == "CRASHED"
+    told = said(hook, flow_run)
+    assert (told["event"], told["run"]) == ("crashed", str(clock.records("killed")[0].path))
+
+
+def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
+    flow_run = clock.begun["cancelled"]
+    until(lambda: clock.records("cancelled"), "the record")
+    clock.server.stop()
+    clock.server.start()
+    clock.api.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
+    assert clock.state(flow_run, "CANCELLED", "FAILED", "COMPLETED", "CRASHED")["type"] == "CANCELLED"
+    (record,) = clock.records("cancelled")
+    assert record.manifest()["status"] == "interrupted"
+    assert not [told for _, told in hook[1] if told["flow_run"] == flow_run]
+
+
+def test_missed_runs_are_caught_up_with_one_after_the_other(clock):
+    assert len(clock.missed["caught"]) >= 2
+    states = {clock.state(run, "CANCELLED", "COMPLETED", "FAILED", "CRASHED")["type"] for run in clock.missed["caught"]}
+    assert states == {"COMPLETED"}
+    times = sorted((run["start_time"], run["end_time"]) for run in clock.runs("caught"))
+    assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
+    assert not listed("caught")["active"]
+
+
+def test_a_stopped_worker_waits_for_what_plays_and_leaves_the_schedules(clock):
+    schedule("apply", *FAKE, NEVER, "schedule.name=short", "model.latency_s=2", "data.limit=1")
+    playing = schedule("run-now", "short")["flow_run"]
+    clock.state(playing, "RUNNING")
+    clock.worker.signal(signal.SIGTERM)
+    done = clock.worker.wait()
+    assert done.code == 0
+    assert "waited for" in done.err
+    assert clock.run(playing)["state_type"] == "COMPLETED"
+    assert listed("short")["active"]
+
+
+def test_the_second_ctrl_c_cancels_what_plays(server, given):
+    with standing(*given), serving(Clock(server, given[0])) as clock:
+        schedule("apply", *SLOW, "schedule.name=long")
+        flow_run = schedule("run-now", "long")["flow_run"]
+        until(lambda: clock.records("long"), "the record")
+        clock.worker.signal(signal.SIGINT)
+        until(lambda: "waited for" in clock.worker.err, "an answer to Ctrl-C")
+        clock.worker.signal(signal.SIGINT)
+        assert clock.worker.wait().code == 130
+        assert clock.run(flow_run)["state_type"] == "CANCELLED"
+        assert clock.records("long")[0].manifest()["status"] == "interrupted"
+
+
+def test_prefects_own_worker_plays_as_well(server, given):
+    clock = Clock(server, given[0])
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
+    with standing(*given):
+        worker = supervise.start(command, log=clock.folder / "worker.log")
+        flow_run = schedule("run-now", "short")["flow_run"]
+        state = clock.state(flow_run, "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
+        worker.stop(supervise.GRACE_S)
+        assert state["type"] == "COMPLETED"
+        assert flow_run in {run.manifest()["schedule"]["flow_run"] for run in clock.complete("short")}
+
+
+async def test_a_run_goes_on_when_the_server_has_forgotten_its_lease(server):
+    told = []
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        async with asyncio.timeout(60):
+            with played_in_process(told.append):
+                async with flow_engine.amaintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True):
+                    while not told:  # noqa: ASYNC110 - a thread of Prefect's tells
+                        await asyncio.sleep(0.02)
+    assert "goes on" in told[0]
+
+
+async def test_what_goes_wrong_with_one_run_ends_no_other(server, monkeypatch):
+    ended = []
+
+    async def plays():
+        await asyncio.sleep(0.1)
+        ended.append("well")
+
+    async def away(_):
+        raise httpx.ConnectError("away")
+
+    with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
+        async with Worker(work_pool_name=POOL, limit=2) as worker:
+            monkeypatch.setattr(worker.client, "read_deployment", away)
+            due = FlowRun(id=uuid4(), name="due", flow_id=uuid4(), deployment_id=uuid4())
+            await worker._submit_scheduled_flow_runs([SimpleNamespace(flow_run=due)])
+            worker._runs_task_group.start_soon(plays)
+    assert ended == ["well"]
+    assert not worker._submitting_flow_run_ids
+
+
+async def test_runs_are_watched_however_long_the_server_is_away(monkeypatch):
+    looks = []
+
+    async def away(*_, **__):
+        looks.append("in vain")
+        raise httpx.ConnectError("away")
+
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), patient():
+        observer = _flow_run_executor.FlowRunCancellingObserver(on_cancelling=looks.append)
+        observer._client = SimpleNamespace(read_flow_runs=away)
+        looking = asyncio.create_task(critical_service_loop(observer._check_for_cancelled_flow_runs, interval=0.01))
+        async with asyncio.timeout(60):
+            while len(looks) < 10:  # noqa: ASYNC110 - Prefect's loop looks
+                await asyncio.sleep(0.01)
+        assert not looking.done()
+        looking.cancel()
