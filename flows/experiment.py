@@ -10,6 +10,7 @@ from prefect.artifacts import acreate_table_artifact  # noqa: TID253
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
 from flows.begun import note
+from flows.untagged import untagged
 
 if TYPE_CHECKING:
     from runner.experiment import Experiment
@@ -54,11 +55,12 @@ async def summarise(folder: str) -> dict[str, Any]:
 async def experiment_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
     """Play the experiment whose run folder is `folder`; `overrides` is what it was asked with, and plays it again."""
     launched = _attach(folder).needs_launch
-    try:
-        if launched:
-            await launch(folder)
-        await play(folder)
-    finally:
-        if launched:
-            await kill(folder)
-    await summarise(folder)
+    with untagged():
+        try:
+            if launched:
+                await launch(folder)
+            await play(folder)
+        finally:
+            if launched:
+                await kill(folder)
+        await summarise(folder)

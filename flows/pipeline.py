@@ -6,6 +6,7 @@ from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever ne
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
 from flows.begun import note
+from flows.untagged import untagged
 
 RETRIED = {"train": 1, "launch": 1}
 """Stages that Prefect does once more when they fail: they find what they have begun. Rows retry inside the engine."""
@@ -24,5 +25,6 @@ async def pipeline_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG
     """Do the stages of the pipeline in `folder`; `overrides` is what it was asked with, and plays it again."""
     from runner.experiment.pipelines.pipeline import STAGES
 
-    for name in STAGES:
-        await stage.with_options(name=name, task_run_name=name, retries=RETRIED.get(name, 0))(folder, name)
+    with untagged():
+        for name in STAGES:
+            await stage.with_options(name=name, task_run_name=name, retries=RETRIED.get(name, 0))(folder, name)

@@ -10,6 +10,7 @@ from prefect.artifacts import acreate_table_artifact  # noqa: TID253
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
 from flows.begun import note
+from flows.untagged import untagged
 
 if TYPE_CHECKING:
     from runner.experiment import Sweep
@@ -41,7 +42,8 @@ async def sweep_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001
         await named(folder, key)
 
     try:
-        await sweep.drive(play)
+        with untagged():
+            await sweep.drive(play)
     finally:
         artifact = re.sub(r"[^a-z0-9]+", "-", f"cells-{sweep.name.lower()}").strip("-")
         await acreate_table_artifact(table=sweep.ranked(), key=artifact, description=f"Record: {folder}")

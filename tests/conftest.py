@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.turns import turn
+
 _KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
 
 
@@ -15,6 +17,15 @@ def pytest_configure():
     """Have what is started here hear Ctrl-C, also where a shell runs the tests in the background, with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Where several workers test (``-n 2``), take turns with them."""
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    with turn(item.config.cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

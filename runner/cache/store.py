@@ -58,8 +58,9 @@ IN_ROW = 2**15
 """Bytes up to which diskcache keeps a value in its row; larger ones get a file."""
 TIMEOUT_S = 30.0
 """How long to wait for another process's transaction."""
-GATHER_TURNS = 4
-"""Turns of the event loop that a transaction waits for company: microseconds when there is nothing else to do."""
+GATHER_TURNS = 1
+"""Turns of the event loop that a transaction waits for company. More save a little CPU and keep a busy loop's rows waiting: with
+10,000 rows at 200 ms, four cost 4 % of the time."""
 READ_AHEAD = 64
 """Answers that are read from disk beyond one that was asked for, at the most."""
 CULL_EVERY = 50

@@ -9,6 +9,8 @@ import pytest
 from runner.limits import Endpoint, Limiter
 from tests.limited import FixedWindow, LimitedServer, TokenBucket, ask
 
+pytestmark = pytest.mark.alone
+
 RPM = 6000
 SECONDS = 5.0
 

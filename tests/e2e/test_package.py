@@ -34,10 +34,10 @@ def tree(tmp_path_factory):
     for name in TREE:
         source = REPOSITORY / name
         if source.is_dir():
-            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__", "local"))
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    (folder / "conf/local").mkdir()
+    (folder / "conf/local").mkdir(exist_ok=True)
     (folder / "conf/local/default.yaml").write_text("# @package _global_\nname: private\n")
     (folder / "tests").mkdir()
     (folder / "tests/test_x.py").write_text("")

@@ -8,7 +8,7 @@ from clock import FAKE, NEVER, SECRETS, Clock, KeptServer, OwnServer, environmen
 
 import runner.cli
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.alone]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])

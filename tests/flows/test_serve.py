@@ -26,7 +26,7 @@ from flows.process import played_in_process
 from flows.worker import Worker, patient
 from runner import supervise
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.alone]
 
 SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=300"]
 TELLS = "schedule.notify.webhook_env=THEIR_HOOK"
