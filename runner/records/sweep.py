@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from runner.records.folder import RunFolder, age, list_runs, named_folder, pick
 from runner.records.manifest import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 CELLS = "cells"
@@ -113,6 +114,13 @@ class SweepFolder(Folder):
     def write_table(self, name: str, content: str | bytes) -> None:
         """Replace ``table.csv`` or ``table.parquet``. Raises RecordError."""
         self._write(name, content)
+
+    def drop_unnamed(self, cells: Iterable[CellRecord]) -> None:
+        """Delete empty run folders that are of none of these cells: whoever made them was killed before it asked anything."""
+        named = {self.path / cell.run for cell in cells if cell.run is not None}
+        for folder in (self.path / CELLS).glob("*"):
+            if folder not in named and not (folder / "samples.jsonl").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def run_of(self, cell: CellRecord) -> RunFolder | None:
         """The run folder of a cell; None when it has none, or that cannot be read."""

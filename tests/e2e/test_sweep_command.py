@@ -216,3 +216,18 @@ def test_a_folder_that_a_killed_process_was_making_is_in_nobodys_way(asked):
         (folder / "manifest.json").unlink()  # it is written last
         assert ostinato(*asked, *at(server)).code == 0
         assert len(list(Path("runs/rows").glob("sweep-*"))) == 2
+
+
+def test_a_cell_whose_folder_was_made_and_not_yet_noted_is_made_anew(asked):
+    """A kill in the moment between the two: nothing had been asked, and nothing of it stays."""
+    with Server() as server:
+        assert ostinato(*asked, *at(server)).code == 0
+        (folder,) = Path("runs/rows").glob("sweep-*")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        cell = next(iter(manifest["cells"].values()))
+        (folder / cell["run"] / "samples.jsonl").unlink()
+        cell["run"], cell["status"] = None, "pending"
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        done = ostinato(*asked, *at(server), "--json")
+        assert (done.code, done.json["status"], server.count) == (0, "complete", CELLS * ROWS)  # its answers are in the cache
+        assert len(list(folder.glob("cells/*"))) == CELLS

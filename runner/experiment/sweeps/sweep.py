@@ -332,6 +332,7 @@ class Sweep:
     def _open(self) -> None:
         """Count what was spent, and note the cells there are."""
         self.manifest = self.record.read()
+        self.record.drop_unnamed(self.manifest.cells.values())
         cells = {key: cell for key, cell in self.manifest.cells.items() if cell.run is not None}
         cells |= {key: cells.get(key) or CellRecord(values=cell.values) for key, cell in self.plan.cells.items()}
         self.manifest.cells = cells
