@@ -35,7 +35,7 @@ def request_key(request: Request, params: bytes | None = None) -> str:
     """The key of `request`: 64 hexadecimal digits, the same on every machine and for every spelling of the same values.
 
     The encoding is JSON with sorted keys; whole floats in parameters are written as integers, so that ``temperature: 0`` and
-    ``0.0`` are one request. Keys, timeouts and headers are not part of a Request. Golden keys stand in tests/unit/test_cache.py.
+    ``0.0`` are one request. Keys, timeouts and headers are not part of a Request. Golden keys: tests/unit/test_cache_key.py.
 
     Args:
         request: what is asked.

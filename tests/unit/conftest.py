@@ -1,8 +1,11 @@
-"""What the tests of the LM have in common."""
+"""What the tests of the LM, and those of limiters, have in common."""
 
 import asyncio
 
 import pytest
+
+from runner.limits import Endpoint
+from tests.limiters import Clock
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -16,3 +19,13 @@ def ask(request):
         return asyncio.run(lm.acall(*args, **kwargs))
 
     return sync if request.param == "sync" else asynchronous
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def endpoint(clock):
+    return Endpoint("http://server/v1", clock=clock, wall=clock)

@@ -1,0 +1,219 @@
+"""Transports, through the LM, against a real server: how failures are called, and how often it is tried."""
+
+import email.utils
+import socket
+import time
+
+import pytest
+
+from runner import errors
+from runner.lm import LM
+from runner.retry import RetryPolicy, without_sleeping
+from tests.server import Hang, Raw, Reset, Status
+from tests.transports import KEY, QUIET, an_lm
+
+pytestmark = QUIET
+
+
+# --- failures: each by its name, each after one request
+
+FAILURES = [
+    (Status(400, "'foo' is not a parameter"), errors.BadRequestError, 400),
+    (Status(400, "This model's maximum context length is 4096 tokens."), errors.ContextWindowError, 400),
+    (Status(400, "Too long.", error_code="context_length_exceeded"), errors.ContextWindowError, 400),
+    (Status(413, "the request exceeds the available context size"), errors.ContextWindowError, 413),
+    (Status(400, "The response was filtered.", error_code="content_filter"), errors.ContentFilterError, 400),
+    (Status(400, "Rejected by our content policy."), errors.ContentFilterError, 400),
+    (Status(400, "Your credit balance is too low to access the API."), errors.QuotaError, 400),
+    (Status(401, "Incorrect API key provided", error_code="invalid_api_key"), errors.AuthenticationError, 401),
+    (Status(402, "Insufficient balance"), errors.QuotaError, 402),
+    (Status(403, "Country not supported"), errors.PermissionDeniedError, 403),
+    (Status(404, "The model does not exist", error_code="model_not_found"), errors.NotFoundError, 404),
+    (Status(405, "Method not allowed"), errors.NotFoundError, 405),
+    (Status(408, "Request timeout"), errors.LMTimeoutError, 408),
+    (Status(422, "Unprocessable"), errors.BadRequestError, 422),
+    (Status(429, "Rate limit reached for requests per min (RPM): Limit 3"), errors.RateLimitError, 429),
+    (
+        Status(429, "Rate limit reached. Add a payment method at https://platform.openai.com/account/billing to increase it."),
+        errors.RateLimitError,
+        429,
+    ),
+    (Status(429, "You exceeded your current quota: GenerateRequestsPerMinutePerProject"), errors.RateLimitError, 429),
+    (
+        Status(429, "You exceeded your current quota, please check your plan.", error_code="insufficient_quota"),
+        errors.QuotaError,
+        429,
+    ),
+    (Status(429, "Rate limit reached on tokens per day (TPD)"), errors.QuotaError, 429),
+    (Status(500, "The server had an error"), errors.ServerError, 500),
+    (Status(502, body=b"<html>Bad gateway: connection refused</html>"), errors.ServerError, 502),
+    (Status(503, "Overloaded"), errors.ServerError, 503),
+    (Status(504, "Gateway timeout"), errors.LMTimeoutError, 504),
+    (Status(529, "Overloaded"), errors.ServerError, 529),
+    (Status(418, "A teapot"), errors.BadRequestError, 418),
+    (Reset(), errors.TransportError, None),
+    (Reset(after=40), errors.TransportError, None),
+    (Raw(b"this is not JSON"), errors.MalformedError, None),
+    (Raw(b'{"choices": [{"mess'), errors.MalformedError, None),
+    (Raw(b""), errors.MalformedError, None),
+    (Raw(b"{}"), errors.MalformedError, None),
+    (Raw(b"[]"), errors.MalformedError, None),
+    (Raw(b"null"), errors.MalformedError, None),
+    (Raw(b'{"choices": []}'), errors.MalformedError, None),
+    (Raw(b'{"error": {"message": "overloaded"}}'), errors.MalformedError, None),
+    (Raw(b"<html>Welcome to our portal</html>", content_type="text/html"), errors.MalformedError, None),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "cls", "status"), FAILURES, ids=lambda value: str(value)[:60])
+def test_failures(server, ask, model_type, behaviour, cls, status):
+    server.script(behaviour)
+    with pytest.raises(errors.LMError) as caught:
+        ask(an_lm(server, model_type=model_type), "hi")
+    error = caught.value
+    assert type(error) is cls, error
+    assert (error.status, error.model, error.provider, error.attempts) == (status, "openai/any", "openai", 1)
+    assert server.count == 1
+    assert "litellm" not in str(error).lower()
+    assert "\n" not in str(error)
+    if isinstance(behaviour, Status) and behaviour.body is None:
+        assert behaviour.message in str(error)
+        assert server.url in str(error)
+
+
+def test_no_answer_in_time(server, ask, model_type):
+    for behaviour in (Hang(), Hang(after=40)):
+        server.reset()
+        server.script(behaviour)
+        with pytest.raises(errors.LMTimeoutError, match=r"no answer within 0\.3 s"):
+            ask(an_lm(server, model_type=model_type, timeout=0.3), "hi")
+        assert server.count == 1
+
+
+def test_nothing_answers_there(ask, model_type):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, and connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        lm = LM("openai/any", model_type, api_base=url, api_key=KEY, cache=False, num_retries=0, timeout=20)
+        with pytest.raises(errors.TransportError, match="nothing answers there; check that the server runs"):
+            ask(lm, "hi")
+
+
+def test_a_host_that_is_not_there(ask):
+    lm = LM("openai/any", api_base="http://no-such-host.invalid/v1", api_key=KEY, cache=False, num_retries=0, timeout=20)
+    with pytest.raises(errors.TransportError):
+        ask(lm, "hi")
+
+
+def test_a_path_that_is_not_there(server, ask):
+    with pytest.raises(errors.NotFoundError, match=r"check model\.name and model\.api_base"):
+        ask(an_lm(server, api_base=server.url.replace("/v1", "/v2/x")), "hi")
+
+
+def test_a_provider_that_litellm_does_not_know(ask):
+    with pytest.raises(errors.BadRequestError) as caught:
+        ask(LM("nobody/any", api_key=KEY, cache=False, num_retries=0), "hi")
+    assert "nobody" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "3"}, 3.0),
+        ({"Retry-After": "0.5"}, 0.5),
+        ({"retry-after-ms": "1500", "Retry-After": "2"}, 1.5),
+        ({"Retry-After": "-1"}, 0.0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "Mon, 99 Foo 2026"}, None),
+        ({}, None),
+    ],
+)
+def test_how_long_to_wait(server, ask, headers, seconds):
+    for status in (429, 503):
+        server.script(Status(status, headers=headers))
+        with pytest.raises(errors.LMError) as caught:
+            ask(an_lm(server), "hi")
+        assert caught.value.retry_after == seconds
+    assert server.count == 2
+
+
+def test_how_long_to_wait_as_a_date(server, ask):
+    for after, least, most in ((100, 90, 100), (-100, 0, 0)):
+        date = email.utils.formatdate(time.time() + after, usegmt=True)
+        server.script(Status(429, retry_after=date))
+        with pytest.raises(errors.RateLimitError) as caught:
+            ask(an_lm(server), "hi")
+        assert least <= caught.value.retry_after <= most
+
+
+@pytest.mark.parametrize("header", ["x-request-id", "request-id"])
+def test_the_requests_name_at_the_provider(server, ask, model_type, header):
+    server.script(Status(500, headers={header: "req_42"}))
+    with pytest.raises(errors.ServerError) as caught:
+        ask(an_lm(server, model_type=model_type), "hi")
+    assert caught.value.request_id == "req_42"
+
+
+@pytest.mark.parametrize("key", [KEY, "sk-abcdefghijklmnopqrstuvwx"])
+def test_no_message_shows_the_key(server, ask, model_type, key):
+    for behaviour in (
+        Status(401, f"Incorrect API key provided: {key}."),
+        Status(500, f"{key} failed"),
+        Raw(f"echo {key}".encode()),
+    ):
+        server.script(behaviour)
+        lm = an_lm(server, model_type=model_type, api_key=key, headers={"X-Auth-Token": "token-of-the-house-987"})
+        with pytest.raises(errors.LMError) as caught:
+            ask(lm, "hi")
+        assert key not in str(caught.value)
+    server.script(Status(403, "token-of-the-house-987 may not"))
+    with pytest.raises(errors.PermissionDeniedError, match=r"\*\*\* may not"):
+        ask(lm, "hi")
+
+
+def test_no_message_shows_a_key_from_the_environment(server, ask, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "key-in-the-environment-5")
+    server.script(Status(401, "bad key: key-in-the-environment-5"))
+    with pytest.raises(errors.AuthenticationError) as caught:
+        ask(an_lm(server, api_key=None), "hi")
+    assert server.last.headers["authorization"] == "Bearer key-in-the-environment-5"
+    assert "bad key: ***" in str(caught.value)
+
+
+def test_a_missing_key_is_said_before_anything_is_sent(server, ask):
+    with pytest.raises(errors.AuthenticationError, match=r"model\.api_key_env"):
+        ask(an_lm(server, api_key=None), "hi")
+    assert server.count == 0
+
+
+# --- attempts
+
+
+def test_one_owner_of_retries(server, ask, model_type):
+    lm = an_lm(server, model_type=model_type, num_retries=3)
+    server.script(Raw(b"junk"), Status(429, retry_after=0), Status(503))
+    with without_sleeping():
+        assert ask(lm, "hi") == ["ok"]
+    assert server.count == 4
+    server.script(*[Status(500)] * 9)
+    with without_sleeping(), pytest.raises(errors.ServerError) as caught:
+        ask(lm, "hi")
+    assert server.count == 8
+    assert caught.value.attempts == 4
+
+
+def test_a_retry_after_is_waited_for(server, ask):
+    lm = an_lm(server)
+    lm.retry = RetryPolicy(base_s=0, cap_s=0)
+    server.script(Status(429, headers={"retry-after-ms": "300"}))
+    began = time.monotonic()
+    assert ask(lm, "hi") == ["ok"]
+    assert time.monotonic() - began >= 0.3
+    assert server.count == 2
+
+
+def test_every_attempt_is_the_same_request(server, ask):
+    server.script(Status(503), Status(503))
+    with without_sleeping():
+        ask(an_lm(server, num_retries=2), "hi")
+    assert server.calls[0].body == server.calls[1].body == server.calls[2].body
