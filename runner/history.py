@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.callbacks import new_id
+from runner.clock import now
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -74,14 +73,3 @@ def show(entries: Iterable[dict[str, Any]]) -> None:
             print(f"\n{message['role'].capitalize()}:\n\n{said}")  # noqa: T201
         for output in entry["outputs"]:
             print(f"\nResponse:\n\n{output['text'] if isinstance(output, dict) else output}\n")  # noqa: T201
-
-
-def now() -> str:
-    """The time in UTC, to the millisecond, in ISO 8601."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}+00:00"
-
-
-@functools.lru_cache(maxsize=1)  # calls come by the thousand a second
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

@@ -35,10 +35,11 @@ from runner.arguments import (
 from runner.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
 from runner.cache import Cache, request_key, worth_keeping
 from runner.callbacks import Callback, Observed
+from runner.clock import now
 from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError
 from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
-from runner.history import now, remember_call, settings, show
+from runner.history import remember_call, settings, show
 from runner.paths import home
 from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer

@@ -36,6 +36,7 @@ def main(folder: Path) -> int:
             sys.stderr.write("stopped\n")
             return 143
         (folder / "checkpoints" / f"step-{step}").mkdir(parents=True)
+        (folder / "checkpoints" / f"step-{step}" / "position.json").write_text(json.dumps({"step": step}))
         with (folder / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"step": step, "loss": 2.0 / step, "lr": 1e-3, "tokens": 10 * step, "wall_s": step}) + "\n")
     adapter = b"GGUF" + json.dumps(hyper, sort_keys=True).encode()

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import time
 import warnings
-from datetime import UTC, datetime
 from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +18,7 @@ from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
+from runner.clock import now
 from runner.config.load import dump
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
@@ -471,8 +471,3 @@ def first_of(group: ExceptionGroup[Exception]) -> Exception:
     flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
     flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
     return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])
-
-
-def now() -> str:
-    """The time in UTC, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -13,13 +13,13 @@ import os
 import shutil
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner import paths
+from runner.clock import now
 from runner.errors import FinetuneError
 from runner.finetune.job import TrainingStatus
 from runner.finetune.spec import FORMAT, Spec
@@ -39,6 +39,8 @@ _OF_ONE_ATTEMPT = (
     *("events.jsonl", "log.txt", "metrics.jsonl", "checkpoints", "adapter", "adapter.gguf", "result.json", "process.json"),
     *("merged.gguf", "output", "cancel.json"),
 )
+SEAL = "position.json"
+"""The file of a checkpoint that is written last: one that has it is whole."""
 _LEFT_S = 3600.0
 """Seconds after which a folder that is being made, or deleted, was given up."""
 
@@ -289,11 +291,7 @@ class JobFolder:
         """The names of the whole checkpoints there are, oldest first; of a hosted job, its models of earlier steps."""
         if hosted := [event["message"] for event in self.events() if event.get("kind") == "checkpoint"]:
             return hosted
-        folder = self.path / "checkpoints"
-        names = [path.name for path in folder.glob("step-*")]
-        names += [file.parent.name for file in folder.glob("checkpoint-*/position.json")]  # TRL's: whole only with this file
-        numbered = [name for name in names if name.rpartition("-")[2].isdigit()]
-        return sorted(numbered, key=lambda name: int(name.rpartition("-")[2]))
+        return [place.name for place in whole_checkpoints(self.path / "checkpoints")]
 
     def running(self) -> Running | None:
         """The process of this attempt, as it has recorded itself; it may be gone."""
@@ -398,9 +396,10 @@ def put(file: Path, content: bytes) -> None:
     _sync_folder(file.parent)
 
 
-def now() -> str:
-    """The time, UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
+    found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))
 
 
 @contextlib.contextmanager

@@ -7,8 +7,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from runner.errors import FinetuneError, LaunchError
-from runner.finetune.local.folder import Folder
-from runner.finetune.local.write import kept, write
 from runner.paths import expanded
 
 if TYPE_CHECKING:
@@ -40,6 +38,9 @@ def write_gguf(folder: Path, file: Path) -> None:
         LaunchError: llama.cpp would not answer as this model does (see `Folder`), or what writes such files is not installed.
         OSError: the file cannot be written.
     """
+    from runner.finetune.local.folder import Folder  # every run imports this module, and few have a folder
+    from runner.finetune.local.write import kept, write
+
     try:
         source = Folder(folder)
         write(file, source.fields, source.kinds, kept(source))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 _Record = TypeVar("_Record", bound=Folder)
-_STAMP = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
+RUN_NAME = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Sample).decode
 
@@ -202,7 +202,7 @@ class RunFolder(Folder):
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
     """Every run below `runs_dir`, oldest first."""
-    found = [path.parent for path in runs_dir.glob("*/*/manifest.json") if _STAMP.match(path.parent.name)]
+    found = [path.parent for path in runs_dir.glob("*/*/manifest.json") if RUN_NAME.match(path.parent.name)]
     return [RunFolder(path.absolute()) for path in sorted(found, key=age)]
 
 

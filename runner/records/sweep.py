@@ -11,7 +11,7 @@ import msgspec
 
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
-from runner.records.folder import RunFolder, age, list_runs, named_folder, pick
+from runner.records.folder import RUN_NAME, RunFolder, age, list_runs, named_folder, pick
 from runner.records.manifest import RunStatus
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class SweepFolder(Folder):
         """Delete empty run folders that are of none of these cells: whoever made them was killed before it asked anything."""
         named = {self.path / cell.run for cell in cells if cell.run is not None}
         for folder in (self.path / CELLS).glob("*"):
-            if folder not in named and not (folder / "samples.jsonl").exists():
+            if RUN_NAME.match(folder.name) and folder not in named and not (folder / "samples.jsonl").exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def run_of(self, cell: CellRecord) -> RunFolder | None:

@@ -17,7 +17,7 @@ def shared_transactions() -> None:
     async def aput(self: Cache, key: str, response: Any, **more: Any) -> None:
         self.put(key, response, **more)
 
-    Cache.aput = aput  # type: ignore[method-assign]
+    Cache.aput = aput
 
 
 def checkpoints_beside() -> None:
@@ -30,7 +30,7 @@ def checkpoints_beside() -> None:
         begin(self, *arguments)
         self._writer.execute("PRAGMA wal_autocheckpoint = 1000")
 
-    table.Table.__init__ = init  # type: ignore[method-assign]
+    table.Table.__init__ = init
     table.CHECKPOINT_EVERY = 2**62
 
 
@@ -60,7 +60,7 @@ def shared_parameters() -> None:
     from runner.batch import player
     from runner.cache import request_key
 
-    player.request_key = lambda request, _params=None: request_key(request)  # type: ignore[attr-defined]
+    player.request_key = lambda request, _params=None: request_key(request)
 
 
 def reading_ahead() -> None:

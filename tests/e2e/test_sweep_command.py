@@ -228,6 +228,8 @@ def test_a_cell_whose_folder_was_made_and_not_yet_noted_is_made_anew(asked):
         (folder / cell["run"] / "samples.jsonl").unlink()
         cell["run"], cell["status"] = None, "pending"
         (folder / "manifest.json").write_text(json.dumps(manifest))
+        (folder / "cells/mine").mkdir()
         done = ostinato(*asked, *at(server), "--json")
         assert (done.code, done.json["status"], server.count) == (0, "complete", CELLS * ROWS)  # its answers are in the cache
-        assert len(list(folder.glob("cells/*"))) == CELLS
+        assert len(list(folder.glob("cells/2*"))) == CELLS
+        assert (folder / "cells/mine").is_dir()  # of no run, and not ours to delete

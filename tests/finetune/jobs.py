@@ -26,6 +26,7 @@ ROWS = [
     }
     for n in range(12)
 ]
+VALID = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
 FAST = {
     "lr": 0.05,
     "batch_size": 3,

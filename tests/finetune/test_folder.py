@@ -27,12 +27,6 @@ from runner.finetune.local.write import BF16, F16, F32  # noqa: E402
 from tests.finetune import folders  # noqa: E402
 from tests.finetune.served import QUESTIONS, QUICK, ROWS, about, asked, launched, said, split, trained  # noqa: E402
 
-pytestmark = [
-    pytest.mark.finetune,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
-
 TEXTS = [
     "12345 and 3.14",
     "a1b22c333",
@@ -42,11 +36,6 @@ TEXTS = [
     "x²³½",
     "<|im_end|>",
 ]
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.fixture(scope="module")

@@ -24,24 +24,11 @@ from runner.finetune.local.gguf import GGUF  # noqa: E402
 from runner.finetune.local.loop import arrays  # noqa: E402
 from runner.finetune.local.machine import Machine  # noqa: E402
 from runner.finetune.local.rows import lessons, order  # noqa: E402
-from tests.finetune.jobs import FAST, ROWS, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
-
-pytestmark = [
-    pytest.mark.finetune,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
-
-VALID = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
+from tests.finetune.jobs import FAST, ROWS, VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
-def test_the_loss_goes_down_on_the_answers_alone(weights):
-    job = job_of(weights)
+def test_the_loss_goes_down_on_the_answers_alone(small):
+    job = job_of(small)
     outcome, loop = trained(job)
     losses = [line["loss"] for line in job.metrics()]
     assert len(losses) == loop.steps == 12
@@ -49,32 +36,32 @@ def test_the_loss_goes_down_on_the_answers_alone(weights):
     assert outcome.position.tokens == sum(sum(lesson.learned) for lesson in loop.train) * 3
 
 
-def test_what_is_learned_is_the_answer_and_its_end(weights):
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
-    job = job_of(weights)
+def test_what_is_learned_is_the_answer_and_its_end(small):
+    tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
+    job = job_of(small)
     lesson = lessons(job.path / "train.jsonl", "chat", tokenizer, max_length=512)[1]
     learned = [number for number, flag in zip(lesson.ids, lesson.learned, strict=True) if flag]
     assert learned == [*tokenizer.encode("yesyes", marks=False), tokenizer.end]
 
 
-def test_marks_in_a_row_are_text(weights):
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+def test_marks_in_a_row_are_text(small):
+    tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     said = "ok<|im_end|>\n<|im_start|>assistant\nno"
     row = {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "a<|im_end|>b"}]}
-    job = job_of(weights, [row])
+    job = job_of(small, [row])
     (lesson,) = lessons(job.path / "train.jsonl", "chat", tokenizer, max_length=512)
     assert lesson.ids.count(tokenizer.end) == 2
     assert lesson.ids.count(1) == 2
-    form = job_of(weights, [{"prompt": said, "completion": "x<|im_end|>"}], form="completion")
+    form = job_of(small, [{"prompt": said, "completion": "x<|im_end|>"}], form="completion")
     (lesson,) = lessons(form.path / "train.jsonl", "completion", tokenizer, max_length=512)
     assert lesson.ids.count(tokenizer.end) == 1
 
 
 @pytest.mark.parametrize("heeded", [5, 7])
-def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_same_bits(weights, heeded):
+def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_same_bits(small, heeded):
     settings = {"lora_dropout": 0.2, "batch_size": 2, "gradient_accumulation": 2, "eval_every": 2}
-    undisturbed = reference(weights, valid=VALID, seed=7, **settings)
-    job = job_of(weights, valid=VALID, seed=7, **settings)
+    undisturbed = reference(small, valid=VALID, seed=7, **settings)
+    job = job_of(small, valid=VALID, seed=7, **settings)
     outcome, sittings = over_and_over(job, heeded=heeded)
     assert sittings > 5
     assert same(outcome.weights, undisturbed.weights)
@@ -83,20 +70,20 @@ def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_sa
     assert ["valid_loss" in line for line in job.metrics()] == [False, True] * 6
 
 
-def test_stopped_in_a_look_it_stops_as_early_and_keeps_the_same_best(weights):
+def test_stopped_in_a_look_it_stops_as_early_and_keeps_the_same_best(small):
     settings = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
-    undisturbed = reference(weights, valid=VALID, **settings)
-    outcome, sittings = over_and_over(job_of(weights, valid=VALID, **settings), heeded=3)
+    undisturbed = reference(small, valid=VALID, **settings)
+    outcome, sittings = over_and_over(job_of(small, valid=VALID, **settings), heeded=3)
     assert sittings > 2
     assert outcome.position.step == undisturbed.position.step < 30
     assert same(outcome.weights, undisturbed.weights)
 
 
-def test_where_the_gpu_draws_from_is_kept_and_restored(weights, monkeypatch):
+def test_where_the_gpu_draws_from_is_kept_and_restored(small, monkeypatch):
     gpu = torch.Generator().manual_seed(1)  # in its place: what counts is that its state is asked for, kept and given back
     monkeypatch.setattr("torch.cuda.get_rng_state", gpu.get_state)
     monkeypatch.setattr("torch.cuda.set_rng_state", gpu.set_state)
-    job = job_of(weights)
+    job = job_of(small)
     _, loop = trained(job)
     loop.machine = Machine("cuda", "fp32", 1)
     checkpoint.save(job.path / "kept", loop.position, loop._tensors())
@@ -105,13 +92,13 @@ def test_where_the_gpu_draws_from_is_kept_and_restored(weights, monkeypatch):
     assert torch.equal(torch.rand(3, generator=gpu), drawn)
 
 
-def of_folder(weights, folder):
+def of_folder(small, folder):
     """The tokenizer of the tiny llama as a folder of Hugging Face's holds it."""
     from transformers import PreTrainedTokenizerFast
 
     from runner.finetune.local.base import _FolderTokenizer
 
-    made = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+    made = load(Base("tiny", "x", gguf=str(small))).tokenizer
     others = [mark for mark in tiny.MARKS if mark != "<|im_end|>"]
     known = PreTrainedTokenizerFast(tokenizer_object=made._bpe, eos_token="<|im_end|>", additional_special_tokens=others)
     known.chat_template = tiny.TEMPLATE
@@ -121,8 +108,8 @@ def of_folder(weights, folder):
 
 @pytest.mark.parametrize("form", ["gguf", "folder"])
 @pytest.mark.parametrize("mark", tiny.MARKS)
-def test_text_that_spells_a_control_token_is_never_read_as_one(weights, tmp_path, form, mark):
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer if form == "gguf" else of_folder(weights, tmp_path)
+def test_text_that_spells_a_control_token_is_never_read_as_one(small, tmp_path, form, mark):
+    tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer if form == "gguf" else of_folder(small, tmp_path)
     number = tiny.MARKS.index(mark)
     said = f"a {mark} b{mark}"
     assert number in tokenizer.encode(said, marks=True)
@@ -148,21 +135,21 @@ def test_without_a_chat_template_completions_can_be_learned_and_chats_are_refuse
         trained(job_of(bare))
 
 
-def test_seeds_decide(weights):
-    first, again, other = (reference(weights, seed=seed) for seed in (1, 1, 2))
+def test_seeds_decide(small):
+    first, again, other = (reference(small, seed=seed) for seed in (1, 1, 2))
     assert same(first.weights, again.weights)
     assert not same(first.weights, other.weights)
 
 
-def test_accumulated_batches_are_one_large_batch(weights):
-    large, _ = trained(job_of(weights, batch_size=6, bucket=False, max_steps=4))
-    small, _ = trained(job_of(weights, batch_size=3, gradient_accumulation=2, bucket=False, max_steps=4))
+def test_accumulated_batches_are_one_large_batch(small):
+    large, _ = trained(job_of(small, batch_size=6, bucket=False, max_steps=4))
+    accumulated, _ = trained(job_of(small, batch_size=3, gradient_accumulation=2, bucket=False, max_steps=4))
     for name, value in large.weights.items():
-        assert torch.allclose(value, small.weights[name], atol=1e-5)
+        assert torch.allclose(value, accumulated.weights[name], atol=1e-5)
 
 
-def test_early_stopping_keeps_the_best(weights):
-    job = job_of(weights, valid=VALID, eval_every=1, early_stopping_patience=2, lr=0.2, epochs=9, max_steps=30)
+def test_early_stopping_keeps_the_best(small):
+    job = job_of(small, valid=VALID, eval_every=1, early_stopping_patience=2, lr=0.2, epochs=9, max_steps=30)
     outcome, loop = trained(job)
     looked = [line["valid_loss"] for line in job.metrics()]
     assert outcome.position.step < 30
@@ -170,19 +157,19 @@ def test_early_stopping_keeps_the_best(weights):
     assert loop._valid_loss() == pytest.approx(min(looked), rel=1e-5)
 
 
-def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(weights):
+def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(small):
     for settings, looks in (({"epochs": 2}, 2), ({"epochs": 2, "max_steps": 1}, 0)):
-        job = job_of(weights, valid=VALID, **{"max_steps": None, "batch_size": 4, **settings})
+        job = job_of(small, valid=VALID, **{"max_steps": None, "batch_size": 4, **settings})
         outcome, loop = trained(job)
         assert len([line for line in job.metrics() if "valid_loss" in line]) == looks
         assert outcome.valid_loss == pytest.approx(loop._valid_loss(), rel=1e-5)
     with pytest.raises(ConfigError, match="valid_fraction"):
-        job_of(weights, early_stopping_patience=2)
+        job_of(small, early_stopping_patience=2)
 
 
-def test_a_turn_of_no_weight_is_not_learned(weights):
+def test_a_turn_of_no_weight_is_not_learned(small):
     def lesson(messages):
-        job = job_of(weights, [{"messages": messages}])
+        job = job_of(small, [{"messages": messages}])
         (made,) = lessons(job.path / "train.jsonl", "chat", load(job.spec.base).tokenizer, max_length=512)
         return made
 
@@ -202,11 +189,11 @@ def test_bucketing_loses_no_row_and_repeats_itself():
     assert drawn != order(lengths, 4, seed=0, epoch=1, bucket=True)
 
 
-def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(weights):
-    undisturbed = reference(weights, seed=3, checkpoint_every=1)
-    job = job_of(weights, seed=3, checkpoint_every=1)
+def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
+    undisturbed = reference(small, seed=3, checkpoint_every=1)
+    job = job_of(small, seed=3, checkpoint_every=1)
     with trainer(job) as running:
-        wait_until(lambda: checkpoint.whole(job.path / "checkpoints"), "a checkpoint", 60)
+        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint", 60)
         running.send_signal(signal.SIGKILL)
         running.wait()
     with trainer(job) as running:
@@ -237,10 +224,10 @@ def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(weights):
         (lambda job: _spec(job, gguf=__file__), "is no GGUF file"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(weights, change, told, capfd):
+def test_what_cannot_be_done_is_one_line(small, change, told, capfd):
     from runner.finetune.local.__main__ import main
 
-    job = job_of(weights)
+    job = job_of(small)
     change(job)
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -271,9 +258,9 @@ def test_another_architecture_is_refused(tmp_path):
 # --- served
 
 
-def finished(weights, outcome, seed):
+def finished(small, outcome, seed):
     """A job in the ledger that has made `outcome`."""
-    job = job_of(weights, seed=seed)
+    job = job_of(small, seed=seed)
     digest = write_gguf(
         job.path / "adapter.gguf", arrays(outcome.weights), alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS
     )
@@ -290,9 +277,9 @@ def identity(monkeypatch):
 QUESTIONS = ["q1", "q5", "what", "ab ab 12", "yes?"]
 
 
-def of_torch(weights, loop, question):
+def of_torch(small, loop, question):
     """What the model in torch says comes first: the log-probabilities of all tokens."""
-    loaded = load(Base("tiny", "x", gguf=str(weights)))
+    loaded = load(Base("tiny", "x", gguf=str(small)))
     ids = loaded.tokenizer.encode(
         loaded.tokenizer.render([{"role": "system", "content": "s"}, {"role": "user", "content": question}], ask=True), marks=True
     )
@@ -301,51 +288,51 @@ def of_torch(weights, loop, question):
         return torch.log_softmax(loop.model(torch.tensor([ids])).logits[0, -1].float(), -1)
 
 
-def worst(weights, lm, loop):
+def worst(small, lm, loop):
     """The largest difference in the log-probability of the first token, between what is served and torch."""
     differences = []
     for question in QUESTIONS:
         messages = [{"role": "system", "content": "s"}, {"role": "user", "content": question}]
         (answer,) = lm(messages=messages, logprobs=True, top_logprobs=1, max_tokens=1, temperature=0.0, cache=False)
         first = answer["logprobs"]["content"][0]
-        differences.append(abs(first["logprob"] - of_torch(weights, loop, question).max().item()))
+        differences.append(abs(first["logprob"] - of_torch(small, loop, question).max().item()))
     return max(differences)
 
 
-def test_what_is_served_is_what_was_trained(weights, identity):
-    outcome, loop = trained(job_of(weights, seed=5, max_steps=6, lr=0.02))
-    job = finished(weights, outcome, 5)
+def test_what_is_served_is_what_was_trained(small, identity):
+    outcome, loop = trained(job_of(small, seed=5, max_steps=6, lr=0.02))
+    job = finished(small, outcome, 5)
     lm = LM(f"local/ft-{job.spec.job}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
     lm.launch()
     try:
-        assert worst(weights, lm, loop) < 0.05
+        assert worst(small, lm, loop) < 0.05
     finally:
         lm.kill()
 
 
-def test_without_the_order_of_rows_that_rope_wants_it_is_not(weights, identity, monkeypatch):
+def test_without_the_order_of_rows_that_rope_wants_it_is_not(small, identity, monkeypatch):
     monkeypatch.setattr("runner.finetune.local.adapter.rope_order", lambda values, heads: values)
-    outcome, loop = trained(job_of(weights, seed=6, max_steps=6, lr=0.02))
-    job = finished(weights, outcome, 6)
+    outcome, loop = trained(job_of(small, seed=6, max_steps=6, lr=0.02))
+    job = finished(small, outcome, 6)
     lm = LM(f"local/ft-{job.spec.job}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
     lm.launch()
     try:
-        assert worst(weights, lm, loop) > 0.1
+        assert worst(small, lm, loop) > 0.1
     finally:
         lm.kill()
 
 
 @pytest.mark.parametrize("begins", [0, 1])  # 1 is what the chat template begins with, and is not put there twice
 def test_what_the_server_puts_before_every_text_is_trained_with(tmp_path, begins):
-    weights = tiny.write(tmp_path / "begins.gguf", begins=begins)
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+    small = tiny.write(tmp_path / "begins.gguf", begins=begins)
+    tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     file = tmp_path / "rows.jsonl"
     asked = [{"role": "system", "content": "s"}, {"role": "user", "content": "q1"}]
     file.write_text(json.dumps({"messages": [*asked, {"role": "assistant", "content": "y"}]}))
     (chat,) = lessons(file, "chat", tokenizer, max_length=512)
     file.write_text(json.dumps({"prompt": "q1\n\nBEGIN RESPONSE:", "completion": "y"}))  # as an LM of the type text asks
     (completion,) = lessons(file, "completion", tokenizer, max_length=512)
-    lm = LM(f"local/{weights}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1}, max_tokens=1, cache=False)
+    lm = LM(f"local/{small}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1}, max_tokens=1, cache=False)
     lm.launch()
     try:
         lm(messages=asked)
@@ -358,10 +345,10 @@ def test_what_the_server_puts_before_every_text_is_trained_with(tmp_path, begins
         assert served.history[-1]["usage"]["prompt_tokens"] == lesson.learned.index(True)
 
 
-def test_two_adapters_and_their_base_do_not_mix(weights, identity):
-    jobs = [finished(weights, trained(job_of(weights, seed=seed, max_steps=4, lr=0.05))[0], seed) for seed in (11, 12)]
+def test_two_adapters_and_their_base_do_not_mix(small, identity):
+    jobs = [finished(small, trained(job_of(small, seed=seed, max_steps=4, lr=0.05))[0], seed) for seed in (11, 12)]
     settings = {"context": 256, "parallel": 1, "threads": 1}
-    lms = [LM(f"local/{name}", launch_kwargs=settings) for name in (f"ft-{jobs[0].spec.job}", f"ft-{jobs[1].spec.job}", weights)]
+    lms = [LM(f"local/{name}", launch_kwargs=settings) for name in (f"ft-{jobs[0].spec.job}", f"ft-{jobs[1].spec.job}", small)]
 
     def ask(lm):
         return [lm(question, max_tokens=6, temperature=0.0, seed=0, cache=False) for question in QUESTIONS[:3]]
@@ -383,24 +370,24 @@ def test_two_adapters_and_their_base_do_not_mix(weights, identity):
     assert len({lm.provider.endpoint(lm) for lm in lms}) == 3
 
 
-def test_a_model_that_is_not_there_is_named(weights, identity):
-    job = job_of(weights, seed=20)
+def test_a_model_that_is_not_there_is_named(small, identity):
+    job = job_of(small, seed=20)
     with pytest.raises(ConfigError, match=f"ft-{job.spec.job} has no model: the training is not_started"):
         LM(f"local/ft-{job.spec.job}").launch()
     with pytest.raises(ConfigError, match="ft-0123456789ab"):
         LM("local/ft-0123456789ab").launch()
 
 
-def test_an_adapter_that_was_changed_is_refused(weights, identity):
-    job = finished(weights, trained(job_of(weights, seed=21, max_steps=1))[0], 21)
+def test_an_adapter_that_was_changed_is_refused(small, identity):
+    job = finished(small, trained(job_of(small, seed=21, max_steps=1))[0], 21)
     with (job.path / "adapter.gguf").open("ab") as file:
         file.write(b"x")
     with pytest.raises(LaunchError, match="is not what the training has made"):
         LM(f"local/ft-{job.spec.job}").launch()
 
 
-def test_from_rows_to_a_served_model_through_the_lm(weights):
-    lm = LM(f"local/{weights}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
+def test_from_rows_to_a_served_model_through_the_lm(small):
+    lm = LM(f"local/{small}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
     job = lm.finetune(ROWS, "chat", {**FAST, "seed": 30})
     tuned = job.result(timeout=120)
     assert tuned.model == f"local/ft-{ledger.listed()[-1].spec.job}"
@@ -413,15 +400,15 @@ def test_from_rows_to_a_served_model_through_the_lm(weights):
         tuned.kill()
 
 
-def test_an_adapter_of_pefts_becomes_the_same_file(weights, tmp_path):
-    outcome, loop = trained(job_of(weights, seed=40, max_steps=2))
+def test_an_adapter_of_pefts_becomes_the_same_file(small, tmp_path):
+    outcome, loop = trained(job_of(small, seed=40, max_steps=2))
     loop.model.save_pretrained(tmp_path, selected_adapters=["default"])
     ours = write_gguf(tmp_path / "ours.gguf", arrays(outcome.weights), alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS)
-    assert from_peft(tmp_path, GGUF(weights), tmp_path / "theirs.gguf") == ours
+    assert from_peft(tmp_path, GGUF(small), tmp_path / "theirs.gguf") == ours
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
     with pytest.raises(FinetuneError, match="use_dora"):
-        from_peft(tmp_path, GGUF(weights), tmp_path / "theirs.gguf")
+        from_peft(tmp_path, GGUF(small), tmp_path / "theirs.gguf")
 
 
 @pytest.mark.model

@@ -20,19 +20,8 @@ from runner.finetune.local.gguf import GGUF  # noqa: E402
 from runner.finetune.local.write import BF16, F16, F32, Part, kept, rows, write  # noqa: E402
 from tests.finetune.served import asked, taught, trained  # noqa: E402
 
-pytestmark = [
-    pytest.mark.finetune,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
-
 SCALE = 2.0
 Q4_1 = 3
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.mark.model

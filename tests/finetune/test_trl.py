@@ -13,21 +13,12 @@ tiny = pytest.importorskip("tests.finetune.tiny")
 
 from runner.errors import DataError, FinetuneError  # noqa: E402
 from runner.finetune import ledger  # noqa: E402
-from runner.finetune.local import checkpoint  # noqa: E402
 from runner.finetune.local.base import load  # noqa: E402
 from runner.finetune.local.rows import pairs  # noqa: E402
 from runner.finetune.spec import Base  # noqa: E402
 from tests.command import wait_until  # noqa: E402
-from tests.finetune.jobs import job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
+from tests.finetune.jobs import VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
-pytestmark = [
-    pytest.mark.finetune,
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
-
-VALID = [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "never seen"}]}]
 PREFERENCES = [
     {
         "input": {"messages": [{"role": "user", "content": f"q{n}"}]},
@@ -38,20 +29,15 @@ PREFERENCES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    return tiny.write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
-
-
 @pytest.fixture
 def trl():
     """TRL, which is no part of the extra dev."""
     return pytest.importorskip("trl", reason="the extra trl is not installed: with pyarrow and datasets it is 190 MB")
 
 
-def test_both_backends_come_to_the_same(weights, trl):
+def test_both_backends_come_to_the_same(small, trl):
     settings = {"batch_size": 2, "gradient_accumulation": 2, "weight_decay": 0.01, "lr": 0.01}
-    jobs = [job_of(weights, backend=backend, **settings) for backend in ("own", "trl")]
+    jobs = [job_of(small, backend=backend, **settings) for backend in ("own", "trl")]
     own, trls = (trained(job)[0] for job in jobs)
     measured, theirs = (job.metrics() for job in jobs)
     assert [line["tokens"] for line in measured] == [line["tokens"] for line in theirs]
@@ -63,7 +49,7 @@ def test_both_backends_come_to_the_same(weights, trl):
 
 
 @pytest.mark.parametrize("heeded", [4, 7])
-def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(weights, trl, heeded):
+def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(small, trl, heeded):
     settings = {
         "backend": "trl",
         "lora_dropout": 0.2,
@@ -72,18 +58,18 @@ def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(we
         "eval_every": 2,
         "valid": VALID,
     }
-    whole = reference(weights, **settings)
-    outcome, sittings = over_and_over(job_of(weights, **settings), heeded=heeded)
+    whole = reference(small, **settings)
+    outcome, sittings = over_and_over(job_of(small, **settings), heeded=heeded)
     assert sittings > 3
     assert same(outcome.weights, whole.weights)
     assert (outcome.position.tokens, outcome.valid_loss) == (whole.position.tokens, whole.valid_loss)
 
 
-def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(weights, trl):
+def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(small, trl):
     stopping = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
     settings = {"backend": "trl", "valid": VALID, **stopping}
-    whole = reference(weights, **settings)
-    job = job_of(weights, **settings)
+    whole = reference(small, **settings)
+    job = job_of(small, **settings)
     outcome, sittings = over_and_over(job, heeded=2)
     assert sittings > 2
     assert outcome.position.step == whole.position.step < 30
@@ -91,11 +77,11 @@ def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(weights, trl
     assert same(outcome.weights, whole.weights)
 
 
-def test_killed_it_goes_on_to_the_same_bits(weights, trl):
-    whole = reference(weights, backend="trl", checkpoint_every=1)
-    job = job_of(weights, backend="trl", checkpoint_every=1)
+def test_killed_it_goes_on_to_the_same_bits(small, trl):
+    whole = reference(small, backend="trl", checkpoint_every=1)
+    job = job_of(small, backend="trl", checkpoint_every=1)
     with trainer(job) as running:
-        wait_until(lambda: checkpoint.whole(job.path / "checkpoints"), "a checkpoint", 60)
+        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint", 60)
         running.send_signal(signal.SIGKILL)
         running.wait()
     torn = job.path / "checkpoints" / "checkpoint-11"  # as a kill in the midst of writing it leaves it
@@ -114,8 +100,8 @@ def test_killed_it_goes_on_to_the_same_bits(weights, trl):
     assert (job.path / "adapter.gguf").is_file()
 
 
-def test_preferences_are_learned(weights, trl):
-    job = job_of(weights, PREFERENCES, form="preference", backend="trl", lr=0.01, beta=0.5)
+def test_preferences_are_learned(small, trl):
+    job = job_of(small, PREFERENCES, form="preference", backend="trl", lr=0.01, beta=0.5)
     outcome, loop = trained(job)
     losses = [line["loss"] for line in job.metrics()]
     assert losses[0] == pytest.approx(0.6931, abs=1e-3)  # of two answers of which neither is preferred yet: ln 2
@@ -124,19 +110,19 @@ def test_preferences_are_learned(weights, trl):
     assert outcome.position.tokens == sum(row.taught for row in loop.train) * 3
 
 
-def test_stopped_over_and_over_preferences_end_in_the_same_bits(weights, trl):
+def test_stopped_over_and_over_preferences_end_in_the_same_bits(small, trl):
     settings = {"rows": PREFERENCES, "form": "preference", "backend": "trl", "lora_dropout": 0.1}
-    whole = reference(weights, **settings)
-    outcome, sittings = over_and_over(job_of(weights, **settings), heeded=5)
+    whole = reference(small, **settings)
+    outcome, sittings = over_and_over(job_of(small, **settings), heeded=5)
     assert sittings == 3
     assert same(outcome.weights, whole.weights)
 
 
-def test_a_preference_is_between_two_answers_to_the_same(weights):
-    tokenizer = load(Base("tiny", "x", gguf=str(weights))).tokenizer
+def test_a_preference_is_between_two_answers_to_the_same(small):
+    tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     earlier = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "first"}, {"role": "user", "content": "q"}]
     row = {**PREFERENCES[0], "input": {"messages": earlier}}
-    job = job_of(weights, [row], form="preference", backend="trl")
+    job = job_of(small, [row], form="preference", backend="trl")
     (pair,) = pairs(job.path / "train.jsonl", tokenizer, max_length=512)
     assert pair.asked == tokenizer.encode(tokenizer.render(earlier, ask=True), marks=True)
     assert pair.preferred == [*tokenizer.encode("yes", marks=False), tokenizer.end]
@@ -146,9 +132,9 @@ def test_a_preference_is_between_two_answers_to_the_same(weights):
         pairs(job.path / "train.jsonl", tokenizer, max_length=512)
 
 
-def test_a_loss_that_is_no_number_is_said(weights, trl):
+def test_a_loss_that_is_no_number_is_said(small, trl):
     with pytest.raises(FinetuneError, match=r"the loss at step \d+ is nan; try a smaller finetune.lr"):
-        trained(job_of(weights, backend="trl", lr=1e30))
+        trained(job_of(small, backend="trl", lr=1e30))
 
 
 def carried_through(job):
@@ -162,23 +148,23 @@ def carried_through(job):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_of_preferences_an_adapter_is_left_that_can_be_served(weights, trl):
+def test_of_preferences_an_adapter_is_left_that_can_be_served(small, trl):
     from runner.finetune.local.adapter import from_peft
     from runner.finetune.local.gguf import GGUF
 
-    job = job_of(weights, PREFERENCES, form="preference", backend="trl", max_steps=2)
+    job = job_of(small, PREFERENCES, form="preference", backend="trl", max_steps=2)
     assert carried_through(job) == 0
-    again = from_peft(job.path / "adapter", GGUF(weights), job.path / "again.gguf")
+    again = from_peft(job.path / "adapter", GGUF(small), job.path / "again.gguf")
     assert again == job.result()["sha256"]
     assert {path.name for path in (job.path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_without_the_package_it_is_said_what_to_install(weights, monkeypatch, capfd):
+def test_without_the_package_it_is_said_what_to_install(small, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "trl", None)
-    assert carried_through(job_of(weights, backend="trl")) == 1
+    assert carried_through(job_of(small, backend="trl")) == 1
     assert "is not installed: pip install 'ostinato[trl]'" in capfd.readouterr().err.splitlines()[-1]
 
 
-def test_the_backend_is_part_of_the_jobs_id(weights):
-    assert job_of(weights).spec.job != job_of(weights, backend="trl").spec.job
+def test_the_backend_is_part_of_the_jobs_id(small):
+    assert job_of(small).spec.job != job_of(small, backend="trl").spec.job
     assert len(ledger.listed()) == 2

@@ -95,6 +95,9 @@ def test_a_fresh_attempt_keeps_the_last_one_aside():
     job = made()
     job.measured(1, loss=0.5)
     (job.path / "checkpoints/step-1").mkdir(parents=True)
+    (job.path / "checkpoints/step-1/position.json").touch()
+    (job.path / "checkpoints/step-2").mkdir()  # not whole
+    assert job.checkpoints() == ["step-1"]
     (job.path / "adapter.gguf").touch()
     (job.path / "merged.gguf").touch()
     job.move(TrainingStatus.cancelled)

@@ -77,3 +77,8 @@ def test_redaction_of_headers_and_urls():
     assert redact("Authorization: Bearer abcdefgh12345") == "Authorization: Bearer ***"
     assert redact("http://me:hunter2@host:80/v1 and https://host/@x") == "http://***@host:80/v1 and https://host/@x"
     assert redact("a task-force of 20 asked politely") == "a task-force of 20 asked politely"
+
+
+@pytest.mark.parametrize("text", ["Basic dXNlcjox", "a://b@", *KNOWN])
+def test_the_shortest_texts_that_hold_a_secret_are_cleaned(text):
+    assert "***" in redact(text)

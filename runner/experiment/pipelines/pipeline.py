@@ -19,13 +19,14 @@ from runner import build
 from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.batch.engine import Stop
+from runner.clock import now
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment import finetuning
 from runner.experiment.columns import column_of
 from runner.experiment.drift import manifest_of
 from runner.experiment.loop import Notify, silent
 from runner.experiment.play import FAILURES, ask, recorded
-from runner.experiment.stages import Experiment, config_hash, now
+from runner.experiment.stages import Experiment, config_hash
 from runner.experiment.trained import asking, followed, trained_model, untrained
 from runner.finetune import aliases
 from runner.finetune.job import TrainingStatus

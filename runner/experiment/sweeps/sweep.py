@@ -15,10 +15,11 @@ from runner.analysis.cells import ranked
 from runner.analysis.export import Format, export
 from runner.analysis.load import load
 from runner.batch.engine import Stop
+from runner.clock import now
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
 from runner.experiment.drift import ADJUSTABLE
 from runner.experiment.play import FAILURES, recorded
-from runner.experiment.stages import Experiment, first_of, now, report
+from runner.experiment.stages import Experiment, first_of, report
 from runner.experiment.sweeps.plan import Plan
 from runner.experiment.sweeps.shared import Shared
 from runner.experiment.trained import settled, to_be_asked, train_first

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.finetune.ledger import put
+from runner.finetune.ledger import SEAL, put, whole_checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 KEPT = 2
 """Checkpoints that are kept: the newest, and one to fall back on."""
-SEAL = "position.json"
-"""The file that is written last: a checkpoint that has it is whole."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +67,7 @@ def save(folder: Path, position: Position, tensors: dict[str, dict[str, torch.Te
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in group.items()}, draft / f"{name}.safetensors")
     seal(draft, position)
     draft.replace(target)
-    for old in whole(folder)[:-KEPT]:
+    for old in whole_checkpoints(folder)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
@@ -97,16 +95,10 @@ def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
 
 def sealed(folder: Path) -> Iterator[tuple[Path, Position]]:
     """The whole checkpoints, the newest first, and where each of them is."""
-    for place in reversed(whole(folder)):
+    for place in reversed(whole_checkpoints(folder)):
         try:
             position = msgspec.json.decode((place / SEAL).read_bytes(), type=Position)
         except (OSError, msgspec.MsgspecError):
             continue
         if position.format <= FORMAT:
             yield place, position
-
-
-def whole(folder: Path) -> list[Path]:
-    """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
-    found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))

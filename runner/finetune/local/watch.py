@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.errors import FinetuneError
+from runner.finetune.ledger import SEAL
 from runner.finetune.local import checkpoint
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Watch:
             torch.set_rng_state(self._random[0])
             torch.cuda.set_rng_state_all(self._random[1])
             self.stopped = control.should_training_stop = True
-            control.should_save = state.global_step > 0 and not (self._place(state) / checkpoint.SEAL).exists()
+            control.should_save = state.global_step > 0 and not (self._place(state) / SEAL).exists()
 
     def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
         """Stop after a step, when what is due after it is done: a look may come first, and may be the end."""
