@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import re
 import shutil
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _VERSION = 1
+_BACK_NS = 2_000_000_000
+"""How far a fetched file's time of change is set back: a change right after would else have the same, where clocks tick coarsely."""
 _HUB = re.compile(r"(?!.*\.\.)hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[\w.-]+/)*[\w.-]+\.gguf)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -240,7 +243,12 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
         if known is not None and got != known.sha256:
             raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {got}, wanted {known.sha256}")
         fetched.replace(path)
-        _write(path, Stored(name, got, path.stat().st_size, path.stat().st_mtime_ns, source, licence))
+        stat = path.stat()
+        long_ago = (
+            stat.st_mtime_ns - _BACK_NS
+        )  # file systems' clocks tick in milliseconds: a change in the same one would be missed
+        os.utime(path, ns=(stat.st_atime_ns, long_ago))
+        _write(path, Stored(name, got, stat.st_size, path.stat().st_mtime_ns, source, licence))
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return path
