@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _BACK_NS = 2_000_000_000
-"""How far a fetched file's time of change is set back: a change right after would else have the same, where clocks tick coarsely."""
+"""How far a fetched file's time of change is set back: a change right after would else have the same on a coarse clock."""
 _HUB = re.compile(r"(?!.*\.\.)hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[\w.-]+/)*[\w.-]+\.gguf)(?:@(?P<revision>[\w./-]+))?")
 
 
