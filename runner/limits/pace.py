@@ -4,11 +4,19 @@ A server refuses when its allowance is empty. So what it admitted between two re
 measure of its rate, whatever its burst, a token bucket's or a window's. After a refusal the rate starts a little below that
 measure, comes back to it, stays there, and then probes upwards ever faster: the curve of CUBIC (RFC 9438) for a rate. The more a
 measure stands on, the smaller and rarer the probes: a rate that is well known costs about one refusal a minute.
+
+A server that saves little up, such as nginx without a burst, loses what is not asked for at once, and is measured too low. It is
+told by what follows a pause: sending goes on with all that flowed in meanwhile, and a server that takes only some of it has saved
+no more than that. Once this is known, no more is sent at once, and the measure takes into account what pauses have lost. The rate
+at which a refusal came says more there than the measure, as it does where a limit has risen; after few requests, the truth is
+taken to be between the two.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from typing import NamedTuple
 
 from runner.limits.bucket import Bucket
 
@@ -21,11 +29,25 @@ FIRM = 20
 SMALLEST_STEP, LARGEST_STEP = 0.02, 0.3
 SHORTEST_S, LONGEST_S = 1.0, 30.0
 """How far below the measure the rate starts, as a share, and how long it takes to come back to it."""
+SURE_S, SURE_TIMES = 20.0, 4.0
+"""Seconds since the last refusal, or times what the server saves up, after which a refusal is about the rate alone."""
 REACHED = 0.97
-"""Of the rate at which a firm one was refused, what is kept at least: a server that saves nothing up, or whose limit has risen,
-was asked too little on the way, and the measure is too low. When it is too high, the next refusal comes at once and says so."""
-FORGET = 8.0
+"""Of the rate at which such a refusal came, what is kept at least. When it is too high, the next one comes soon."""
+TELLING = 2
+"""Requests at once that tell what a server saves: it always takes the first."""
+CAUTION = 0.8
+"""Of what may have been saved up, what is sent at once: a measure of a few requests may be a fifth too high."""
+FORGET = 64.0
 """A rate that has grown so many times over without a refusal bounds nothing any more."""
+
+
+class Mark(NamedTuple):
+    """A refusal: when it came, and up to it, how many requests had been admitted, how many pauses there were, and of how long."""
+
+    at: float
+    admitted: float
+    pauses: int
+    paused_s: float
 
 
 class Pace:
@@ -36,39 +58,63 @@ class Pace:
         count: requests that its measure stands on.
     """
 
-    __slots__ = ("_blocked_since", "_bucket", "_end", "_grown", "_least", "_marks", "_rate", "_span", "_step", "count", "known")
+    __slots__ = (
+        "_blocked_since",
+        "_bucket",
+        "_due",
+        "_grown",
+        "_last",
+        "_marks",
+        "_over",
+        "_rate",
+        "_resume_at",
+        "_saved",
+        "_span",
+        "_step",
+        "_sure",
+        "count",
+        "known",
+    )
 
     def __init__(self) -> None:
-        self._marks: deque[list[float]] = deque(maxlen=MARKS)  # [time of a refusal, requests admitted until then]
-        self._end = (0.0, 0.0)
+        self._marks: deque[Mark] = deque(maxlen=MARKS)
+        self._last = Mark(0.0, 0.0, 0, 0.0)
         self.known = False
         self.count = 0.0
+        self._saved: float | None = None  # requests that the server saves up at the most; None: nobody knows
         self._rate = 0.0
-        self._least = 0.0
+        self._over = 0.0  # the rate at which the last refusal came
+        self._sure = False  # whether it was about the rate alone
         self._span = self._step = 0.0
         self._grown = 0.0
         self._blocked_since: float | None = None
+        self._resume_at = 0.0
+        self._due = 0.0  # what flows in until then
         self._bucket = Bucket(1.0, 1.0, 0.0)
 
     def refused(self, now: float, admitted: float, resume_at: float) -> None:
         """A refusal that is news: `admitted` requests in all had been let through, and sending goes on at `resume_at`."""
-        self._end = (now, admitted)
-        firm = self.known and admitted - self._marks[-1][1] >= FIRM
-        self._least = REACHED * self.rate() if firm else 0.0
-        self._measure()
+        before, paused_s = self._last, max(0.0, self._resume_at - self._last.at)
+        self._last = Mark(now, admitted, before.pauses + (paused_s > 0), before.paused_s + paused_s)
+        since = admitted - self._marks[-1].admitted if self._marks else 0.0
+        if not (self.known and self._at_once(since)):
+            self._over = self.rate()
+            self._sure = since >= FIRM and self._is_about_rate(since)
+            self._measure()
+        if since or not self._marks:  # of several in vain, the first says when the allowance was empty
+            self._marks.append(self._last)
         self._grown = 0.0
         self._blocked_since = None
-        self._bucket = Bucket(self.rate(), max(1.0, self.rate() * BURST_S), now, level=0.0)
-        self._bucket.level(resume_at)
-        if not self._marks or admitted > self._marks[-1][1]:  # of several in vain, the first says when the allowance was empty
-            self._marks.append([now, admitted])
+        self._resume_at = resume_at
+        self._due = CAUTION * self.rate() * (resume_at - now)
+        self._bucket = Bucket(self.rate(), self._capacity(), resume_at, level=self._due)
 
     def corrected(self, sent_at: float) -> None:
         """A request that was thought admitted, sent at `sent_at`, was refused with the others."""
-        for mark in self._marks:
-            if mark[0] >= sent_at:
-                mark[1] -= 1
-        self._end = (self._end[0], self._end[1] - 1)
+        for index, mark in enumerate(self._marks):
+            if mark.at >= sent_at:
+                self._marks[index] = mark._replace(admitted=mark.admitted - 1)
+        self._last = self._last._replace(admitted=self._last.admitted - 1)
         self._measure()
 
     def rate(self) -> float:
@@ -82,12 +128,12 @@ class Pace:
             self._grown += now - self._blocked_since
             self._blocked_since = None
         rate = self.rate()
-        if rate > FORGET * self._rate:
+        if rate > FORGET * self._rate and self.count >= FIRM:
             self.forget()
             return now
         self._bucket.level(now)
         self._bucket.rate = rate
-        self._bucket.capacity = max(1.0, rate * BURST_S)
+        self._bucket.capacity = self._capacity()
         at = self._bucket.ready_at(1, now)
         if at > now:
             self._blocked_since = now
@@ -101,19 +147,58 @@ class Pace:
         """Nothing is known any more."""
         self.known = False
         self._rate = 0.0
+        self._saved = None
         self._marks.clear()
+
+    def _capacity(self) -> float:
+        """Requests that may go at once."""
+        most = self.rate() * BURST_S
+        return max(1.0, most if self._saved is None else min(most, CAUTION * self._saved))
+
+    def _at_once(self, since: float) -> bool:
+        """Whether a refusal, `since` requests after the last one, is about what followed the pause: the server saves no more."""
+        sent = min(self._due, self._capacity())
+        if since < 1 and self._due >= TELLING:
+            self._saved = math.inf  # a window that has not begun anew: it gives all at once, later
+        elif since >= 1 and sent >= TELLING and since <= sent and (self._saved is None or since < self._saved):
+            self._saved = since
+            return True
+        elif sent >= TELLING and self._saved is None:
+            self._saved = math.inf
+        return False
+
+    def _is_about_rate(self, since: float) -> bool:
+        """Whether so many requests since the last refusal have used up all that the server had saved."""
+        if self._saved is None or self._saved == math.inf:
+            return self._last.at - self._marks[-1].at >= SURE_S
+        return since >= SURE_TIMES * self._saved
 
     def _measure(self) -> None:
         """The best measure up to the last refusal: the highest firm one, as a server that was not asked enough lost some."""
-        now, admitted = self._end
-        recent = [mark for mark in self._marks if now - mark[0] <= HISTORY_S] or list(self._marks)[-1:]
-        found = [(admitted - mark[1], now - mark[0]) for mark in recent if admitted - mark[1] >= 1 and now > mark[0]]
+        recent = [mark for mark in self._marks if self._last.at - mark.at <= HISTORY_S] or list(self._marks)[-1:]
+        found = [found for mark in recent if (found := self._between(mark)) is not None]
         if not found:
             return
         firm = [measure for measure in found if measure[0] >= FIRM]
         count, span = max(firm, key=lambda measure: measure[0] / measure[1]) if firm else max(found)
         self.known = True
         self.count = count
-        self._rate = max(self._least, count / span)
+        self._rate = count / span
+        if self._sure:
+            self._rate = max(self._rate, REACHED * self._over)
+        elif self._saved != math.inf and self._over > self._rate:
+            self._rate = math.sqrt(self._rate * self._over)
         self._span = min(LONGEST_S, max(SHORTEST_S, span / 2))
         self._step = min(LARGEST_STEP, max(SMALLEST_STEP, 1 / count))
+
+    def _between(self, mark: Mark) -> tuple[float, float] | None:
+        """Requests that flowed in since `mark`, and in how many seconds; None when there were none."""
+        count, span = self._last.admitted - mark.admitted, self._last.at - mark.at
+        if count < 1 or span <= 0:
+            return None
+        if self._saved is not None and self._saved < math.inf:  # what a pause brought was no more than that
+            own = count - self._saved * (self._last.pauses - mark.pauses)
+            active = span - (self._last.paused_s - mark.paused_s)
+            if active > 0 and own / active > count / span:
+                return own, active
+        return count, span

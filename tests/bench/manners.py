@@ -1,21 +1,20 @@
 """How well servers that enforce 600 requests a minute are used, and how many requests they refuse. A minute per case.
 
-    python -m tests.bench.manners [--seconds 60] [--latency 0.05] [--concurrency 32] [CASE ...]
+    python -m tests.bench.manners [--seconds 60] [--latency 0.05] [--concurrency 32] [--record] [CASE ...]
 
 Cases: (a) token bucket that tells what is left in x-ratelimit headers, (b) token bucket with Retry-After only, (c) token bucket
 with bare 429s, (d) fixed window of a minute with Retry-After; each with and without rpm=600 configured. A bucket holds a minute
-(what "limit 600, remaining 599" means) or a second. All run at once, each against a server of its own; --seconds 180 shows the
-later minutes apart from the first, in which a limit is found.
+(what "limit 600, remaining 599" means), a second, or one request (nginx without a burst: nothing is saved up). All run at once,
+each against a server of its own; --seconds 180 shows the later minutes apart from the first, in which a limit is found.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import sys
 import threading
 
 from runner.limits import Endpoint, Limiter
+from tests.bench.harness import parser, publish
 from tests.limited import FixedWindow, LimitedServer, TokenBucket, ask
 
 RPM = 600
@@ -23,7 +22,7 @@ RPM = 600
 
 def cases() -> dict[str, LimitedServer]:
     made: dict[str, LimitedServer] = {}
-    for name, burst in (("minute", RPM), ("second", RPM // 60)):
+    for name, burst in (("minute", RPM), ("second", RPM // 60), ("request", 1)):
         made[f"a headers, bucket of a {name}"] = LimitedServer(TokenBucket(RPM, burst), tell=True, hint=True)
         made[f"b Retry-After, bucket of a {name}"] = LimitedServer(TokenBucket(RPM, burst), hint=True)
         made[f"c bare 429, bucket of a {name}"] = LimitedServer(TokenBucket(RPM, burst))
@@ -50,12 +49,13 @@ async def measure(server: LimitedServer, rpm: int | None, seconds: float, concur
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--latency", type=float, default=0.05)
-    parser.add_argument("--concurrency", type=int, default=32)
-    parser.add_argument("cases", nargs="*", help="letters; all when none")
-    args = parser.parse_args()
+    """Run the cases, and print what came of them."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--seconds", type=float, default=60)
+    arguments.add_argument("--latency", type=float, default=0.05, help="seconds of an answer")
+    arguments.add_argument("--concurrency", type=int, default=32)
+    arguments.add_argument("cases", nargs="*", help="letters; all when none")
+    args = arguments.parse_args()
     rows: list[str] = []
 
     def run(name: str, server: LimitedServer, rpm: int | None) -> None:
@@ -70,8 +70,8 @@ def main() -> None:
                     allowed = min(allowed, rpm * (elapsed - since) / 60)
                 ok, no = passed - passed_before, refused - refused_before
                 rows.append(
-                    f"{name:<32} {rpm or '-':>5} {since:>4.0f}-{elapsed:<4.0f} {allowed:>8.0f} {ok + no:>6} {ok:>6} {no:>5} "
-                    f"{100 * ok / allowed:>6.1f} {100 * no / max(1, ok + no):>6.2f}"
+                    f"| {name} | {rpm or '-'} | {since:.0f}-{elapsed:.0f} | {allowed:.0f} | {ok + no} | {no} "
+                    f"| {100 * ok / allowed:.1f} | {100 * no / max(1, ok + no):.2f} |"
                 )
                 before = (elapsed, passed, refused)
 
@@ -85,8 +85,15 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    header = f"{'case':<32} {'rpm':>5} {'seconds':>9} {'allowed':>8} {'sent':>6} {'ok':>6} {'429s':>5} {'used %':>6} {'429 %':>6}"
-    sys.stdout.write("\n".join([header, *sorted(rows), ""]))
+    about = (
+        f"{args.concurrency} places, answers after {args.latency:g} s; allowed is what the server and the setting let through."
+    )
+    head = (
+        "| server | rpm configured | seconds | allowed | sent | 429s | used, % of allowed | 429s, % of sent |\n"
+        + "|---" * 8
+        + "|"
+    )
+    publish(args, "Manners", "\n".join([f"{about}\n", head, *sorted(rows)]))
 
 
 if __name__ == "__main__":
