@@ -26,8 +26,8 @@ FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 START = 8
 START_EVERY_S = 0.025
 """How a new endpoint is met: 8 requests, and twice as many every 25 ms; 256 are in flight after an eighth of a second."""
-RESUME_EVERY_S = 0.5
-"""After a refusal: 1 request, and twice as many every half second."""
+RESUME_EVERY_S, RESUME_MORE = 0.5, 0.5
+"""After a refusal: 1 request, twice as many every half second, and one more for each two that succeed."""
 ENOUGH = 4096
 """A start that has come to so many in flight is over, even when there is no bound."""
 FIRM = 50
@@ -278,7 +278,7 @@ class Gate:
         wait = hint if hint is not None else self._backoff()
         self._in_vain += 1
         self._pace.refused(now, self.sent - self._refused, now + wait)
-        self._ramp = None if self._pace.known else Ramp(1, RESUME_EVERY_S, order=self.sent, begun_at=now + wait)
+        self._ramp = None if self._pace.known else Ramp(1, RESUME_EVERY_S, more=RESUME_MORE, order=self.sent, begun_at=now + wait)
         return self._pause(now, wait, "429", error)
 
     def _backoff(self) -> float:

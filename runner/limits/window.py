@@ -60,7 +60,7 @@ class Window:
 
 
 class Ramp:
-    """How many may be in flight soon after a start: `first`, twice as many each `every_s` seconds, one more for each success.
+    """How many may be in flight soon after a start: `first`, twice as many each `every_s` seconds, `more` for each success.
 
     A refusal comes back sooner than an answer. So a server that takes few at once is met with few refusals, and one that takes
     all gets all within a moment. Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988), by time as well. Pure.
@@ -71,11 +71,12 @@ class Ramp:
         begun_at: when it starts to grow; None until the first request.
     """
 
-    __slots__ = ("_every_s", "_size", "begun_at", "in_flight", "order")
+    __slots__ = ("_every_s", "_more", "_size", "begun_at", "in_flight", "order")
 
-    def __init__(self, first: int, every_s: float, *, order: int = 0, begun_at: float | None = None) -> None:
+    def __init__(self, first: float, every_s: float, *, more: float = 1.0, order: int = 0, begun_at: float | None = None) -> None:
         self._size = first
         self._every_s = every_s
+        self._more = more
         self.order = order
         self.begun_at = begun_at
         self.in_flight = 0
@@ -94,5 +95,5 @@ class Ramp:
         return max(now, self.begun_at + self._every_s * math.log2(wanted / self._size))
 
     def succeeded(self) -> None:
-        """One more may go."""
-        self._size += 1
+        """`more` may go."""
+        self._size += self._more

@@ -4,20 +4,23 @@
 
 Cases: (a) token bucket that tells what is left in x-ratelimit headers, (b) token bucket with Retry-After only, (c) token bucket
 with bare 429s, (d) fixed window of a minute with Retry-After; each with and without rpm=600 configured. A bucket holds a minute
-(what "limit 600, remaining 599" means), a second, or one request (nginx without a burst: nothing is saved up). All run at once,
-each against a server of its own; --seconds 180 shows the later minutes apart from the first, in which a limit is found.
+(what "limit 600, remaining 599" means), a second, or one request (nginx without a burst: nothing is saved up). All run at
+once, each against a server of its own; --seconds 180 shows the later minutes apart from the first, in which a limit is found.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 from runner.limits import Endpoint, Limiter
 from tests.bench.harness import parser, publish
 from tests.limited import FixedWindow, LimitedServer, TokenBucket, ask
 
 RPM = 600
+APART_S = 0.25
+"""Between the starts of two cases: each begins with a burst, and they share one interpreter."""
 
 
 def cases() -> dict[str, LimitedServer]:
@@ -83,6 +86,7 @@ def main() -> None:
     ]
     for thread in threads:
         thread.start()
+        time.sleep(APART_S)
     for thread in threads:
         thread.join()
     about = (
