@@ -115,7 +115,7 @@ def as_text(messages: Sequence[Message]) -> str:
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
     """The outputs of a call as dspy 2.6 gives them: texts, or dicts where there is more than text."""
     choices = response.choices
-    if not wants_logprobs and not any(choice.tool_calls for choice in choices):
+    if not wants_logprobs and not [choice for choice in choices if choice.tool_calls]:
         return [choice.text for choice in choices]
     outputs: list[dict[str, Any]] = []
     for choice in choices:

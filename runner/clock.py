@@ -8,10 +8,14 @@ import time
 
 def now() -> str:
     """The time in UTC, to the millisecond, in ISO 8601."""
-    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
-    return f"{_second(seconds)}.{milliseconds:03d}+00:00"
+    return _millisecond(time.time_ns() // 1_000_000)
 
 
-@functools.lru_cache(maxsize=1)  # calls come by the thousand a second
+@functools.lru_cache(maxsize=1)  # cache hits come by the dozen a millisecond
+def _millisecond(milliseconds: int) -> str:
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00"
+
+
+@functools.lru_cache(maxsize=1)  # answers come by the thousand a second
 def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

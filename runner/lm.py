@@ -1,4 +1,4 @@
-"""The LM: one call as a generator of steps (look up, send, wait, store), and a sync and an async driver that run it."""
+"""The LM: a call that the cache cannot answer is a generator of steps (send, wait, store), run by a sync or an async driver."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ from runner.arguments import (
     as_text,
     check_messages,
     check_model,
-    check_params,
     check_reasoning,
     connection_of,
     estimate,
     is_connection,
     is_reasoning,
-    is_sent,
     most,
     normalise_url,
     outputs_of,
@@ -40,6 +38,7 @@ from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError
 from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
 from runner.history import remember_call, settings, show
+from runner.parameters import LastParameters
 from runner.paths import home
 from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer
@@ -137,6 +136,7 @@ class LM:
         self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
+        self._parameters = LastParameters()
 
     # --- calls
 
@@ -156,19 +156,18 @@ class LM:
             LMError: no answer after all attempts.
             CacheError: a miss in replay mode.
         """
+        if not self.callbacks and self.limiter is None:
+            return self._call(prompt, messages, kwargs)
         with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
-            request, store = self._prepare(prompt, messages, kwargs), self._store(kwargs)
-            key = request_key(request)
-            completion = self._drive(self._steps(request, key, store, kwargs), request, key, store, kwargs)
-            seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
+            seen.outputs = self._call(prompt, messages, kwargs)
         return seen.outputs
 
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """As calling the LM, without blocking the event loop."""
+        if not self.callbacks and self.limiter is None:
+            return await self._acall(prompt, messages, kwargs)
         with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
-            request = self._prepare(prompt, messages, kwargs)
-            completion = await self._aplay(request, self._store(kwargs), kwargs)
-            seen.outputs = self._finish(completion, request, prompt, messages, kwargs)
+            seen.outputs = await self._acall(prompt, messages, kwargs)
         return seen.outputs
 
     def request(
@@ -178,20 +177,9 @@ class LM:
 
         For code that plays many requests at once: pair it with `acomplete`.
         """
-        merged = {**self.kwargs, **kwargs}
-        params = {key: as_data(value) for key, value in merged.items() if value is not None and is_sent(key)}
-        if "max_tokens" in params and is_reasoning(self.model):
-            params["max_completion_tokens"] = params.pop("max_tokens")
-        check_params(params)
-        return Request(
-            model=self.model,
-            model_type=self.model_type,
-            endpoint=self._endpoint(merged),
-            messages=messages,
-            prompt=prompt,
-            params=params,
-            rollout=rollout,
-        )
+        given = {**self.kwargs, **kwargs}
+        params = self._parameters.of(self.model, given).sent.copy()
+        return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
     async def acomplete(self, request: Request) -> Completion:
         """Play one request whole: cache, limiter, budget, transport, retries. No history, no callbacks.
@@ -204,7 +192,7 @@ class LM:
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._aplay(request, self._store({}), {})
+        return await self._aplay(request, request_key(request), self._store({}), {})
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
@@ -350,19 +338,54 @@ class LM:
         """For the time of a call: what its attempts learn of the endpoint holds from one to the next."""
         return self.limiter.using() if self.limiter else contextlib.nullcontext()
 
-    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> Request:
+    def _call(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
+        request, key = self._prepare(prompt, messages, kwargs)
+        store = self._store(kwargs)
+        completion = self._cached(key, store)
+        if completion is None:
+            completion = self._drive(self._steps(request, key, store, kwargs), request, key, store, kwargs)
+        return self._finish(completion, request, prompt, messages, kwargs)
+
+    async def _acall(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
+        request, key = self._prepare(prompt, messages, kwargs)
+        completion = await self._aplay(request, key, self._store(kwargs), kwargs)
+        return self._finish(completion, request, prompt, messages, kwargs)
+
+    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> tuple[Request, str]:
+        """What a call sends, and its key."""
         if prompt is None and not messages:
             raise ConfigError("nothing to ask: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
-        rollout = kwargs.get("rollout_id", self.kwargs.get("rollout_id"))
-        if self.model_type == "text":
-            return self.request(prompt=as_text(conversation), rollout=rollout, **kwargs)
-        return self.request(messages=conversation, rollout=rollout, **kwargs)
+        given = {**self.kwargs, **kwargs}
+        params = self._parameters.of(self.model, given)
+        said: dict[str, Any] = {"prompt": as_text(conversation)} if self.model_type == "text" else {"messages": conversation}
+        request = self._request(given, params.sent, rollout=given.get("rollout_id"), **said)
+        return request, request_key(request, params.encoded)
 
-    async def _aplay(self, request: Request, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
+    def _request(
+        self,
+        given: Mapping[str, Any],
+        params: dict[str, Any],
+        *,
+        messages: list[Message] | None = None,
+        prompt: str | None = None,
+        rollout: int | None = None,
+    ) -> Request:
+        return Request(
+            model=self.model,
+            model_type=self.model_type,
+            endpoint=self._endpoint(given),
+            messages=messages,
+            prompt=prompt,
+            params=params,
+            rollout=rollout,
+        )
+
+    async def _aplay(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
         """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
-        key = request_key(request)
+        if (cached := self._cached(key, store)) is not None:
+            return cached
         steps = self._steps(request, key, store, kwargs)
         if store is None or not (store.reads and store.writes):
             return await self._adrive(steps, request, key, store, kwargs)
@@ -371,11 +394,16 @@ class LM:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
 
+    def _cached(self, key: str, store: Cache | None) -> Completion | None:
+        """What the cache answers. Raises CacheError where it has to and does not (replay)."""
+        if store is None:
+            return None
+        if (entry := store.get(key)) is not None:
+            return Completion.hit(key, entry.response, entry.cost_usd)
+        store.refuse_miss(key)
+        return None
+
     def _steps(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Steps:
-        if store is not None:
-            if (entry := store.get(key)) is not None:
-                return Completion.hit(key, entry.response, entry.cost_usd)
-            store.refuse_miss(key)
         policy = self.retry or RetryPolicy(max_attempts=int(kwargs.get("num_retries", self.num_retries)) + 1)
         started_at, first = now(), time.perf_counter()
         failures: list[str] = []

@@ -51,6 +51,7 @@ def main() -> None:
 
 UNCACHED = ("shared_transactions", "checkpoints_beside", "rare_collections")
 CACHED = ("batched_lookups", "lazy_decoding", "shared_parameters", "rare_collections")
+SINGLE = ("reading_ahead", "kept_parameters")
 
 
 def _cached(*engine: object) -> list[Contender]:
@@ -59,7 +60,7 @@ def _cached(*engine: object) -> list[Contender]:
 
 
 def _single(*single: object) -> list[Contender]:
-    return [Contender(_label(more), ours("disk", *single, *more)) for more in [(), ("--without", "reading_ahead")]]
+    return [Contender(_label(more), ours("disk", *single, *more)) for more in [(), *(("--without", one) for one in SINGLE)]]
 
 
 def _label(more: tuple[object, ...]) -> str:

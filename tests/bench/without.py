@@ -63,6 +63,13 @@ def shared_parameters() -> None:
     player.request_key = lambda request, _params=None: request_key(request)
 
 
+def kept_parameters() -> None:
+    """Every call makes its parameters, and their part of the key, anew."""
+    from runner import parameters
+
+    parameters._same = lambda _one, _other: False
+
+
 def reading_ahead() -> None:
     """An answer that is asked for comes from disk alone."""
     from runner.cache import store
@@ -79,6 +86,7 @@ DEVICES: dict[str, Callable[[], None]] = {
         batched_lookups,
         lazy_decoding,
         shared_parameters,
+        kept_parameters,
         reading_ahead,
     )
 }

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from runner.adapters import ChatAdapter, TextAdapter
+from runner.cache import Cache
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.job import TrainingStatus
 from runner.lm import LM
@@ -133,6 +134,42 @@ def test_what_is_sent_is_what_was_asked_for(ask):
     assert (connection.api_key, connection.timeout_s, connection.headers) == (KEY, 5.0, {"x": "y"})
     assert connection.extra == {"api_version": "3"}
     assert lm.kwargs["temperature"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"logprobs": True}, {"logprobs": 1}),
+        ({"a": 1, "b": 2}, {"b": 1, "a": 2}),
+        ({"seed": 1}, {"seed": 1.5}),
+        ({"seed": 1}, {}),
+        ({}, {"temperature": 0.5}),
+    ],
+)
+def test_what_the_last_call_sent_is_not_sent_again(ask, before, after):
+    lm = an_lm(cache=False)
+    for arguments in (before, before, after):
+        ask(lm, "hi", **arguments)
+    first, second, third = [request.params for request in lm.transport.requests]
+    assert first == second == {"temperature": 0.0, "max_tokens": 1000} | before
+    assert json.dumps(third, sort_keys=True) == json.dumps({"temperature": 0.0, "max_tokens": 1000} | after, sort_keys=True)
+
+
+def test_a_parameter_that_changes_in_place_is_another_one(ask, tmp_path):
+    lm = an_lm("one", "two", cache=Cache(tmp_path), stop=["a"])
+    assert ask(lm, "hi") == ["one"]
+    lm.kwargs["stop"].append("b")
+    assert ask(lm, "hi") == ["two"]
+    lm.kwargs["temperature"] = 0.5
+    lm.model = "fake/other"
+    assert ask(lm, "hi") == ["ok"]
+    assert [request.params["temperature"] for request in lm.transport.requests] == [0.0, 0.0, 0.5]
+
+
+def test_a_request_is_its_callers_own():
+    lm = an_lm()
+    lm.request(prompt="hi").params["temperature"] = 2.0
+    assert lm.request(prompt="hi").params["temperature"] == 0.0
 
 
 def test_access_to_clouds_is_not_part_of_the_request():
