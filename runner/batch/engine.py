@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Keep: TypeAlias = "Callable[[list[Sample]], None]"
 LOOKUP_BATCH = 256
+AHEAD = 8
+"""Requests in flight for each worker that has another one ready."""
 
 
 class Stop:
@@ -61,7 +63,17 @@ def plan(
 
 
 async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
-    """Ask the model about every slot, at most `concurrency` at once.
+    """Ask the model about every slot, with a few more workers than requests that may be in flight.
+
+    While a worker stores and records an answer, another one has its next request ready: it goes out as soon as the answer has
+    come. How many are in flight is the limiter's to say.
+
+    Args:
+        player: plays them; the limiter of its LM lets `concurrency` requests through.
+        slots: those that need the model.
+        keep: is given each sample when it is finished.
+        concurrency: requests that may be in flight.
+        stop: looked at before each slot.
 
     A row that fails is a sample with an error and cancels nothing. An error that would meet every row (a refused key, a spent
     quota or budget, an address where nothing answers) stops the stream: the rows it met stay owed, and `stop.reason` says why.
@@ -83,5 +95,5 @@ async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency
             keep([sample])
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency):
+        for _ in range(concurrency + concurrency // AHEAD):
             group.create_task(work())

@@ -1,6 +1,8 @@
 """Secrets: what looks like one is found, and no remembered one is ever shown."""
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runner import secrets
 from runner.errors import ConfigError
@@ -81,4 +83,13 @@ def test_redaction_of_headers_and_urls():
 
 @pytest.mark.parametrize("text", ["Basic dXNlcjox", "a://b@", *KNOWN])
 def test_the_shortest_texts_that_hold_a_secret_are_cleaned(text):
+    assert "***" in redact(text)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.text(max_size=20), held=st.from_regex(secrets._KNOWN) | st.from_regex(secrets._BEARER), after=st.text(max_size=20)
+)
+def test_whatever_looks_like_a_secret_is_cleaned_whatever_stands_around_it(before, held, after):
+    text = f"{before} {held} {after}"
     assert "***" in redact(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -102,12 +102,12 @@ class Facts:
 
     def _size(self, sample: Sample) -> int:
         """Characters that the sample adds to the page; a message that others have too is there once."""
-        texts: list[Any] = [message.get("content") for message in sample.messages or ()]
         size = len(sample.output or "") + len(sample.error.message if sample.error else "")
         size += len(sample.target) if isinstance(sample.target, str) else 0
-        for text in [*texts, sample.prompt]:
+        for text in (sample.prompt, *(message.get("content") for message in sample.messages or ())):
             plain = text if isinstance(text, str) else repr(text)
-            if hash(plain) not in self._said:
-                self._said.add(hash(plain))
+            said = hash(plain)
+            if said not in self._said:
+                self._said.add(said)
                 size += len(plain)
         return min(size, 4 * LONGEST)

@@ -8,46 +8,73 @@ import msgspec
 
 from runner.analysis.page.text import cut, text_of
 from runner.secrets import redact
+from runner.types import Usage
 
 if TYPE_CHECKING:
     from runner.types import Sample
+
+
+_USUAL = ("role", "content")
+
+
+class Row(msgspec.Struct, omit_defaults=True):
+    """A sample as the browser gets it; what it has not is left out."""
+
+    id: str
+    status: str
+    cache: str
+    messages: list[int]
+    repeat: int | None = None
+    part: int | None = None
+    output: str | None = None
+    target: str | None = None
+    scores: dict[str, float] | None = None
+    error: dict[str, Any] | None = None
+    usage: Usage | None = None
+    cost: float | None = None
+    saved: float | None = None
+    latency: float | None = None
+    attempts: int | None = None
+    model: str | None = None
+    finish: str | None = None
 
 
 class Rows:
     """The samples of a page: `samples` for the browser, `messages` that they point into by number."""
 
     def __init__(self) -> None:
-        self.samples: list[dict[str, Any]] = []
+        self.samples: list[Row] = []
         self.messages: list[dict[str, str]] = []
         self._numbers: dict[tuple[str, str], int] = {}
 
     def add(self, sample: Sample, part: int) -> None:
         """Add a sample of the cell with this number."""
         asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
-        row = {
-            "id": redact(sample.id),
-            "repeat": sample.repeat or None,
-            "part": part or None,
-            "status": sample.status,
-            "messages": [self._number(message) for message in asked],
-            "output": None if sample.output is None else cut(sample.output),
-            "target": None if sample.target is None else text_of(sample.target),
-            "scores": sample.scores or None,
-            "error": _error(sample),
-            "usage": msgspec.to_builtins(sample.usage) if sample.usage else None,
-            "cost": sample.cost_usd,
-            "saved": sample.saved_usd,
-            "cache": sample.cache,
-            "latency": sample.latency_s,
-            "attempts": sample.attempts or None,
-            "model": redact(sample.model_served or sample.model_requested or "") or None,
-            "finish": sample.finish_reason,
-        }
-        self.samples.append({key: value for key, value in row.items() if value is not None})
+        self.samples.append(
+            Row(
+                id=redact(sample.id),
+                repeat=sample.repeat or None,
+                part=part or None,
+                status=sample.status,
+                messages=[self._number(message) for message in asked],
+                output=None if sample.output is None else cut(sample.output),
+                target=None if sample.target is None else text_of(sample.target),
+                scores=sample.scores or None,
+                error=_error(sample),
+                usage=sample.usage,
+                cost=sample.cost_usd,
+                saved=sample.saved_usd,
+                cache=sample.cache,
+                latency=sample.latency_s,
+                attempts=sample.attempts or None,
+                model=redact(sample.model_served or sample.model_requested or "") or None,
+                finish=sample.finish_reason,
+            )
+        )
 
     def _number(self, message: dict[str, Any]) -> int:
         role, content = str(message.get("role", "")), message.get("content")
-        more = {key: value for key, value in message.items() if key not in ("role", "content")}
+        more = {key: value for key, value in message.items() if key not in _USUAL} if len(message) > len(_USUAL) else {}
         said = content if isinstance(content, str) and not more else text_of({"content": content, **more} if more else content)
         number = self._numbers.setdefault((role, said), len(self.messages))
         if number == len(self.messages):
