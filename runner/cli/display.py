@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["rich", "plain", "none"]
 REFRESH_S = 0.25
-"""Between two pictures of a live bar: one takes 2 to 4 ms, in which no row goes on."""
+"""Between two pictures of a live bar: one takes half a millisecond, in which no row goes on."""
 PLAIN_EVERY_S = 5.0
 
 
