@@ -176,6 +176,9 @@ class LM:
         """The request that a call would send. `prompt` is sent verbatim (``text``); `messages` are a conversation.
 
         For code that plays many requests at once: pair it with `acomplete`.
+
+        Raises:
+            ConfigError: an argument has a value that it may not have, or one that is not JSON data.
         """
         given = {**self.kwargs, **kwargs}
         params = self._parameters.of(self.model, given).sent.copy()
@@ -360,7 +363,7 @@ class LM:
         given = {**self.kwargs, **kwargs}
         params = self._parameters.of(self.model, given)
         said: dict[str, Any] = {"prompt": as_text(conversation)} if self.model_type == "text" else {"messages": conversation}
-        request = self._request(given, params.sent, rollout=given.get("rollout_id"), **said)
+        request = self._request(given, params.sent.copy(), rollout=given.get("rollout_id"), **said)
         return request, request_key(request, params.encoded)
 
     def _request(
@@ -601,9 +604,10 @@ class LM:
     def _connected(self, kwargs: Mapping[str, Any]) -> Connection:
         """How to reach the model in this call. It is kept for as long as nothing about it changes: transports prepare for it."""
         merged = {**self.kwargs, **kwargs}
-        if self._reached is None or self._reached[0] != merged:
-            self._reached = (merged, connection_of(self.model, merged))
-        return self._reached[1]
+        reached = self._reached
+        if reached is None or reached[0] != merged:
+            reached = self._reached = (merged, connection_of(self.model, merged))
+        return reached[1]
 
 
 def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Parameters(NamedTuple):
     """What a request says besides what is said.
 
     Attributes:
-        sent: by name, as `Request.params`. Shared by the calls that have the same: not to be changed.
+        sent: by name, as `Request.params`. A request gets a copy.
         encoded: `sent` as `request_key` takes it.
     """
 
@@ -30,6 +30,9 @@ class LastParameters:
 
     def __init__(self) -> None:
         self._last: tuple[str, dict[str, Any], Parameters] | None = None  # one object: threads replace it whole
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LastParameters:
+        return LastParameters()
 
     def of(self, model: str, given: dict[str, Any]) -> Parameters:
         """The parameters of a call.

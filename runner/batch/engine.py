@@ -63,7 +63,7 @@ def plan(
 
 
 async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
-    """Ask the model about every slot, with a few more workers than requests that may be in flight.
+    """Ask the model about every slot, with an eighth more workers than requests may be in flight.
 
     While a worker stores and records an answer, another one has its next request ready: it goes out as soon as the answer has
     come. How many are in flight is the limiter's to say.

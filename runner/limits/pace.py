@@ -38,7 +38,7 @@ TELLING = 2
 CAUTION = 0.8
 """Of what may have been saved up, what is sent at once: a measure of a few requests may be a fifth too high."""
 FORGET = 64.0
-"""A rate that has grown so many times over without a refusal bounds nothing any more."""
+"""A rate that was measured well and has grown so many times over without a refusal bounds nothing any more."""
 
 
 class Mark(NamedTuple):
@@ -59,8 +59,9 @@ class Pace:
     """
 
     __slots__ = (
-        "_blocked_since",
+        "_blocked",
         "_bucket",
+        "_by_pause",
         "_due",
         "_grown",
         "_last",
@@ -85,9 +86,10 @@ class Pace:
         self._rate = 0.0
         self._over = 0.0  # the rate at which the last refusal came
         self._sure = False  # whether it was about the rate alone
+        self._by_pause = False  # or about what followed a pause
         self._span = self._step = 0.0
         self._grown = 0.0
-        self._blocked_since: float | None = None
+        self._blocked: tuple[float, float] | None = None  # since when the rate keeps a request waiting, and until when
         self._resume_at = 0.0
         self._due = 0.0  # what flows in until then
         self._bucket = Bucket(1.0, 1.0, 0.0)
@@ -97,17 +99,18 @@ class Pace:
         before, paused_s = self._last, max(0.0, self._resume_at - self._last.at)
         self._last = Mark(now, admitted, before.pauses + (paused_s > 0), before.paused_s + paused_s)
         since = admitted - self._marks[-1].admitted if self._marks else 0.0
-        if not (self.known and self._at_once(since)):
+        self._by_pause = self.known and self._at_once(since)
+        if not self._by_pause:
             self._over = self.rate()
             self._sure = since >= FIRM and self._is_about_rate(since)
             self._measure()
         if since or not self._marks:  # of several in vain, the first says when the allowance was empty
             self._marks.append(self._last)
         self._grown = 0.0
-        self._blocked_since = None
+        self._blocked = None
         self._resume_at = resume_at
         self._due = CAUTION * self.rate() * (resume_at - now)
-        self._bucket = Bucket(self.rate(), self._capacity(), resume_at, level=self._due)
+        self._fill()
 
     def corrected(self, sent_at: float) -> None:
         """A request that was thought admitted, sent at `sent_at`, was refused with the others."""
@@ -115,7 +118,11 @@ class Pace:
             if mark.at >= sent_at:
                 self._marks[index] = mark._replace(admitted=mark.admitted - 1)
         self._last = self._last._replace(admitted=self._last.admitted - 1)
-        self._measure()
+        if not self._by_pause:
+            self._measure()
+        elif self._saved is not None:
+            self._saved = max(1.0, self._saved - 1)
+            self._fill()
 
     def rate(self) -> float:
         """Requests a second, as of now; 0 when unknown."""
@@ -124,9 +131,10 @@ class Pace:
 
     def ready_at(self, now: float) -> float:
         """When the next request may go. The rate grows only while it is what requests wait for."""
-        if self._blocked_since is not None:
-            self._grown += now - self._blocked_since
-            self._blocked_since = None
+        if self._blocked is not None:
+            since, until = self._blocked
+            self._grown += min(now, until) - since
+            self._blocked = None
         rate = self.rate()
         if rate > FORGET * self._rate and self.count >= FIRM:
             self.forget()
@@ -136,12 +144,13 @@ class Pace:
         self._bucket.capacity = self._capacity()
         at = self._bucket.ready_at(1, now)
         if at > now:
-            self._blocked_since = now
+            self._blocked = (now, at)
         return at
 
     def take(self, now: float) -> None:
         """A request goes out."""
         self._bucket.take(1, now)
+        self._resume_at = min(self._resume_at, now)  # a pause may end before its time
 
     def forget(self) -> None:
         """Nothing is known any more."""
@@ -149,6 +158,10 @@ class Pace:
         self._rate = 0.0
         self._saved = None
         self._marks.clear()
+
+    def _fill(self) -> None:
+        """Have what flows in during the pause go out after it, as far as it may go at once."""
+        self._bucket = Bucket(self.rate(), self._capacity(), self._resume_at, level=self._due)
 
     def _capacity(self) -> float:
         """Requests that may go at once."""

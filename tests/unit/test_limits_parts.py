@@ -291,6 +291,38 @@ def test_refusals_in_vain_do_not_wear_the_measure_down():
     assert pace.rate() == pytest.approx(600 / 61, rel=0.03)
 
 
+def test_a_rate_does_not_grow_while_nobody_asks():
+    pace = Pace()
+    pace.refused(1.0, 0, 1.0)
+    pace.refused(2.0, 100, 2.0)
+    at = pace.ready_at(2.0)
+    while pace.ready_at(at) > at:  # it is full after a moment
+        at = pace.ready_at(at)
+    pace.take(at)
+    soon = pace.ready_at(at)
+    before = pace.rate()
+    pace.ready_at(soon + 600)
+    assert pace.rate() == pytest.approx(before, rel=0.01)
+
+
+def test_what_a_server_saves_is_corrected_by_what_it_refused_of_the_same_wave():
+    def waved(refused):
+        pace = Pace()
+        pace.refused(1.0, 0, 2.0)
+        pace.refused(11.0, 100, 12.0)  # some ten a second: five may follow the pause, and did
+        pace.refused(12.01, 104, 13.0)
+        for _ in range(refused):
+            pace.corrected(12.0)
+        sent, at = 0, 13.0
+        while pace.ready_at(at) <= at:
+            pace.take(at)
+            sent += 1
+        return sent
+
+    assert waved(0) == 3
+    assert waved(3) == 1
+
+
 def test_a_rate_that_bounds_nothing_is_forgotten():
     pace, now = Pace(), 2.0
     pace.refused(1.0, 0, 1.0)

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import threading
 
 import pytest
 
@@ -157,6 +158,12 @@ def test_a_copy_is_independent_and_shares_what_stands_for_things():
     new.callbacks.clear()
     assert (lm.kwargs["top_p"], lm.launch_kwargs["port"], len(lm.callbacks)) == (0.5, 1, 1)
     assert (new.transport, new.limiter, new.budget, new.provider) == (lm.transport, lm.limiter, lm.budget, lm.provider)
+
+
+def test_a_call_leaves_nothing_that_cannot_be_copied():
+    lm = an_lm()
+    lm("hi", api_client=threading.Lock())
+    assert lm.copy()("hi") == ["ok"]
 
 
 def test_a_copy_updates_attributes_and_arguments():

@@ -91,6 +91,14 @@ def test_no_secret_is_on_the_page(tmp_path):
     assert page.count("***") > 10
 
 
+def test_a_message_without_content_shows_what_it_has(tmp_path):
+    calls = [{"id": "1", "function": {"name": "add", "arguments": "{}"}}]
+    rows = [Sample(id="a", messages=[{"role": "assistant", "tool_calls": calls}, {"role": "user", "content": "go on"}])]
+    first, second = data_of(render(record(tmp_path, "calls", rows).path))["messages"]
+    assert '"add"' in first["text"]
+    assert second == {"role": "user", "text": "go on"}
+
+
 def test_messages_that_samples_share_are_written_once(tmp_path):
     rows = answers(50, seed=1, right=1, latency=0.1, price=None)
     page = render(record(tmp_path, "shared", rows).path)

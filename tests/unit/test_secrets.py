@@ -78,6 +78,9 @@ def test_short_values_are_not_remembered():
 def test_redaction_of_headers_and_urls():
     assert redact("Authorization: Bearer abcdefgh12345") == "Authorization: Bearer ***"
     assert redact("http://me:hunter2@host:80/v1 and https://host/@x") == "http://***@host:80/v1 and https://host/@x"
+    assert (
+        redact("basıc abcdefgh12345 BASİC abcdefgh12345") == "basıc *** BASİC ***"
+    )  # a pattern that looks past case takes both for an i
     assert redact("a task-force of 20 asked politely") == "a task-force of 20 asked politely"
 
 

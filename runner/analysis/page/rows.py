@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 
-_USUAL = ("role", "content")
+_USUAL = {"role", "content"}
 
 
-class Row(msgspec.Struct, omit_defaults=True):
+class Shown(msgspec.Struct, omit_defaults=True):
     """A sample as the browser gets it; what it has not is left out."""
 
     id: str
@@ -43,7 +43,7 @@ class Rows:
     """The samples of a page: `samples` for the browser, `messages` that they point into by number."""
 
     def __init__(self) -> None:
-        self.samples: list[Row] = []
+        self.samples: list[Shown] = []
         self.messages: list[dict[str, str]] = []
         self._numbers: dict[tuple[str, str], int] = {}
 
@@ -51,7 +51,7 @@ class Rows:
         """Add a sample of the cell with this number."""
         asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
         self.samples.append(
-            Row(
+            Shown(
                 id=redact(sample.id),
                 repeat=sample.repeat or None,
                 part=part or None,
@@ -74,7 +74,7 @@ class Rows:
 
     def _number(self, message: dict[str, Any]) -> int:
         role, content = str(message.get("role", "")), message.get("content")
-        more = {key: value for key, value in message.items() if key not in _USUAL} if len(message) > len(_USUAL) else {}
+        more = {} if message.keys() <= _USUAL else {key: value for key, value in message.items() if key not in _USUAL}
         said = content if isinstance(content, str) and not more else text_of({"content": content, **more} if more else content)
         number = self._numbers.setdefault((role, said), len(self.messages))
         if number == len(self.messages):
