@@ -67,10 +67,13 @@ class _Clock:
     """Times of one `run`: a watch that notes when the plan is done and when the playing is.
 
     Args:
-        display: how progress is shown meanwhile, as by the command's `--display`.
+        display: how progress is shown meanwhile, as by the command's `--display`; None: not at all, and by nothing.
     """
 
-    def __init__(self, display: str) -> None:
+    def __init__(self, display: str | None) -> None:
+        if display is not None:
+            import rich.progress  # noqa: F401 - the command prints its summary with it, whatever is shown meanwhile
+
         self._display = display
         self.began, self.cpu_began = time.perf_counter(), cpu_s()
         self.planned = self.played = self.cpu_planned = self.cpu_played = 0.0
@@ -79,7 +82,7 @@ class _Clock:
     def watch(self, experiment: Experiment) -> Iterator[None]:
         self.planned, self.cpu_planned = time.perf_counter(), cpu_s()
         try:
-            if self._display == "none":
+            if self._display in (None, "none"):
                 yield
             else:
                 from runner.cli.display import Display
@@ -271,7 +274,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--folder", type=Path, required=True, help="where data, cache and records are; kept")
     parser.add_argument("--expect", choices=["calls", "hits"], default="calls", help="engine: what every row has to be")
-    parser.add_argument("--display", choices=["none", "plain", "rich"], default="none", help="engine: progress on stderr")
+    parser.add_argument("--display", choices=["none", "plain", "rich"], help="engine: progress on stderr")
     parser.add_argument("--no-warm-up", action="store_true", help="engine: no small run before the measured one")
     parser.add_argument("--cached", action="store_true", help="acall: with a cache, which has no answer yet")
     parser.add_argument("--transport", default="auto", help="engine: how requests travel (default: auto, which is direct)")
