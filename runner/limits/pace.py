@@ -104,7 +104,7 @@ class Pace:
             self._over = self.rate()
             self._sure = since >= FIRM and self._is_about_rate(since)
             self._measure()
-        if since or not self._marks:  # of several in vain, the first says when the allowance was empty
+        if since > 0 or not self._marks:  # of several in vain, the first says when the allowance was empty
             self._marks.append(self._last)
         self._grown = 0.0
         self._blocked = None
