@@ -67,10 +67,16 @@ def most(request: Request, longest: int | None = None) -> Usage | None:
     return Usage(asked, answered, asked + answered)
 
 
+def limit_of(request: Request) -> int | None:
+    """The most tokens that an answer to `request` may have; None when it sets no limit."""
+    limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    return limit
+
+
 def _longest(request: Request, otherwise: int | None) -> int | None:
     """Tokens of all answers to a request at the most."""
     params = request.params
-    limit = params.get("max_tokens") or params.get("max_completion_tokens") or otherwise
+    limit = limit_of(request) or otherwise
     return None if limit is None else int(limit) * max(int(params.get("n") or 1), int(params.get("best_of") or 1))
 
 
@@ -115,7 +121,7 @@ def as_text(messages: Sequence[Message]) -> str:
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
     """The outputs of a call as dspy 2.6 gives them: texts, or dicts where there is more than text."""
     choices = response.choices
-    if not wants_logprobs and not [choice for choice in choices if choice.tool_calls]:
+    if not wants_logprobs and not any(choice.tool_calls for choice in choices):
         return [choice.text for choice in choices]
     outputs: list[dict[str, Any]] = []
     for choice in choices:

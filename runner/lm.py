@@ -1,14 +1,12 @@
-"""The LM: a call that the cache cannot answer is a generator of steps (send, wait, store), run by a sync or an async driver."""
+"""The LM: what a call sends, whether the cache has its answer, and what is remembered of it; `Call` makes those it has not."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import copy
 import functools
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,19 +20,18 @@ from runner.arguments import (
     check_model,
     check_reasoning,
     connection_of,
-    estimate,
     is_connection,
     is_reasoning,
+    limit_of,
     most,
     normalise_url,
     outputs_of,
     without_secrets,
 )
-from runner.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
-from runner.cache import Cache, request_key, worth_keeping
+from runner.cache import Cache, request_key
+from runner.call import Call
 from runner.callbacks import Callback, Observed
-from runner.clock import now
-from runner.errors import ConfigError, FinetuneError, LMError, LMTimeoutError
+from runner.errors import ConfigError, FinetuneError
 from runner.finetune.job import TrainDataFormat, TrainingJob
 from runner.flight import SingleFlight
 from runner.history import remember_call, settings, show
@@ -42,7 +39,6 @@ from runner.parameters import LastParameters
 from runner.paths import home
 from runner.pricing import Price, longest_answer, price_of
 from runner.providers.registry import infer
-from runner.retry import RetryPolicy
 from runner.transport import AutoTransport, FakeTransport, Transport
 from runner.types import Completion, Connection, Message, ModelType, Request, Usage
 
@@ -51,9 +47,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from runner.budget import Budget, Reservation
+    from runner.budget import Budget
     from runner.limits import Limiter
     from runner.providers.base import Provider
+    from runner.retry import RetryPolicy
 
 logger = logging.getLogger("ostinato")
 
@@ -346,7 +343,7 @@ class LM:
         store = self._store(kwargs)
         completion = self._cached(key, store)
         if completion is None:
-            completion = self._drive(self._steps(request, key, store, kwargs), request, key, store, kwargs)
+            completion = Call(self, request, key, store, kwargs).play()
         return self._finish(completion, request, prompt, messages, kwargs)
 
     async def _acall(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
@@ -389,10 +386,10 @@ class LM:
         """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
         if (cached := self._cached(key, store)) is not None:
             return cached
-        steps = self._steps(request, key, store, kwargs)
+        call = Call(self, request, key, store, kwargs)
         if store is None or not (store.reads and store.writes):
-            return await self._adrive(steps, request, key, store, kwargs)
-        made, shared = await self.flights.play(key, lambda: self._adrive(steps, request, key, store, kwargs))
+            return await call.aplay()
+        made, shared = await self.flights.play(key, call.aplay)
         if not shared:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
@@ -406,138 +403,6 @@ class LM:
         store.refuse_miss(key)
         return None
 
-    def _steps(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Steps:
-        policy = self.retry or RetryPolicy(max_attempts=int(kwargs.get("num_retries", self.num_retries)) + 1)
-        started_at, first = now(), time.perf_counter()
-        failures: list[str] = []
-        while True:
-            try:
-                answer = yield SEND
-            except LMError as error:
-                failures.append(error.code)
-                error.attempts = len(failures)
-                wait = policy.wait(error, len(failures), time.perf_counter() - first, alike=failures.count(error.code))
-                if wait is None:
-                    raise
-                try:
-                    yield Wait(wait)
-                except LMError as closed:
-                    closed.attempts = len(failures)
-                    raise
-                continue
-            break
-        assert answer is not None
-        response = answer.response
-        cost = self.cost(response.usage)
-        if store is not None and store.writes and worth_keeping(response, max_tokens=_limit(request)):
-            yield Keep(response, cost)
-        return Completion(
-            key=key,
-            response=response,
-            cache="miss" if store is not None else "off",
-            attempts=len(failures) + 1,
-            latency_s=answer.seconds,
-            cost_usd=cost,
-            started_at=started_at,
-        )
-
-    def _drive(self, steps: Steps, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
-        try:
-            step = next(steps)
-            while True:
-                answer = None
-                try:
-                    if step is SEND:
-                        answer = self._send(request, self._connected(kwargs))
-                    elif isinstance(step, Keep):
-                        assert store is not None
-                        store.put(key, step.response, request=request, cost_usd=step.cost_usd)
-                    else:
-                        assert isinstance(step, Wait)
-                        (self.limiter.pause_blocking if self.limiter else time.sleep)(step.seconds)
-                except LMError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            completion: Completion = end.value
-            return completion
-
-    async def _adrive(
-        self, steps: Steps, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]
-    ) -> Completion:
-        try:
-            step = next(steps)
-            while True:
-                answer = None
-                try:
-                    if step is SEND:
-                        answer = await self._asend(request, self._connected(kwargs))
-                    elif isinstance(step, Keep):
-                        assert store is not None
-                        await store.aput(key, step.response, request=request, cost_usd=step.cost_usd)
-                    else:
-                        assert isinstance(step, Wait)
-                        await (self.limiter.pause if self.limiter else asyncio.sleep)(step.seconds)
-                except LMError as error:
-                    step = steps.throw(error)
-                else:
-                    step = steps.send(answer)
-        except StopIteration as end:
-            completion: Completion = end.value
-            return completion
-
-    async def _asend(self, request: Request, connection: Connection) -> Answer:
-        """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
-        self.transport.prepare(request, connection)
-        reserved = await self.budget.reserve(**self._most(request)) if self.budget else None
-        attempt = Attempt()
-        try:
-            attempt.place = await self.limiter.acquire(estimate(request).total_tokens) if self.limiter else None
-            attempt.begin()
-            try:
-                async with asyncio.timeout(connection.timeout_s):
-                    response = await self.transport.acomplete(request, connection, attempt.hear)
-            except LMError as error:
-                attempt.failed(error)
-                raise
-            except TimeoutError:
-                late = LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model)
-                attempt.failed(late)
-                raise late from None
-            return attempt.succeeded(response)
-        finally:
-            self._settle(reserved, attempt)
-
-    def _send(self, request: Request, connection: Connection) -> Answer:
-        """As `_asend`, for a thread that may block."""
-        reserved = self.budget.reserve_blocking(**self._most(request)) if self.budget else None
-        attempt = Attempt()
-        try:
-            attempt.place = self.limiter.acquire_blocking(estimate(request).total_tokens) if self.limiter else None
-            attempt.begin()
-            try:
-                response = self.transport.complete(request, connection, attempt.hear)
-            except LMError as error:
-                attempt.failed(error)
-                raise
-            return attempt.succeeded(response)
-        finally:
-            self._settle(reserved, attempt)
-
-    def _settle(self, reserved: Reservation | None, attempt: Attempt) -> None:
-        if attempt.place is not None:
-            attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
-        if reserved is not None:
-            used = attempt.used
-            reserved.settle(usd=self.cost(used), tokens=used.total_tokens if used else None, sent=attempt.began is not None)
-
-    def _most(self, request: Request) -> dict[str, Any]:
-        """What one attempt may use at the most, for the budget; None where nobody knows."""
-        usage, price = most(request, None if self._is_own else longest_answer(self.model)), self.price
-        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
-        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
-
     def _finish(
         self,
         completion: Completion,
@@ -549,7 +414,7 @@ class LM:
         response = completion.response
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
-            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", _limit(request))
+            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit_of(request))
         if not settings.disable_history:
             remember_call(
                 self.history,
@@ -586,6 +451,12 @@ class LM:
         """Dollars for `usage`, None when the price or the usage is unknown."""
         return price.cost(usage) if usage and (price := self.price) else None
 
+    def most(self, request: Request) -> dict[str, Any]:
+        """What one attempt may use at the most, in dollars (`usd`) and `tokens`; None where nobody knows."""
+        usage, price = most(request, None if self._is_own else longest_answer(self.model)), self.price
+        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
+        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
+
     def _store(self, kwargs: Mapping[str, Any]) -> Cache | None:
         chosen = kwargs.get("cache", self.cache)
         if isinstance(chosen, Cache):
@@ -601,8 +472,11 @@ class LM:
         served = self.provider.endpoint(self)
         return served or normalise_url(api_base(self.model, kwargs))
 
-    def _connected(self, kwargs: Mapping[str, Any]) -> Connection:
-        """How to reach the model in this call. It is kept for as long as nothing about it changes: transports prepare for it."""
+    def connection(self, kwargs: Mapping[str, Any]) -> Connection:
+        """How to reach the model in a call with these arguments.
+
+        It is the same object for as long as nothing about it changes: transports prepare for it.
+        """
         merged = {**self.kwargs, **kwargs}
         reached = self._reached
         if reached is None or reached[0] != merged:
@@ -616,11 +490,6 @@ def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[
 
 def _transport(model: str) -> Transport:
     return FakeTransport() if model.startswith("fake/") else AutoTransport()
-
-
-def _limit(request: Request) -> int | None:
-    limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
-    return limit
 
 
 @functools.lru_cache(maxsize=8)

@@ -68,15 +68,15 @@ async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency
     While a worker stores and records an answer, another one has its next request ready: it goes out as soon as the answer has
     come. How many are in flight is the limiter's to say.
 
+    A row that fails is a sample with an error and cancels nothing. An error that would meet every row (a refused key, a spent
+    quota or budget, an address where nothing answers) stops the stream: the rows it met stay owed, and `stop.reason` says why.
+
     Args:
         player: plays them; the limiter of its LM lets `concurrency` requests through.
         slots: those that need the model.
         keep: is given each sample when it is finished.
         concurrency: requests that may be in flight.
         stop: looked at before each slot.
-
-    A row that fails is a sample with an error and cancels nothing. An error that would meet every row (a refused key, a spent
-    quota or budget, an address where nothing answers) stops the stream: the rows it met stay owed, and `stop.reason` says why.
 
     Raises:
         RecordError: a finished sample could not be written; requests in flight are cancelled.

@@ -99,7 +99,7 @@ class Pace:
         before, paused_s = self._last, max(0.0, self._resume_at - self._last.at)
         self._last = Mark(now, admitted, before.pauses + (paused_s > 0), before.paused_s + paused_s)
         since = admitted - self._marks[-1].admitted if self._marks else 0.0
-        self._by_pause = self.known and self._at_once(since)
+        self._by_pause = self.known and self._learn_saved(since)
         if not self._by_pause:
             self._over = self.rate()
             self._sure = since >= FIRM and self._is_about_rate(since)
@@ -168,16 +168,22 @@ class Pace:
         most = self.rate() * BURST_S
         return max(1.0, most if self._saved is None else min(most, CAUTION * self._saved))
 
-    def _at_once(self, since: float) -> bool:
-        """Whether a refusal, `since` requests after the last one, is about what followed the pause: the server saves no more."""
+    def _learn_saved(self, since: float) -> bool:
+        """Learn what the server saves up from a refusal, `since` requests after the last one.
+
+        Returns:
+            Whether the refusal is about what followed the pause, and says nothing about the rate.
+        """
         sent = min(self._due, self._capacity())
-        if since < 1 and self._due >= TELLING:
-            self._saved = math.inf  # a window that has not begun anew: it gives all at once, later
-        elif since >= 1 and sent >= TELLING and since <= sent and (self._saved is None or since < self._saved):
-            self._saved = since
-            return True
-        elif sent >= TELLING and self._saved is None:
-            self._saved = math.inf
+        if since < 1:
+            if self._due >= TELLING:
+                self._saved = math.inf  # a window that has not begun anew: it gives all at once, later
+        elif sent >= TELLING:
+            if since <= sent and (self._saved is None or since < self._saved):
+                self._saved = since
+                return True
+            if self._saved is None:
+                self._saved = math.inf
         return False
 
     def _is_about_rate(self, since: float) -> bool:

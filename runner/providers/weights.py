@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _BACK_NS = 2_000_000_000
-"""How far a fetched file's time of change is set back: a change right after would else have the same on a coarse clock."""
+"""How far a fetched file's time of change is set back: by a coarse clock, a change right after would else have the same."""
 _HUB = re.compile(r"(?!.*\.\.)hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[\w.-]+/)*[\w.-]+\.gguf)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -244,10 +244,7 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
             raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {got}, wanted {known.sha256}")
         fetched.replace(path)
         stat = path.stat()
-        long_ago = (
-            stat.st_mtime_ns - _BACK_NS
-        )  # file systems' clocks tick in milliseconds: a change in the same one would be missed
-        os.utime(path, ns=(stat.st_atime_ns, long_ago))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - _BACK_NS))
         _write(path, Stored(name, got, stat.st_size, path.stat().st_mtime_ns, source, licence))
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -21,6 +20,7 @@ from runner.cli import kill, launch, ps
 from runner.errors import ConfigError, LaunchError
 from runner.providers import kept, local, weights
 from runner.providers.local import LocalProvider
+from tests.command import wait_until
 
 pytestmark = pytest.mark.model
 
@@ -68,11 +68,8 @@ def verb(module, *argv):
     return module.main(parser.parse_args(argv))
 
 
-def gone(pid, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while supervise.process_started(pid) is not None:
-        assert time.monotonic() < deadline, f"process {pid} is still there"
-        time.sleep(0.02)
+def gone(pid):
+    wait_until(lambda: supervise.process_started(pid) is None, f"the end of process {pid}")
 
 
 def children(pid):

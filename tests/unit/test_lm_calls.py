@@ -205,7 +205,7 @@ async def test_hits_cost_nothing():
 
 async def test_time_in_the_queue_is_not_latency(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("runner.lm.time.perf_counter", lambda: now)
+    monkeypatch.setattr("runner.call.time.perf_counter", lambda: now)
     lm = an_lm(cache=False)
     lm.limiter = Limiter(Endpoint("test"), max_concurrency=1)
     answer = lm.transport.complete

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 
-_USUAL = {"role", "content"}
-
-
 class Shown(msgspec.Struct, omit_defaults=True):
     """A sample as the browser gets it; what it has not is left out."""
 
@@ -74,7 +71,7 @@ class Rows:
 
     def _number(self, message: dict[str, Any]) -> int:
         role, content = str(message.get("role", "")), message.get("content")
-        more = {} if message.keys() <= _USUAL else {key: value for key, value in message.items() if key not in _USUAL}
+        more = {key: value for key, value in message.items() if key not in ("role", "content")}
         said = content if isinstance(content, str) and not more else text_of({"content": content, **more} if more else content)
         number = self._numbers.setdefault((role, said), len(self.messages))
         if number == len(self.messages):
