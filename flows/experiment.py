@@ -13,11 +13,11 @@ from flows.begun import note
 from flows.untagged import untagged
 
 if TYPE_CHECKING:
-    from runner.experiment import Experiment
+    from runner.experiment.experiment import Experiment
 
 
 def _attach(folder: str) -> Experiment:
-    from runner.experiment import attach
+    from runner.experiment.experiment import attach
 
     return attach(folder)
 

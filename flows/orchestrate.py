@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from flows import server
+from flows.servers import server
 from runner.errors import OrchestratorError
 from runner.secrets import redact
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-    from runner.experiment import Experiment, Sweep
-    from runner.experiment.pipelines.pipeline import Pipeline
+    from runner.experiment.experiment import Experiment
+    from runner.pipelines.pipeline import Pipeline
+    from runner.sweeps.sweep import Sweep
 
 CANCEL_POLL_S = 2.0
 """How often a run asks whether somebody cancelled it in Prefect: nobody tells it."""

@@ -15,7 +15,7 @@ RETRIED = {"train": 1, "launch": 1}
 @task(name="stage", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def stage(folder: str, name: str) -> None:
     """Do one stage of the pipeline, unless it is done."""
-    from runner.experiment.pipelines.pipeline import attach_pipeline
+    from runner.pipelines.pipeline import attach_pipeline
 
     await attach_pipeline(folder).stage(name)
 
@@ -23,7 +23,7 @@ async def stage(folder: str, name: str) -> None:
 @flow(name="ostinato-pipeline", retries=0, persist_result=False)
 async def pipeline_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
     """Do the stages of the pipeline in `folder`; `overrides` is what it was asked with, and plays it again."""
-    from runner.experiment.pipelines.pipeline import STAGES
+    from runner.pipelines.pipeline import STAGES
 
     with untagged():
         for name in STAGES:

@@ -13,14 +13,14 @@ from flows.begun import note
 from flows.untagged import untagged
 
 if TYPE_CHECKING:
-    from runner.experiment import Sweep
+    from runner.sweeps.sweep import Sweep
 
 NAME_LENGTH = 200
 """Characters of a cell's values that its task is named by."""
 
 
 def _attach(folder: str) -> Sweep:
-    from runner.experiment import attach_sweep
+    from runner.sweeps.sweep import attach_sweep
 
     return attach_sweep(folder)
 

@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from runner.analysis.load import load
     from runner.config.schema import RunConfig
-    from runner.experiment import RunResult, SweepResult, run, sweep
-    from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
-    from runner.history import settings
-    from runner.lm import LM
+    from runner.experiment.run import RunResult, run
+    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob, TrainingStatus
+    from runner.lm.history import settings
+    from runner.lm.lm import LM
     from runner.providers.base import Provider
+    from runner.sweeps.run import SweepResult, sweep
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "LM": "runner.lm",
+    "LM": "runner.lm.lm",
     "Provider": "runner.providers.base",
     "RunConfig": "runner.config.schema",
-    "RunResult": "runner.experiment",
-    "SweepResult": "runner.experiment",
-    "TrainDataFormat": "runner.finetune.job",
-    "TrainingJob": "runner.finetune.job",
-    "TrainingStatus": "runner.finetune.job",
+    "RunResult": "runner.experiment.run",
+    "SweepResult": "runner.sweeps.run",
+    "TrainDataFormat": "runner.finetune.jobs.future",
+    "TrainingJob": "runner.finetune.jobs.future",
+    "TrainingStatus": "runner.finetune.jobs.future",
     "load": "runner.analysis.load",
-    "run": "runner.experiment",
-    "settings": "runner.history",
-    "sweep": "runner.experiment",
+    "run": "runner.experiment.run",
+    "settings": "runner.lm.history",
+    "sweep": "runner.sweeps.run",
 }
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command that the process was started for, and end the process with its exit code.
 
-    A run handles signals itself (`runner.experiment.interrupt`). At all other times SIGINT and SIGTERM end the process on the
+    A run handles signals itself (`runner.session.interrupt`). At all other times SIGINT and SIGTERM end the process on the
     spot: files are written so that they survive that and children end with their parent, while a KeyboardInterrupt may strike
     anywhere, in a finaliser or half-way through an import, and be swallowed or shown as a traceback.
     """

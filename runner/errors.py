@@ -27,8 +27,8 @@
         ├── MalformedError           2xx          retry  an answer that is not an answer
         └── EndpointClosedError      -            stop   not sent: an earlier error would meet this request too
 
-`disposition` of an LMError says who must act: `retry` (runner.retry tries again), `row` (only this row has failed), `stop`
-(every other request to this endpoint would fail in the same way). A failed row is data: it is recorded once, on its own
+`disposition` of an LMError says who must act: `retry` (runner.network.retry tries again), `row` (only this row has failed),
+`stop` (every other request to this endpoint would fail in the same way). A failed row is data: it is recorded once, on its own
 sample, and never cancels its siblings. To add a class: derive it here, give it `code` and `disposition`, and map to it in
 the transport that sees it. All errors pickle.
 """

@@ -10,7 +10,7 @@ import zipfile
 from typing import TYPE_CHECKING
 
 import runner
-from runner.experiment import pack
+from runner.reproduction.pack import pack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -49,7 +49,7 @@ def in_tmp(monkeypatch, tmp_path):
 @pytest.fixture(scope="session")
 def weights_home():
     """An `OSTINATO_HOME` that holds the weights of smollm2: `OSTINATO_TEST_HOME`, else a folder that outlives the tests."""
-    from runner.providers import weights
+    from runner.models import weights
 
     home = Path(os.environ.get("OSTINATO_TEST_HOME") or Path.home() / ".cache" / "ostinato-tests").absolute()
     with pytest.MonkeyPatch.context() as patch:

@@ -28,7 +28,7 @@ from runner.providers.openai import OpenAIProvider
 from tests.command import REPOSITORY
 
 if TYPE_CHECKING:
-    from runner.finetune.job import TrainingJob
+    from runner.finetune.jobs.future import TrainingJob
 
 KEY = "sk-pretend-0123456789abcdef"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from runner.lm import LM
+from runner.lm.lm import LM
 from runner.types import Choice, Response, Usage
 
 ASKED = [{"role": "user", "content": "hi"}]

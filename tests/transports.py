@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.lm import LM
+from runner.lm.lm import LM
 
 # litellm's own: pydantic complains of its types, and text completions leave each call's client to the garbage collector
 QUIET = [

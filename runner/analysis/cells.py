@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.stats import quantile
-from runner.analysis.ties import row_means, tied
+from runner.stats.stats import quantile
+from runner.stats.ties import row_means, tied
 
 if TYPE_CHECKING:
     from runner.records import RunFolder, Summary, SweepFolder
@@ -36,7 +36,7 @@ def rows_of(sweep: SweepFolder) -> list[dict[str, Any]]:
 def ranked(sweep: SweepFolder) -> list[dict[str, Any]]:
     """The rows of `rows_of`, best first by the primary score, those without it last; with ``best`` and ``tied`` in each.
 
-    ``tied``: the difference to the best, row by row, may as well be zero (see `runner.analysis.ties`). None: nothing is known.
+    ``tied``: the difference to the best, row by row, may as well be zero (see `runner.stats.ties`). None: nothing is known.
     """
     manifest = sweep.read()
     rows = [{**row, "best": False, "tied": None} for row in rows_of(sweep)]

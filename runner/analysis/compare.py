@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from runner.analysis.pairs import Flip, Pairs, Side, Source
-from runner.analysis.stats import Paired, holm, paired, quantile
-from runner.differences import differences
 from runner.errors import ConfigError, RecordError
+from runner.stats.stats import Paired, holm, paired, quantile
+from runner.wording.differences import differences
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ class ScoreChange(msgspec.Struct, frozen=True):
 
     Attributes:
         mean_a, mean_b: mean over rows, the repeats of a row averaged before; None without rows.
-        difference: B - A: see `runner.analysis.stats.Paired`. Its `n` is of rows.
+        difference: B - A: see `runner.stats.stats.Paired`. Its `n` is of rows.
         samples: pairs of samples that it stands on.
         unscored: pairs of answers that have no such score, or none that is a finite number, on either side; not in `samples`.
         gained, lost: samples whose score is higher (lower) in B.
@@ -144,7 +144,7 @@ def compare_all(
     """Compare several runs with A, the reference.
 
     Samples are aligned by row id and repeat. What failed in either run is in no score: it is counted. The repeats of a row are
-    averaged, and rows (or clusters of rows) are the units of every test; see `runner.analysis.stats` for the formulas.
+    averaged, and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
 
     Args:
         a: the reference: a run, its folder or name, or its samples.

@@ -6,7 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner.analysis import tables
+from runner.analysis import frames as tables
 from runner.analysis.flat import flat_run, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep

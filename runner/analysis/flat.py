@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.stats import quantile
+from runner.stats.stats import quantile
 from runner.types import Usage
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis import tables
+from runner.analysis import frames as tables
 from runner.analysis.flat import flat_cell, flat_sample, score_names
 from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, find_record

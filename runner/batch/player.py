@@ -13,7 +13,7 @@ from runner.errors import BadRequestError, DataError, EndpointClosedError, LMErr
 from runner.types import Completion, Request, Row, RowError, Sample, Status, Usage
 
 if TYPE_CHECKING:
-    from runner.lm import LM
+    from runner.lm.lm import LM
     from runner.scoring import Scorer
 
 Turns: TypeAlias = Generator[Request, Completion, Sample]

@@ -17,7 +17,7 @@ import msgspec
 from runner.cache.ahead import ReadAhead
 from runner.cache.table import FILE, RAW, Table
 from runner.errors import CacheError
-from runner.paths import private
+from runner.system.paths import private
 from runner.types import Request, Response
 
 if TYPE_CHECKING:

@@ -38,9 +38,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "launch": ("runner.cli.launch", "start a local model server and keep it"),
     "ps": ("runner.cli.ps", "list the model servers that are kept"),
     "kill": ("runner.cli.kill", "stop model servers that are kept"),
-    "schedule": ("flows.schedule_cli", "have an experiment played by the clock: apply, ls, pause, resume, run-now, rm"),
-    "serve": ("flows.serve", "play what the schedules say, until it is stopped"),
-    "server": ("flows.cli", "keep a Prefect server, whose UI shows all runs"),
+    "schedule": ("flows.schedules.cli", "have an experiment played by the clock: apply, ls, pause, resume, run-now, rm"),
+    "serve": ("flows.schedules.serve", "play what the schedules say, until it is stopped"),
+    "server": ("flows.servers.cli", "keep a Prefect server, whose UI shows all runs"),
     "doctor": ("runner.cli.doctor", "check this machine: versions, weights, ports, keys, Prefect, cache"),
 }
 """What there is, in the order of a newcomer's day. A verb's module has `configure(parser)` and `main(args) -> exit code`."""

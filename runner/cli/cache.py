@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     import msgspec
 
     from runner.cache import Cache
-    from runner.paths import home
+    from runner.system.paths import home
 
     cache = Cache((args.dir or home() / "cache").expanduser().absolute())
     match args.action:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.options import add_runs_dir
 from runner.errors import ConfigError
-from runner.records.printable import printable
+from runner.wording.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.experiment import Experiment, Sweep
+    from runner.experiment.experiment import Experiment
     from runner.records import Summary
+    from runner.sweeps.sweep import Sweep
 
 Kind = Literal["rich", "plain", "none"]
 REFRESH_S = 0.25
@@ -168,7 +169,7 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
     from rich.console import Console
     from rich.table import Table
 
-    from runner.records.printable import printable
+    from runner.wording.printable import printable
 
     console = Console(highlight=False, markup=False)
     table = Table(box=None, show_header=False, pad_edge=False, title=printable(title), title_justify="left")

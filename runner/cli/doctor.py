@@ -15,8 +15,8 @@ from urllib.request import urlopen
 import msgspec
 
 from runner.errors import CacheError, OstinatoError
-from runner.paths import home, private, shipped_conf
 from runner.secrets import redact
+from runner.system.paths import home, private, shipped_conf
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +100,7 @@ def _cache() -> Check:
 
 
 def _weights() -> Iterator[Check]:
-    from runner.providers import weights
+    from runner.models import weights
 
     if find_spec("xllamacpp") is None:
         yield Check("llama.cpp", "note", "not installed; models of this machine need it: pip install 'ostinato[local]'")
@@ -127,7 +127,7 @@ def _port() -> Check:
 
 def _prefect() -> Check:
     try:
-        choice = pkgutil.resolve_name("flows.server:resolve")()
+        choice = pkgutil.resolve_name("flows.servers.server:resolve")()
     except ImportError as error:
         return Check("prefect", "note", f"not here ({error}); use execution.orchestrator=none")
     except OstinatoError as error:

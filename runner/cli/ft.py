@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACTIONS: dict[str, tuple[str, str]] = {
-    "run": ("runner.cli.ft_run", "train what a config says, or find that it was; Ctrl-C leaves it training"),
-    "ls": ("runner.cli.ft_jobs", "list the jobs"),
-    "show": ("runner.cli.ft_jobs", "show a job: its settings, where it stands, its losses"),
-    "logs": ("runner.cli.ft_follow", "print what a job has said; -f follows it"),
-    "attach": ("runner.cli.ft_follow", "follow a job to its end, and carry it on"),
-    "cancel": ("runner.cli.ft_jobs", "stop a job"),
-    "rm": ("runner.cli.ft_jobs", "delete jobs that have ended, with what they have trained"),
+    "run": ("runner.cli.finetune.run", "train what a config says, or find that it was; Ctrl-C leaves it training"),
+    "ls": ("runner.cli.finetune.jobs", "list the jobs"),
+    "show": ("runner.cli.finetune.jobs", "show a job: its settings, where it stands, its losses"),
+    "logs": ("runner.cli.finetune.follow", "print what a job has said; -f follows it"),
+    "attach": ("runner.cli.finetune.follow", "follow a job to its end, and carry it on"),
+    "cancel": ("runner.cli.finetune.jobs", "stop a job"),
+    "rm": ("runner.cli.finetune.jobs", "delete jobs that have ended, with what they have trained"),
 }
 """What there is. A module has `configure(parser, action)` and `main(args) -> exit code`."""
 

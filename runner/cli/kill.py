@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
-from runner.providers import kept
+from runner.servers import kept
 
 if TYPE_CHECKING:
     import argparse

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from runner.cli.models import Progress
-from runner.providers import kept, served, server
+from runner.models import served
+from runner.servers import kept, server
 
 if TYPE_CHECKING:
     import argparse

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
-from runner.finetune import aliases
-from runner.providers import weights
+from runner.models import aliases, weights
 
 if TYPE_CHECKING:
     import argparse

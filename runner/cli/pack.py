@@ -32,8 +32,8 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, DataError: its config or data cannot be used any more.
     """
     from runner.cli.display import print_table
-    from runner.experiment.reproduction.pack import pack
     from runner.records import find_run
+    from runner.reproduction.pack import pack
 
     packed = pack(find_run(args.run, args.runs_dir).path, args.output)
     if args.json:

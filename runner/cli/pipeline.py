@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from runner.config.schema import RunConfig
-    from runner.experiment.pipelines.play import PipelineResult, StageOutcome
+    from runner.pipelines.run import PipelineResult, StageOutcome
 
 TAKES_OVERRIDES = True
 
@@ -36,8 +36,8 @@ def main(args: argparse.Namespace) -> int:
         OstinatoError: the pipeline could not begin.
     """
     from runner.cli.display import Display
-    from runner.experiment.pipelines.pipeline import Pipeline
-    from runner.experiment.pipelines.play import pipeline_to_end
+    from runner.pipelines.pipeline import Pipeline
+    from runner.pipelines.run import pipeline_to_end
 
     composition = composed(args)
     config = composition.config()
@@ -94,7 +94,7 @@ def _alias(registered: dict[str, Any]) -> str:
 def _forecast(config: RunConfig, *, as_json: bool) -> int:
     """Say what is owed. Returns 0."""
     from runner.cli.display import print_table
-    from runner.experiment.pipelines.pipeline import outlook
+    from runner.pipelines.pipeline import outlook
 
     found = outlook(config)
     if as_json:

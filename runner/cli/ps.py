@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
-from runner.providers import kept
-from runner.providers.base import did_you_mean
+from runner.servers import kept
+from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
     import argparse

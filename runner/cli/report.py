@@ -27,8 +27,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Write the page and print where it is. Raises RecordError when there is no such run, or the file cannot be written."""
-    from runner.analysis.page import write_report
     from runner.records import find_record
+    from runner.report import write_report
 
     folder = find_record(args.run, args.runs_dir).path
     page = write_report(folder, args.out)

@@ -13,10 +13,10 @@ from runner.errors import ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from runner.experiment.reproduction.agreement import Agreement
-    from runner.experiment.reproduction.checks import Check
-    from runner.experiment.reproduction.replay import Replayed
-    from runner.experiment.reproduction.reproduce import Reproduction
+    from runner.reproduction.agreement import Agreement
+    from runner.reproduction.checks import Check
+    from runner.reproduction.replay import Replayed
+    from runner.reproduction.reproduce import Reproduction
 
 TAKES_OVERRIDES = True
 
@@ -44,8 +44,9 @@ def main(args: argparse.Namespace) -> int:
         RecordError: there is no such run, it cannot be played again, or the capsule is refused.
         ConfigError: its config was edited since, or an option does not fit.
     """
-    from runner.experiment import replay, reproduce
     from runner.records import find_run
+    from runner.reproduction.replay import replay
+    from runner.reproduction.reproduce import reproduce
 
     named, overrides = run_and_overrides(args)
     if (file := Path(named)).is_file() or file.suffix == ".ostinato":

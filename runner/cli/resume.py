@@ -25,10 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Resume. Exit codes and errors are those of `ostinato run`."""
-    from runner.cli import sweep
+    from runner.cli import cells as sweep
     from runner.cli.display import Display
-    from runner.experiment import resume, resume_sweep
+    from runner.experiment.run import resume
     from runner.records import SweepFolder, find_record
+    from runner.sweeps.run import resume_sweep
 
     display = Display(args.display)
     named, overrides = run_and_overrides(args)

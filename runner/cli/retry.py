@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Retry. Exit codes and errors are those of `ostinato run`; a code that does not exist is a ConfigError."""
     from runner.cli.display import Display
-    from runner.experiment import retry
+    from runner.experiment.run import retry
     from runner.records import find_run
 
     display = Display(args.display)

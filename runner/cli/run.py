@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from runner.config.compose import Composition
-    from runner.experiment import RunResult
+    from runner.experiment.run import RunResult
 
 TAKES_OVERRIDES = True
 
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     if args.multirun:
         if not args.cfg:
             return _sweep(args)
-        from runner.config.multirun import split
+        from runner.config.sweepers import split
 
         args.overrides = split(args.overrides).fixed
     composition = composed(args)
@@ -73,7 +73,9 @@ def main(args: argparse.Namespace) -> int:
         return _forecast(composition, as_json=args.json)
     from runner import build
     from runner.cli.display import Display
-    from runner.experiment import Experiment, play_to_end, train_first
+    from runner.experiment.experiment import Experiment
+    from runner.experiment.run import play_to_end
+    from runner.experiment.train_first import train_first
 
     display = Display(args.display)
     config = train_first(build.pinned(composition.config()), display.say)
@@ -83,7 +85,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from runner.cli import sweep
+    from runner.cli import cells as sweep
 
     return sweep.forecast(args) if args.dry_run else sweep.play(args)
 
@@ -91,7 +93,8 @@ def _sweep(args: argparse.Namespace) -> int:
 def _forecast(composition: Composition, *, as_json: bool) -> int:
     """Say what a run would do. Returns 0, whether the budget covers it or not."""
     from runner import build
-    from runner.experiment import forecast, foreseen
+    from runner.experiment.estimate import forecast
+    from runner.experiment.train_first import foreseen
 
     found = forecast(foreseen(build.pinned(composition.config())))
     if as_json:

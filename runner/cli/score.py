@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError: the scorers cannot be built.
     """
     from runner.cli.display import print_summary
-    from runner.experiment import rescore
+    from runner.experiment.rescore import rescore
     from runner.records import find_run
 
     named, overrides = run_and_overrides(args)

@@ -37,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
 
 def _show_sweep(record: SweepFolder, args: argparse.Namespace) -> int:
     from runner.analysis.cells import ranked
-    from runner.cli import sweep
+    from runner.cli import cells as sweep
 
     if args.rows or args.failed:
         raise ConfigError(f"rows belong to one cell; name its run: ostinato show {shorten(record.path)}/cells/...")
@@ -55,7 +55,7 @@ def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
     from runner.cli.display import print_summary
 
     if args.cite:
-        from runner.records.cite import cite
+        from runner.analysis.cite import cite
 
         print(cite(f"{run.path.parent.name}/{run.path.name}", run.manifest(), run.summary()), end="")
         return 0

@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
     samples = len(data) * config.sampling.repeats
     facts = {"name": build.name(config, data), "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
     if config.finetune is not None:
-        from runner.experiment import finetuning
+        from runner.experiment import training as finetuning
 
         facts["training"] = finetuning.prepare(config).spec.job
     if args.json:

@@ -22,14 +22,14 @@ from runner.config.load import (
     is_protected,
     is_text_field,
     load,
-    suggest,
     unknown_key,
     walk,
 )
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, OstinatoError
-from runner.paths import expanded, shipped_conf
 from runner.secrets import redact
+from runner.system.paths import expanded, shipped_conf
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import types
@@ -16,6 +15,7 @@ from msgspec import structs
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError
 from runner.secrets import is_secret, names_a_secret
+from runner.wording.suggest import suggest
 
 Origin = Callable[[str], str]
 """Given a path such as ``sampling.temperature``, where its value was written, for example ``override 'x=y'`` ('' if unknown)."""
@@ -90,12 +90,6 @@ def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from walk(item, f"{path}[{index}]")
     else:
         yield path, value
-
-
-def suggest(name: str, allowed: list[str]) -> str:
-    """``; did you mean 'x'?`` when something allowed is close to `name`, else ''."""
-    near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def unknown_key(path: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from runner.errors import DataError
-from runner.paths import expanded
+from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

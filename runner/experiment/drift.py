@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
-from runner.differences import differences, indented, unified
 from runner.errors import ConfigError, DataError, RecordError
-from runner.paths import expanded
 from runner.secrets import is_secret, redact
+from runner.system.paths import expanded
+from runner.wording.differences import differences, indented, unified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner import build
-from runner.arguments import api_base, estimate, most
 from runner.batch.engine import plan
 from runner.batch.player import Player
 from runner.config.schema import JsonAdapter
+from runner.cost.pricing import longest_answer
 from runner.errors import CacheError, DataError
-from runner.experiment.stages import Parts
-from runner.pricing import longest_answer
+from runner.experiment.experiment import Parts
+from runner.lm.arguments import api_base, estimate, most
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.adapters import Formatted
     from runner.batch.player import Slot
-    from runner.budget import Budget
     from runner.config.schema import RunConfig
-    from runner.experiment.stages import Experiment
+    from runner.cost.budget import Budget
+    from runner.experiment.experiment import Experiment
     from runner.types import Row, Sample
 
 _REASK_TOKENS = 1_000

@@ -9,8 +9,8 @@ import msgspec
 from runner.batch.player import status_of
 from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored, rooted
-from runner.experiment.play import RunResult
-from runner.experiment.stages import Experiment, recorded_overrides
+from runner.experiment.experiment import Experiment, recorded_overrides
+from runner.experiment.run import RunResult
 from runner.records import RunFolder
 
 if TYPE_CHECKING:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from runner.errors import FinetuneError
-from runner.finetune import job as jobs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from runner.finetune.jobs import future as jobs
 
 
 class Launchable(Protocol):
@@ -101,11 +97,3 @@ class Provider:
             FinetuneError: the provider cannot train, or the training failed.
         """
         raise FinetuneError(f"{type(self).__name__} cannot fine-tune {model!r}: training is not among the things it does")
-
-
-def did_you_mean(name: str, allowed: Iterable[str]) -> str:
-    """The end of an error message about a wrong name: a likely meaning, and what is allowed."""
-    allowed = sorted(allowed)
-    close = get_close_matches(name, allowed, n=1)
-    guess = f"; did you mean {close[0]!r}?" if close else ";"
-    return f"{guess} allowed: {', '.join(allowed)}"

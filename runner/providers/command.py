@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from runner.finetune.hyper import CommandHyper
+from runner.finetune.jobs.hyper import CommandHyper
 from runner.providers.local import LocalProvider
 
 
 class CommandProvider(LocalProvider):
     """As `LocalProvider`, but for who trains: ``LM("local/smollm2", provider=CommandProvider())``. Never inferred.
 
-    `finetune` runs ``train_kwargs["command"]`` and adopts its output (see `runner.finetune.command`).
+    `finetune` runs ``train_kwargs["command"]`` and adopts its output (see `runner.finetune.trainers.command`).
     """
 
     trains_as = "command"
-    trainer = "runner.finetune.command"
+    trainer = "runner.finetune.trainers.command"
     hyper = CommandHyper
 
     @staticmethod

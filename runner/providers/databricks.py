@@ -7,15 +7,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
-from runner.finetune.databricks import DatabricksTrainer
-from runner.finetune.hyper import DatabricksHyper, seconds, whole
-from runner.finetune.spec import Access, Base
-from runner.finetune.train import train
+from runner.finetune.jobs.hyper import DatabricksHyper, seconds, whole
+from runner.finetune.jobs.spec import Access, Base
+from runner.finetune.jobs.train import train
+from runner.finetune.trainers.databricks import DatabricksTrainer
 from runner.providers.base import Provider
 from runner.secrets import from_env, remember
 
 if TYPE_CHECKING:
-    from runner.finetune.job import TrainDataFormat, TrainingJob
+    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
 
 TOKEN_ENV = "DATABRICKS_TOKEN"  # noqa: S105 - the variable's name
 PREFIX = "databricks/"
@@ -26,7 +26,7 @@ class DatabricksProvider(Provider):
     """Trains in a Databricks workspace and serves the result there: ``LM("databricks/...", provider=DatabricksProvider())``.
 
     As in dspy it is never inferred: models of other makers are served there, too. Never tried against a real workspace (see
-    `runner.finetune.databricks`).
+    `runner.finetune.trainers.databricks`).
     """
 
     finetunable = True
@@ -47,8 +47,8 @@ class DatabricksProvider(Provider):
             train_data: the rows.
             train_data_format: ``chat`` or ``completion``.
             train_kwargs: dspy's: ``train_data_path`` and ``register_to``, which are needed, ``databricks_host``,
-                ``databricks_token``, ``skip_deploy``, and what `runner.finetune.hyper.DatabricksHyper` has; ``force`` pays for
-                another attempt, ``poll_s`` is the seconds between two looks.
+                ``databricks_token``, ``skip_deploy``, and what `runner.finetune.jobs.hyper.DatabricksHyper` has; ``force``
+                pays for another attempt, ``poll_s`` is the seconds between two looks.
 
         Returns:
             ``databricks/ENDPOINT``.

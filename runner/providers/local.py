@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from runner.errors import ConfigError
-from runner.finetune.child import ChildTrainer
-from runner.finetune.hyper import Hyper, LocalHyper, whole
-from runner.finetune.train import train
-from runner.providers import kept, server
+from runner.finetune.jobs.hyper import Hyper, LocalHyper, whole
+from runner.finetune.jobs.train import train
+from runner.finetune.trainers.child import ChildTrainer
+from runner.models.bases import base_of
 from runner.providers.base import Launchable, Provider
-from runner.providers.bases import base_of
+from runner.servers import kept, server
 
 if TYPE_CHECKING:
-    from runner.finetune.job import TrainDataFormat, TrainingJob
-    from runner.finetune.spec import ProviderName
+    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+    from runner.finetune.jobs.spec import ProviderName
 
 PREFIX = "local/"
 
@@ -59,19 +59,19 @@ _shared: dict[_Key, _Shared] = {}
 class LocalProvider(Provider):
     """Serves models on this machine with llama.cpp, vLLM or SGLang.
 
-    ``local/NAME``: NAME is one of the weights that `runner.providers.weights` knows (``smollm2``, ``hf:...``, the path of a
+    ``local/NAME``: NAME is one of the weights that `runner.models.weights` knows (``smollm2``, ``hf:...``, the path of a
     ``.gguf`` file or of a model's folder) or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of
-    `runner.providers.server.Settings`. Safe to use from many threads.
+    `runner.servers.server.Settings`. Safe to use from many threads.
 
     Attributes:
         trains_as: what the ledger calls this way to train.
-        trainer: the program that trains (see `runner.finetune.child.ChildTrainer`).
+        trainer: the program that trains (see `runner.finetune.trainers.child.ChildTrainer`).
         hyper: its settings.
     """
 
     finetunable = True
     trains_as: ClassVar[ProviderName] = "local"
-    trainer: ClassVar[str] = "runner.finetune.local"
+    trainer: ClassVar[str] = "runner.finetune.trainers.local"
     hyper: ClassVar[type[Hyper]] = LocalHyper
 
     @staticmethod

@@ -6,15 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
-from runner.finetune.hyper import OpenAIHyper, seconds, whole
-from runner.finetune.openai import OpenAITrainer
-from runner.finetune.spec import Access, Base
-from runner.finetune.train import train
+from runner.finetune.jobs.hyper import OpenAIHyper, seconds, whole
+from runner.finetune.jobs.spec import Access, Base
+from runner.finetune.jobs.train import train
+from runner.finetune.trainers.openai import OpenAITrainer
 from runner.providers.base import Provider
 from runner.secrets import from_env, redact
 
 if TYPE_CHECKING:
-    from runner.finetune.job import TrainDataFormat, TrainingJob
+    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
 
 KEY_ENV = "OPENAI_API_KEY"
 PREFIX = "openai/"
@@ -54,8 +54,8 @@ class OpenAIProvider(Provider):
             model: the model to start from; ``openai/`` is optional.
             train_data: the rows.
             train_data_format: ``chat``, ``completion`` or ``preference``.
-            train_kwargs: fields of `runner.finetune.hyper.OpenAIHyper`; ``force`` pays for another attempt, ``poll_s`` is the
-                seconds between two looks.
+            train_kwargs: fields of `runner.finetune.jobs.hyper.OpenAIHyper`; ``force`` pays for another attempt, ``poll_s``
+                is the seconds between two looks.
 
         Returns:
             ``openai/ft:...``.

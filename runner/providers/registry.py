@@ -7,7 +7,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from runner.errors import ConfigError
-from runner.providers.base import Provider, did_you_mean
+from runner.providers.base import Provider
+from runner.wording.suggest import did_you_mean
 
 GROUP = "ostinato.providers"
 """The entry point group. A package that brings a provider declares ``name = "its.module:ItsProvider"`` there."""

@@ -13,7 +13,7 @@ import msgspec
 
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
-from runner.records.manifest import Summary
+from runner.records.summary import Summary
 from runner.types import Sample
 
 if TYPE_CHECKING:

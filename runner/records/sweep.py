@@ -12,7 +12,7 @@ import msgspec
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
 from runner.records.folder import RUN_NAME, RunFolder, age, list_runs, named_folder, pick
-from runner.records.manifest import RunStatus
+from runner.records.summary import RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError
-from runner.paths import expanded
+from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -13,7 +13,7 @@ from runner.errors import (
     QuotaError,
     TransportError,
 )
-from runner.refusal import classify, retry_after
+from runner.network.refusal import classify, retry_after
 from runner.secrets import redact
 
 if TYPE_CHECKING:

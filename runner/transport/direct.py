@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runner.errors import AuthenticationError, BadRequestError, LMError, LMTimeoutError
-from runner.refusal import classify
+from runner.network.refusal import classify
 from runner.secrets import remember
 from runner.transport.base import failure, malformed
 from runner.transport.users import Users

@@ -25,7 +25,7 @@ from runner.errors import (
     LMTimeoutError,
     TransportError,
 )
-from runner.refusal import classify
+from runner.network.refusal import classify
 from runner.secrets import remember
 from runner.transport.base import failure, malformed
 from runner.transport.users import Users

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from runner import LM
     from runner.config.schema import RunConfig
-    from runner.experiment import Experiment
+    from runner.experiment.experiment import Experiment
 
 FILL_BATCH = 1000
 GET_BATCH = 256
@@ -99,7 +99,7 @@ def engine(args: argparse.Namespace) -> None:
     Reports `compose_s` (the config), `plan_s` (rows read, looked up, and recorded when cached), `wall_s` (the model is asked for
     the rest) and `whole_s` (all of these, and the end of the record).
     """
-    from runner.experiment import run
+    from runner.experiment.run import run
 
     args.folder.mkdir(parents=True, exist_ok=True)
     if not args.no_warm_up:

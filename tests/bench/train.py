@@ -37,14 +37,14 @@ def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
     """Seconds of each step of both, after one that warms up; and what they were computed with."""
     import torch
 
-    from runner.finetune.hyper import LocalHyper
-    from runner.finetune.local.base import load
-    from runner.finetune.local.loop import Loop
-    from runner.finetune.local.machine import chosen
-    from runner.finetune.local.rows import lessons
-    from runner.finetune.spec import Base
-    from runner.paths import shipped_conf
-    from runner.providers import weights
+    from runner.finetune.jobs.hyper import LocalHyper
+    from runner.finetune.jobs.spec import Base
+    from runner.finetune.trainers.local.base import load
+    from runner.finetune.trainers.local.loop import Loop
+    from runner.finetune.trainers.local.machine import chosen
+    from runner.finetune.trainers.local.rows import lessons
+    from runner.models import weights
+    from runner.system.paths import shipped_conf
 
     hyper = LocalHyper(batch_size=4, layers="15-29", device=device, bucket=False, max_steps=steps + 1, epochs=steps + 1)
     base = Base("smollm2", "smollm2", gguf=str(weights.pull("smollm2")))
@@ -74,7 +74,7 @@ class Bare:
     def __init__(self, model: Any, hyper: Any, machine: Any) -> None:
         import torch
 
-        from runner.finetune.local.recipe import adapted
+        from runner.finetune.trainers.local.recipe import adapted
 
         self.machine = machine
         self.model = adapted(model, hyper).to(machine.device)

@@ -36,7 +36,7 @@ def checkpoints_beside() -> None:
 
 def rare_collections() -> None:
     """Python looks for cyclic garbage as often as it does by default."""
-    from runner.experiment import loop
+    from runner.session import loop
 
     loop.GARBAGE = 0
 
@@ -65,7 +65,7 @@ def shared_parameters() -> None:
 
 def kept_parameters() -> None:
     """Every call makes its parameters, and their part of the key, anew."""
-    from runner import parameters
+    from runner.lm import parameters
 
     parameters._same = lambda _one, _other: False
 

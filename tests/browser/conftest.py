@@ -31,7 +31,7 @@ async def tab(browser):
 @pytest.fixture(scope="session")
 def sweep_page(tmp_path_factory):
     """The report of a sweep of 2 models × 4 temperatures."""
-    from runner.analysis.page import write_report
+    from runner.report import write_report
 
     return write_report(made.sweep(tmp_path_factory.mktemp("sweep")))
 
@@ -39,6 +39,6 @@ def sweep_page(tmp_path_factory):
 @pytest.fixture(scope="session")
 def long_page(tmp_path_factory):
     """The report of a run of 10,000 long answers."""
-    from runner.analysis.page import write_report
+    from runner.report import write_report
 
     return write_report(made.long_answers(tmp_path_factory.mktemp("long")))

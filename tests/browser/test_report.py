@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from runner.analysis.page import write_report
+from runner.report import write_report
 from runner.types import RowError, Sample
 from tests.browser.made import record
 

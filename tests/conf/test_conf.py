@@ -14,7 +14,7 @@ from runner.config import schema, yaml
 from runner.config.compose import compose
 from runner.config.load import load
 from runner.config.schema import RunConfig
-from runner.paths import shipped_conf
+from runner.system.paths import shipped_conf
 
 CONF = shipped_conf()
 FILES = sorted(path.relative_to(CONF) for path in CONF.glob("**/*.yaml") if path.relative_to(CONF).parts[0] != "local")

@@ -11,8 +11,8 @@ import pytest
 
 from runner import build
 from runner.config.compose import compose
-from runner.experiment import finetuning
-from runner.paths import in_conf
+from runner.experiment import training as finetuning
+from runner.system.paths import in_conf
 
 WORDS = 5
 """Words in a row from which on two sentences are taken for the same."""

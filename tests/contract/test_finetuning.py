@@ -16,12 +16,13 @@ from concurrent.futures import CancelledError
 import pytest
 
 from runner.errors import ConfigError, DataError, FinetuneError
-from runner.finetune import child, ledger
-from runner.finetune.backends import backend_of
-from runner.finetune.job import TrainingStatus
-from runner.finetune.training import Training
-from runner.retry import RetryPolicy
-from runner.supervise import process_started
+from runner.finetune.jobs import ledger
+from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.training import Training
+from runner.finetune.trainers import child
+from runner.finetune.trainers.registry import backend_of
+from runner.network.retry import RetryPolicy
+from runner.system.processes import process_started
 from tests.command import wait_until
 from tests.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
 
@@ -37,7 +38,7 @@ CREATE = {"openai": "POST /v1/fine_tuning/jobs$", "databricks": "mutation Create
 @pytest.fixture
 def quick(monkeypatch):
     """Retries wait hundredths of seconds."""
-    monkeypatch.setattr("runner.finetune.training.PATIENCE", RetryPolicy(max_attempts=20, base_s=0.01, cap_s=0.02))
+    monkeypatch.setattr("runner.finetune.jobs.training.PATIENCE", RetryPolicy(max_attempts=20, base_s=0.01, cap_s=0.02))
     monkeypatch.setattr(Training.__init__, "__kwdefaults__", {"policy": RetryPolicy(max_attempts=20, base_s=0.01, cap_s=0.02)})
 
 

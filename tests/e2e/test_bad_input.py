@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.experiment import resume
+from runner.experiment.run import resume
 from runner.records import find_run
 from tests.command import Running, ostinato
 from tests.server import Reply, Server, Status

@@ -15,9 +15,11 @@ from runner.config.compose import compose
 from runner.config.load import dump
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError
-from runner.experiment import config_hash, finetuning
-from runner.finetune import child, ledger
-from runner.finetune.job import TrainingStatus
+from runner.experiment import training as finetuning
+from runner.experiment.experiment import config_hash
+from runner.finetune.jobs import ledger
+from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.trainers import child
 from tests.command import REPOSITORY, Done, Running, ostinato, wait_until
 from tests.finetuning import KEY, ROWS, OpenAI
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.experiment import resume
+from runner.experiment.run import resume
 from tests.command import Running, ostinato, wait_until
 from tests.server import Hang, Reply, Server, Status
 

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from runner import supervise
 from runner.cli import kill, launch, ps
 from runner.errors import ConfigError, LaunchError
-from runner.providers import kept, local, weights
+from runner.models import weights
+from runner.providers import local
 from runner.providers.local import LocalProvider
+from runner.servers import kept
+from runner.system import processes as supervise
 from tests.command import wait_until
 
 pytestmark = pytest.mark.model

@@ -73,7 +73,7 @@ def plays(command, in_tmp):
 
 def home_of(python, in_tmp, **environment):
     """The folder of shipped configs that this interpreter finds."""
-    code = "import runner.paths, flows; print(runner.paths.shipped_conf())"
+    code = "import runner.system.paths, flows; print(runner.system.paths.shipped_conf())"
     return Path(checked([python, "-c", code], cwd=in_tmp, env={**os.environ, **environment}).strip())
 
 
@@ -89,12 +89,12 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
     assert {
         "runner/conf/config.yaml",
         "runner/conf/finetune/tickets.jsonl",
-        "runner/analysis/page/page.js",
+        "runner/report/page.js",
         "runner/cli/__init__.py",
         "flows/orchestrate.py",
         "flows/logging.yml",
     } <= names
-    assert {"runner/analysis/page/page.css", "runner/analysis/page/page.js"} <= names
+    assert {"runner/report/page.css", "runner/report/page.js"} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert (metadata["Name"], metadata["License-Expression"]) == ("ostinato", "Apache-2.0")
     assert "ostinato = runner.__main__:main" in points

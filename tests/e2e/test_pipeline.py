@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from runner.finetune import aliases
+from runner.models import aliases
 from tests.command import ostinato, wait_until
 from tests.finetuning import KEY, OpenAI
 from tests.server import Reply, Server, Status

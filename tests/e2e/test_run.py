@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.providers import server
 from runner.records import RunFolder
+from runner.servers import server
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).parents[2]

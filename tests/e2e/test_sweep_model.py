@@ -2,8 +2,9 @@
 
 import pytest
 
-from runner.experiment import sweep
-from runner.providers import local, server
+from runner.providers import local
+from runner.servers import server
+from runner.sweeps.run import sweep
 
 pytestmark = [pytest.mark.model, pytest.mark.usefixtures("in_tmp", "with_weights")]
 

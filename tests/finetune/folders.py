@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerFast
 
-from runner.finetune.local.base import load
-from runner.finetune.local.gguf import GGUF
-from runner.finetune.spec import Base
+from runner.finetune.jobs.spec import Base
+from runner.finetune.trainers.local.base import load
+from runner.finetune.trainers.local.gguf import GGUF
 
 if TYPE_CHECKING:
     from pathlib import Path

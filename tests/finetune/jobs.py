@@ -9,11 +9,11 @@ import sys
 import msgspec
 import torch
 
-from runner.finetune.hyper import LocalHyper, whole
-from runner.finetune.ledger import JobFolder
-from runner.finetune.local.base import load
-from runner.finetune.local.begin import begun
-from runner.finetune.spec import Base, Spec, facts_of
+from runner.finetune.jobs.hyper import LocalHyper, whole
+from runner.finetune.jobs.ledger import JobFolder
+from runner.finetune.jobs.spec import Base, Spec, facts_of
+from runner.finetune.trainers.local.base import load
+from runner.finetune.trainers.local.begin import begun
 from tests.command import REPOSITORY
 
 ROWS = [
@@ -49,7 +49,7 @@ def job_of(weights, rows=ROWS, valid=(), form="chat", **hyper):
 
 
 def trainer(job):
-    command = [sys.executable, "-m", "runner.finetune.local", str(job.path)]
+    command = [sys.executable, "-m", "runner.finetune.trainers.local", str(job.path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 

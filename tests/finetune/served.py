@@ -11,11 +11,11 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from runner import LM
-from runner.finetune.hyper import LocalHyper, whole
-from runner.finetune.ledger import JobFolder
-from runner.finetune.local.__main__ import _train
-from runner.finetune.spec import Spec, facts_of
-from runner.providers.bases import base_of
+from runner.finetune.jobs.hyper import LocalHyper, whole
+from runner.finetune.jobs.ledger import JobFolder
+from runner.finetune.jobs.spec import Spec, facts_of
+from runner.finetune.trainers.local.__main__ import _train
+from runner.models.bases import base_of
 
 ROWS = [
     {

@@ -13,17 +13,17 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.providers import served, weights
-from runner.providers.bases import base_of
+from runner.models import served, weights
+from runner.models.bases import base_of
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
 
-from runner.finetune.local.adapter import from_peft  # noqa: E402
-from runner.finetune.local.base import load  # noqa: E402
-from runner.finetune.local.folder import Folder  # noqa: E402
-from runner.finetune.local.gguf import GGUF  # noqa: E402
-from runner.finetune.local.write import BF16, F16, F32  # noqa: E402
+from runner.finetune.trainers.local.adapter import from_peft  # noqa: E402
+from runner.finetune.trainers.local.base import load  # noqa: E402
+from runner.finetune.trainers.local.folder import Folder  # noqa: E402
+from runner.finetune.trainers.local.gguf import GGUF  # noqa: E402
+from runner.finetune.trainers.local.write import BF16, F16, F32  # noqa: E402
 from tests.finetune import folders  # noqa: E402
 from tests.finetune.served import QUESTIONS, QUICK, ROWS, about, asked, launched, said, split, trained  # noqa: E402
 

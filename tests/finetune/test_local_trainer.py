@@ -10,20 +10,20 @@ import pytest
 
 from runner import LM
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.finetune import ledger
-from runner.finetune.spec import Base
+from runner.finetune.jobs import ledger
+from runner.finetune.jobs.spec import Base
 from tests.command import wait_until
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
 
-from runner.finetune.local import checkpoint  # noqa: E402
-from runner.finetune.local.adapter import from_peft, write_gguf  # noqa: E402
-from runner.finetune.local.base import load  # noqa: E402
-from runner.finetune.local.gguf import GGUF  # noqa: E402
-from runner.finetune.local.loop import arrays  # noqa: E402
-from runner.finetune.local.machine import Machine  # noqa: E402
-from runner.finetune.local.rows import lessons, order  # noqa: E402
+from runner.finetune.trainers.local import checkpoint  # noqa: E402
+from runner.finetune.trainers.local.adapter import from_peft, write_gguf  # noqa: E402
+from runner.finetune.trainers.local.base import load  # noqa: E402
+from runner.finetune.trainers.local.gguf import GGUF  # noqa: E402
+from runner.finetune.trainers.local.loop import arrays  # noqa: E402
+from runner.finetune.trainers.local.machine import Machine  # noqa: E402
+from runner.finetune.trainers.local.rows import lessons, order  # noqa: E402
 from tests.finetune.jobs import FAST, ROWS, VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
 
@@ -96,7 +96,7 @@ def of_folder(small, folder):
     """The tokenizer of the tiny llama as a folder of Hugging Face's holds it."""
     from transformers import PreTrainedTokenizerFast
 
-    from runner.finetune.local.base import _FolderTokenizer
+    from runner.finetune.trainers.local.base import _FolderTokenizer
 
     made = load(Base("tiny", "x", gguf=str(small))).tokenizer
     others = [mark for mark in tiny.MARKS if mark != "<|im_end|>"]
@@ -225,7 +225,7 @@ def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
     ],
 )
 def test_what_cannot_be_done_is_one_line(small, change, told, capfd):
-    from runner.finetune.local.__main__ import main
+    from runner.finetune.trainers.local.__main__ import main
 
     job = job_of(small)
     change(job)
@@ -271,7 +271,7 @@ def finished(small, outcome, seed):
 @pytest.fixture
 def identity(monkeypatch):
     """The base's identity in the specs is what the provider finds."""
-    monkeypatch.setattr("runner.providers.weights.digest", lambda name: f"sha256:{Path(name).name}")
+    monkeypatch.setattr("runner.models.weights.digest", lambda name: f"sha256:{Path(name).name}")
 
 
 QUESTIONS = ["q1", "q5", "what", "ab ab 12", "yes?"]
@@ -311,7 +311,7 @@ def test_what_is_served_is_what_was_trained(small, identity):
 
 
 def test_without_the_order_of_rows_that_rope_wants_it_is_not(small, identity, monkeypatch):
-    monkeypatch.setattr("runner.finetune.local.adapter.rope_order", lambda values, heads: values)
+    monkeypatch.setattr("runner.finetune.trainers.local.adapter.rope_order", lambda values, heads: values)
     outcome, loop = trained(job_of(small, seed=6, max_steps=6, lr=0.02))
     job = finished(small, outcome, 6)
     lm = LM(f"local/ft-{job.spec.job}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
@@ -415,7 +415,7 @@ def test_an_adapter_of_pefts_becomes_the_same_file(small, tmp_path):
 def test_text_is_split_as_llama_cpp_splits_it(with_weights):
     import urllib.request
 
-    from runner.providers import weights as known
+    from runner.models import weights as known
 
     lm = LM("local/smollm2", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
     lm.launch()

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.finetune.ledger import put
-from runner.providers import served, weights
+from runner.finetune.jobs.ledger import put
+from runner.models import served, weights
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
 
 import gguf  # noqa: E402
 
-from runner.finetune.local import merged  # noqa: E402
-from runner.finetune.local.gguf import GGUF  # noqa: E402
-from runner.finetune.local.write import BF16, F16, F32, Part, kept, rows, write  # noqa: E402
+from runner.finetune.trainers.local import merged  # noqa: E402
+from runner.finetune.trainers.local.gguf import GGUF  # noqa: E402
+from runner.finetune.trainers.local.write import BF16, F16, F32, Part, kept, rows, write  # noqa: E402
 from tests.finetune.served import asked, taught, trained  # noqa: E402
 
 SCALE = 2.0
@@ -33,7 +33,7 @@ def test_whole_or_as_an_adapter_smollm2_says_the_same_and_rows_out_of_order_are_
     written = {"source": GGUF(weights.find("smollm2")), "weights": taught(job), "scale": SCALE, "heads": 9, "key_heads": 3}
     merged.write_merged(job.path / "right.gguf", **written)
     assert said.apart(asked(job.path / "right.gguf")) < 0.15
-    monkeypatch.setattr("runner.finetune.local.adapter.rope_order", lambda values, heads: values)
+    monkeypatch.setattr("runner.finetune.trainers.local.adapter.rope_order", lambda values, heads: values)
     merged.write_merged(job.path / "wrong.gguf", **written)
     assert said.apart(asked(job.path / "wrong.gguf")) > 0.3
 
@@ -45,7 +45,7 @@ def test_all_projections_are_merged_and_in_floats_hardly_anything_is_lost(small,
     written = {"source": GGUF(small), "weights": taught(job), "scale": SCALE, "heads": tiny.HEADS, "key_heads": tiny.KEY_HEADS}
     merged.write_merged(job.path / "right.gguf", **written)
     assert said.apart(asked(job.path / "right.gguf")) < 0.01
-    monkeypatch.setattr("runner.finetune.local.adapter.rope_order", lambda values, heads: values)
+    monkeypatch.setattr("runner.finetune.trainers.local.adapter.rope_order", lambda values, heads: values)
     merged.write_merged(job.path / "wrong.gguf", **written)
     assert said.apart(asked(job.path / "wrong.gguf")) > 0.05
 

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="the extra finetune is not installed
 tiny = pytest.importorskip("tests.finetune.tiny")
 
 from runner.errors import DataError, FinetuneError  # noqa: E402
-from runner.finetune import ledger  # noqa: E402
-from runner.finetune.local.base import load  # noqa: E402
-from runner.finetune.local.rows import pairs  # noqa: E402
-from runner.finetune.spec import Base  # noqa: E402
+from runner.finetune.jobs import ledger  # noqa: E402
+from runner.finetune.jobs.spec import Base  # noqa: E402
+from runner.finetune.trainers.local.base import load  # noqa: E402
+from runner.finetune.trainers.local.rows import pairs  # noqa: E402
 from tests.command import wait_until  # noqa: E402
 from tests.finetune.jobs import VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
@@ -139,7 +139,7 @@ def test_a_loss_that_is_no_number_is_said(small, trl):
 
 def carried_through(job):
     """The trainer's exit code, in this process."""
-    from runner.finetune.local.__main__ import main
+    from runner.finetune.trainers.local.__main__ import main
 
     before = signal.getsignal(signal.SIGTERM)
     try:
@@ -149,8 +149,8 @@ def carried_through(job):
 
 
 def test_of_preferences_an_adapter_is_left_that_can_be_served(small, trl):
-    from runner.finetune.local.adapter import from_peft
-    from runner.finetune.local.gguf import GGUF
+    from runner.finetune.trainers.local.adapter import from_peft
+    from runner.finetune.trainers.local.gguf import GGUF
 
     job = job_of(small, PREFERENCES, form="preference", backend="trl", max_steps=2)
     assert carried_through(job) == 0

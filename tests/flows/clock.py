@@ -14,9 +14,9 @@ import pytest
 from conftest import Api
 
 import runner.cli
-from flows import server
-from runner import supervise
+from flows.servers import server
 from runner.records import list_runs
+from runner.system import processes as supervise
 from tests.command import Running
 
 FAKE = ["model=fake", "data.limit=2", "cache.mode=off"]

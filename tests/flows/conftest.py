@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from play_fake import DEADLINE_S, runner_experiment, until
 
-from flows import server
-from runner import supervise
+from flows.servers import server
+from runner.system import processes as supervise
 
 
 @dataclass
@@ -141,6 +141,6 @@ def register(monkeypatch):
     """Have the flow find these experiments."""
 
     def known(*experiments):
-        monkeypatch.setitem(sys.modules, "runner.experiment", runner_experiment(*experiments))
+        monkeypatch.setitem(sys.modules, "runner.experiment.experiment", runner_experiment(*experiments))
 
     return known

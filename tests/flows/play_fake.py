@@ -65,8 +65,8 @@ class FakeExperiment:
 
 
 def runner_experiment(*experiments):
-    """A stand-in for the module runner.experiment that knows these experiments."""
-    module = types.ModuleType("runner.experiment")
+    """A stand-in for the module runner.experiment.experiment that knows these experiments."""
+    module = types.ModuleType("runner.experiment.experiment")
     found = {str(experiment.folder): experiment for experiment in experiments}
     module.attach = lambda folder: found[folder]
     return module
@@ -79,7 +79,7 @@ def tell(line):
 
 def main(folder, plays):
     experiment = FakeExperiment(folder, plays)
-    sys.modules["runner.experiment"] = runner_experiment(experiment)
+    sys.modules["runner.experiment.experiment"] = runner_experiment(experiment)
     from flows.orchestrate import play
 
     try:

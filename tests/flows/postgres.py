@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from play_fake import until
 
-from runner import supervise
+from runner.system import processes as supervise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,10 @@ import urllib.request
 
 import pytest
 
-from flows import cli, server
-from flows.history import History
-from runner import supervise
+from flows.servers import cli, server
+from flows.servers.databases import History
 from runner.errors import OrchestratorError
+from runner.system import processes as supervise
 
 
 def ask(*words):

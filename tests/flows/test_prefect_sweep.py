@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from runner.experiment import sweep
+from runner.sweeps.run import sweep
 
 pytestmark = pytest.mark.prefect
 

@@ -20,11 +20,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from prefect.utilities.services import critical_service_loop
 
 import runner
-from flows.catch_up import unwanted
-from flows.deployments import POOL
-from flows.process import played_in_process
-from flows.worker import Worker, patient
-from runner import supervise
+from flows.schedules.catch_up import unwanted
+from flows.schedules.deployments import POOL
+from flows.schedules.process import played_in_process
+from flows.schedules.worker import Worker, patient
+from runner.system import processes as supervise
 
 pytestmark = [pytest.mark.prefect, pytest.mark.alone]
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.errors import LMError
-from runner.refusal import classify, retry_after
+from runner.network.refusal import classify, retry_after
 from runner.transport import DirectTransport
 from runner.transport.base import failure, malformed
 from runner.transport.direct import _refused, _response

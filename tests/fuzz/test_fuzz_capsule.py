@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import RecordError
-from runner.experiment import replay
+from runner.reproduction.replay import replay
 from tests.capsules import contents, made, packed, sealed, unsealed
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values

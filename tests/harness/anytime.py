@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from runner.experiment import resume
+from runner.experiment.run import resume
 from runner.records import RunFolder
 from tests.command import Done, Running, wait_until
 

@@ -28,14 +28,15 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import msgspec
 
 from runner.config.compose import compose
-from runner.experiment import Experiment, play_to_end
-from runner.retry import MALFORMED_ATTEMPTS
+from runner.experiment.experiment import Experiment
+from runner.experiment.run import play_to_end
+from runner.network.retry import MALFORMED_ATTEMPTS
 from runner.transport.litellm import _litellm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.experiment import RunResult
+    from runner.experiment.run import RunResult
 
 
 @dataclass(frozen=True)

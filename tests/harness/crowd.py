@@ -213,7 +213,8 @@ def _play_lm(folder, own, url, asked, keep) -> None:
 
 def _play_run(folder, own, url, asked, keep) -> None:
     from runner.config.compose import compose
-    from runner.experiment import Experiment, play_to_end
+    from runner.experiment.experiment import Experiment
+    from runner.experiment.run import play_to_end
     from runner.records import RunFolder
 
     file = own / "rows.jsonl"

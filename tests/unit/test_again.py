@@ -9,7 +9,8 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import ConfigError, RecordError
-from runner.experiment import FAILURES, rescore, resume, retry
+from runner.experiment.rescore import rescore
+from runner.experiment.run import FAILURES, resume, retry
 from runner.records import RunFolder
 from runner.types import Score, Spent, Usage
 from tests.server import Reply, Server, Status

@@ -9,7 +9,7 @@ import runner
 from runner import build
 from runner.config.compose import compose, read
 from runner.errors import ConfigError
-from runner.finetune import aliases
+from runner.models import aliases
 
 TUNED = {"kind": "local", "name": "ft-0123456789ab"}
 OTHER = {"kind": "local", "name": "ft-ba9876543210"}

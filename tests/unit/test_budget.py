@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.budget import Budget
+from runner.cost.budget import Budget
 from runner.errors import BudgetExceeded, EndpointClosedError, QuotaError
 from tests.command import wait_until
 

@@ -5,7 +5,7 @@ import pytest
 
 from runner.cache import KEY_VERSION, request_key
 from runner.errors import ConfigError
-from runner.lm import LM
+from runner.lm.lm import LM
 from runner.types import Request
 from tests.golden import ASKED, KEY, REQUEST, TOOL
 

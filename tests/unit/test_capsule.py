@@ -12,8 +12,8 @@ import pytest
 
 from runner.cli import main
 from runner.errors import RecordError
-from runner.experiment import replay
-from runner.records import capsule
+from runner.reproduction import capsule
+from runner.reproduction.replay import replay
 from tests.capsules import contents, made, packed, sealed, unsealed, zipped
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

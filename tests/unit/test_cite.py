@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import runner
+from runner.analysis.cite import cite
 from runner.cli import main
 from runner.records import RunFolder
-from runner.records.cite import cite
 from tests.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

@@ -16,8 +16,8 @@ from runner.config.compose import compose, folders, read, to_yaml
 from runner.config.load import dump, load
 from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
 from runner.errors import ConfigError
-from runner.experiment import config_hash
-from runner.paths import shipped_conf
+from runner.experiment.experiment import config_hash
+from runner.system.paths import shipped_conf
 
 SECRET = "hunter2hunter2x9Qz"
 KNOWN = "sk-proj-aaaabbbbccccddddeeee"

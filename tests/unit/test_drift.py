@@ -11,7 +11,8 @@ import runner
 from runner.cli import main
 from runner.config.compose import read
 from runner.errors import ConfigError, DataError, RecordError
-from runner.experiment import rescore, resume, retry
+from runner.experiment.rescore import rescore
+from runner.experiment.run import resume, retry
 from runner.records import RunFolder
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

@@ -10,8 +10,8 @@ from runner.adapters import ChatAdapter, JsonAdapter, Prompt
 from runner.batch.engine import LOOKUP_BATCH, Stop, plan, play
 from runner.batch.player import Player
 from runner.batch.tally import Tally
-from runner.budget import Budget
 from runner.cache import Cache
+from runner.cost.budget import Budget
 from runner.errors import (
     AuthenticationError,
     BadRequestError,
@@ -26,8 +26,8 @@ from runner.errors import (
     ServerError,
 )
 from runner.limits import Endpoint, Limiter
-from runner.lm import LM
-from runner.retry import RetryPolicy
+from runner.lm.lm import LM
+from runner.network.retry import RetryPolicy
 from runner.scoring import Exact
 from runner.transport import FakeTransport
 from runner.types import Choice, Response, Row, RowError, Sample, Score, Usage

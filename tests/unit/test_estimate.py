@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 import runner
-from runner.arguments import estimate, most
-from runner.budget import Budget
 from runner.config.compose import compose
+from runner.cost.budget import Budget
 from runner.errors import CacheError, ConfigError, DataError
-from runner.experiment import forecast, resume
-from runner.experiment.estimate import Estimate, verdict
+from runner.experiment.estimate import Estimate, forecast, verdict
+from runner.experiment.run import resume
+from runner.lm.arguments import estimate, most
 from runner.types import Request
 from tests.command import ostinato
 from tests.server import Reply, Server

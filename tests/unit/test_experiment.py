@@ -14,9 +14,10 @@ from runner.config.compose import compose, read
 from runner.config.load import load
 from runner.config.schema import RunConfig
 from runner.errors import CacheError, ConfigError, DataError, RecordError
-from runner.experiment import rescore, resume
+from runner.experiment.rescore import rescore
+from runner.experiment.run import resume
+from runner.network.retry import without_sleeping
 from runner.records import RunFolder
-from runner.retry import without_sleeping
 from runner.types import Score
 from tests.server import Reply, Server, Status
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from runner.config import schema
 from runner.errors import ConfigError, FinetuneError
-from runner.finetune import hyper, ledger
-from runner.finetune.job import TrainingStatus
-from runner.finetune.ledger import JobFolder
-from runner.finetune.openai import OpenAITrainer
-from runner.finetune.spec import Access, Base, Spec, facts_of
-from runner.finetune.training import Training
+from runner.finetune.jobs import hyper, ledger
+from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.ledger import JobFolder
+from runner.finetune.jobs.spec import Access, Base, Spec, facts_of
+from runner.finetune.jobs.training import Training
+from runner.finetune.trainers.openai import OpenAITrainer
 
 ROWS = [{"prompt": "a", "completion": "b"}]
 BASE = Base("b", "sha256:0", gguf="/somewhere/b.gguf")

@@ -10,8 +10,8 @@ import pytest
 from runner.adapters import ChatAdapter, TextAdapter
 from runner.cache import Cache
 from runner.errors import ConfigError, FinetuneError
-from runner.finetune.job import TrainingStatus
-from runner.lm import LM
+from runner.finetune.jobs.future import TrainingStatus
+from runner.lm.lm import LM
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider

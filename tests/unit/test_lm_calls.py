@@ -6,12 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from runner import errors
-from runner.budget import Budget
 from runner.cache import Cache
+from runner.cost.budget import Budget
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, ServerError
 from runner.limits import Endpoint, Limiter
-from runner.lm import LM
-from runner.retry import RetryPolicy, without_sleeping
+from runner.lm.lm import LM
+from runner.network.retry import RetryPolicy, without_sleeping
 from runner.transport import FakeTransport
 from runner.types import Choice, Response
 from tests.scripted import ASKED, KEY, Scripted, an_lm
@@ -205,7 +205,7 @@ async def test_hits_cost_nothing():
 
 async def test_time_in_the_queue_is_not_latency(monkeypatch):
     now = 0.0
-    monkeypatch.setattr("runner.call.time.perf_counter", lambda: now)
+    monkeypatch.setattr("runner.lm.call.time.perf_counter", lambda: now)
     lm = an_lm(cache=False)
     lm.limiter = Limiter(Endpoint("test"), max_concurrency=1)
     answer = lm.transport.complete

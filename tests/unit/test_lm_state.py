@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
-import runner.lm
+import runner.lm.lm
 from runner import errors
-from runner.budget import Budget
 from runner.cache import Cache
-from runner.history import settings
+from runner.cost.budget import Budget
 from runner.limits import Endpoint, Limiter
-from runner.lm import LM
+from runner.lm.history import settings
+from runner.lm.lm import LM
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.transport import FakeTransport

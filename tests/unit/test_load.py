@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 import runner
+from runner.analysis.frames import to_pandas, to_polars
 from runner.analysis.load import Run, Sweep
-from runner.analysis.tables import to_pandas, to_polars
 from runner.errors import ConfigError, RecordError
 from runner.records import RunFolder
 from runner.types import RowError, Sample, Usage

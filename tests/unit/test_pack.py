@@ -10,9 +10,11 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import RecordError
-from runner.experiment import pack, replay, rescore
-from runner.experiment.stages import Parts
+from runner.experiment.experiment import Parts
+from runner.experiment.rescore import rescore
 from runner.records import RunFolder
+from runner.reproduction.pack import pack
+from runner.reproduction.replay import replay
 from runner.types import Choice, Response
 from tests.server import Reply, Server, Status
 
@@ -229,7 +231,7 @@ def test_a_local_model_needs_no_weights_elsewhere(name, tmp_path, monkeypatch):
     packed = pack(result.folder, tmp_path / "run.ostinato")
     assert packed.facts.from_record == 0
     assert str(weights).encode() not in b"".join(content(packed.file).values())
-    monkeypatch.setattr("runner.providers.weights.digest", lambda name: pytest.fail("weights were looked at"))
+    monkeypatch.setattr("runner.models.weights.digest", lambda name: pytest.fail("weights were looked at"))
     elsewhere(monkeypatch, tmp_path, weights, "runs", tmp_path / "home")
     replayed = replay(packed.file)
     assert (replayed.identical, replayed.outputs, replayed.scores) == (True, 7, 7)

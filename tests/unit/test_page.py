@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import runner
-from runner.analysis.page import render, write_report
-from runner.analysis.page.axes import apart, axis_of, figure, log_scale, rounds, scale
-from runner.analysis.page.differences import ranges
-from runner.analysis.page.document import embedded
-from runner.analysis.page.facts import Facts
-from runner.analysis.page.numbers import dollars, seconds, share
-from runner.analysis.page.plots import pareto
-from runner.analysis.page.text import LONGEST
 from runner.cli import main
 from runner.errors import RecordError
-from runner.experiment import rescore
+from runner.experiment.rescore import rescore
 from runner.records import RunFolder
+from runner.report import render, write_report
+from runner.report.axes import apart, axis_of, figure, log_scale, rounds, scale
+from runner.report.differences import ranges
+from runner.report.document import embedded
+from runner.report.facts import Facts
+from runner.report.plots import pareto
+from runner.report.text import LONGEST
 from runner.types import RowError, Sample
+from runner.wording.numbers import dollars, seconds, share
 from tests.browser.made import answers, record, sweep
 
 FAKE = ["model=fake", "execution.orchestrator=none"]
@@ -53,7 +53,7 @@ def test_a_run_leaves_its_report(in_tmp):
 
 
 def test_a_report_that_cannot_be_made_does_not_fail_the_run(in_tmp, monkeypatch):
-    from runner.experiment import stages
+    from runner.experiment import experiment as stages
 
     def broken(folder):
         raise ValueError(f"a bug, near {KEY}")
@@ -147,7 +147,7 @@ def test_long_texts_are_bounded_too():
 
 
 def test_the_page_says_what_it_leaves_out(tmp_path, monkeypatch):
-    from runner.analysis.page import gather
+    from runner.report import gather
 
     folder = record(tmp_path, "big", list(large(300, 100)))
     facts = Facts

@@ -6,7 +6,7 @@ import sys
 import msgspec
 import pytest
 
-from runner.pricing import Price, longest_answer, price_of
+from runner.cost.pricing import Price, longest_answer, price_of
 from runner.types import Usage
 
 USAGES = {
@@ -156,5 +156,6 @@ def test_how_long_an_answer_may_be():
 
 
 def test_looking_a_price_up_does_not_import_litellm():
-    code = "import sys; from runner.pricing import price_of; assert price_of('gpt-4o-mini'); assert 'litellm' not in sys.modules"
+    code = "import sys; from runner.cost.pricing import price_of; assert price_of('gpt-4o-mini'); "
+    code += "assert 'litellm' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

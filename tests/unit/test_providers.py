@@ -14,13 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from runner import supervise
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.finetune.job import TrainDataFormat, TrainingJob, TrainingStatus
-from runner.providers import kept, local, registry, server
+from runner.finetune.jobs.future import TrainDataFormat, TrainingJob, TrainingStatus
+from runner.providers import local, registry
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
+from runner.servers import kept, server
+from runner.system import processes as supervise
 
 VLLM = """
 import http.server, json, os, sys

@@ -8,7 +8,7 @@ import pytest
 
 from runner.cli import VERBS
 from runner.config.compose import compose
-from runner.experiment import Plan
+from runner.sweeps.plan import Plan
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
 
@@ -77,7 +77,7 @@ def test_the_list_of_verbs_is_the_commands():
 
 
 def test_config_groups_and_options_are_those_shipped():
-    from runner.paths import shipped_conf
+    from runner.system.paths import shipped_conf
 
     table = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", README, re.MULTILINE))
     for group, options in table.items():

@@ -11,8 +11,9 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import ConfigError, RecordError
-from runner.experiment import reproduce
-from runner.records import RunFolder, find_run, manifest
+from runner.records import RunFolder, find_run
+from runner.records import summary as manifest
+from runner.reproduction.reproduce import reproduce
 from tests.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

@@ -4,7 +4,7 @@ import pytest
 
 from runner import errors
 from runner.errors import ContextWindowError, LMError, MalformedError, RateLimitError, ServerError
-from runner.retry import MALFORMED_ATTEMPTS, RetryPolicy, without_sleeping
+from runner.network.retry import MALFORMED_ATTEMPTS, RetryPolicy, without_sleeping
 
 RETRIED = {"rate_limit", "timeout", "server", "transport", "malformed"}
 

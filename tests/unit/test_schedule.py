@@ -10,10 +10,10 @@ import pytest
 import runner
 from runner.config.compose import compose
 from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
-from runner.experiment import config_hash
-from runner.experiment.schedules.canary import is_worse
-from runner.experiment.schedules.job import Job, Turn
-from runner.notify import notify
+from runner.experiment.experiment import config_hash
+from runner.schedules.canary import is_worse
+from runner.schedules.job import Job, Turn
+from runner.schedules.notify import notify
 
 FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none"]
 DAILY = [*FAKE, "schedule.cron='0 3 * * *'"]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as peer_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from runner.analysis import stats
-from runner.analysis.distributions import beta_share, even_odds, t_critical, t_two_sided
-from runner.analysis.stats import (
+from runner.stats import stats
+from runner.stats.distributions import beta_share, even_odds, t_critical, t_two_sided
+from runner.stats.stats import (
     Paired,
     Unit,
     bootstrap_interval,

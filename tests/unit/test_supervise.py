@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import supervise
+from runner.system import processes as supervise
 
 PARENT = """
 import os, sys, time

@@ -10,8 +10,8 @@ import pytest
 
 import runner
 from runner.errors import ConfigError, RecordError
-from runner.experiment import resume_sweep, sweep
 from runner.records import RunFolder, SweepFolder, find_record, find_run
+from runner.sweeps.run import resume_sweep, sweep
 from tests.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.config import sweep as cells_module
+from runner.config import cells as cells_module
+from runner.config.cells import combinations, narrowed
 from runner.config.load import load
-from runner.config.multirun import parsed, split, text_of
 from runner.config.schema import Sweep
-from runner.config.sweep import combinations, narrowed
+from runner.config.sweepers import parsed, split, text_of
 from runner.errors import ConfigError, DataError
-from runner.experiment import Plan, outlook
+from runner.sweeps.forecast import outlook
+from runner.sweeps.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -5,8 +5,8 @@ import random
 import pytest
 from scipy import stats
 
-from runner.analysis.ties import row_means, tied
 from runner.scoring.summary import summarise
+from runner.stats.ties import row_means, tied
 
 
 def test_repeats_of_a_row_are_one_mean():

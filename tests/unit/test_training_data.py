@@ -7,9 +7,11 @@ import json
 import pytest
 
 from runner.errors import DataError
-from runner.finetune import data, estimate, ledger, rows
-from runner.finetune.job import TrainDataFormat
-from runner.finetune.spec import Base, Spec, facts_of
+from runner.finetune.data import check as data
+from runner.finetune.data import rows
+from runner.finetune.jobs import estimate, ledger
+from runner.finetune.jobs.future import TrainDataFormat
+from runner.finetune.jobs.spec import Base, Spec, facts_of
 
 CHAT, COMPLETION, PREFERENCE = TrainDataFormat.CHAT, TrainDataFormat.COMPLETION, TrainDataFormat.PREFERENCE
 

@@ -17,7 +17,7 @@ import pytest
 
 from runner.cli import models
 from runner.errors import ConfigError, LaunchError
-from runner.providers import fetch, weights
+from runner.models import fetch, weights
 
 CONTENT = os.urandom(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import ConfigError, DataError
-from runner.finetune.where import Where
+from runner.finetune.data.where import Where
 
 NAMES = {"id", "status", "output", "target", "latency_s", "score."}
 SAMPLE = {

@@ -48,5 +48,5 @@ def model_type(request):
 def transport(request, monkeypatch):
     """Each test twice; what the direct transport does not speak is what `auto` leaves to litellm."""
     chosen = LiteLLMTransport() if request.param is LiteLLMTransport else AutoTransport()
-    monkeypatch.setattr("runner.lm._transport", lambda _model: chosen)
+    monkeypatch.setattr("runner.lm.lm._transport", lambda _model: chosen)
     return chosen

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from runner import errors
-from runner.lm import LM
-from runner.retry import RetryPolicy, without_sleeping
+from runner.lm.lm import LM
+from runner.network.retry import RetryPolicy, without_sleeping
 from tests.server import Hang, Raw, Reset, Status
 from tests.transports import KEY, QUIET, an_lm
 

@@ -1,0 +1,1 @@
+"""Experiments at their times: deployments, the process that serves them, workers."""

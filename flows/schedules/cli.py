@@ -1,0 +1,121 @@
+"""`ostinato schedule apply|ls|pause|resume|run-now|rm`: experiments that are played by the clock."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from flows.orchestrate import connected
+from flows.schedules import deployments
+from flows.servers import server
+from runner.cli.options import add_config
+from runner.errors import ConfigError, OrchestratorError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+TAKES_OVERRIDES = True
+
+_EPILOG = """
+A schedule carries the overrides, this folder and the hash of the config, never a secret: `ostinato serve` reads those from its
+environment. Each run composes the config anew; when that is no longer the config that was applied, the run fails and says so.
+
+A run that was not completed has failed. It is tried again schedule.retries times, in the same record; then what
+schedule.notify.command names reads, and the URL in schedule.notify.webhook_env is posted, one JSON object:
+  {"format": 1, "event": "failed" or "crashed", "schedule": name, "what": kind, "flow_run": id, "due": time or null,
+   "tries": count, "folder": where it works, "run": the record's folder or null, "problem": text, "at": time}
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.description = "Have an experiment played by the clock, on a Prefect server: `ostinato serve` plays what is due."
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    actions = {
+        "apply": "check the config that the overrides compose to, and create or replace its schedule (schedule.cron=... etc.)",
+        "ls": "list schedules",
+        "pause": "start no more runs of NAME; one that plays goes on",
+        "resume": "start runs of NAME again",
+        "run-now": "ask for a run of NAME at once",
+        "rm": "remove NAME; its records stay",
+    }
+    told = "; ".join(f"{action}: {what}" for action, what in actions.items())
+    parser.add_argument("action", choices=[*actions], help=told)
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Do what was asked. Returns 0.
+
+    Raises:
+        ConfigError, DataError: the config is wrong, or there is no such schedule.
+        OrchestratorError: no server could be had.
+    """
+    if args.action == "apply":
+        return _apply(args)
+    if args.action == "ls":
+        return _ls(as_json=args.json)
+    if len(args.overrides) != 1:
+        raise ConfigError(f"name one schedule: ostinato schedule {args.action} NAME")
+    (name,) = args.overrides
+    ways: dict[str, Callable[[str], Coroutine[Any, Any, str | None]]] = {
+        "pause": deployments.pause,
+        "resume": deployments.resume,
+        "run-now": deployments.run_now,
+        "rm": deployments.remove,
+    }
+    done = {"pause": "paused", "resume": "resumed", "run-now": "asked for", "rm": "removed"}[args.action]
+    found = _ask(ways[args.action](name))
+    if args.json:
+        print(json.dumps({"schedule": name, "done": done, **({"flow_run": found} if found else {})}))
+    else:
+        print(f"{done}: {name}")
+    return 0
+
+
+def _apply(args: argparse.Namespace) -> int:
+    from runner.schedules.job import Job
+
+    job = Job.prepare(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
+    _ask(deployments.apply(job), start=True)
+    (facts,) = [known for known in _ask(deployments.listed()) if known["name"] == job.name]
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `ostinato serve` plays it")
+    return 0
+
+
+def _ls(*, as_json: bool) -> int:
+    found = _ask(deployments.listed())
+    if as_json:
+        print(json.dumps({"schedules": found}))
+    elif found:
+        for known in found:
+            state = "active" if known["active"] else "paused"
+            last = f"last {known['last']} {known['last_state']}" if known["last"] else "not played yet"
+            print(f"{known['name']}  {known['what']}  {known['when']}  {state}  next {known['next'] or '-'}  {last}")
+    else:
+        print("no schedules; `ostinato schedule apply` makes one", file=sys.stderr)
+    return 0
+
+
+def _ask(asked: Coroutine[Any, Any, Any], *, start: bool = False) -> Any:
+    """Do it on the server that runs use; with `start`, a kept one is started when there is none."""
+    try:
+        choice = server.resolve()
+        if choice.api_url is None:
+            if not start:
+                raise OrchestratorError("no Prefect server is running; `ostinato serve` or `ostinato server start` starts one")
+            print("Starting the Prefect server that keeps the schedules ...", file=sys.stderr)
+            server.start_kept(server.DEFAULT_PORT)
+            choice = server.resolve()
+        with connected(choice):
+            return asyncio.run(asked)
+    finally:
+        asked.close()

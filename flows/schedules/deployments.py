@@ -1,0 +1,227 @@
+"""Schedules as Prefect's deployments: applied, listed, paused, asked for now, removed. One work pool serves them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ConfigError, ScheduleError
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+    from runner.config import schema
+    from runner.schedules.job import Job
+
+FLOW = "ostinato-schedule"
+PATIENCE_S = 60.0
+"""How long `remove` waits for a run that plays."""
+POOL = "ostinato"
+"""The work pool, of Prefect's type ``process``: `ostinato serve` and ``prefect worker start --pool ostinato`` play its runs."""
+
+
+async def apply(job: Job) -> None:
+    """Create the schedule, or replace the one of that name. It is active afterwards.
+
+    Raises:
+        ConfigError: the times cannot be understood, or another folder has a schedule of that name.
+    """
+    from prefect import get_client
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.schedules.process import ENVIRONMENT
+    from flows.schedules.turn import scheduled
+
+    times = _times(job.schedule)
+    strategies = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "queue": ConcurrencyLimitStrategy.ENQUEUE}
+    deployment = RunnerDeployment.from_flow(
+        scheduled,
+        name=job.name,
+        schedules=[times],
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategies[job.schedule.overlap]),
+        parameters={"job": job.parameters()},
+        tags=["ostinato", job.experiment],
+        version=job.config_hash[:12],
+        description=f"`{' '.join(job.overrides)}` in `{job.folder}`",
+        work_pool_name=POOL,
+        job_variables={"env": ENVIRONMENT},
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        paused=False,
+    )
+    async with get_client() as client:
+        await ensure_pool(client)
+        for known in await _read(client, job.name):
+            folder = known.parameters.get("job", {}).get("folder")
+            if folder != job.folder:
+                raise ConfigError(
+                    f"there is a schedule '{job.name}' already, of {folder}; give schedule.name=..., "
+                    f"or remove that one: ostinato schedule rm {job.name}"
+                )
+        await deployment.aapply()
+
+
+async def ensure_pool(client: PrefectClient) -> None:
+    """Make the work pool unless it is there."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    try:
+        await client.read_work_pool(POOL)
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        try:
+            await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+        except ObjectAlreadyExists:
+            return  # by another `apply`, just now
+
+
+async def listed() -> list[dict[str, Any]]:
+    """Every schedule as plain JSON, by name; times in ISO 8601, None where there is none."""
+    from prefect import get_client
+
+    async with get_client() as client:
+        return [await _facts(client, deployment) for deployment in await _read(client)]
+
+
+async def pause(name: str) -> None:
+    """Start no more runs of the schedule until `resume`; one that plays goes on. Raises ConfigError when there is none."""
+    from prefect import get_client
+
+    async with get_client() as client:
+        await client.pause_deployment((await _named(client, name)).id)
+
+
+async def resume(name: str) -> None:
+    """Start runs again. Raises ConfigError when there is no such schedule."""
+    from prefect import get_client
+
+    async with get_client() as client:
+        deployment = await _named(client, name)
+        for times in deployment.schedules:
+            if not times.active:  # Prefect's UI switches off the times of a deployment, and not the deployment
+                await client.update_deployment_schedule(deployment.id, times.id, active=True)
+        await client.resume_deployment(deployment.id)
+
+
+async def run_now(name: str) -> str:
+    """Ask the worker for a run at once. Returns the flow run's id. Raises ConfigError when there is no such schedule."""
+    from prefect import get_client
+
+    async with get_client() as client:
+        run = await client.create_flow_run_from_deployment((await _named(client, name)).id)
+        return str(run.id)
+
+
+async def remove(name: str) -> None:
+    """Remove the schedule, once the runs that play have ended: theirs is the last say. Records, and Prefect's history, stay.
+
+    Raises:
+        ConfigError: there is no such schedule.
+        ScheduleError: a run plays on; the schedule is paused.
+    """
+    from prefect import get_client
+
+    async with get_client() as client:
+        deployment = await _named(client, name)
+        await client.pause_deployment(deployment.id)  # with which the runs go that are still to come
+        deadline = time.monotonic() + PATIENCE_S
+        while await _playing(client, deployment):
+            if time.monotonic() > deadline:
+                raise ScheduleError(f"a run of '{name}' still plays; the schedule is paused: remove it when that has ended")
+            await asyncio.sleep(0.5)
+        await client.delete_deployment(deployment.id)
+
+
+async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> bool:
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+
+    begun = filters.FlowRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING])
+    found = await client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment.id])),
+        flow_run_filter=filters.FlowRunFilter(state=filters.FlowRunFilterState(type=begun)),
+        limit=1,
+    )
+    return bool(found)
+
+
+def _times(schedule: schema.Schedule) -> Any:
+    """When, as Prefect has it. Raises ConfigError in our words."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+    from pydantic import ValidationError
+
+    try:
+        if schedule.cron is not None:
+            return DeploymentScheduleCreate(schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone), active=True)
+        if schedule.rrule is not None:
+            return DeploymentScheduleCreate(schedule=RRuleSchedule(rrule=schedule.rrule, timezone=schedule.timezone), active=True)
+        return DeploymentScheduleCreate(
+            schedule=IntervalSchedule(interval=timedelta(seconds=schedule.interval_s or 0)), active=True
+        )
+    except ValidationError as error:
+        mistake = error.errors()[0]
+        field = next((str(part) for part in mistake["loc"] if part in ("cron", "rrule", "timezone")), "interval_s")
+        raise ConfigError(f"schedule.{field}: {mistake['msg'].removeprefix('Value error, ')}") from None
+
+
+async def _read(client: PrefectClient, name: str | None = None) -> list[DeploymentResponse]:
+    from prefect.client.schemas import filters
+
+    found = await client.read_deployments(
+        flow_filter=filters.FlowFilter(name=filters.FlowFilterName(any_=[FLOW])),
+        deployment_filter=filters.DeploymentFilter(name=filters.DeploymentFilterName(any_=[name])) if name else None,
+    )
+    return sorted(found, key=lambda deployment: deployment.name)
+
+
+async def _named(client: PrefectClient, name: str) -> DeploymentResponse:
+    if found := await _read(client, name):
+        return found[0]
+    names = ", ".join(deployment.name for deployment in await _read(client))
+    raise ConfigError(
+        f"there is no schedule '{name}'; " + (f"there are: {names}" if names else "`ostinato schedule apply` makes one")
+    )
+
+
+async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[str, Any]:
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    this = filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment.id]))
+
+    async def first(sort: FlowRunSort, **wanted: Any) -> Any:
+        runs = await client.read_flow_runs(
+            deployment_filter=this, flow_run_filter=filters.FlowRunFilter(**wanted), sort=sort, limit=1
+        )
+        return runs[0] if runs else None
+
+    waiting = filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(any_=["Scheduled", "Late"]))
+    coming = await first(FlowRunSort.EXPECTED_START_TIME_ASC, state=waiting)
+    began = filters.FlowRunFilterStartTime(is_null_=False)
+    last = await first(FlowRunSort.START_TIME_DESC, start_time=began)
+    job = deployment.parameters.get("job", {})
+    policy = job.get("schedule", {})
+    return {
+        "name": deployment.name,
+        "what": policy.get("what"),
+        "when": next((f"{key} {value}" for key in ("cron", "interval_s", "rrule") if (value := policy.get(key))), None),
+        "timezone": policy.get("timezone"),
+        "active": not deployment.paused and any(times.active for times in deployment.schedules),
+        "next": _iso(coming and coming.expected_start_time),
+        "last": _iso(last and last.start_time),
+        "last_state": last and last.state_name,
+        "overrides": job.get("overrides"),
+        "folder": job.get("folder"),
+        "config_hash": job.get("config_hash"),
+    }
+
+
+def _iso(when: Any) -> str | None:
+    return when.isoformat(timespec="seconds") if when else None

@@ -1,0 +1,125 @@
+"""The flow of one turn of a schedule, which Prefect's worker starts by the clock. What a turn does is runner's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, get_client, tags  # noqa: TID253 - a home of Prefect; whoever needs this module imports it inside
+from prefect.client.schemas.objects import FlowRunPolicy  # noqa: TID253
+from prefect.context import FlowRunContext  # noqa: TID253
+from prefect.exceptions import TerminationSignal  # noqa: TID253
+from prefect.logging import get_run_logger  # noqa: TID253
+from prefect.runtime import flow_run as this_run  # noqa: TID253
+
+from flows.experiment import experiment_flow
+from flows.schedules.process import played_in_process
+from runner.errors import CanaryFailed, OstinatoError
+from runner.schedules.job import Job, Turn
+from runner.schedules.notify import notify
+from runner.secrets import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from uuid import UUID
+
+    from prefect import Flow, State
+    from prefect.client.schemas.objects import FlowRun
+
+    from runner.experiment.experiment import Experiment
+
+FORMAT = 1
+"""Version of the object that is told of a failed run."""
+
+
+def _tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as Prefect calls it
+    """Tell whom the schedule names that a turn has failed for good. Prefect calls it where the run, or its worker, runs."""
+    job = Job.of(flow_run.parameters["job"])
+    with contextlib.chdir(job.folder) if Path(job.folder).is_dir() else contextlib.nullcontext():
+        record = job.record_of(str(flow_run.id))
+        payload = {
+            "format": FORMAT,
+            "event": state.type.value.lower(),
+            "schedule": job.name,
+            "what": job.schedule.what,
+            "flow_run": str(flow_run.id),
+            "due": flow_run.expected_start_time.isoformat() if flow_run.expected_start_time else None,
+            "tries": flow_run.run_count,
+            "folder": job.folder,
+            "run": str(record.path) if record else None,
+            "problem": state.message,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        for problem in notify(payload, command=job.schedule.notify.command, webhook_env=job.schedule.notify.webhook_env):
+            _say(problem)
+
+
+def _title() -> str:
+    due = this_run.get_scheduled_start_time()
+    return f"{this_run.get_parameters()['job']['name']} {due:%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="ostinato-schedule", flow_run_name=_title, persist_result=False, on_failure=[_tell], on_crashed=[_tell])
+async def scheduled(job: dict[str, Any]) -> None:
+    """Play one turn of a schedule; `job` is a `runner.schedules.job.Job` as plain JSON."""
+    logging.raiseExceptions = False  # else Prefect tells the terminal when it cannot send a line
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    run, wanted = context.flow_run, Job.of(job)
+    policy = wanted.schedule
+    with contextlib.chdir(wanted.folder), _redacted(), played_in_process(_say):
+        turn = Turn(
+            job=wanted,
+            config=wanted.config(),
+            flow_run=str(run.id),
+            due=run.expected_start_time.isoformat() if run.auto_scheduled and run.expected_start_time else None,
+            attempt=run.run_count,
+            orchestrate=_as_subflow,
+            notify=_say,
+        )
+        await _allow_retries(run.id, policy.retries, policy.retry_delay_s)
+        try:
+            await turn.play()
+        except CanaryFailed:
+            await _allow_retries(run.id, 0, 0)
+            raise
+
+
+async def _as_subflow(experiment: Experiment, *, notify: Any) -> None:  # noqa: ARG001 - the parent run says where it is seen
+    """Play the stages as a flow run below this one. What fails is pickled to a folder that goes."""
+    with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, tags("ostinato", experiment.name):
+        stages = experiment_flow.with_options(flow_run_name=experiment.folder.name, result_storage=Path(scratch))
+        try:
+            await stages(str(experiment.folder), list(experiment.overrides))
+        except TerminationSignal as error:  # what Prefect makes of a task that is cancelled because the run is
+            raise asyncio.CancelledError from error
+
+
+async def _allow_retries(run_id: UUID, retries: int, delay_s: float) -> None:
+    """Say how often Prefect is to try this run again, which is the schedule's to say and not the flow's."""
+    async with get_client() as client:
+        await client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(retries=retries, retry_delay=round(delay_s)))
+
+
+@contextlib.contextmanager
+def _redacted() -> Iterator[None]:
+    """Errors as the server may keep them: without secrets."""
+    try:
+        yield
+    except OstinatoError as error:
+        raise type(error)(redact(str(error))) from None
+
+
+def _say(line: str) -> None:
+    """A line for people: into the run's log on the server, and to whoever looks at the worker."""
+    safe = redact(line)
+    with contextlib.suppress(Exception):
+        get_run_logger().info(safe)
+    print(f"{datetime.now().astimezone():%H:%M:%S}  {safe}", file=sys.stderr, flush=True)

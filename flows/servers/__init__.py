@@ -1,0 +1,1 @@
+"""The Prefect server that Ostinato keeps: started, found again, cleaned up."""

@@ -1,0 +1,132 @@
+"""The databases that Prefect servers of Ostinato write: one server each, and nothing in them that only seems to run.
+
+The first, ``$OSTINATO_HOME/prefect/prefect.db``, is the history that the UI of the kept server shows. SQLite wants one server per
+file, so whoever starts a server holds a lock on the file; runs at the same time record into ``prefect-2.db`` and so on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import itertools
+import json
+from typing import IO, TYPE_CHECKING, Any
+
+from runner.errors import OrchestratorError
+from runner.system import paths
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def folder() -> Path:
+    """The folder of the databases, logs and the state of the kept server, readable by this user only.
+
+    Raises:
+        OrchestratorError: it cannot be made.
+    """
+    try:
+        return paths.private(paths.home() / "prefect")
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+class History:
+    """The hold of one server on one database. The lock is the operating system's: it ends with the process that took it.
+
+    The lock file says who holds it and which flow run is being played. A holder empties it in the end, so what is found in it
+    was left by a process that was killed, or whose server was.
+
+    Attributes:
+        database: the SQLite file.
+    """
+
+    def __init__(self, database: Path, lock: IO[str]) -> None:
+        self.database = database
+        self._lock = lock
+        lock.seek(0)
+        self._abandoned = _flow_run(lock.read())
+
+    @classmethod
+    def take(cls, number: int = 1) -> History | None:
+        """Hold the database of that number (1 is the history that the UI shows), or None when another process holds it.
+
+        Raises:
+            OrchestratorError: the folder cannot be written.
+        """
+        database = folder() / ("prefect.db" if number == 1 else f"prefect-{number}.db")
+        try:
+            lock = database.with_suffix(".lock").open("a+")
+        except OSError as error:
+            raise _unwritable(error) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return None
+        return cls(database, lock)
+
+    @classmethod
+    def take_any(cls) -> History:
+        """Hold the first database that no other process holds."""
+        return next(history for number in itertools.count(1) if (history := cls.take(number)))
+
+    @staticmethod
+    def holder() -> str:
+        """Who holds the history that the UI shows, in words."""
+        try:
+            return str(json.loads((folder() / "prefect.lock").read_text())["who"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "Another server"
+
+    def describe(self, who: str, flow_run: str | None = None) -> None:
+        """Leave word of who holds the database, and of the flow run that ends when this process does."""
+        self._lock.truncate(0)
+        json.dump({"who": who, "flow_run": flow_run}, self._lock)
+        self._lock.flush()
+
+    def bury(self, port: int) -> None:
+        """Mark as crashed what an earlier holder left running, through the server that now has the database.
+
+        Args:
+            port: where that server listens on 127.0.0.1.
+        """
+        run, self._abandoned = self._abandoned, None
+        if run is None:
+            return
+        unfinished = {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        crashed = {"state": {"type": "CRASHED", "message": "The process of this run, or its server, was killed."}, "force": True}
+        for task in _post(port, "task_runs/filter", {"flow_runs": {"id": {"any_": [run]}}, "task_runs": unfinished}):
+            _post(port, f"task_runs/{task['id']}/set_state", crashed)
+        for flow in _post(port, "flow_runs/filter", {"flow_runs": {"id": {"any_": [run]}, **unfinished}}):
+            _post(port, f"flow_runs/{flow['id']}/set_state", crashed)
+
+    def release(self, *, ended: bool = True) -> None:
+        """Let the database go. Idempotent. Unless the flow run `ended`, word of it is left for the next holder to bury it."""
+        if not self._lock.closed:
+            if ended:
+                self._lock.truncate(0)
+            self._lock.close()
+
+
+def _flow_run(left_behind: str) -> str | None:
+    try:
+        return str(json.loads(left_behind)["flow_run"] or "") or None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _post(port: int, path: str, body: dict[str, Any]) -> Any:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", f"/api/{path}", json.dumps(body), {"Content-Type": "application/json"})
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def _unwritable(error: OSError) -> OrchestratorError:
+    return OrchestratorError(
+        f"Prefect's history cannot be kept in {paths.home() / 'prefect'}: {error.strerror or error}.\n"
+        "Set OSTINATO_HOME to a folder that you can write, or run with execution.orchestrator=none."
+    )

@@ -1,0 +1,199 @@
+"""A sweep as people and scripts see it: what is planned, how far it has come, and the table of its cells."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from runner.cli.options import shorten
+from runner.wording.printable import printable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from runner.records.sweep import SweepManifest
+    from runner.sweeps.forecast import Outlook
+    from runner.sweeps.run import SweepResult
+
+PIPE_WIDTH = 200
+"""Columns that a table may take where no terminal says how wide it is."""
+
+SHOWN = 50
+"""Cells that the terminal's table shows; all of them are in ``table.csv``."""
+
+
+def play(args: argparse.Namespace) -> int:
+    """Play the sweep that the options describe, and say how it went. Exit codes are those of `ostinato run`."""
+    from runner.cli.display import Display
+    from runner.sweeps.plan import Plan
+    from runner.sweeps.run import sweep_to_end
+    from runner.sweeps.sweep import Sweep
+
+    more = ["sweep.fail_fast=true"] if args.fail_fast else []
+    plan = Plan([*args.overrides, *more], config_name=args.config_name, config_dir=args.config_dir)
+    display = Display(args.display)
+    return report(sweep_to_end(Sweep.create(plan), notify=display.say, watch=display.watch_sweep), args)
+
+
+def report(result: SweepResult, args: argparse.Namespace) -> int:
+    """Say how a sweep went: one JSON object, or the table of its cells."""
+    rows, manifest = result.rows, result.manifest
+    folder = shorten(result.folder)
+    if args.json:
+        print(json.dumps(as_dict(str(result.folder), manifest, rows)))
+    elif args.display != "none":
+        print_cells(folder, manifest, rows)
+    unfinished = [cell for cell in manifest.cells.values() if cell.status != "complete"]
+    problems = [manifest.problem, *(cell.problem for cell in unfinished)]
+    for problem in dict.fromkeys(problem for problem in problems if problem):
+        print(f"error: {problem}", file=sys.stderr)
+    if unfinished:
+        print(
+            f"{len(unfinished):,} of {len(manifest.cells):,} cells are not complete; go on with: ostinato resume {folder}",
+            file=sys.stderr,
+        )
+    return result.exit_code
+
+
+def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "sweep": folder,
+        "name": manifest.name,
+        "status": manifest.status,
+        "keys": manifest.keys,
+        "primary": manifest.primary,
+        "direction": manifest.direction,
+        "problem": manifest.problem,
+        "cells": [{**row, "values": manifest.cells[row["cell"]].values} for row in rows],
+    }
+
+
+def print_cells(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> None:
+    """Print a row a cell on stdout: best first and in bold, those that may as well be as good marked as tied."""
+    from rich.table import Table
+
+    done = sum(cell.status == "complete" for cell in manifest.cells.values())
+    title = f"{manifest.name}: {manifest.status}, {done:,} of {len(manifest.cells):,} cells"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    columns = _columns(manifest, rows)
+    for name, (_, justify) in columns.items():
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
+    for row in rows[:SHOWN]:
+        table.add_row(*(cell(row) for cell, _ in columns.values()), style="bold" if row["best"] else None)
+    _print(table, more=len(rows) - SHOWN, last=f"record  {folder}")
+
+
+def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
+    """The columns of the table: how a row's cell is made, and which side it stands on."""
+    columns: dict[str, tuple[Any, Any]] = {}
+    for key in manifest.keys:
+        columns[_heading(key, manifest.keys)] = (lambda row, key=key: _value(row[key]), "left")
+    last = ".stderr"
+    scores = [name[len("score.") : -len(last)] for name in (rows[0] if rows else {}) if name.endswith(last)]
+    for name in sorted(scores, key=lambda name: name != manifest.primary):
+        columns[name] = (lambda row, name=name: _score(row, name), "right")
+    if manifest.primary:
+        columns[""] = (_standing, "left")
+    columns["ok"] = (lambda row: "-" if row.get("rows") is None else f"{row['ok']:,}/{row['rows']:,}", "right")
+    if any(row.get("errors") for row in rows):
+        columns["errors"] = (lambda row: "-" if row.get("errors") is None else f"{row['errors']:,}", "right")
+    columns["tokens"] = (_tokens, "right")
+    if any(row.get("cost_usd") is not None for row in rows):
+        columns["cost"] = (lambda row: "-" if row.get("cost_usd") is None else f"${row['cost_usd']:.4f}", "right")
+    columns["p50"] = (lambda row: _seconds(row.get("latency_p50_s")), "right")
+    columns["p95"] = (lambda row: _seconds(row.get("latency_p95_s")), "right")
+    if any(row["status"] != "complete" for row in rows):
+        columns["status"] = (lambda row: row["status"], "left")
+    return columns
+
+
+def _heading(key: str, keys: Sequence[str]) -> str:
+    """The last part of a key, where it is the only one that ends so."""
+    last = key.rpartition(".")[2]
+    return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last
+
+
+def _value(value: Any) -> str:
+    text = printable("null" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
+    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 - what a table of several keys has room for
+
+
+def _score(row: dict[str, Any], name: str) -> str:
+    mean, error = row.get(f"score.{name}"), row.get(f"score.{name}.stderr")
+    if mean is None:
+        return "-"
+    return f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+
+
+def _standing(row: dict[str, Any]) -> str:
+    return "best" if row["best"] else "tied" if row["tied"] else ""
+
+
+def _tokens(row: dict[str, Any]) -> str:
+    kinds = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "cached_completion_tokens")
+    return "-" if row.get("rows") is None else f"{sum(row[kind] for kind in kinds):,}"
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:.2f} s"
+
+
+def forecast(args: argparse.Namespace) -> int:
+    """Say what the sweep would do. Returns 0, whether the budget covers it or not."""
+    from runner.sweeps.forecast import outlook
+    from runner.sweeps.plan import Plan
+
+    plan = Plan(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
+    if not plan.is_grid:
+        plan.take([()])  # one cell, with nothing varied, to judge the others by
+    found = outlook(plan)
+    if args.json:
+        print(json.dumps(found.to_dict()))
+        return 0
+    from runner.cli.display import print_table
+
+    work = found.estimate
+    facts = [("cells", f"{len(found.cells):,}, of which {found.total('recorded'):,} are recorded already")]
+    if not plan.is_grid:
+        facts = [("cells", f"as {plan.sweeper} proposes them; the numbers are those of one, with nothing varied")]
+    facts += [("samples", f"{found.total('samples'):,}"), ("cache hits", f"{found.total('cache_hits'):,}")]
+    if shared := found.total("shared"):
+        facts.append(("shared", f"{shared:,} ask what another cell asks"))
+    facts += [("owed", f"{found.total('owed'):,}"), ("estimate", work.line()), ("budget", found.budget["verdict"])]
+    _print_outlook(found)
+    print_table(f"{found.name}: dry run of a sweep over {', '.join(found.keys)}", facts)
+    return 0
+
+
+def _print_outlook(found: Outlook) -> None:
+    """Print a row a cell: its values, and what it would ask."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for key in found.keys:
+        table.add_column(_heading(key, found.keys), overflow="fold")
+    for name in ("samples", "cached", "owed", "cost at most"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in found.cells[:SHOWN]:
+        cost = cell.estimate.cost_usd_max
+        told = "recorded" if cell.recorded else f"{cell.cache_hits:,}"
+        numbers = (f"{cell.samples:,}", told, f"{cell.owed:,}", "-" if cost is None else f"${cost:.4f}")
+        table.add_row(*(_value(cell.values.get(key)) for key in found.keys), *numbers)
+    _print(table, more=len(found.cells) - SHOWN)
+
+
+def _print(table: Any, *, more: int = 0, last: str = "") -> None:
+    """Print a table on stdout, and below it how many rows it does not show, and a last line."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    with console.capture() as text:  # rich has an exit of its own for a reader that has left
+        console.print(table)
+        if more > 0:
+            console.print(f"and {more:,} more", style="dim")
+        if last:
+            console.print(last, soft_wrap=True)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))

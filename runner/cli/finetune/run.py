@@ -1,0 +1,111 @@
+"""`ostinato ft run`: check, say what it will take, begin, and follow."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.cli.finetune.follow import follow
+from runner.cli.options import add_config, composed
+from runner.errors import ConfigError
+from runner.models import aliases
+
+if TYPE_CHECKING:
+    import argparse
+
+    from runner.experiment.training import Prepared
+    from runner.finetune.jobs.estimate import Estimate
+
+_SHOWN = 10
+"""Remarks that are printed one by one."""
+
+
+def configure(parser: argparse.ArgumentParser, _action: str) -> None:
+    """Declare the action's arguments."""
+    parser.description = (
+        "Train what `finetune` of a config says. The same base, data and settings are one job: asked for again, it is followed, "
+        "goes on from its last checkpoint, or its model is there at once."
+    )
+    add_config(parser)
+    parser.add_argument("--force", action="store_true", help="make another attempt, from nothing, whatever came of the last one")
+    parser.add_argument("--dry-run", action="store_true", help="check the data and say what it will take, and begin nothing")
+    parser.add_argument("--detach", action="store_true", help="begin it, and do not wait for the end")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def main(args: argparse.Namespace) -> int:
+    """Train. Returns 0 when there is a trained model (or it was begun, with `--detach`), 1 when it failed, 130 after Ctrl-C.
+
+    Raises:
+        OstinatoError: it could not be begun.
+    """
+    from runner import build
+    from runner.experiment import training as finetuning
+
+    args.overrides = _with_group(args.overrides)
+    prepared = finetuning.prepare(build.pinned(composed(args).config()))
+    facts = _facts(prepared)
+    _announce(prepared)
+    if args.dry_run:
+        print(json.dumps(facts) if args.json else f"{prepared.spec.job}: nothing was begun")
+        return 0
+    if args.force:
+        _refuse_named(prepared.spec.job)
+    return follow(prepared.open(), as_json=args.json, begin=True, force=args.force, wait=not args.detach, more=facts)
+
+
+def _refuse_named(job: str) -> None:
+    """Raise ConfigError when an alias names the model of the job: what ``tickets@3`` names never changes."""
+    for alias in aliases.listed():
+        for version in alias.versions:
+            if version.model.get("name") == f"ft-{job}":
+                name = f"{alias.name}@{version.version}"
+                raise ConfigError(f"--force would replace the model that {name} names; train another: finetune.seed=...")
+
+
+def _with_group(overrides: list[str]) -> list[str]:
+    """The overrides; ``finetune.lr=1e-3`` alone means the default option of the group."""
+    names = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    chosen = "finetune" in names or "experiment" in names
+    return overrides if chosen or not any(name.startswith("finetune.") for name in names) else ["finetune=default", *overrides]
+
+
+def _facts(prepared: Prepared) -> dict[str, Any]:
+    spec = prepared.spec
+    return {
+        "job": spec.job,
+        "provider": spec.provider,
+        "base": spec.base.name,
+        "data": prepared.source,
+        "estimate": msgspec.to_builtins(prepared.estimate),
+        "remarks": [str(remark) for remark in prepared.remarks],
+    }
+
+
+def _announce(prepared: Prepared) -> None:
+    """Say on stderr what will be trained and what that will take."""
+    spec = prepared.spec
+    lines = [f"{spec.job}: {spec.base.name} by {spec.provider}, on {prepared.source}", f"  {_work(prepared.estimate)}"]
+    lines += [f"  notice: {notice}" for notice in prepared.notices]
+    lines += [f"  remark: {remark}" for remark in prepared.remarks[:_SHOWN]]
+    if len(prepared.remarks) > _SHOWN:
+        lines.append(f"  ... and {len(prepared.remarks) - _SHOWN:,} remarks more")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _work(work: Estimate) -> str:
+    rows = f"{work.rows:,} rows" + (f" (and {work.valid_rows:,} to validate)" if work.valid_rows else "")
+    steps = "steps as the provider chooses" if work.steps is None else f"{work.steps:,} steps"
+    tokens = f"{work.tokens_an_epoch:,} tokens an epoch" if work.tokens is None else f"{work.tokens:,} tokens"
+    time = "time unknown" if work.seconds is None else f"about {_duration(work.seconds)} ({work.seconds_by})"
+    cost = "cost unknown" if work.cost_usd is None else "free" if not work.cost_usd else f"about ${work.cost_usd:,.2f}"
+    return f"{rows}, {steps}, {tokens} by {work.counted_by}; {time}; {cost}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:  # noqa: PLR2004
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,201 @@
+"""From a base config and what varies to cells. Composes once for each choice of groups, and sets the rest in the plain dict."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.config.compose import Composition, compose, interpolates, options, resolve
+from runner.config.load import escape, is_literal, is_open, load, unknown_key, walk
+from runner.config.schema import RunConfig
+from runner.config.schema import Sweep as Section
+from runner.config.sweepers import parsed, sweeper_of, text_of
+from runner.errors import ConfigError
+from runner.wording.suggest import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from runner.config.sweepers import Asked
+
+UNVARIED = ("name", "runs_dir", "execution", "budget", "sweep", "schedule", "gate", "alias")
+"""Top-level keys that are the sweep's as a whole, and so the same in each of its cells."""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One set of values, by dotted key, and the config that they make of the base. A group's value is the option's name."""
+
+    values: dict[str, Any]
+    config: RunConfig
+
+
+class Cells:
+    """Makes the cells of one base config.
+
+    Args:
+        asked: the command line; what it fixes, all cells have.
+        config_name: as in `compose`.
+        config_dir: likewise.
+
+    Attributes:
+        base: the config with nothing varied, its section `sweep` included.
+        sweeper: which of Hydra's sweepers is chosen.
+        params: what ``hydra.sweeper.params`` varies, by key, in Hydra's grammar.
+    """
+
+    def __init__(self, asked: Asked, *, config_name: str = "config", config_dir: str | None = None) -> None:
+        self._fixed = list(asked.fixed)
+        self._named: dict[str, Any] = {"config_name": config_name, "config_dir": config_dir}
+        self._bases: dict[tuple[str, ...], _Base] = {}
+        self._groups: dict[str, bool] = {}
+        composition = compose([*asked.fixed, *asked.hydra], **self._named)
+        self._bases[()] = _Base(composition)
+        self.base = composition.config()
+        self.sweeper = sweeper_of(composition.hydra)
+        self.params = composition.params
+
+    @property
+    def composed(self) -> int:
+        """How often groups were composed so far."""
+        return len(self._bases)
+
+    def cell(self, overrides: Iterable[str]) -> Cell:
+        """The cell of these overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
+
+        Raises:
+            ConfigError: a key that is not there or may not vary, or a value that is not allowed.
+        """
+        values: dict[str, Any] = {}
+        chosen: list[str] = []
+        for override in overrides:
+            key, value = parsed(override)
+            values[key] = value
+            if self._is_group(key):
+                chosen.append(f"{key}={text_of(value)}")
+        base = self._based(tuple(chosen))
+        changes = {key: value for key, value in values.items() if not self._is_group(key)}
+        return Cell(values, base.changed(changes) if changes else base.config)
+
+    def _is_group(self, key: str) -> bool:
+        found = self._groups.get(key)
+        if found is None:
+            refuse_unvaried(key)
+            found = self._groups[key] = "." not in key and bool(options(key, self._bases[()].composition.folders))
+        return found
+
+    def _based(self, chosen: tuple[str, ...]) -> _Base:
+        base = self._bases.get(chosen)
+        if base is None:
+            base = self._bases[chosen] = _Base(compose([*self._fixed, *chosen], **self._named))
+        return base
+
+
+class _Base:
+    """One choice of groups, composed: what the cells that share it are made from."""
+
+    def __init__(self, composition: Composition) -> None:
+        self.composition = composition
+        self.config = _unswept(composition.config())
+        self._made: dict[tuple[str, bytes], Any] = {}
+        self._interpolated = any(interpolates(path, value) for path, value in walk(composition.raw))
+
+    def changed(self, changes: Mapping[str, Any]) -> RunConfig:
+        """The config with these values. Only the groups that they lie in are made anew, unless values refer to each other."""
+        raw = self.composition.raw
+        touched = {key.partition(".")[0] for key in changes}
+        interpolated = self._interpolated or any(interpolates(key, value) for key, value in changes.items())
+        part = {top: copy.deepcopy(value) for top, value in raw.items() if interpolated or top in touched}
+        for key, value in changes.items():
+            _put(part, key, value)
+
+        def origin(path: str) -> str:
+            key = next((key for key in changes if path == key or path.startswith((f"{key}.", f"{key}["))), None)
+            return self.composition.origin(path) if key is None else f"{key}={changes[key]!r}, which is varied"
+
+        if interpolated:
+            return _unswept(load(resolve(part), origin))
+        loaded = load(part, origin)
+        return msgspec.structs.replace(self.config, **{top: self._one(top, getattr(loaded, top)) for top in touched})
+
+    def _one(self, top: str, group: Any) -> Any:
+        """The group that is equal to this one, the same for all cells: what is made of groups is made once for each."""
+        return self._made.setdefault((top, msgspec.json.encode(group, order="sorted")), group)
+
+
+def combinations(section: Section, varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """The values of each cell, in order and without doubles.
+
+    Args:
+        section: every combination of its grid and zip (intervals and ranges resolved to lists), and its cells beside them.
+        varied: what the command line varies: each of these values with each of the above.
+
+    Raises:
+        ConfigError: `exclude` names a key that nothing varies.
+    """
+    grid: list[dict[str, Any]] = [{}] if section.grid or section.zip or not section.cells else []
+    for key, given in section.grid.items():
+        grid = [{**cell, key: value} for cell in grid for value in given]
+    if section.zip:
+        steps = [dict(zip(section.zip, step, strict=True)) for step in zip(*section.zip.values(), strict=True)]
+        grid = [{**cell, **step} for cell in grid for step in steps]
+    grid += section.cells
+    more = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
+    crossed = [{**cell, **chosen} for cell in grid for chosen in more]
+    known = sorted({key for cell in crossed for key in cell})
+    for rule in section.exclude:
+        if strange := [key for key in rule if key not in known]:
+            raise ConfigError(f"sweep.exclude: {strange[0]} is not varied{suggest(strange[0], known)}; {', '.join(known)} are")
+    kept = [cell for cell in crossed if not any(_matches(cell, rule) for rule in section.exclude)]
+    return list({_identity(cell): cell for cell in reversed(kept)}.values())[::-1]
+
+
+def narrowed(section: Section, given: Iterable[str]) -> Section:
+    """The section without the keys that the command line gives, with one value or several."""
+    keys = set(given)
+
+    def without(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in values.items() if key not in keys}
+
+    cells = [cell for cell in map(without, section.cells) if cell]
+    return msgspec.structs.replace(section, grid=without(section.grid), zip=without(section.zip), cells=cells)
+
+
+def varied_keys(section: Section, varied: Iterable[str]) -> list[str]:
+    """Every key that varies, in the order in which they are written."""
+    return list(dict.fromkeys([*section.grid, *section.zip, *(key for cell in section.cells for key in cell), *varied]))
+
+
+def refuse_unvaried(key: str) -> None:
+    """Raise ConfigError for a key that belongs to the sweep as a whole."""
+    top = key.partition(".")[0]
+    if top in UNVARIED:
+        raise ConfigError(f"{key}: cannot be varied; {top} is that of the sweep as a whole")
+
+
+def _unswept(config: RunConfig) -> RunConfig:
+    """The config of a cell: it sweeps over nothing itself."""
+    return msgspec.structs.replace(config, sweep=Section())
+
+
+def _put(plain: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path, which must be there or lie in a mapping that takes any key."""
+    *parents, name = path.split(".")
+    place: Any = plain
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, dict) else None
+    if not isinstance(place, dict) or (name not in place and not is_open(path)):
+        raise ConfigError(f"{unknown_key(path)} (it is varied)")
+    if isinstance(value, dict) and isinstance(place.get(name), dict):
+        value = {**place[name], **value}
+    place[name] = escape(value) if isinstance(value, str) and is_literal(path) else value
+
+
+def _matches(cell: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
+    return all(key in cell and cell[key] == value for key, value in rule.items())
+
+
+def _identity(cell: Mapping[str, Any]) -> bytes:
+    return msgspec.json.encode(dict(cell), order="sorted")

@@ -1,0 +1,473 @@
+"""An experiment's stages (plan, launch, play, kill, summarise) and the run folder they write. Knows nothing of who calls them."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import warnings
+from itertools import compress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from runner import build
+from runner.batch.engine import Stop, plan, play
+from runner.batch.player import Player, Slot, status_of
+from runner.batch.tally import Tally
+from runner.cache import KEY_VERSION
+from runner.config.load import dump
+from runner.config.schema import LocalModel, RunConfig
+from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
+from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
+from runner.models import served
+from runner.records import RunFolder, Summary, environment
+from runner.report import write_report
+from runner.secrets import redact
+from runner.system.clock import now
+from runner.types import Sample, Score
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+
+    from runner.adapters import Adapter
+    from runner.data import Dataset
+    from runner.lm.lm import LM
+    from runner.records.summary import RunStatus
+    from runner.scoring import Scorer
+
+_BESIDE = ("runs_dir", "execution", "sweep", "schedule", "alias", "gate")
+"""What an experiment is not: where it is recorded, who orchestrates it, what varies, and what is made of its outcome."""
+
+live: dict[str, Experiment] = {}
+"""The experiments that this process is playing, by folder."""
+
+
+class Parts(NamedTuple):
+    """What a config is made into."""
+
+    dataset: Dataset
+    scorers: dict[str, Scorer]
+    lm: LM
+    adapter: Adapter
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Parts:
+        """Build them. Raises ConfigError and DataError."""
+        return cls(build.dataset(config), build.scorers(config), build.lm(config), build.adapter(config))
+
+
+class Experiment:
+    """A run folder being played: plan, launch, play, kill, summarise. Made by `create` and `attach`.
+
+    Attributes:
+        folder: the run folder, absolute.
+        name: the experiment's name.
+        overrides: what was given on the command line; free of secrets.
+        summary: the numbers, once it is finished.
+        tally: the running totals.
+        stop: set to stop asking.
+        begun: whether the model has been asked, or is about to be.
+        on_fetch: told bytes done and in all while weights are fetched.
+    """
+
+    def __init__(self, config: RunConfig, record: RunFolder, overrides: Sequence[str], parts: Parts | None = None) -> None:
+        self.config = config
+        self.record = record
+        self.overrides = [redact(override) for override in overrides]
+        self.folder = record.path
+        self.name = config.name or record.path.parent.name
+        self.dataset, self.scorers, self.lm, adapter = parts or Parts.of(config)
+        self.player = Player(self.lm, adapter, self.scorers, seed=self._seed())
+        self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
+        self.player.on_cut = self.tally.cut
+        self.stop = Stop()
+        self.begun = False
+        self.problem: OstinatoError | None = None
+        self.summary: Summary | None = None
+        self.on_fetch: Callable[[int, int | None], None] | None = None
+        self._done: Container[tuple[str, int]] | None = frozenset()  # None: planned
+        self._owed = bytearray()
+        self._partial = False
+        self._launched = False
+        self._since = time.perf_counter()
+        self._wall_before = 0.0
+
+    @classmethod
+    def create(
+        cls,
+        config: RunConfig,
+        overrides: Sequence[str] = (),
+        *,
+        within: Path | None = None,
+        cwd: Path | None = None,
+        facts: Mapping[str, Any] | None = None,
+        partial: bool = False,
+    ) -> Experiment:
+        """Check everything and make the run folder. Nothing is looked up, started or sent.
+
+        Args:
+            config: the experiment.
+            overrides: what it was asked with, for the record.
+            within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
+            cwd: where the config's files are looked for; None: the working directory.
+            facts: more for the manifest.
+            partial: in replay mode, let what the cache cannot answer stay owed; else that is an error of `plan`.
+
+        Raises:
+            ConfigError, DataError: found before a folder is made.
+            RecordError: the folder cannot be written.
+        """
+        from runner.config.compose import to_yaml
+
+        config = build.pinned(config)
+        # everything that can be wrong with every row is found before a folder is made
+        in_place = rooted(config, {"cwd": str(cwd)}) if cwd else config
+        parts = Parts.of(in_place)
+        parts.adapter.format(next(iter(parts.dataset)))
+        endpoint = parts.lm.request(prompt="").endpoint
+        name = build.name(config, parts.dataset)
+        config, in_place = (msgspec.structs.replace(one, name=name) for one in (config, in_place))
+        digest = config_hash(config)
+        place = within or Path(config.runs_dir) / name
+        record = RunFolder.create(
+            place.parent,
+            place.name,
+            digest,
+            config=to_yaml(config),
+            overrides=to_yaml([redact(override) for override in overrides]),
+            manifest={
+                "status": "running",
+                "name": name,
+                "config_hash": digest,
+                "started_at": now(),
+                "cwd": str(cwd or Path.cwd()),
+                **manifest_of(config, in_place, parts.dataset),
+                "model": {"requested": parts.lm.model, "endpoint": endpoint},
+                **(facts or {}),
+            },
+            latest=within is None,
+        )
+        record.lock()
+        experiment = cls(in_place, record, overrides, parts)
+        experiment._partial = partial
+        return experiment
+
+    @classmethod
+    def reopen(cls, folder: Path, overrides: Sequence[str] = (), *, again: Container[str] = ()) -> Experiment:
+        """The experiment of a run folder, with what it still owes.
+
+        Args:
+            folder: the run folder.
+            overrides: changes that leave the answers as they are: of the groups `ADJUSTABLE`, such as a larger budget.
+            again: codes of errors; the rows that failed with one of them are played again. Until a row's new line is in the
+                record, its old one counts.
+
+        Raises:
+            RecordError: the folder is no record, or its data or a file has changed since.
+            ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
+        """
+        record = RunFolder.open(folder)
+        record.lock()
+        try:
+            return cls._reopened(record, overrides, again)
+        except BaseException:
+            record.close()
+            raise
+
+    @classmethod
+    def _reopened(cls, record: RunFolder, overrides: Sequence[str], again: Container[str]) -> Experiment:
+        from runner.config.compose import read, to_yaml
+
+        manifest = record.manifest()
+        config = read(record.config_file)
+        changes_of(record, config)  # an edited config.yaml is refused before anything is built from it
+        config = adjusted(record, config, overrides)
+        in_place = rooted(config, manifest)
+        refuse_changed_files(record, in_place)
+        experiment = cls(in_place, record, recorded_overrides(record))
+        refuse_changed_data(record, experiment.dataset, experiment.player.adapter)
+        if changes := changes_of(record, config):
+            record.log(f"goes on with {', '.join(changes)}")
+            record.write_config(to_yaml(config))
+            record.write_manifest({**record.manifest(), "config": plain(config)})
+        if summary := record.summary():
+            experiment.restore(summary)
+        done = set()
+        answered: dict[tuple[str, int], Sample] = {}
+        for sample, counts in record.history():
+            if not counts:
+                experiment.tally.superseded(sample)
+                continue
+            slot = sample.id, sample.repeat
+            failure = sample.error.code if sample.status == "error" and sample.error else None
+            if failure is None or failure not in again:
+                experiment.tally.add(sample)
+            elif failure == "scoring":  # it has its answer
+                answered[slot] = sample
+            else:
+                experiment.tally.again(sample)
+                continue
+            done.add(slot)
+        experiment._score_again(answered)
+        if experiment.lm.budget:  # the budget is the whole run's, over all sittings
+            tally = experiment.tally
+            experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
+        experiment._done = done
+        return experiment
+
+    def plan(self) -> None:
+        """Record what the cache can answer, and note what is owed: what `owed`, `due` and `play` go by. Done once.
+
+        Raises:
+            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
+            RecordError: the record cannot be written.
+        """
+        if self._done is None:
+            return
+        done, self._done = self._done, None
+        self._owed = plan(self.player, self._slots(), done, self._keep, stop=self.stop)
+        if self.owed and self.config.cache.mode == "replay" and not self._partial:
+            row, repeat = next(self.due())
+            missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
+            raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
+
+    @property
+    def owed(self) -> int:
+        """Samples still to ask the model for."""
+        return self._owed.count(1)
+
+    def due(self) -> Iterator[Slot]:
+        """The slots that the model has to be asked about, in their order."""
+        return compress(self._slots(), self._owed)
+
+    @property
+    def needs_launch(self) -> bool:
+        """Whether a model server of our own has to be started before anything can be asked."""
+        return isinstance(self.config.model, LocalModel)
+
+    async def launch(self) -> dict[str, Any]:
+        """Make the model answer; nothing happens when it does already. Raises LaunchError."""
+        began = time.perf_counter()
+        model = self.config.model
+        if isinstance(model, LocalModel) and model.backend == "llamacpp":
+            await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
+        self._launched = True  # before it is: `kill` ends a server that is still starting
+        await asyncio.to_thread(self.lm.launch)
+        return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
+
+    async def play(self) -> dict[str, Any]:
+        """Ask what is owed; every finished sample is in the record before the next is begun by its worker.
+
+        Returns:
+            Counts: ``{"ok", "errors", "owed"}``.
+
+        Raises:
+            EndpointClosedError, BudgetExceeded: no row can be asked any more; the rest stays owed.
+            asyncio.CancelledError: `stop` was requested; what was in flight is finished and recorded.
+            RecordError: the record cannot be written.
+        """
+        self.begun = True
+        self.tally.started()
+        try:
+            await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+        except ExceptionGroup as group:
+            raise first_of(group) from None
+        finally:
+            self.tally.stopped()
+        if self.stop.reason is not None:
+            raise self.stop.reason
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        return {"ok": self.tally.status["ok"], "errors": self.tally.status["error"], "owed": self.tally.owed}
+
+    def interrupt(self) -> None:
+        """Send nothing more; what is in flight is finished and recorded, what waits (for a retry, for the limiter) stays owed."""
+        self.stop.request()
+        asked = EndpointClosedError("the run was asked to stop", model=self.lm.model)
+        for gate in (self.lm.limiter, self.lm.budget):
+            if gate is not None:
+                gate.close(asked)
+
+    async def kill(self) -> None:
+        """Stop what `launch` started. Does nothing the second time."""
+        if self._launched:
+            self._launched = False
+            await asyncio.to_thread(self.lm.kill)
+
+    def summarise(self) -> Summary:
+        """Write the summary and the manifest as things stand now, and return the summary."""
+        tally, scores = self.tally, self.tally.scores()
+        answered = tally.status.total() - tally.status["error"]
+        status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
+        if self.stop.requested and self.stop.reason is None and tally.done < tally.rows:
+            status = "interrupted"
+        elif tally.rows and not answered and not isinstance(self.problem, BudgetExceeded):
+            status = "failed"
+        problem = str(self.problem) if self.problem else tally.commonest_error if status == "failed" else None
+        summary = Summary(
+            run=str(self.folder),
+            name=self.name,
+            model=self.lm.model,
+            status=status,
+            rows=tally.rows,
+            ok=tally.status["ok"],
+            errors=tally.status["error"],
+            refused=tally.status["refused"],
+            truncated=tally.status["truncated"],
+            invalid=tally.status["invalid"],
+            owed=tally.owed,
+            cache_hits=tally.cache_hits,
+            requests=tally.requests,
+            scores={name: scores.get(name, Score(None, None, 0)) for name in self.scorers},
+            usage=tally.usage,
+            usage_cached=tally.usage_cached,
+            cost_usd=tally.cost_usd,
+            saved_usd=tally.saved_usd,
+            wall_s=round(self._wall_before + time.perf_counter() - self._since, 3),
+            model_s=round(tally.model_s, 3),
+            tokens_per_s=round(tally.usage.completion_tokens / tally.model_s, 1) if tally.model_s and tally.requests else None,
+            errors_by_code=dict(tally.errors),
+            unrecorded=tally.unrecorded,
+            problem=redact(problem) if problem else None,
+        )
+        self.record.write_summary(summary)
+        self.record.write_manifest(self._manifest(summary))
+        return summary
+
+    def restore(self, before: Summary) -> None:
+        """Take over from an earlier sitting of this run what its lines do not say: times, and what rows cost that have none."""
+        self.tally.charge(before.unrecorded)
+        self._wall_before, self._since = before.wall_s, time.perf_counter()
+        self.tally.model_s = before.model_s
+
+    def finish(self, failed: OstinatoError | None = None) -> Summary:
+        """Summarise, log what went wrong, and let go of the files; `failed` is what ended the run.
+
+        Raises:
+            RecordError: the summary cannot be written, and nothing else has gone wrong.
+        """
+        self.problem = failed or self.problem
+        try:
+            if self.problem:
+                self.record.log(str(self.problem))
+            self.summary = self.summarise()
+        except RecordError:
+            if failed is None:
+                raise
+            self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
+        else:
+            report(self.folder)
+        finally:
+            self.close()
+        return self.summary
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.record.close()
+        if self.lm.store:
+            self.lm.store.close()
+
+    def _fetched(self, done: int, total: int | None) -> None:
+        """Pass on how much of the weights has come. Raises asyncio.CancelledError once `stop` was requested."""
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        if self.on_fetch:
+            self.on_fetch(done, total)
+
+    def _slots(self) -> Iterator[Slot]:
+        repeats = self.config.sampling.repeats
+        return ((row, repeat) for row in self.dataset for repeat in range(repeats))
+
+    def _score_again(self, answered: dict[tuple[str, int], Sample]) -> None:
+        """Score answers that could not be scored, by their slots: an answer is never paid for twice."""
+        for row, repeat in self._slots() if answered else ():
+            if sample := answered.get((row.id, repeat)):
+                sample.status, sample.error = status_of(sample.finish_reason), None
+                self.player.score(sample, row)
+                self._keep([sample])
+
+    def _keep(self, samples: list[Sample]) -> None:
+        if samples:
+            self.record.append(samples)
+            for sample in samples:
+                self.tally.add(sample)
+
+    def _seed(self) -> int | None:
+        seed = self.lm.kwargs.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    def _manifest(self, summary: Summary) -> dict[str, Any]:
+        store = self.lm.store
+        previous = self.record.manifest()
+        previous.pop("format")
+        return {
+            **previous,
+            "status": summary.status,
+            "ended_at": now(),
+            "model": {**previous["model"], **self._served()},
+            "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
+            "seeds": {"sampling": self._seed(), "data": self.config.data.seed if self.config.data.shuffle else None},
+            "cache": {
+                "mode": self.config.cache.mode,
+                "hits": summary.cache_hits,
+                "folder": str(store.folder) if store else None,
+                "key_version": KEY_VERSION,
+            },
+            "tokens": msgspec.to_builtins(summary.usage),
+            "cost_usd": summary.cost_usd,
+            "wall_s": summary.wall_s,
+            "environment": previous.get("environment") or environment(),
+        }
+
+    def _served(self) -> dict[str, list[str]]:
+        return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
+
+
+def report(folder: Path) -> None:
+    """Write the page for people, of a run or a sweep; the record is whole without it."""
+    try:
+        write_report(folder)
+    except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
+        told = f"no report was written: {redact(str(error))}; try again with: ostinato report {folder}"
+        warnings.warn(told, stacklevel=2)
+
+
+def attach(folder: str) -> Experiment:
+    """The experiment of this folder: the one that is live in this process, else re-opened from its record, and planned."""
+    if (experiment := live.get(folder)) is None:
+        experiment = Experiment.reopen(Path(folder))
+        experiment.plan()
+    return experiment
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of what the experiment is: the whole config but for `_BESIDE`."""
+    plain = {key: value for key, value in dump(config).items() if key not in _BESIDE}
+    if config.finetune is None:  # as before there was such a group
+        del plain["finetune"]
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
+
+
+def _scorer_facts(scorer: Any) -> dict[str, Any]:
+    digest = getattr(scorer, "file_sha256", None)
+    return {"kind": type(scorer).__name__, **({"file_sha256": digest} if digest else {})}
+
+
+def recorded_overrides(record: RunFolder) -> list[str]:
+    """What the run was asked with. Raises RecordError."""
+    import yaml
+
+    try:
+        found = yaml.safe_load((record.path / "overrides.yaml").read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise RecordError(f"{record.path / 'overrides.yaml'} cannot be read: {error}") from None
+    return [str(override) for override in found or []]
+
+
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
+    """The one error worth telling: ours before others."""
+    flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
+    flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
+    return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])

@@ -1,0 +1,239 @@
+"""Playing an experiment to its end: in an event loop, under signals, by the orchestrator that the config names."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import difflib
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import build
+from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
+from runner.experiment.estimate import announcement
+from runner.experiment.experiment import Experiment, live
+from runner.experiment.train_first import train_first
+from runner.records import RunFolder, Summary
+from runner.session.interrupt import Interrupt
+from runner.session.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
+
+if TYPE_CHECKING:
+    from runner.config.schema import RunConfig
+    from runner.records.summary import RunStatus
+    from runner.types import Sample
+
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play"}
+"""Who plays what is owed, by ``execution.orchestrator``: a coroutine function that calls launch, play, kill and summarise."""
+
+EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}
+
+FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
+"""What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
+
+Watch = Callable[["Experiment"], AbstractContextManager[Any]]
+Orchestrate = Callable[..., Coroutine[Any, Any, None]]
+"""Called with an Experiment and `notify`."""
+
+
+class RunResult(msgspec.Struct, frozen=True):
+    """What `run` returns: the folder of the record, and its summary. `samples` reads the record anew each time."""
+
+    folder: Path
+    summary: Summary
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Every sample, in the order in which they were finished."""
+        return list(RunFolder.open(self.folder).samples())
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted."""
+        return EXIT_CODES[self.summary.status]
+
+
+def run(
+    config: RunConfig | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Play one experiment and record it. Works with a running event loop too (a notebook).
+
+    With a section `finetune` the model is trained first, unless it is trained already, and the trained model is asked.
+
+    Args:
+        config: the experiment; None composes it from the config groups and `overrides`.
+        overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment: for progress displays.
+
+    Returns:
+        The record. Rows that failed are in it; ``result.summary.status`` and ``result.summary.problem`` say how it went.
+
+    Raises:
+        ConfigError, DataError, RecordError, LaunchError, FinetuneError, OrchestratorError: the run could not begin or go on; what
+            was finished is recorded.
+    """
+    if isinstance(config, str) or isinstance(overrides, str):
+        raise ConfigError('overrides are a list: run(overrides=["model=fake"])')
+    if config is not None and overrides:
+        raise ConfigError("give a config or overrides, not both: overrides are applied while a config is composed")
+    if config is None:
+        from runner.config.compose import compose
+
+        config = compose(list(overrides)).config()
+    if config.sweep.varies:
+        raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
+    config = train_first(build.pinned(config), notify or silent)
+    return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
+
+
+def resume(folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
+    """Go on with a run that was interrupted: ask what it still owes. Raises as `run` does.
+
+    Args:
+        folder: the run folder.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment.
+    """
+    return play_to_end(Experiment.reopen(folder, overrides), notify=notify, watch=watch)
+
+
+def retry(
+    folder: Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Play the rows of a run again that failed, and those it still owes, in the same record. Nothing that was answered is asked.
+
+    A row's new line supersedes its old one, which stays in ``samples.jsonl``: what it cost still counts in the run's requests,
+    tokens and cost. A row whose retry does not come to its end keeps its old line. An answer that could not be scored is
+    scored again, not asked again.
+
+    Args:
+        folder: the run folder.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        only: play only the failures with these codes again, such as ``["rate_limit", "timeout"]``; None: all of them.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment.
+
+    Raises:
+        ConfigError: there is no such code; and whatever `run` raises.
+    """
+    if isinstance(only, str):
+        raise ConfigError('codes are a list: retry(folder, only=["timeout"])')
+    if unknown := [code for code in only or () if code not in FAILURES]:
+        near = difflib.get_close_matches(unknown[0], FAILURES, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ConfigError(f"no row fails with '{unknown[0]}'; {hint}the codes are {', '.join(FAILURES)}")
+    return play_to_end(Experiment.reopen(folder, overrides, again=FAILURES if only is None else only), notify=notify, watch=watch)
+
+
+def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
+    """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
+
+    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `Interrupt`).
+    """
+    say = notify or silent
+    with collecting_less(), Interrupt(experiment, say) as interrupt, recorded(experiment):
+        experiment.plan()
+        with watch(experiment) if watch else contextlib.nullcontext():
+            if experiment.owed and not experiment.stop.requested:
+                if notify and (news := announcement(experiment)):
+                    notify(news)
+                in_new_loop(interrupt.watch(_orchestrated(experiment, say)))
+    assert experiment.summary is not None
+    return RunResult(experiment.folder, experiment.summary)
+
+
+@contextlib.contextmanager
+def recorded(experiment: Experiment) -> Iterator[None]:
+    """Have the experiment live in this process for the time of the block, and its record finished however the block ends.
+
+    What the model or the budget refuses is a problem of the run, which its summary tells; other errors of ours are raised.
+    """
+    key = str(experiment.folder)
+    live[key] = experiment
+    failed: OstinatoError | None = None
+    try:
+        yield
+    except (LMError, BudgetExceeded) as error:
+        experiment.problem = error
+    except OstinatoError as error:
+        experiment.problem = failed = error
+    finally:
+        del live[key]
+        experiment.finish(failed)
+    if failed is not None:
+        raise failed
+
+
+async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
+    """`play_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
+
+    Args:
+        experiment: what to play; where its config says ``execution.orchestrator=none``, `orchestrate` is not called.
+        orchestrate: calls launch, play, kill and summarise.
+        notify: told what happens, a line at a time.
+
+    Raises:
+        asyncio.CancelledError: the caller was cancelled; what was finished is recorded, and the run is marked as interrupted.
+        OstinatoError: as `run` does.
+    """
+    with recorded(experiment):
+        await asyncio.to_thread(experiment.plan)
+        if experiment.owed:
+            try:
+                await _orchestrated(experiment, notify or silent, orchestrate)
+            except asyncio.CancelledError:
+                experiment.stop.request()
+                raise
+    assert experiment.summary is not None
+    return RunResult(experiment.folder, experiment.summary)
+
+
+async def ask(experiment: Experiment, notify: Notify) -> None:
+    """Launch the model where that is ours to do, ask what is owed, and stop what was launched. Raises as `Experiment.play`."""
+    with _access(experiment):
+        try:
+            if experiment.needs_launch:
+                notify(f"launching {experiment.lm.model}, or sharing one that is kept")
+                await experiment.launch()
+            await experiment.play()
+        finally:
+            await experiment.kill()
+            await experiment.lm.aclose()
+
+
+async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestrate | None = None) -> None:
+    orchestrate = orchestrator(experiment.config, ORCHESTRATORS)
+    if orchestrate is not None and given is not None:
+        orchestrate = given
+    if orchestrate is None:
+        await ask(experiment, notify)
+        return
+    with _access(experiment):
+        try:
+            await orchestrate(experiment, notify=notify)
+        finally:
+            await experiment.lm.aclose()
+
+
+@contextlib.contextmanager
+def _access(experiment: Experiment) -> Iterator[None]:
+    """Have the model's key at hand, and share the way to its endpoint with all in this process that ask it."""
+    lm = experiment.lm
+    lm.kwargs.update(build.access(experiment.config))
+    lm.limiter = build.limiter(experiment.config, lm)
+    with lm.limiter.using():
+        yield

@@ -1,0 +1,193 @@
+"""Fine-tuning as a config declares it: its rows found and checked, what it will take, and the training, begun or found again.
+
+Nothing is spent before `Training.begin`. Plain Python, usable in a notebook; knows nothing of Prefect.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from runner import build
+from runner.config.schema import InlineData, RunConfig, TrainingData
+from runner.errors import ConfigError, DataError
+from runner.finetune.data import check as training_data
+from runner.finetune.data import rows as rules
+from runner.finetune.data.where import Where
+from runner.finetune.jobs.estimate import Estimate, estimate
+from runner.finetune.jobs.future import TrainDataFormat
+from runner.finetune.jobs.ledger import JobFolder
+from runner.finetune.jobs.spec import Spec, facts_of
+from runner.finetune.jobs.training import Training
+from runner.finetune.trainers.openai import END_OF_NEW_JOBS
+from runner.finetune.trainers.registry import backend_of
+from runner.records import find_run
+from runner.system.paths import in_conf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.finetune.data.check import Located, Problem
+    from runner.finetune.data.rows import Row
+    from runner.types import Sample
+
+_FIELDS = (
+    *("id", "repeat", "status", "output", "target", "finish_reason", "latency_s", "cost_usd", "cache", "attempts"),
+    *("model_requested", "model_served", "error"),
+)
+
+
+class Prepared(NamedTuple):
+    """A training that could be begun.
+
+    Attributes:
+        config: what it was made from.
+        spec: what is trained, and its id.
+        train: the rows to learn from.
+        valid: the rows to validate with.
+        remarks: what is allowed in the data, and may not be meant.
+        notices: what else to know before it is begun.
+        source: where the rows come from.
+        estimate: what it will take.
+    """
+
+    config: RunConfig
+    spec: Spec
+    train: list[Row]
+    valid: list[Row]
+    remarks: list[Problem]
+    notices: list[str]
+    source: str
+    estimate: Estimate
+
+    def open(self) -> Training:
+        """Its place in the ledger, made unless it is there. Fetches the weights of a local base; begins nothing.
+
+        Raises:
+            ConfigError: a key that is needed is not set.
+            LaunchError: the base cannot be fetched.
+            FinetuneError: the ledger cannot be written.
+        """
+        backend = backend_of(self.spec)
+        spec = msgspec.structs.replace(self.spec, base=build.finetuning(self.config, fetch=True).base)
+        return Training(JobFolder.create(spec, self.train, self.valid), backend)
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """Find and check the rows of a config, and work out what the training will take. Nothing is begun, and nothing sent.
+
+    Weights are fetched only if they are a hub's, of which nobody knows beforehand which they are.
+
+    Raises:
+        ConfigError: the config does not say what to train, or on what.
+        DataError: the rows are not what they should be, or ask what the model will be measured on.
+        RecordError: there is no such run.
+    """
+    recipe = build.finetuning(config)
+    assert config.finetune is not None
+    chosen = config.finetune.data
+    located, wrong, form, source = _rows(chosen, config)
+    checked = training_data.check(
+        located,
+        form,
+        wrong=wrong,
+        window=recipe.window,
+        evaluation=_asked_in_evaluation(config),
+        allow_overlap=chosen.allow_overlap,
+        text_only=recipe.provider == "local",
+    )
+    train, valid = training_data.split(checked.rows, chosen.valid_fraction, chosen.split_seed)
+    spec = Spec.make(
+        provider=recipe.provider,
+        base=recipe.base,
+        train_data_format=form,
+        data=facts_of(train, valid),
+        hyper=recipe.hyper,
+        access=recipe.access,
+    )
+    lengths = [rules.tokens(row, rules.estimated) for row in train]
+    work = estimate(spec, lengths, checked.counted_by, usd_per_mtokens=recipe.usd_per_mtokens)
+    return Prepared(config, spec, train, valid, checked.remarks, list(_notices(recipe)), source, work)
+
+
+def attach(folder: JobFolder) -> Training:
+    """A training that is in the ledger, to follow or to stop.
+
+    Raises:
+        ConfigError: a key that is needed is not set.
+    """
+    return Training(folder, backend_of(folder.spec))
+
+
+def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[Problem], TrainDataFormat, str]:
+    if chosen.path is not None:
+        located, wrong = training_data.read(in_conf(chosen.path))
+        return located, wrong, TrainDataFormat(chosen.format), chosen.path
+    if chosen.from_run is None:
+        raise ConfigError("finetune.data: what is learned? give path (a file of JSON lines) or from_run (a run)")
+    run = find_run(chosen.from_run, Path(config.runs_dir))
+    where = Where(chosen.where, {*_FIELDS, "score."}) if chosen.where else None
+    source = f"{run.path.parent.name}/{run.path.name}"
+    summary = run.summary()
+    unscored = {f"score.{name}": None for name in (summary.scores if summary else ())}
+    located, seen, form = [], 0, TrainDataFormat.CHAT
+    for sample in run.samples():
+        if sample.output is None or not sample.output.strip():
+            continue
+        seen += 1
+        if where is not None and not where.matches(unscored | _facts(sample)):
+            continue
+        if sample.messages is None:
+            form = TrainDataFormat.COMPLETION
+        name = f"sample {sample.id!r}" + (f" (repeat {sample.repeat})" if sample.repeat else "")
+        located.append(training_data.Located(f"{source}, {name}", _row(sample)))
+    if not located:
+        picked = f"finetune.data.where picks none of its {seen:,} answers" if seen else "it has no answers"
+        raise DataError(f"{source}: there is nothing to learn from: {picked}")
+    return located, [], form, source
+
+
+def _row(sample: Sample) -> Row:
+    """A sample as a row: what was asked, and the answer as the assistant's turn."""
+    if sample.messages is None:
+        return {"prompt": sample.prompt, "completion": sample.output}
+    return {"messages": [*sample.messages, {"role": "assistant", "content": sample.output}]}
+
+
+def _facts(sample: Sample) -> dict[str, Any]:
+    """A sample's fields by the names that an expression has for them."""
+    facts = {name: getattr(sample, name) for name in _FIELDS}
+    facts["error"] = sample.error.code if sample.error else None
+    return {**facts, **{f"score.{name}": value for name, value in sample.scores.items()}}
+
+
+def _asked_in_evaluation(config: RunConfig) -> dict[str, str]:
+    """What the config's own data asks, normalised, to the id of the row: the question as it is sent."""
+    if isinstance(config.data, InlineData) and not config.data.rows:
+        return {}
+    adapter = build.adapter(config)
+    asked: dict[str, str] = {}
+    for row in build.dataset(config):
+        formatted = adapter.format(row)
+        said = {"messages": formatted.messages} if formatted.messages is not None else {"prompt": formatted.prompt}
+        sent = next(reversed(rules.questions(said)), "")
+        asked.setdefault(sent, row.id)
+        for value in row.fields.values():  # the question alone, without the words that the prompt puts around it
+            if isinstance(value, str) and len(plain := rules.normalised(value)) >= _LEAST and plain in sent:
+                asked.setdefault(plain, row.id)
+    return asked
+
+
+_LEAST = 12
+"""Characters from which on a column that the prompt shows is taken for the question, and not for a word such as a category."""
+
+
+def _notices(recipe: build.Recipe) -> Iterator[str]:
+    if recipe.provider == "openai" and (
+        recipe.access is None or "api.openai.com" in (recipe.access.api_base or "api.openai.com")
+    ):
+        yield f"OpenAI takes no new fine-tuning jobs as of {END_OF_NEW_JOBS}"
+    if recipe.provider == "databricks":
+        yield "this provider was never tried against a real workspace; please report what you find"

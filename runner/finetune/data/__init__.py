@@ -1,0 +1,1 @@
+"""Training rows: read, filtered, checked."""

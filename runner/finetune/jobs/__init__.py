@@ -1,0 +1,1 @@
+"""Training jobs that outlive the process that started them."""

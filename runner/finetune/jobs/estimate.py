@@ -1,0 +1,105 @@
+"""What a training will take, worked out before it is begun: steps, tokens, time and money. Unknown is None, never zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.finetune.jobs import ledger
+from runner.finetune.jobs.hyper import LocalHyper
+
+if TYPE_CHECKING:
+    from runner.finetune.jobs.spec import Spec
+
+_MEASURED = {"sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": (0.0024, 8.0)}
+"""Seconds a token, and to begin with, of SmolLM2-135M: LoRA on its top half, batches of 4, bf16, two cores, an idle machine."""
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training will take.
+
+    Attributes:
+        rows: to learn from.
+        valid_rows: to validate with.
+        steps: of the optimiser; None when the provider decides.
+        tokens: that are read, in all epochs, questions and answers; None when the provider decides how many there are.
+        tokens_an_epoch: of all rows, once.
+        counted_by: how tokens were counted.
+        seconds: that it will take about; None when nothing like it was measured.
+        seconds_by: where that comes from.
+        cost_usd: what it will cost; 0 on this machine, None when the price is not known.
+    """
+
+    rows: int
+    valid_rows: int
+    steps: int | None
+    tokens: int | None
+    tokens_an_epoch: int
+    counted_by: str
+    seconds: float | None
+    seconds_by: str | None
+    cost_usd: float | None
+
+
+def estimate(spec: Spec, lengths: list[int], counted_by: str, *, usd_per_mtokens: float | None = None) -> Estimate:
+    """Work it out.
+
+    Args:
+        spec: the training.
+        lengths: the tokens of each row that is learned from.
+        counted_by: how they were counted.
+        usd_per_mtokens: the provider's price of a million tokens trained on; None is not known.
+    """
+    once = sum(lengths)
+    steps, tokens = work_of(spec, once)
+    seconds, by = _time(spec, tokens) if spec.provider == "local" else (None, None)
+    hosted = spec.provider in ("openai", "databricks")
+    cost = (None if usd_per_mtokens is None or tokens is None else tokens * usd_per_mtokens / 1e6) if hosted else 0.0
+    return Estimate(
+        rows=spec.data.rows,
+        valid_rows=spec.data.valid_rows,
+        steps=steps,
+        tokens=tokens,
+        tokens_an_epoch=once,
+        counted_by=counted_by,
+        seconds=seconds,
+        seconds_by=by,
+        cost_usd=cost,
+    )
+
+
+def work_of(spec: Spec, once: int) -> tuple[int | None, int | None]:
+    """Steps and tokens in all, when `once` is the tokens of all rows; None where the provider decides."""
+    hyper: dict[str, Any] = spec.hyper
+    if spec.provider == "openai":
+        epochs = hyper.get("n_epochs")
+        batch = hyper.get("batch_size")
+        steps = -(-spec.data.rows // batch) * epochs if epochs and batch else None
+        return steps, once * epochs if epochs else None
+    if spec.provider != "local":
+        return None, None
+    local = msgspec.convert(hyper, LocalHyper)
+    steps = local.steps(spec.data.rows)
+    return steps, round(once * steps / local.steps_an_epoch(spec.data.rows))
+
+
+def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
+    """Seconds, by the latest training of this base on this machine, else by what was measured for it elsewhere."""
+    if tokens is None:
+        return None, None
+    for job in reversed(ledger.listed()):
+        if job.spec.provider != "local" or job.spec.base.identity != spec.base.identity or _backend(job.spec) != _backend(spec):
+            continue
+        result = job.result() or {}
+        if isinstance(took := result.get("train_s"), int | float) and isinstance(read := result.get("tokens_read"), int) and read:
+            return tokens * took / read, f"as {job.spec.job} took on this machine"
+    if spec.base.identity in _MEASURED and _backend(spec) == "own":
+        a_token, at_first = _MEASURED[spec.base.identity]
+        return at_first + tokens * a_token, "as measured on two idle cores"
+    return None, None
+
+
+def _backend(spec: Spec) -> str:
+    """Whose loop; TRL takes up to twice as long. Jobs of before there was a choice do not say."""
+    return str(spec.hyper.get("backend", "own"))

@@ -1,0 +1,119 @@
+"""A training job as a future, and the words for its data and its state. Knows nothing of how training is done."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from threading import Thread
+
+    from runner.finetune.jobs.training import Training
+
+
+class TrainDataFormat(StrEnum):
+    """What a row of training data looks like (the names are dspy's)."""
+
+    CHAT = "chat"
+    """``{"messages": [...]}``: the last message is the assistant's and is what is learned."""
+    COMPLETION = "completion"
+    """``{"prompt": "...", "completion": "..."}``."""
+    PREFERENCE = "preference"
+    """A prompt with a chosen and a rejected answer."""
+    GRPO_CHAT = "grpo_chat"
+    """``{"messages": [...], "completion": {...}, "reward": float}``, in groups that share their messages."""
+
+
+class TrainingStatus(StrEnum):
+    """Where a training job stands. The last three are final."""
+
+    not_started = "not_started"
+    pending = "pending"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled)
+
+
+class TrainingJob(Future[Any]):
+    """A training job: a `concurrent.futures.Future` whose `result()` is an LM that answers with the trained model.
+
+    Follows dspy 2.6's class of this name, except that `status` has a default and `cancel` answers as every future does.
+    Whoever runs the job calls `set_running_or_notify_cancel` first and `set_result` or `set_exception` last.
+
+    A provider that keeps its jobs in the ledger sets `training`; from then on `status`, `cancel`, `logs` and `metrics` speak of
+    the training itself, which outlives this process: it is found again by calling `LM.finetune` with the same data and settings,
+    or with ``ostinato ft attach``.
+
+    Attributes:
+        thread: the thread that waits for the training, once there is one.
+        model: the model that is trained.
+        train_data: the rows, in `train_data_format`.
+        train_data_format: what a row looks like.
+        train_kwargs: the provider's own settings.
+        connection: ``api_base`` and ``api_key`` of the LM, where it has them: how its provider is reached.
+        training: the training in the ledger, once it is there.
+    """
+
+    def __init__(
+        self,
+        thread: Thread | None = None,
+        model: str | None = None,
+        train_data: list[dict[str, Any]] | None = None,
+        train_data_format: TrainDataFormat | str | None = None,
+        train_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.thread = thread
+        self.model = model
+        self.train_data = train_data
+        self.train_data_format = None if train_data_format is None else TrainDataFormat(train_data_format)
+        self.train_kwargs = train_kwargs or {}
+        self.connection: dict[str, str] = {}
+        self.training: Training | None = None
+
+    def status(self) -> TrainingStatus:
+        """Where the job stands, as the ledger and the future know it. Asks nobody over the network."""
+        if self.cancelled():
+            return TrainingStatus.cancelled
+        if self.done():
+            return TrainingStatus.failed if self.exception() else TrainingStatus.succeeded
+        if self.training is not None and not (known := self.training.folder.state().status).final:
+            return known
+        if self.running():
+            return TrainingStatus.running
+        return TrainingStatus.not_started if self.thread is None else TrainingStatus.pending
+
+    def cancel(self) -> bool:
+        """Cancel the job: at once if it has not begun, else by having its provider stop the training.
+
+        Returns:
+            True if the job is cancelled, or will be as soon as the provider has stopped it; False if it is done, or runs with a
+            provider that cannot stop it.
+        """
+        if super().cancel():
+            return True
+        if self.done() or self.training is None:
+            return False
+        self.training.folder.ask_to_cancel()
+        return True
+
+    def cancelled(self) -> bool:
+        """Whether the job was cancelled, before it began or while it ran."""
+        return super().cancelled() or (
+            self.done() and self.training is not None and self.training.folder.state().status is TrainingStatus.cancelled
+        )
+
+    def logs(self) -> str:
+        """What the training has said so far; empty before it has begun."""
+        return "" if self.training is None else self.training.folder.log()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """What was measured, by step: ``[{"step": 1, "loss": 2.1, ...}, ...]``; empty before the first step."""
+        return [] if self.training is None else self.training.folder.metrics()

@@ -1,0 +1,1 @@
+"""Who trains: this machine, a command of the user, a hosted API."""

@@ -1,0 +1,64 @@
+"""From a job's folder to the loop that carries it on: its rows as lessons, the machine, and the newest checkpoint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.finetune.trainers.local import checkpoint
+from runner.finetune.trainers.local.loop import Loop
+from runner.finetune.trainers.local.machine import chosen
+from runner.finetune.trainers.local.rows import lessons, pairs
+from runner.finetune.trainers.local.trl import TRL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.finetune.jobs.hyper import LocalHyper
+    from runner.finetune.jobs.ledger import JobFolder
+    from runner.finetune.trainers.local.base import Loaded, Tokenizer
+
+
+def begun(job: JobFolder, hyper: LocalHyper, loaded: Loaded, *, asked_to_stop: Callable[[], bool]) -> Loop | TRL:
+    """The loop that the settings choose, where the job stands.
+
+    Args:
+        job: its folder.
+        hyper: its settings.
+        loaded: the base; its model gets an adapter.
+        asked_to_stop: whether to stop; asked again and again.
+
+    Raises:
+        DataError: a row cannot be learned.
+        FinetuneError: the settings do not fit the model or the machine.
+    """
+    train, valid = (_learned(job, name, loaded.tokenizer, hyper.max_length) for name in ("train", "valid"))
+    folder = job.path / "checkpoints"
+    last = next((position for _, position in checkpoint.sealed(folder)), None)
+    machine = chosen(hyper, threads=last.threads if last else None)
+
+    def report(line: dict[str, Any]) -> None:
+        job.measured(**line)
+
+    if hyper.backend == "trl":
+        return TRL(loaded.model, hyper, machine, train, valid, folder=folder, report=report, asked_to_stop=asked_to_stop)
+    loop = Loop(
+        loaded.model,
+        hyper,
+        machine,
+        train,
+        valid,
+        report=report,
+        keep=lambda position, tensors: checkpoint.save(folder, position, tensors),
+        asked_to_stop=asked_to_stop,
+    )
+    if found := checkpoint.newest(folder):
+        loop.restore(*found)
+    return loop
+
+
+def _learned(job: JobFolder, name: str, tokenizer: Tokenizer, max_length: int) -> list[Any]:
+    """The rows to learn from (``train``), or those to look at (``valid``)."""
+    file, form = job.path / f"{name}.jsonl", job.spec.train_data_format
+    if form == "preference":
+        return pairs(file, tokenizer, max_length=max_length)
+    return lessons(file, form, tokenizer, max_length=max_length)

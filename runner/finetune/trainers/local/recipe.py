@@ -1,0 +1,62 @@
+"""What both backends train by: the adapter, and the learning rate of each step.
+
+LoRA is that of Hu et al. 2021 (arXiv:2106.09685), the schedule a linear warm-up and then half a cosine (Loshchilov and Hutter
+2017, arXiv:1608.03983).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import FinetuneError
+
+if TYPE_CHECKING:
+    from runner.finetune.jobs.hyper import LocalHyper
+
+
+def rate(hyper: LocalHyper, step: int, steps: int) -> float:
+    """The learning rate of a step, counted from 0, of so many."""
+    warm = math.ceil(hyper.warmup_ratio * steps)
+    if step < warm:
+        return hyper.lr * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    return hyper.lr * (hyper.lr_min_ratio + (1 - hyper.lr_min_ratio) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def adapted(model: Any, hyper: LocalHyper) -> Any:
+    """The model with a fresh LoRA adapter on the chosen projections and layers; all else is frozen.
+
+    Raises:
+        FinetuneError: the model has no such layers or projections.
+    """
+    import peft
+
+    depth = model.config.num_hidden_layers
+    layers = _layers(hyper.layers, depth)
+    config = peft.LoraConfig(
+        r=hyper.lora_r,
+        lora_alpha=hyper.lora_alpha,  # type: ignore[arg-type]  # a float does as well
+        lora_dropout=hyper.lora_dropout,
+        target_modules=list(hyper.lora_targets),
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:
+        raise FinetuneError(f"finetune.lora_targets: {str(error).splitlines()[0]}") from None
+
+
+def _layers(text: str | None, depth: int) -> list[int]:
+    """``15-29`` or ``7`` as numbers; None is the upper half."""
+    if text is None:
+        return list(range(depth // 2, depth))
+    first, _, last = text.partition("-")
+    try:
+        low, high = int(first), int(last or first)
+    except ValueError:
+        raise FinetuneError(f"finetune.layers: '{text}' is no range of layers; write 15-29") from None
+    if not 0 <= low <= high < depth:
+        raise FinetuneError(f"finetune.layers: {text}, and the model has the layers 0-{depth - 1}")
+    return list(range(low, high + 1))

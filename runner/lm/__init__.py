@@ -1,0 +1,1 @@
+"""One call to a model, from its arguments to its answer."""

@@ -1,0 +1,174 @@
+"""A call that the cache cannot answer: a generator of steps (send, wait, store), and a sync and an async driver that run it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from runner.cache import worth_keeping
+from runner.errors import LMError, LMTimeoutError
+from runner.lm.arguments import estimate, limit_of
+from runner.lm.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
+from runner.network.retry import RetryPolicy
+from runner.system.clock import now
+from runner.types import Completion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.cache import Cache
+    from runner.cost.budget import Reservation
+    from runner.lm.lm import LM
+    from runner.types import Request
+
+
+class Call:
+    """One request of an LM on its way to an answer: attempts, waits between them, and the answer's way into the cache.
+
+    Args:
+        lm: who asks: its transport, limiter, budget and retries.
+        request: what is sent.
+        key: its key in the cache.
+        store: where the answer is kept; None: nowhere.
+        kwargs: the call's own arguments.
+    """
+
+    __slots__ = ("_key", "_kwargs", "_lm", "_request", "_store")
+
+    def __init__(self, lm: LM, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> None:
+        self._lm = lm
+        self._request = request
+        self._key = key
+        self._store = store
+        self._kwargs = kwargs
+
+    def play(self) -> Completion:
+        """Make it, in a thread that may block. Raises as `LM.acomplete`."""
+        lm, steps = self._lm, self._steps()
+        try:
+            step = next(steps)
+            while True:
+                answer = None
+                try:
+                    if step is SEND:
+                        answer = self._send()
+                    elif isinstance(step, Keep):
+                        assert self._store is not None
+                        self._store.put(self._key, step.response, request=self._request, cost_usd=step.cost_usd)
+                    else:
+                        assert isinstance(step, Wait)
+                        (lm.limiter.pause_blocking if lm.limiter else time.sleep)(step.seconds)
+                except LMError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            completion: Completion = end.value
+            return completion
+
+    async def aplay(self) -> Completion:
+        """As `play`, in an event loop."""
+        lm, steps = self._lm, self._steps()
+        try:
+            step = next(steps)
+            while True:
+                answer = None
+                try:
+                    if step is SEND:
+                        answer = await self._asend()
+                    elif isinstance(step, Keep):
+                        assert self._store is not None
+                        await self._store.aput(self._key, step.response, request=self._request, cost_usd=step.cost_usd)
+                    else:
+                        assert isinstance(step, Wait)
+                        await (lm.limiter.pause if lm.limiter else asyncio.sleep)(step.seconds)
+                except LMError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(answer)
+        except StopIteration as end:
+            completion: Completion = end.value
+            return completion
+
+    def _steps(self) -> Steps:
+        lm, store = self._lm, self._store
+        policy = lm.retry or RetryPolicy(max_attempts=int(self._kwargs.get("num_retries", lm.num_retries)) + 1)
+        started_at, first = now(), time.perf_counter()
+        failures: list[str] = []
+        while True:
+            try:
+                answer = yield SEND
+                break
+            except LMError as error:
+                failures.append(error.code)
+                error.attempts = len(failures)
+                wait = policy.wait(error, len(failures), time.perf_counter() - first, alike=failures.count(error.code))
+                if wait is None:
+                    raise
+                try:
+                    yield Wait(wait)
+                except LMError as closed:
+                    closed.attempts = len(failures)
+                    raise
+        assert answer is not None
+        response = answer.response
+        cost = lm.cost(response.usage)
+        if store is not None and store.writes and worth_keeping(response, max_tokens=limit_of(self._request)):
+            yield Keep(response, cost)
+        return Completion(
+            key=self._key,
+            response=response,
+            cache="miss" if store is not None else "off",
+            attempts=len(failures) + 1,
+            latency_s=answer.seconds,
+            cost_usd=cost,
+            started_at=started_at,
+        )
+
+    def _send(self) -> Answer:
+        """As `_asend`, for a thread that may block."""
+        lm, request, connection = self._lm, self._request, self._lm.connection(self._kwargs)
+        reserved = lm.budget.reserve_blocking(**lm.most(request)) if lm.budget else None
+        attempt = Attempt()
+        try:
+            attempt.place = lm.limiter.acquire_blocking(estimate(request).total_tokens) if lm.limiter else None
+            attempt.begin()
+            try:
+                response = lm.transport.complete(request, connection, attempt.hear)
+            except LMError as error:
+                attempt.failed(error)
+                raise
+            return attempt.succeeded(response)
+        finally:
+            self._settle(reserved, attempt)
+
+    async def _asend(self) -> Answer:
+        """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
+        lm, request, connection = self._lm, self._request, self._lm.connection(self._kwargs)
+        lm.transport.prepare(request, connection)
+        reserved = await lm.budget.reserve(**lm.most(request)) if lm.budget else None
+        attempt = Attempt()
+        try:
+            attempt.place = await lm.limiter.acquire(estimate(request).total_tokens) if lm.limiter else None
+            attempt.begin()
+            try:
+                async with asyncio.timeout(connection.timeout_s):
+                    response = await lm.transport.acomplete(request, connection, attempt.hear)
+            except LMError as error:
+                attempt.failed(error)
+                raise
+            except TimeoutError:
+                late = LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model)
+                attempt.failed(late)
+                raise late from None
+            return attempt.succeeded(response)
+        finally:
+            self._settle(reserved, attempt)
+
+    def _settle(self, reserved: Reservation | None, attempt: Attempt) -> None:
+        if attempt.place is not None:
+            attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
+        if reserved is not None:
+            used = attempt.used
+            reserved.settle(usd=self._lm.cost(used), tokens=used.total_tokens if used else None, sent=attempt.began is not None)

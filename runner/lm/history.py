@@ -1,0 +1,75 @@
+"""What an LM remembers of its calls, in dspy's form, and how people look at it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.lm.callbacks import new_id
+from runner.system.clock import now
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.types import Completion, Message, ModelType
+
+
+class Settings(msgspec.Struct):
+    """Switches for every LM of the process.
+
+    Attributes:
+        disable_history: when True, calls leave no trace in `LM.history`.
+        max_history_size: entries kept per LM; the oldest go first.
+    """
+
+    disable_history: bool = False
+    max_history_size: int = 10_000
+
+
+settings = Settings()
+
+
+def remember_call(
+    history: list[dict[str, Any]],
+    completion: Completion,
+    *,
+    prompt: str | None,
+    messages: list[Message] | None,
+    kwargs: dict[str, Any],
+    outputs: list[Any],
+    model: str,
+    model_type: ModelType,
+) -> None:
+    """Add a call to a history, by the names that entries have in dspy; beyond `Settings.max_history_size` the oldest go."""
+    response = completion.response
+    history.append(
+        {
+            "prompt": prompt,
+            "messages": messages,
+            "kwargs": kwargs,
+            "response": response,
+            "outputs": outputs,
+            "usage": msgspec.to_builtins(response.usage) if response.usage else {},
+            "cost": completion.cost_usd,
+            "timestamp": now(),
+            "uuid": new_id(),
+            "model": model,
+            "response_model": response.model,
+            "model_type": model_type,
+            "cache_hit": completion.cache == "hit",
+        }
+    )
+    if (excess := len(history) - settings.max_history_size) > 0:
+        del history[:excess]
+
+
+def show(entries: Iterable[dict[str, Any]]) -> None:
+    """Print calls: what was said, and what was answered."""
+    for entry in entries:
+        print(f"\n[{entry['timestamp']}]  {entry['model']}")  # noqa: T201 - printing is what it is for
+        for message in entry["messages"] or [{"role": "user", "content": entry["prompt"]}]:
+            said = message.get("content") or message.get("tool_calls")
+            print(f"\n{message['role'].capitalize()}:\n\n{said}")  # noqa: T201
+        for output in entry["outputs"]:
+            print(f"\nResponse:\n\n{output['text'] if isinstance(output, dict) else output}\n")  # noqa: T201

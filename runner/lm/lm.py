@@ -1,0 +1,497 @@
+"""The LM: what a call sends, whether the cache has its answer, and what is remembered of it; `Call` makes those it has not."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
+from runner.cache import Cache, request_key
+from runner.cost.pricing import Price, longest_answer, price_of
+from runner.errors import ConfigError, FinetuneError
+from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+from runner.lm.arguments import (
+    api_base,
+    as_data,
+    as_text,
+    check_messages,
+    check_model,
+    check_reasoning,
+    connection_of,
+    is_connection,
+    is_reasoning,
+    limit_of,
+    most,
+    normalise_url,
+    outputs_of,
+    without_secrets,
+)
+from runner.lm.call import Call
+from runner.lm.callbacks import Callback, Observed
+from runner.lm.flight import SingleFlight
+from runner.lm.history import remember_call, settings, show
+from runner.lm.parameters import LastParameters
+from runner.providers.registry import infer
+from runner.system.paths import home
+from runner.transport import AutoTransport, FakeTransport, Transport
+from runner.types import Completion, Connection, Message, ModelType, Request, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from runner.cost.budget import Budget
+    from runner.limits import Limiter
+    from runner.network.retry import RetryPolicy
+    from runner.providers.base import Provider
+
+logger = logging.getLogger("ostinato")
+
+
+class Pinned(msgspec.Struct, frozen=True):
+    """Where the model was served, by a record: what requests are keyed by, whatever this machine has (see `Request.endpoint`)."""
+
+    endpoint: str | None
+
+
+class LM:
+    """A language model: the API of ``dspy.LM``, with a cache, retries and errors that experiments can rely on.
+
+    Signature, names and semantics follow dspy 2.6.0; from dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
+    `temperature` and `max_tokens`, and the limits of reasoning models. Where it differs from dspy: errors are those of
+    `runner.errors`; answers that were refused, or cut off before they had their `max_tokens`, are not cached; a custom
+    ``api_base`` is part of the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy
+    returns it).
+
+    Args:
+        model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
+        model_type: ``chat``, ``text`` (a prompt to continue) or ``responses`` (OpenAI's responses API).
+        temperature: sampling temperature; None is not sent. Reasoning models take 1.0 or None.
+        max_tokens: tokens of one answer; None is not sent. Reasoning models take 16,000 and more, or None.
+        cache: True for the shared cache on disk, False for none, or a `Cache` of your own.
+        cache_in_memory: whether answers are also kept in memory.
+        callbacks: objects with ``on_lm_start`` and ``on_lm_end``.
+        num_retries: attempts after the first, with exponential backoff.
+        provider: who launches and fine-tunes; inferred from `model` when None.
+        finetuning_model: the model to fine-tune, when it is another than `model`.
+        launch_kwargs: settings of `launch`.
+        train_kwargs: settings of `finetune`.
+        **kwargs: sent with every request (``top_p``, ``seed``, ``stop``, ``tools``, ``response_format``, ...), or about the
+            connection: ``api_base``, ``api_key``, ``headers``, ``timeout`` (seconds) and other ``api_*``; those are never part of
+            the cache key, the history or the dumped state.
+
+    Raises:
+        ConfigError: an argument is wrong.
+    """
+
+    def __init__(  # noqa: PLR0913, PLR0917 - dspy's signature
+        self,
+        model: str,
+        model_type: ModelType = "chat",
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 1000,
+        cache: bool | Cache = True,
+        cache_in_memory: bool = True,
+        callbacks: Sequence[Callback] | None = None,
+        num_retries: int = 8,
+        provider: Provider | None = None,
+        finetuning_model: str | None = None,
+        launch_kwargs: dict[str, Any] | None = None,
+        train_kwargs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_model(model, model_type)
+        self.model = model
+        self.model_type: ModelType = model_type
+        self.cache = cache is not False
+        self.cache_in_memory = cache_in_memory
+        self.callbacks: list[Callback] = list(callbacks or [])
+        self.num_retries = num_retries
+        self.finetuning_model = finetuning_model
+        self.launch_kwargs = launch_kwargs or {}
+        self.train_kwargs = train_kwargs or {}
+        self.history: list[dict[str, Any]] = []
+        limit = "max_tokens"
+        if is_reasoning(model):
+            limit = "max_completion_tokens"
+            check_reasoning(model, temperature, max_tokens)
+        self.kwargs: dict[str, Any] = {"temperature": temperature, limit: max_tokens, **kwargs}
+        self.provider = provider or self.infer_provider()
+        self.store = cache if isinstance(cache, Cache) else None
+        self.transport = _transport(model)
+        self.limiter: Limiter | None = None
+        self.budget: Budget | None = None
+        self.retry: RetryPolicy | None = None
+        self.price_override: Price | None = None
+        self.pinned: Pinned | None = None
+        self.flights: SingleFlight[Completion] = SingleFlight()
+        self._reached: tuple[dict[str, Any], Connection] | None = None
+        self._parameters = LastParameters()
+
+    # --- calls
+
+    def __call__(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
+        """Ask, and return one output per answer.
+
+        Args:
+            prompt: a user message (or, for ``text`` models, what to continue).
+            messages: a whole conversation, instead of `prompt`.
+            **kwargs: override the LM's own for this call; also ``cache=False`` and ``rollout_id=N``.
+
+        Returns:
+            A list of strings; of dicts with ``text`` and ``logprobs`` or ``tool_calls`` when those were asked for.
+
+        Raises:
+            ConfigError: neither or a malformed prompt.
+            LMError: no answer after all attempts.
+            CacheError: a miss in replay mode.
+        """
+        if not self.callbacks and self.limiter is None:
+            return self._call(prompt, messages, kwargs)
+        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+            seen.outputs = self._call(prompt, messages, kwargs)
+        return seen.outputs
+
+    async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
+        """As calling the LM, without blocking the event loop."""
+        if not self.callbacks and self.limiter is None:
+            return await self._acall(prompt, messages, kwargs)
+        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
+            seen.outputs = await self._acall(prompt, messages, kwargs)
+        return seen.outputs
+
+    def request(
+        self, *, messages: list[Message] | None = None, prompt: str | None = None, rollout: int | None = None, **kwargs: Any
+    ) -> Request:
+        """The request that a call would send. `prompt` is sent verbatim (``text``); `messages` are a conversation.
+
+        For code that plays many requests at once: pair it with `acomplete`.
+
+        Raises:
+            ConfigError: an argument has a value that it may not have, or one that is not JSON data.
+        """
+        given = {**self.kwargs, **kwargs}
+        params = self._parameters.of(self.model, given).sent.copy()
+        return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
+
+    async def acomplete(self, request: Request) -> Completion:
+        """Play one request whole: cache, limiter, budget, transport, retries. No history, no callbacks.
+
+        Args:
+            request: made by `request`.
+
+        Raises:
+            LMError: no answer after all attempts.
+            CacheError: a miss in replay mode.
+            BudgetExceeded: the budget does not allow it.
+        """
+        return await self._aplay(request, request_key(request), self._store({}), {})
+
+    async def aclose(self) -> None:
+        """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
+        await self.transport.aclose()
+
+    # --- life
+
+    def launch(self, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Have the provider make the model answer. Raises LaunchError."""
+        self.provider.launch(self, launch_kwargs)
+
+    def kill(self, launch_kwargs: dict[str, Any] | None = None) -> None:
+        """Have the provider stop what `launch` started. Does nothing when nothing runs."""
+        self.provider.kill(self, launch_kwargs)
+
+    def finetune(
+        self,
+        train_data: list[dict[str, Any]],
+        train_data_format: TrainDataFormat | str | None = None,
+        train_kwargs: dict[str, Any] | None = None,
+    ) -> TrainingJob:
+        """Start training on `train_data` and return at once.
+
+        The job is in the ledger (``ostinato ft ls``) and outlives this process. The same model, data and settings are one job:
+        asked for again, it is followed, or its model is there at once.
+
+        Args:
+            train_data: the rows.
+            train_data_format: what a row looks like; None is the provider's choice (chat).
+            train_kwargs: the provider's own settings, in the place of the LM's.
+
+        Returns:
+            A future whose ``result()`` is this LM with the trained model.
+
+        Raises:
+            FinetuneError: the provider cannot train.
+            ConfigError: there is no such format.
+        """
+        if not self.provider.finetunable:
+            raise FinetuneError(f"{type(self.provider).__name__} cannot fine-tune {self.finetuning_model or self.model!r}")
+        if train_data_format and train_data_format not in list(TrainDataFormat):
+            raise ConfigError(f"train_data_format {train_data_format!r}: allowed are {', '.join(TrainDataFormat)}")
+        thread = threading.Thread(target=lambda: self._train(job), name=f"finetune {self.model}", daemon=True)
+        job = self.provider.TrainingJob(
+            thread=thread,
+            model=self.finetuning_model or self.model,
+            train_data=train_data,
+            train_data_format=TrainDataFormat(train_data_format) if train_data_format else None,
+            train_kwargs=train_kwargs or self.train_kwargs,
+        )
+        job.connection = {name: self.kwargs[name] for name in ("api_base", "api_key") if self.kwargs.get(name)}
+        thread.start()
+        return job
+
+    def _train(self, job: TrainingJob) -> None:
+        if not job.set_running_or_notify_cancel():
+            return
+        try:
+            trained = self.provider.finetune(
+                job, job.model or self.model, job.train_data or [], job.train_data_format, job.train_kwargs
+            )
+            job.set_result(self.copy(model=trained))
+        except Exception as error:  # noqa: BLE001 - boundary: whatever training raises belongs to the future
+            job.set_exception(error)
+
+    def infer_provider(self) -> Provider:
+        """The provider that owns `model` by its name; a plain one when none does."""
+        return infer(self.model)
+
+    def infer_adapter(self) -> Adapter:
+        """The adapter for plain prompts that fits `model_type` (dspy 2.6.0)."""
+        prompt = Prompt(system=None, user="{{ prompt }}")
+        return TextAdapter(prompt) if self.model_type == "text" else ChatAdapter(prompt)
+
+    # --- state
+
+    def copy(self, **kwargs: Any) -> LM:
+        """An independent LM with an empty history; attributes and request arguments are updated (dspy 2.6).
+
+        The cache, transport, limiter and budget are shared, because they stand for things that are.
+        """
+        if isinstance(cache := kwargs.get("cache"), Cache):
+            kwargs |= {"cache": True, "store": cache}
+        new = copy.deepcopy(self)
+        new.history = []
+        for key, value in kwargs.items():
+            if hasattr(self, key):
+                setattr(new, key, value)
+            if key in self.kwargs or not hasattr(self, key):
+                new.kwargs[key] = value
+        if new.model != self.model:
+            new.price_override = kwargs.get("price_override")
+            if "provider" not in kwargs and type(self.provider) is type(self.infer_provider()):
+                new.provider = new.infer_provider()
+            if "transport" not in kwargs and type(_transport(new.model)) is not type(_transport(self.model)):
+                new.transport = _transport(new.model)
+            if new.model.startswith("local/"):  # the address of its own server comes with `launch`; ours serves another model
+                for name in ("api_base", "api_key"):
+                    if name not in kwargs:
+                        new.kwargs.pop(name, None)
+        return new
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LM:
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "_reached"}
+        new = object.__new__(type(self))
+        for key, value in vars(self).items():
+            setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
+        new.callbacks = list(self.callbacks)
+        return new
+
+    def dump_state(self) -> dict[str, Any]:
+        """Everything `load_state` needs to build this LM again. JSON data; never a key or a header."""
+        names = (
+            "model",
+            "model_type",
+            "cache",
+            "cache_in_memory",
+            "num_retries",
+            "finetuning_model",
+            "launch_kwargs",
+            "train_kwargs",
+        )
+        kwargs = without_secrets({key: as_data(value) for key, value in self.kwargs.items()})
+        limit = kwargs.pop("max_completion_tokens", None) if is_reasoning(self.model) else kwargs.pop("max_tokens", None)
+        facts = without_secrets({name: getattr(self, name) for name in names})
+        return copy.deepcopy({**facts, "max_tokens": limit, **kwargs})
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> LM:
+        """The LM that `dump_state` described; keys come from the environment again."""
+        return cls(**state)
+
+    def inspect_history(self, n: int = 1) -> None:
+        """Print the last `n` calls: what was said, and what was answered."""
+        show(self.history[-n:])
+
+    def __repr__(self) -> str:
+        return f"LM({self.model!r}, model_type={self.model_type!r})"
+
+    # --- one call
+
+    def _asking(self) -> AbstractContextManager[None]:
+        """For the time of a call: what its attempts learn of the endpoint holds from one to the next."""
+        return self.limiter.using() if self.limiter else contextlib.nullcontext()
+
+    def _call(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
+        request, key = self._prepare(prompt, messages, kwargs)
+        store = self._store(kwargs)
+        completion = self._cached(key, store)
+        if completion is None:
+            completion = Call(self, request, key, store, kwargs).play()
+        return self._finish(completion, request, prompt, messages, kwargs)
+
+    async def _acall(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
+        request, key = self._prepare(prompt, messages, kwargs)
+        completion = await self._aplay(request, key, self._store(kwargs), kwargs)
+        return self._finish(completion, request, prompt, messages, kwargs)
+
+    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> tuple[Request, str]:
+        """What a call sends, and its key."""
+        if prompt is None and not messages:
+            raise ConfigError("nothing to ask: pass a prompt or messages")
+        conversation = messages or [{"role": "user", "content": prompt}]
+        check_messages(conversation)
+        given = {**self.kwargs, **kwargs}
+        params = self._parameters.of(self.model, given)
+        said: dict[str, Any] = {"prompt": as_text(conversation)} if self.model_type == "text" else {"messages": conversation}
+        request = self._request(given, params.sent.copy(), rollout=given.get("rollout_id"), **said)
+        return request, request_key(request, params.encoded)
+
+    def _request(
+        self,
+        given: Mapping[str, Any],
+        params: dict[str, Any],
+        *,
+        messages: list[Message] | None = None,
+        prompt: str | None = None,
+        rollout: int | None = None,
+    ) -> Request:
+        return Request(
+            model=self.model,
+            model_type=self.model_type,
+            endpoint=self._endpoint(given),
+            messages=messages,
+            prompt=prompt,
+            params=params,
+            rollout=rollout,
+        )
+
+    async def _aplay(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
+        """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
+        if (cached := self._cached(key, store)) is not None:
+            return cached
+        call = Call(self, request, key, store, kwargs)
+        if store is None or not (store.reads and store.writes):
+            return await call.aplay()
+        made, shared = await self.flights.play(key, call.aplay)
+        if not shared:
+            return made
+        return Completion.hit(made.key, made.response, made.cost_usd)
+
+    def _cached(self, key: str, store: Cache | None) -> Completion | None:
+        """What the cache answers. Raises CacheError where it has to and does not (replay)."""
+        if store is None:
+            return None
+        if (entry := store.get(key)) is not None:
+            return Completion.hit(key, entry.response, entry.cost_usd)
+        store.refuse_miss(key)
+        return None
+
+    def _finish(
+        self,
+        completion: Completion,
+        request: Request,
+        prompt: str | None,
+        messages: list[Message] | None,
+        kwargs: Mapping[str, Any],
+    ) -> list[Any]:
+        response = completion.response
+        outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
+        if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
+            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit_of(request))
+        if not settings.disable_history:
+            remember_call(
+                self.history,
+                completion,
+                prompt=prompt,
+                messages=messages,
+                kwargs={key: value for key, value in kwargs.items() if not is_connection(key)},
+                outputs=outputs,
+                model=self.model,
+                model_type=self.model_type,
+            )
+        return outputs
+
+    # --- facts
+
+    @property
+    def price(self) -> Price | None:
+        """Dollars per token, None when unknown: a model behind an address of its own has no published price."""
+        if self.price_override is not None:
+            return self.price_override
+        return None if self._is_own else price_of(self.model, self.kwargs.get("service_tier"))
+
+    def door(self) -> tuple[str, str | None]:
+        """What limits, quotas and outages belong to: the address that is asked (or the provider's name), and the key."""
+        here = self.model if self.model.startswith(("local/", "fake/")) else self.model.partition("/")[0]
+        return normalise_url(api_base(self.model, self.kwargs)) or here, self.kwargs.get("api_key")
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether the model is behind an address of its own, of which nothing is published."""
+        return bool(api_base(self.model, self.kwargs)) or self.model.startswith(("local/", "fake/"))
+
+    def cost(self, usage: Usage | None) -> float | None:
+        """Dollars for `usage`, None when the price or the usage is unknown."""
+        return price.cost(usage) if usage and (price := self.price) else None
+
+    def most(self, request: Request) -> dict[str, Any]:
+        """What one attempt may use at the most, in dollars (`usd`) and `tokens`; None where nobody knows."""
+        usage, price = most(request, None if self._is_own else longest_answer(self.model)), self.price
+        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
+        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
+
+    def _store(self, kwargs: Mapping[str, Any]) -> Cache | None:
+        chosen = kwargs.get("cache", self.cache)
+        if isinstance(chosen, Cache):
+            return chosen
+        if not chosen:
+            return None
+        in_memory = bool(kwargs.get("cache_in_memory", self.cache_in_memory))
+        return self.store or _shared_store(home() / "cache", in_memory)
+
+    def _endpoint(self, kwargs: Mapping[str, Any]) -> str | None:
+        if self.pinned is not None:
+            return self.pinned.endpoint
+        served = self.provider.endpoint(self)
+        return served or normalise_url(api_base(self.model, kwargs))
+
+    def connection(self, kwargs: Mapping[str, Any]) -> Connection:
+        """How to reach the model in a call with these arguments.
+
+        It is the same object for as long as nothing about it changes: transports prepare for it.
+        """
+        merged = {**self.kwargs, **kwargs}
+        reached = self._reached
+        if reached is None or reached[0] != merged:
+            reached = self._reached = (merged, connection_of(self.model, merged))
+        return reached[1]
+
+
+def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {"prompt": prompt, "messages": messages, **{k: v for k, v in kwargs.items() if not is_connection(k)}}
+
+
+def _transport(model: str) -> Transport:
+    return FakeTransport() if model.startswith("fake/") else AutoTransport()
+
+
+@functools.lru_cache(maxsize=8)
+def _shared_store(folder: Path, in_memory: bool) -> Cache:
+    return Cache(folder, memory_entries=10_000 if in_memory else 0)

@@ -1,0 +1,170 @@
+"""Aliases of models: ``tickets@latest`` and ``tickets@3`` name a model that a pipeline found good enough, with its lineage.
+
+One readable file an alias, ``aliases/<name>.json`` in `OSTINATO_HOME`. A version is never changed: moving an alias adds one, so
+``tickets@3`` is the same model for ever, while ``tickets@latest`` is whichever was registered last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.errors import ConfigError, FinetuneError
+from runner.finetune.jobs.ledger import put
+from runner.system import paths
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FORMAT = 1
+LATEST = "latest"
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_REFERENCE = re.compile(rf"(?P<name>{_NAME})@(?P<version>latest|[1-9]\d{{0,8}})")
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that an alias has named.
+
+    Attributes:
+        version: counts from 1.
+        model: the model as a config's group `model` says it; plain data, no secret.
+        registered_at: when, UTC, ISO 8601.
+        lineage: what it was made from and how it was measured; plain data.
+    """
+
+    version: int
+    model: dict[str, Any]
+    registered_at: str
+    lineage: dict[str, Any] = {}
+
+
+class Alias(msgspec.Struct, frozen=True, kw_only=True):
+    """A name and every model it has named, the newest last."""
+
+    name: str
+    versions: list[Version]
+    format: int = FORMAT
+
+    @property
+    def latest(self) -> Version:
+        """The model that ``NAME@latest`` means."""
+        return self.versions[-1]
+
+
+def is_reference(text: str) -> bool:
+    """Whether `text` is of the form ``NAME@latest`` or ``NAME@3``."""
+    return _REFERENCE.fullmatch(text) is not None
+
+
+def resolve(reference: str) -> tuple[str, Version]:
+    """The model that a reference means now.
+
+    Returns:
+        The reference with its version's number (``tickets@3``), and the version.
+
+    Raises:
+        ConfigError: it is no reference, or there is no such alias or version.
+    """
+    if not (match := _REFERENCE.fullmatch(reference)):
+        raise ConfigError(f"'{reference}' is no alias of a model; aliases are written NAME@latest or NAME@3")
+    name, wanted = match["name"], match["version"]
+    alias = find(name)
+    if alias is None:
+        known = [one.name for one in listed()]
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean '{near[0]}@{wanted}'?" if near else f"; there is {', '.join(known) or 'none yet'}"
+        raise ConfigError(f"{reference}: no model is registered as '{name}'{hint}; `ostinato pipeline` registers what it trains")
+    if wanted == LATEST:
+        return f"{name}@{alias.latest.version}", alias.latest
+    for version in alias.versions:
+        if version.version == int(wanted):
+            return reference, version
+    raise ConfigError(f"{reference}: {name} has the versions {', '.join(str(one.version) for one in alias.versions)}")
+
+
+def find(name: str) -> Alias | None:
+    """The alias of this name, or None.
+
+    Raises:
+        ConfigError: its file is broken, or of a newer format.
+    """
+    file = _file(name)
+    try:
+        alias = msgspec.json.decode(file.read_bytes(), type=Alias)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}; delete it to begin the alias anew") from None
+    if alias.format > FORMAT or not alias.versions:
+        raise ConfigError(f"{file}: not a file that this version of ostinato reads (format up to {FORMAT}, one version or more)")
+    return alias
+
+
+def listed() -> list[Alias]:
+    """Every alias there is, by name. Raises ConfigError when one is broken."""
+    names = sorted(file.stem for file in folder().glob("*.json"))
+    return [alias for name in names if (alias := find(name))]
+
+
+def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Version:
+    """Have ``name@latest`` mean `model` from now on. Registering what it means already changes nothing.
+
+    Raises:
+        ConfigError: the name is not one.
+        FinetuneError: the file cannot be written.
+    """
+    if not re.fullmatch(_NAME, name):
+        raise ConfigError(f"'{name}' cannot be an alias: letters, digits, '.', '_' and '-', 64 at the most")
+    try:
+        with _locked(name):
+            before = find(name)
+            versions = before.versions if before else []
+            if versions and versions[-1].model == model:
+                return versions[-1]
+            new = Version(
+                version=versions[-1].version + 1 if versions else 1,
+                model=model,
+                registered_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                lineage=lineage,
+            )
+            told = msgspec.json.encode(Alias(name=name, versions=[*versions, new]))
+            put(_file(name), msgspec.json.format(told, indent=2) + b"\n")
+            return new
+    except OSError as error:
+        raise FinetuneError(f"the alias {name} cannot be written in {folder()}: {error.strerror}") from error
+
+
+def remove(name: str) -> bool:
+    """Forget an alias and all its versions; the models stay. Returns whether there was one."""
+    file = _file(name)
+    if file.parent != folder() or not file.is_file():
+        return False
+    with _locked(name):
+        file.unlink(missing_ok=True)
+    return True
+
+
+def folder() -> Path:
+    """Where aliases are kept: ``aliases`` in `OSTINATO_HOME`."""
+    return paths.home() / "aliases"
+
+
+def _file(name: str) -> Path:
+    return folder() / f"{name}.json"
+
+
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """One writer of an alias at a time, across processes; the lock ends with its process."""
+    paths.private(folder())
+    with (folder() / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

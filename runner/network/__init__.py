@@ -1,0 +1,1 @@
+"""What a server's refusal means, when to ask again, and one HTTP client for small errands."""

@@ -1,0 +1,462 @@
+"""The closed loop: baseline, train, launch, evaluate, compare, register. Each stage is done once for what it is made from.
+
+A stage is recorded under a hash of all that it was made from; while that hash holds, it is not done again, whatever process did
+it. So a pipeline may be killed anywhere and run again. Knows nothing of who calls the stages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner import build
+from runner.analysis.compare import compare
+from runner.analysis.load import load
+from runner.batch.engine import Stop
+from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
+from runner.experiment import training as finetuning
+from runner.experiment.columns import column_of
+from runner.experiment.drift import manifest_of
+from runner.experiment.experiment import Experiment, config_hash
+from runner.experiment.run import FAILURES, ask, recorded
+from runner.experiment.train_first import asking, followed, trained_model, untrained
+from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.spec import canonical
+from runner.models import aliases
+from runner.records import environment, find_run
+from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
+from runner.secrets import redact
+from runner.session.loop import Notify, silent
+from runner.system.clock import now
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from runner.config.schema import RunConfig
+    from runner.experiment.training import Prepared
+    from runner.lm.lm import LM
+
+STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
+
+Outcome = Literal["done", "skipped", "failed"]
+
+live_pipelines: dict[str, Pipeline] = {}
+"""The pipelines that this process is playing, by folder."""
+
+
+class Pipeline:
+    """A pipeline folder being played. Made by `create`.
+
+    Attributes:
+        folder: the pipeline's folder, absolute.
+        name: the experiment's name.
+        overrides: what was given on the command line; free of secrets.
+        manifest: its stages, and how far it has come.
+        stop: set to stop.
+        outcomes: how each stage has gone in this sitting, and the seconds it took.
+        watch: a context manager around the playing of a run, given its Experiment.
+        notify: told what happens, a line at a time.
+    """
+
+    def __init__(self, config: RunConfig, prepared: Prepared, record: PipelineFolder, overrides: Sequence[str]) -> None:
+        self.config = config
+        self.prepared = prepared
+        self.record = record
+        self.folder = record.path
+        self.manifest = record.read()
+        self.name = self.manifest.name
+        self.overrides = [redact(override) for override in overrides]
+        self.keys = _keys(config, prepared)
+        self.stop = Stop()
+        self.problem: OstinatoError | None = None
+        self.outcomes: dict[str, tuple[Outcome, float]] = {}
+        self.watch: Callable[[Experiment], AbstractContextManager[Any]] | None = None
+        self.notify: Notify = silent
+        self._playing: Experiment | None = None
+        self._served: LM | None = None
+
+    @classmethod
+    def create(cls, config: RunConfig, overrides: Sequence[str] = ()) -> Pipeline:
+        """Check everything, and make the folder, or go on in the one that was asked to do the same. Nothing is begun or sent.
+
+        Raises:
+            ConfigError: nothing says what to train, or the scores cannot decide.
+            DataError: rows are not what they should be, or ask what the model is measured on.
+            RecordError: the folder cannot be written, or is being played.
+        """
+        from runner.config.compose import to_yaml
+
+        asked = _named(config)
+        digest, record = config_hash(asked), _found(asked)
+        config = _sourced(asked, record.read().source if record else None)
+        prepared = finetuning.prepare(config)
+        if record is None:
+            manifest = PipelineManifest(
+                name=asked.name or "",
+                digest=digest,
+                status="running",
+                started_at=now(),
+                cwd=str(Path.cwd()),
+                source=config.finetune.data.from_run if config.finetune else None,
+                overrides=[redact(override) for override in overrides],
+                environment=environment(),
+            )
+            record = PipelineFolder.create(Path(config.runs_dir), manifest, config=to_yaml(asked))
+        record.lock()
+        try:
+            pipeline = cls(config, prepared, record, overrides)
+            pipeline.manifest.status, pipeline.manifest.ended_at = "running", None
+            pipeline._save()
+        except BaseException:
+            record.close()
+            raise
+        return pipeline
+
+    @property
+    def owed(self) -> list[str]:
+        """The stages that are not done."""
+        return [name for name in STAGES if not self._settled(name)]
+
+    async def stage(self, name: str) -> None:
+        """Do a stage, unless it is done. Its record says how that went, whatever happens.
+
+        Raises:
+            OstinatoError: it could not be done.
+            asyncio.CancelledError: it was asked to stop.
+        """
+        if self._settled(name):
+            self.outcomes[name] = "skipped", 0.0
+            return
+        if self.stop.requested:
+            raise asyncio.CancelledError("stopped on request")
+        stage = self.manifest.stages.get(name)
+        if stage is None or stage.key != self.keys[name]:
+            stage = self.manifest.stages[name] = StageRecord(key=self.keys[name])
+        stage.status, stage.problem, stage.started_at = "running", None, now()
+        self._save()
+        began = time.perf_counter()
+        do: Callable[[StageRecord], Awaitable[dict[str, Any]]] = getattr(self, f"_{name}")
+        try:
+            stage.result = await do(stage)
+            stage.status = "done"
+        except OstinatoError as error:
+            stage.status, stage.problem = "failed", redact(str(error))
+            raise
+        except BaseException:
+            stage.status = "interrupted"
+            raise
+        finally:
+            took = time.perf_counter() - began
+            stage.wall_s = round(stage.wall_s + took, 3)
+            self.outcomes[name] = "done" if stage.status == "done" else "failed", round(took, 3)
+            self._save()
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run is being asked at this moment; a training needs no waiting for."""
+        return self._playing is not None and self._playing.begun
+
+    def interrupt(self) -> None:
+        """Begin nothing more; rows in flight are finished and kept, and a training goes on without us."""
+        self.stop.request()
+        if self._playing is not None:
+            self._playing.interrupt()
+
+    async def aclose(self) -> None:
+        """Stop the server that the stage launch has started, when the stage kill was not come to."""
+        if (served := self._served) is not None:
+            self._served = None
+            await asyncio.to_thread(served.kill)
+
+    def finish(self) -> PipelineManifest:
+        """Write how it went, let go of the folder, and return the manifest."""
+        self.manifest.status = self._status()
+        self.manifest.ended_at = now()
+        try:
+            if self.problem is not None:
+                self.record.log(str(self.problem))
+            self._save()
+        finally:
+            self.record.close()
+        return self.manifest
+
+    def result(self, name: str) -> dict[str, Any]:
+        """What came of a stage; empty while it is not done."""
+        stage = self.manifest.stages.get(name)
+        return stage.result if stage is not None and self._settled(name) else {}
+
+    # --- the stages: each returns what came of it, plain data
+
+    async def _data(self, _stage: StageRecord) -> dict[str, Any]:
+        data = self.prepared.spec.data
+        return {
+            "source": self.prepared.source,
+            "rows": data.rows,
+            "valid_rows": data.valid_rows,
+            "fingerprint": data.fingerprint,
+        }
+
+    async def _validate(self, _stage: StageRecord) -> dict[str, Any]:
+        for remark in self.prepared.remarks:
+            self.record.log(str(remark))
+        for notice in self.prepared.notices:
+            self.notify(notice)
+        return {"remarks": len(self.prepared.remarks), "estimate": msgspec.to_builtins(self.prepared.estimate)}
+
+    async def _baseline(self, stage: StageRecord) -> dict[str, Any]:
+        return await self._run(stage, untrained(self.config))
+
+    async def _train(self, _stage: StageRecord) -> dict[str, Any]:
+        training = await asyncio.to_thread(self.prepared.open)
+        await asyncio.to_thread(training.begin)
+        job = training.folder.spec.job
+        self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
+        try:
+            model = await asyncio.to_thread(followed, training, self.notify, lambda: self.stop.requested)
+        except asyncio.CancelledError:
+            self.stop.request()
+            raise
+        except FinetuneError as error:
+            if training.folder.state().status is not TrainingStatus.cancelled:
+                raise
+            self.stop.request()  # somebody's wish, which a retry must not undo
+            self.problem = FinetuneError(f"{error}; run the pipeline again to go on with it")
+            raise self.problem from None
+        made = training.folder.result() or {}
+        facts = {key: made[key] for key in ("steps", "loss", "valid_loss", "train_s", "sha256") if made.get(key) is not None}
+        return {"job": job, "model": model, **facts}
+
+    async def _launch(self, _stage: StageRecord) -> dict[str, Any]:
+        self._served = build.lm(self._tuned_config())
+        await asyncio.to_thread(self._served.launch)
+        return {"model": self._served.model, "endpoint": self._served.request(prompt="").endpoint}
+
+    async def _tuned(self, stage: StageRecord) -> dict[str, Any]:
+        return await self._run(stage, self._tuned_config())
+
+    async def _compare(self, _stage: StageRecord) -> dict[str, Any]:
+        folders = [self.folder.parent / self.result(name)["run"] for name in ("baseline", "tuned")]
+        metric, gate = _metric(self.config), self.config.gate
+        clusters = column_of(folders[0], gate.cluster) if gate.cluster else None
+        found = await asyncio.to_thread(compare, *map(load, folders), scores=[metric], level=gate.level, clusters=clusters)
+        difference = found.difference
+        if difference is None or difference.mean is None:
+            raise StageError(f"there is nothing to compare: no row has the score {metric} in both runs")
+        return {
+            "metric": metric,
+            "difference": {"mean": difference.mean, "ci": difference.ci, "p": difference.p, "n": difference.n},
+            "level": gate.level,
+            "verdict": found.verdict,
+        }
+
+    async def _register(self, _stage: StageRecord) -> dict[str, Any]:
+        alias, gate = self.config.alias or self.name, self.config.gate
+        compared = self.result("compare")
+        interval = compared["difference"]["ci"]
+        sure = interval[0] if interval else None
+        if sure is None or sure <= gate.min_gain:
+            told = "no interval can be given for one row" if sure is None else f"the gain is surely above {sure:+.3f} only"
+            return {"alias": alias, "moved": False, "reason": f"{told}, and gate.min_gain={gate.min_gain:g} has to be exceeded"}
+        lineage = {
+            "pipeline": str(self.folder.name),
+            "experiment": self.name,
+            "config_hash": self.manifest.digest,
+            "base": self.prepared.spec.base.name,
+            "job": self.prepared.spec.job,
+            "training_data": self.result("data"),
+            "baseline": self.result("baseline"),
+            "tuned": self.result("tuned"),
+            **compared,
+        }
+        version = aliases.register(alias, msgspec.to_builtins(self._tuned_config().model), lineage)
+        return {"alias": alias, "moved": True, "version": version.version, "reason": f"the gain is surely above {sure:+.3f}"}
+
+    async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
+        await self.aclose()
+        return {}
+
+    # --- inside
+
+    async def _run(self, stage: StageRecord, config: RunConfig) -> dict[str, Any]:
+        """Play a run of the experiment, or go on with the one that the stage has begun."""
+        experiment = await asyncio.to_thread(self._experiment, stage, config)
+        self._playing = experiment
+        if self.stop.requested:
+            experiment.interrupt()
+        try:
+            with recorded(experiment), self.watch(experiment) if self.watch else contextlib.nullcontext():
+                try:
+                    await asyncio.to_thread(experiment.plan)
+                    if experiment.owed and not self.stop.requested:
+                        await ask(experiment, self.notify)
+                except asyncio.CancelledError:
+                    experiment.stop.request()
+                    raise
+        finally:
+            self._playing = None
+        summary = experiment.summary
+        assert summary is not None
+        if summary.status == "interrupted":
+            raise asyncio.CancelledError("stopped on request")
+        if summary.status != "complete":
+            why = summary.problem or f"{summary.errors:,} rows failed and {summary.owed:,} are owed"
+            raise StageError(f"{experiment.folder.name} is {summary.status}: {why}; run the pipeline again to go on with it")
+        return {
+            "run": experiment.folder.name,
+            "model": summary.model,
+            "scores": msgspec.to_builtins(summary.scores),
+            "cost_usd": summary.cost_usd,
+        }
+
+    def _experiment(self, stage: StageRecord, config: RunConfig) -> Experiment:
+        begun = stage.result.get("run")
+        if begun is not None and (self.folder.parent / begun / "manifest.json").is_file():
+            return Experiment.reopen(self.folder.parent / begun, again=FAILURES)
+        experiment = Experiment.create(config, self.overrides)
+        stage.result = {"run": experiment.folder.name}
+        self._save()
+        return experiment
+
+    def _tuned_config(self) -> RunConfig:
+        return asking(self.config, self.result("train")["model"])
+
+    def _settled(self, name: str) -> bool:
+        """Whether a stage is done for what it would be made from now, and what it has made is still there."""
+        stage = self.manifest.stages.get(name)
+        if stage is None or stage.status != "done" or stage.key != self.keys[name]:
+            return False
+        if name in ("baseline", "tuned"):
+            return (self.folder.parent / str(stage.result["run"]) / "summary.json").is_file()
+        if name == "train":
+            return trained_model(str(stage.result["job"])) is not None
+        if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask
+            return self._settled("tuned") and self._served is None
+        return True
+
+    def _status(self) -> PipelineStatus:
+        if not self.owed:
+            return "complete"
+        if self.stop.requested and self.problem is None:
+            return "interrupted"
+        return "incomplete" if isinstance(self.problem, StageError) else "failed"
+
+    def _save(self) -> None:
+        self.record.write(self.manifest)
+
+
+def _keys(config: RunConfig, prepared: Prepared) -> dict[str, str]:
+    """What each stage is made from, as a hash: the data, the settings, and through them the stages before it."""
+    dataset = build.dataset(config)
+    base = untrained(config)
+    evaluation = manifest_of(base, base, dataset)
+    data = _key(msgspec.to_builtins(prepared.spec.data), prepared.source)
+    baseline = _key(config_hash(base), evaluation["data"]["fingerprint"], evaluation["files"])
+    train = _key(prepared.spec.job)
+    tuned = _key(baseline, train)
+    compared = _key(baseline, tuned, _metric(config), config.gate.level, config.gate.cluster)
+    return {
+        "data": data,
+        "validate": _key(data, evaluation["data"]["fingerprint"]),
+        "baseline": baseline,
+        "train": train,
+        "launch": tuned,
+        "tuned": tuned,
+        "compare": compared,
+        "register": _key(compared, config.gate.min_gain, config.alias),
+        "kill": tuned,
+    }
+
+
+def _key(*parts: Any) -> str:
+    return hashlib.sha256(canonical(parts)).hexdigest()
+
+
+def outlook(config: RunConfig) -> dict[str, Any]:
+    """What `Pipeline.create` and its stages would do: the stages that are done and owed, and what the training will take.
+
+    Raises:
+        ConfigError, DataError: the pipeline could not begin.
+    """
+    asked = _named(config)
+    record = _found(asked)
+    config = _sourced(asked, record.read().source if record else None)
+    prepared = finetuning.prepare(config)
+    owed = STAGES if record is None else Pipeline(config, prepared, record, ()).owed
+    return {
+        "name": config.name,
+        "job": prepared.spec.job,
+        "stages": {name: "owed" if name in owed else "done" for name in STAGES},
+        "estimate": msgspec.to_builtins(prepared.estimate),
+    }
+
+
+def _named(config: RunConfig) -> RunConfig:
+    """The config with its name and its model settled. Raises ConfigError and DataError."""
+    config = build.pinned(config)
+    check_pipeline(config)
+    return msgspec.structs.replace(config, name=build.name(config, build.dataset(config)))
+
+
+def _sourced(config: RunConfig, source: str | None) -> RunConfig:
+    """The config with the run that it learns from named for good: ``latest`` is another one as soon as the baseline is played.
+
+    Args:
+        config: whose ``finetune.data.from_run`` may be any name of a run.
+        source: the name that an earlier sitting has found for it.
+
+    Raises:
+        RecordError: there is no such run.
+    """
+    assert config.finetune is not None
+    data = config.finetune.data
+    if data.from_run is None:
+        return config
+    if source is None:
+        run = find_run(data.from_run, Path(config.runs_dir)).path
+        source = f"{run.parent.name}/{run.name}"
+    pinned = msgspec.structs.replace(data, from_run=source)
+    return msgspec.structs.replace(config, finetune=msgspec.structs.replace(config.finetune, data=pinned))
+
+
+def _found(config: RunConfig) -> PipelineFolder | None:
+    """The folder of a pipeline that was asked to do the same."""
+    return PipelineFolder.find(Path(config.runs_dir), config.name or "", config_hash(config))
+
+
+def check_pipeline(config: RunConfig) -> None:
+    """Raise ConfigError for a config that no pipeline can be made of."""
+    if config.finetune is None:
+        raise ConfigError(
+            "a pipeline trains a model, and nothing says how: add finetune=default finetune.data.path=..., "
+            "or play the shipped one: experiment=tickets_finetune"
+        )
+    names = list(build.scorers(config))
+    if not names:
+        raise ConfigError("scoring=none: a pipeline compares scores; choose a scorer")
+    cluster, columns = config.gate.cluster, build.dataset(config).columns
+    if cluster is not None and cluster not in columns:
+        raise ConfigError(f"gate.cluster: the data has no column '{cluster}'; it has {', '.join(columns)}")
+    if config.gate.metric is not None and config.gate.metric not in names:
+        raise ConfigError(f"gate.metric: there is no score '{config.gate.metric}'; there is {', '.join(names)}")
+
+
+def _metric(config: RunConfig) -> str:
+    return config.gate.metric or next(iter(build.scorers(config)))
+
+
+def attach_pipeline(folder: str) -> Pipeline:
+    """The pipeline of this folder that is live in this process.
+
+    Raises:
+        RecordError: it is not: only the command that plays it has what its stages need.
+    """
+    if folder not in live_pipelines:
+        raise RecordError(f"{folder} is not being played by this process; run `ostinato pipeline` again to go on with it")
+    return live_pipelines[folder]

@@ -1,0 +1,54 @@
+"""What the cells of a sweep have in common, and where their configs differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.report.text import brief, whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.report.gather import Part
+
+_WHERE = {"runs_dir", "execution"}
+"""Where and by whom a run is played is no difference between experiments."""
+
+
+def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys; empty ones and lists stay values."""
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        if isinstance(one, dict) and one:
+            found.update(flat(one, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = one
+    return found
+
+
+def differences(parts: Sequence[Part]) -> list[tuple[str, str, list[int]]]:
+    """Keys whose values differ between cells: key, value and the numbers of the cells that have it; in the order of the config.
+
+    A key that some cells lack, because another model or scorer has other settings, is "not set" in those.
+    """
+    configs = {part.number: flat(part.config) for part in parts if part.config}
+    keys = list(dict.fromkeys(key for config in configs.values() for key in config if key.partition(".")[0] not in _WHERE))
+    found = []
+    for key in keys:
+        cells: dict[str, list[int]] = {}
+        for number, config in configs.items():
+            cells.setdefault(whole(config[key]) if key in config else "not set", []).append(number)
+        if len(cells) > 1:
+            found += [(key, brief(value), numbers) for value, numbers in cells.items()]
+    return found
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """``#1–4, #7``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"#{run[0]}" if len(run) == 1 else f"#{run[0]}–{run[-1]}" for run in runs)

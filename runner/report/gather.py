@@ -1,0 +1,175 @@
+"""What a page is made from: the parts of a run (one) or of a sweep (one a cell), read from their folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner.errors import RecordError
+from runner.records import RunFolder, Summary, SweepFolder, open_record
+from runner.report.facts import CHARACTERS, SAMPLES, Facts
+from runner.report.text import brief, redacted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Part(msgspec.Struct):
+    """One run on the page: the run itself, or a cell of a sweep.
+
+    Attributes:
+        number: from 1, in the order of the sweep's manifest.
+        values: what the sweep set for this cell, by dotted key.
+        status: as the manifest has it: ``pending`` cells have no run yet.
+        summary: None while there is none.
+        manifest: of the run; empty without one.
+        overrides: what the run was asked with.
+        ids: the rows in the order of the data.
+    """
+
+    number: int
+    values: dict[str, Any]
+    status: str
+    problem: str | None
+    folder: str | None
+    summary: Summary | None
+    manifest: dict[str, Any]
+    overrides: list[str]
+    ids: list[str]
+    facts: Facts
+
+    @property
+    def label(self) -> str:
+        """The cell in a few words."""
+        return ", ".join(f"{key.rsplit('.', 1)[-1]}={brief(value, 40)}" for key, value in self.values.items()) or "the run"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config, as plain data."""
+        found = self.manifest.get("config")
+        return found if isinstance(found, dict) else {}
+
+
+class Subject(msgspec.Struct):
+    """What the page is about. Everything in it is cleaned of secrets but for the samples that `Facts` hold.
+
+    Attributes:
+        keys: the varied keys, in order; none for a run.
+        primary: the name of the score that counts, or None.
+        direction: which of its values are better.
+    """
+
+    kind: Literal["run", "sweep"]
+    name: str
+    folder: str
+    status: str
+    started_at: str | None
+    ended_at: str | None
+    keys: list[str]
+    primary: str | None
+    parts: list[Part]
+    direction: Literal["maximize", "minimize"] = "maximize"
+
+    def lower_is_better(self, name: str) -> bool:
+        """Whether of this score the lower values are the better ones."""
+        return name == self.primary and self.direction == "minimize"
+
+
+def gather(path: Path) -> Subject:
+    """Read a run folder or a sweep folder.
+
+    Raises:
+        RecordError: it is neither, or broken.
+    """
+    folder = open_record(path)
+    manifest = folder.manifest()
+    if isinstance(folder, SweepFolder):
+        return _sweep(folder.path, redacted(manifest))
+    part = _part(folder)
+    started, ended = manifest.get("started_at"), manifest.get("ended_at")
+    primary = next(iter(part.summary.scores if part.summary else part.facts.scores), None)
+    name = str(manifest.get("name") or folder.path.parent.name)
+    return Subject("run", name, str(folder.path), part.status, started, ended, [], primary, [part])
+
+
+def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
+    cells = manifest.get("cells")
+    if not isinstance(cells, dict):
+        raise RecordError(f"{path / 'manifest.json'} is broken: a sweep has cells")
+    share = max(1, len(cells))
+    parts = [
+        _cell(path, number, cell, most=max(1, SAMPLES // share), characters=max(1, CHARACTERS // share))
+        for number, cell in enumerate(cells.values(), 1)
+    ]
+    scores = [name for part in parts if part.summary for name in part.summary.scores]
+    return Subject(
+        kind="sweep",
+        name=str(manifest.get("name") or path.parent.name),
+        folder=str(path),
+        status=str(manifest.get("status")),
+        started_at=manifest.get("started_at"),
+        ended_at=manifest.get("ended_at"),
+        keys=[str(key) for key in manifest.get("keys") or ()],
+        primary=manifest.get("primary") or next(iter(scores), None),
+        parts=parts,
+        direction="minimize" if manifest.get("direction") == "minimize" else "maximize",
+    )
+
+
+def _cell(path: Path, number: int, cell: dict[str, Any], **room: int) -> Part:
+    """A cell; one whose folder cannot be read says so instead of hiding the others."""
+    values, status, problem = cell.get("values") or {}, str(cell.get("status")), cell.get("problem")
+    run = cell.get("run")
+    if run:
+        try:
+            return _part(RunFolder.open(_inside(path, str(run))), number, values, status, problem, **room)
+        except RecordError as error:
+            problem = problem or str(redacted(str(error)))
+    return Part(number, values, status, problem, None, None, {}, [], [], Facts([], most=0))
+
+
+def _inside(path: Path, run: str) -> Path:
+    """The cell's folder. Raises RecordError when the manifest points out of the sweep's own."""
+    folder = (path / run).resolve()
+    if not folder.is_relative_to(path.resolve()):
+        raise RecordError(f"{path / 'manifest.json'} is broken: {run} is not a folder of this sweep")
+    return folder
+
+
+def _part(
+    record: RunFolder,
+    number: int = 1,
+    values: dict[str, Any] | None = None,
+    status: str | None = None,
+    problem: str | None = None,
+    *,
+    most: int = SAMPLES,
+    characters: int = CHARACTERS,
+) -> Part:
+    manifest, summary = record.manifest(), record.summary()
+    ids = (manifest.get("data") or {}).get("ids") or []
+    clean = redacted({key: value for key, value in manifest.items() if key != "data"})
+    plain = summary and msgspec.convert(redacted(summary.to_dict()), Summary)
+    return Part(
+        number=number,
+        values=values or {},
+        status=status or (summary.status if summary else str(manifest.get("status"))),
+        problem=problem or (plain.problem if plain else None),
+        folder=str(record.path),
+        summary=plain,
+        manifest=clean,
+        overrides=[str(override) for override in redacted(_overrides(record))],
+        ids=ids,
+        facts=Facts(record.samples(), most=most, characters=characters),
+    )
+
+
+def _overrides(record: RunFolder) -> list[str]:
+    import yaml
+
+    try:
+        found = yaml.safe_load((record.path / "overrides.yaml").read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []  # a page without them still says the rest
+    return found if isinstance(found, list) else []

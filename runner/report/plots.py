@@ -1,0 +1,271 @@
+"""Which charts a page has: scores against what was varied, against cost and latency, and how scores are spread."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner.report.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
+from runner.report.charts import Point, Series, Words, bars, plot
+from runner.report.text import brief, whole
+from runner.wording.numbers import Z, dollars, score, seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runner.report.gather import Part, Subject
+    from runner.report.markup import Content, Html
+    from runner.types import Score
+
+MODEL_KEYS = ("model", "model.name")
+_BINS = 10
+_INTERVALS = "Bars are 95 % intervals (mean ± 1.96 standard errors, which are clustered by row)."
+
+
+def names_of_scores(subject: Subject) -> list[str]:
+    """Every score there is, the primary one first."""
+    found = dict.fromkeys(name for part in subject.parts if part.summary for name in part.summary.scores)
+    return sorted(found, key=lambda name: name != subject.primary)
+
+
+def charts_of(subject: Subject, name: str) -> Iterator[Html]:
+    """The charts of one score of a sweep."""
+    parts = [part for part in subject.parts if _mean(part, name) is not None]
+    if not parts:
+        return
+    models = list(dict.fromkeys(map(model_of, parts)))
+    keys = [key for key in subject.keys if key not in MODEL_KEYS]
+    for key in keys or subject.keys:
+        yield _against_key(parts, name, key, models)
+    lower = subject.lower_is_better(name)
+    for measure in (
+        Measure("cost", "US dollars per 1,000 samples", cost_of, dollars),
+        Measure("latency", "median latency, seconds", lambda part: part.facts.quantile(0.5), seconds),
+    ):
+        yield from _trade(parts, name, models, measure, lower_is_better=lower)
+
+
+def model_of(part: Part) -> str:
+    """What the cell's line is named after: what the sweep chose as its model, else the model that was asked."""
+    chosen = [whole(part.values[key]) for key in MODEL_KEYS if key in part.values]
+    return " ".join(chosen) or (part.summary.model if part.summary else "")
+
+
+def cost_of(part: Part) -> float | None:
+    """Dollars per 1,000 answered samples; what came from the cache counts as it cost when it was made. None: unknown or free."""
+    summary = part.summary
+    if summary is None or summary.cost_usd is None:
+        return None
+    answered = summary.rows - summary.errors - summary.owed
+    spent = summary.cost_usd + (summary.saved_usd or 0.0)
+    return 1000 * spent / answered if answered and spent else None
+
+
+def _score(part: Part, name: str) -> Score | None:
+    return part.summary.scores.get(name) if part.summary else None
+
+
+def _mean(part: Part, name: str) -> float | None:
+    found = _score(part, name)
+    return found.mean if found else None
+
+
+# --- against a varied key
+
+
+def _against_key(parts: Sequence[Part], name: str, key: str, models: list[str]) -> Html:
+    having = [part for part in parts if key in part.values]
+    x = axis_of(part.values[key] for part in having)
+    place = {text: index for index, text in enumerate(x.names or ())}
+    series, rows = [], []
+    for number, model in enumerate(models):
+        groups: dict[str, list[Part]] = {}
+        for part in having:
+            if model_of(part) == model:
+                groups.setdefault(whole(part.values[key]), []).append(part)
+        points = [_pooled(group, name, key) for group in groups.values()]
+        points.sort(key=lambda point: place[whole(point.x)] if place else point.x)
+        series.append(Series(brief(model, 60), points, number, line=key not in MODEL_KEYS and (not place or _ordered(x))))
+        rows += [_figures(brief(model, 60), point, len(groups[whole(point.x)])) for point in points]
+    several = any(row[-1] != 1 for row in rows)
+    pooled = (
+        " Where several cells share a value, a point is the mean of theirs, its interval the mean of theirs." if several else ""
+    )
+    words = Words(
+        title=f"{name} against {key}",
+        about=f"Mean {name} for each value of {key}{', one line a model' if len(models) > 1 else ''}. {_INTERVALS}{pooled}",
+        x=f"{key} (logarithmic)" if x.log else key,
+        y=name,
+        heads=["model", key, name, "95 % from", "to", "cells"],
+        rows=rows,
+    )
+    if key in MODEL_KEYS:
+        series = [Series(name, [point for one in series for point in one.points], line=False)]
+    return plot(words, x, _score_axis([point for one in series for point in one.points]), series)
+
+
+def _ordered(x: Axis) -> bool:
+    """Whether categories are numbers in order, so that a line through them means something."""
+    try:
+        return [float(name) for name in x.names or ()] == sorted(float(name) for name in x.names or ())
+    except ValueError:
+        return False
+
+
+def _pooled(group: Sequence[Part], name: str, key: str) -> Point:
+    """The cells that share a value, as one point.
+
+    Their standard errors are averaged, not divided by the root of their number: cells share rows, and the error of a mean of
+    correlated means is at most the mean of their errors. So the interval may be too wide, and is never too narrow.
+    """
+    found = [score for part in group if (score := _score(part, name)) and score.mean is not None]
+    mean = math.fsum(one.mean or 0.0 for one in found) / len(found)
+    errors = [one.stderr for one in found if one.stderr is not None]
+    reach = Z * math.fsum(errors) / len(errors) if len(errors) == len(found) else None
+    value = group[0].values[key]
+    low, high = (None, None) if reach is None else (mean - reach, mean + reach)
+    where = ", ".join(f"#{part.number}" for part in group[:5]) + ("…" if len(group) > 5 else "")  # noqa: PLR2004
+    text = f"{model_of(group[0])}, {key}={brief(value)}: {mean:.3f}" + (f" ± {reach:.3f}" if reach is not None else "")
+    return Point(value, mean, low, high, f"{text} (cell {where})")
+
+
+def _figures(model: str, point: Point, cells: int) -> list[Content]:
+    ends = [None if end is None else f"{end:.3f}" for end in (point.low, point.high)]
+    return [model, brief(point.x), f"{point.y:.3f}", *ends, cells]
+
+
+def _score_axis(points: Sequence[Point]) -> Axis:
+    """From 0 to 1 when that is where the means are, with the intervals cut off there; else around everything."""
+    values = [point.y for point in points]
+    if all(0 <= value <= 1 for value in values):
+        return scale(values, bounds=(0.0, 1.0))
+    ends = [end for point in points for end in (point.low, point.high) if end is not None]
+    return scale(values + ends)
+
+
+# --- against what it costs
+
+
+class Measure(NamedTuple):
+    """What a score is traded against: its name and unit, how it is had of a cell, and how it is written."""
+
+    what: str
+    unit: str
+    of: Callable[[Part], float | None]
+    write: Callable[[float | None], str]
+
+
+def _trade(parts: Sequence[Part], name: str, models: list[str], measure: Measure, *, lower_is_better: bool) -> Iterator[Html]:
+    what, unit, write = measure.what, measure.unit, measure.write
+    measured = [(part, value) for part in parts if (value := measure.of(part)) is not None]
+    if not measured:
+        return
+    points = {part.number: _placed(part, name, value, write) for part, value in measured}
+    sign = -1 if lower_is_better else 1
+    front = pareto([(value, sign * points[part.number].y, part.number) for part, value in measured])
+    series = [
+        Series(brief(model, 60), [points[part.number] for part, _ in measured if model_of(part) == model], number, line=False)
+        for number, model in enumerate(models)
+    ]
+    values = [value for _, value in measured]
+    spread = min(values) > 0 and max(values) / min(values) >= 10  # noqa: PLR2004
+    x = log_scale(values) if spread else scale(values, bounds=(0.0, max(values) * 1.08 or 1.0))
+    rows: list[list[Content]] = [
+        [f"#{part.number} {part.label}", write(value), score(_score(part, name)), "yes" if part.number in front else "no"]
+        for part, value in sorted(measured, key=lambda pair: pair[1])
+    ]
+    words = Words(
+        title=f"{name} against {what}",
+        about=f"Each cell's {name} and its {unit}; the line joins the cells that no other beats in both (the Pareto front).",
+        x=f"{unit}{' (logarithmic)' if spread else ''}",
+        y=name,
+        heads=["cell", unit, name, "on the front"],
+        rows=rows,
+    )
+    yield plot(
+        words, x, _score_axis(list(points.values())), [one for one in series if one.points], front=[points[n] for n in front]
+    )
+
+
+def _placed(part: Part, name: str, value: float, write: Callable[[float | None], str]) -> Point:
+    found = _score(part, name)
+    assert found is not None
+    assert found.mean is not None
+    reach = None if found.stderr is None else Z * found.stderr
+    low, high = (None, None) if reach is None else (found.mean - reach, found.mean + reach)
+    return Point(value, found.mean, low, high, f"#{part.number} {part.label}: {found.mean:.3f}, {write(value)}")
+
+
+def pareto(points: Sequence[tuple[float, float, int]]) -> list[int]:
+    """Of points (cost, score, number), the numbers of those that none beats: as cheap and better, or cheaper and as good.
+
+    In ascending order of cost; of equal points the first stands for all.
+    """
+    best = -math.inf
+    front = []
+    for _, gain, number in sorted(points, key=lambda point: (point[0], -point[1], point[2])):
+        if gain > best:
+            best = gain
+            front.append(number)
+    return front
+
+
+# --- how scores and latencies are spread
+
+
+def spreads(subject: Subject) -> Iterator[Html]:
+    """How each score is distributed over the samples of a run, or of each model of a sweep; and the latencies of a run."""
+    for name in names_of_scores(subject):
+        yield from spread_of(subject, name)
+    if subject.kind == "run" and len(subject.parts[0].facts.latencies) > 1:
+        yield _histogram("latency", "latency of requests, seconds", list(subject.parts[0].facts.latencies), "requests")
+
+
+def spread_of(subject: Subject, name: str) -> Iterator[Html]:
+    """The distribution of one score, a chart for each model."""
+    parts = [part for part in subject.parts if part.facts.scores.get(name)]
+    models = list(dict.fromkeys(map(model_of, parts)))
+    for number, model in enumerate(models):
+        values = [value for part in parts if model_of(part) == model for value in part.facts.scores[name]]
+        yield _histogram(f"{name}, {model}" if len(models) > 1 else name, name, values, "samples", number)
+
+
+def _histogram(title: str, x_name: str, values: list[float], of: str, number: int = 0) -> Html:
+    counted, x = _binned(values, fixed=of == "samples")
+    most = max(count for _, _, count, _ in counted)
+    y = scale([0, most], [tick for tick in rounds(0, most) if tick == int(tick)], bounds=(0.0, most * 1.05))
+    heights = [(low, high, count, f"{name}: {count:,} {of}") for low, high, count, name in counted]
+    words = Words(
+        title=f"Distribution of {title}",
+        about=f"{len(values):,} {of}, by {x_name}.",
+        x=x_name, y=of, heads=[x_name, of, "share"],
+        rows=[[name, count, f"{count / len(values):.1%}"] for _, _, count, name in counted],
+    )  # fmt: skip
+    return bars(words, x, y, heights, number)
+
+
+def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, float, int, str]], Axis]:
+    """Bars (from, to, how many, name) and their axis: two values or one have a bar each, others are put into ten equal ones.
+
+    `fixed`: values from 0 to 1 have an axis from 0 to 1, however few of it they use.
+    """
+    counts: dict[float, int] = {}
+    for value in values:
+        counts[value] = counts.get(value, 0) + 1
+    if fixed and set(counts) <= {0.0, 1.0}:
+        counts = {0.0: 0, 1.0: 0, **counts}
+    if len(counts) <= 2:  # noqa: PLR2004 - right and wrong, or one value only
+        names = [figure(value) for value in sorted(counts)]
+        places = categories(names)
+        axis = Axis(places.low, places.high, places.ticks)
+        return [(i - 0.3, i + 0.3, counts[value], figure(value)) for i, value in enumerate(sorted(counts))], axis
+    low, high = min(values), max(values)
+    low, high = (0.0, 1.0) if fixed and low >= 0 and high <= 1 else (low, high)
+    step = (high - low) / _BINS
+    heights = [0] * _BINS
+    for value, count in counts.items():
+        heights[min(_BINS - 1, int((value - low) / step))] += count
+    edges = [low + index * step for index in range(_BINS + 1)]
+    edge = [figure(float(f"{value:.3g}")) for value in edges]
+    found = [(edges[i], edges[i + 1], heights[i], f"{edge[i]} to {edge[i + 1]}") for i in range(_BINS)]
+    return found, scale(edges, bounds=(low, high))

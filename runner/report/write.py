@@ -1,0 +1,72 @@
+"""Making the page of a folder, and putting it on disk whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+from runner.errors import RecordError
+from runner.report.document import document
+from runner.report.gather import Subject, gather
+from runner.report.markup import join
+from runner.report.rows import Rows
+from runner.report.sections import sections
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from runner.report.gather import Part
+    from runner.types import Sample
+
+
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run or a sweep.
+
+    Args:
+        folder: a run folder, or a sweep's.
+        out: the file; None: ``report.html`` in the folder.
+
+    Returns:
+        The file.
+
+    Raises:
+        RecordError: the folder is no record, or the file cannot be written.
+    """
+    page = render(folder)
+    out = (out or folder / "report.html").absolute()
+    temporary = out.with_name(f".{out.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(page.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(out)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise RecordError(f"{out} cannot be written: {error.strerror}") from None
+    return out
+
+
+def render(folder: Path) -> str:
+    """The page as text. Raises RecordError when the folder is no record."""
+    subject = gather(folder)
+    return document(f"{subject.name}: {subject.status}", join(sections(subject)), _data(subject))
+
+
+def _data(subject: Subject) -> dict[str, Any]:
+    """What the sample browser works on."""
+    rows = Rows()
+    for index, part in enumerate(subject.parts):
+        for sample in _in_data_order(part):
+            rows.add(sample, index)
+    scores = list(dict.fromkeys(name for part in subject.parts for name in part.facts.scores))
+    parts = [f"#{part.number} {part.label}" for part in subject.parts] if subject.kind == "sweep" else []
+    return {"format": 1, "scores": scores, "parts": parts, "messages": rows.messages, "samples": rows.samples}
+
+
+def _in_data_order(part: Part) -> list[Sample]:
+    place = {row: index for index, row in enumerate(part.ids)}
+    return sorted(part.facts.shown, key=lambda sample: (place.get(sample.id, len(place)), sample.repeat))

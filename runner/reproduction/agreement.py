@@ -1,0 +1,154 @@
+"""How the samples of two runs of one experiment agree: row by row, repeat by repeat, byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from runner.experiment.drift import plain
+from runner.wording.differences import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runner.records import RunFolder
+    from runner.types import Sample
+
+SHOWN = 5
+"""Differences that are shown; all are counted."""
+
+_ANSWER = ("status", "output", "parsed", "finish_reason", "target", "messages", "prompt")
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Agreement(msgspec.Struct, kw_only=True):
+    """How the samples of two runs agree, row by row and repeat by repeat.
+
+    Attributes:
+        compared: samples that both have.
+        same: those of them that are the same in prompt, output, status and scores.
+        prompts, outputs, statuses, scores: those that differ in it.
+        gone: samples with an answer that the second run lacks. `new`: samples that only the second has.
+        unanswered: samples that failed in the first, and that the second lacks.
+        shown: the first differences.
+        means: by score: ``before``, ``after`` and their ``difference``.
+    """
+
+    compared: int = 0
+    same: int = 0
+    prompts: int = 0
+    outputs: int = 0
+    statuses: int = 0
+    scores: int = 0
+    gone: int = 0
+    unanswered: int = 0
+    new: int = 0
+    shown: list[str] = []
+    means: dict[str, dict[str, float | None]] = {}
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything that both have differs."""
+        return self.same < self.compared
+
+
+def agree(before: RunFolder, after: RunFolder) -> Agreement:
+    """Compare two runs. Of the first, some hundred bytes a sample are held, and no text.
+
+    Raises:
+        RecordError: a record cannot be read.
+    """
+    found = Agreement()
+    known = {_slot(sample): _Known.of(sample) for sample in before.samples()}
+    different: dict[tuple[str, int], Sample] = {}
+    for sample in after.samples():
+        was, now = known.pop(_slot(sample), None), _Known.of(sample)
+        if was is None:
+            found.new += 1
+            continue
+        found.compared += 1
+        found.same += was == now
+        found.prompts += was.prompt != now.prompt
+        found.outputs += was.output != now.output
+        found.statuses += was.status != now.status
+        found.scores += was.scores != now.scores
+        if was != now and len(different) < SHOWN:
+            different[_slot(sample)] = sample
+    found.gone = sum(was.answered for was in known.values())
+    found.unanswered = len(known) - found.gone
+    found.shown = list(_shown(before, different))
+    found.means = _means(before, after)
+    return found
+
+
+def changes(recorded: Sample, played: Sample, *, not_scored: Iterable[str] = ()) -> list[str]:
+    """In what an answer that was played again differs from the recorded one, byte for byte. What it cost is no part of it."""
+    unscored = set(not_scored)
+    was, now = _answer(recorded, unscored), _answer(played, unscored)
+    if unscored and was["error"] == "scoring":  # only its scorer, which is not run, had found fault with it
+        for answer in (was, now):
+            del answer["status"], answer["error"]
+    return [] if _encode(was) == _encode(now) else list(differences(plain(was), plain(now)))
+
+
+def label(sample: Sample) -> str:
+    """What a sample is called in a message."""
+    return f"{sample.id} (repeat {sample.repeat})" if sample.repeat else sample.id
+
+
+def has_answer(sample: Sample) -> bool:
+    """Whether a sample can be played again from what is on record: it has an answer, or failed before anything was sent."""
+    return sample.status != "error" or (sample.error is not None and sample.error.code in ("scoring", "data"))
+
+
+class _Known(NamedTuple):
+    """What is compared of a sample."""
+
+    prompt: bytes
+    output: bytes
+    status: str
+    scores: tuple[tuple[str, float], ...]
+    answered: bool
+
+    @classmethod
+    def of(cls, sample: Sample) -> _Known:
+        code = sample.error.code if sample.error else None
+        return cls(
+            _digest((sample.messages, sample.prompt, sample.target)),
+            _digest((sample.output, sample.parsed, sample.finish_reason)),
+            f"{sample.status} {code}",
+            tuple(sorted(sample.scores.items())),
+            has_answer(sample),
+        )
+
+
+def _answer(sample: Sample, unscored: set[str]) -> dict[str, Any]:
+    answer = {name: getattr(sample, name) for name in _ANSWER}
+    scores = {name: value for name, value in sample.scores.items() if name not in unscored}
+    return {**answer, "error": sample.error.code if sample.error else None, "scores": scores}
+
+
+def _shown(before: RunFolder, different: dict[tuple[str, int], Sample]) -> Iterator[str]:
+    for sample in before.samples() if different else ():
+        if (now := different.get(_slot(sample))) is not None:
+            yield f"{label(sample)}: {'; '.join(changes(sample, now))}"
+
+
+def _means(before: RunFolder, after: RunFolder) -> dict[str, dict[str, float | None]]:
+    was, now = (summary.scores if (summary := run.summary()) else {} for run in (before, after))
+    means: dict[str, dict[str, float | None]] = {}
+    for name in dict.fromkeys([*was, *now]):
+        first, second = (scores[name].mean if name in scores else None for scores in (was, now))
+        moved = second - first if first is not None and second is not None else None
+        means[name] = {"before": first, "after": second, "difference": moved}
+    return means
+
+
+def _slot(sample: Sample) -> tuple[str, int]:
+    return sample.id, sample.repeat
+
+
+def _digest(value: Any) -> bytes:
+    return hashlib.sha256(_encode(value)).digest()[:16]

@@ -1,0 +1,334 @@
+"""The container of a packed run: a zip that is written in one way only, and read as if it came from an enemy.
+
+Knows nothing of what its files mean. The last bytes of a capsule, the zip's comment, are ``ostinato capsule 1 sha256:`` and the
+digest of all bytes before the digest: a changed, missing or added byte is found before anything is parsed. ``capsule.json``, its
+first file, lists the others with their digests. A digest proves that nothing has changed, not who wrote it; so sizes, names
+and kinds are checked too, while reading, and nothing is decoded that could run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from runner.errors import RecordError
+from runner.wording.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FORMAT = 1
+"""Version of the capsule. Readers refuse a newer one."""
+
+MAX_BYTES = 2**31 - 1
+"""Bytes of a capsule, and of all its files unpacked, at the most: where zips need no extension of their format."""
+
+MAX_RATIO = 200
+"""Times its size that a capsule may unpack to, beyond `SMALL_BYTES`. Records of runs pack by 5 to 30."""
+
+SMALL_BYTES = 2**26
+"""Bytes up to which no ratio is looked at."""
+
+MAX_FILES = 64
+MAX_DEPTH = 64
+"""Levels of nesting in one JSON value."""
+
+CONTENTS = "capsule.json"
+
+_MAX_DIRECTORY = 2**16
+_MARK = re.compile(rb"ostinato capsule (\d{1,9}) sha256:([0-9a-f]{64})\Z")
+_NAME = re.compile(r"(?:[a-z]+\.(?:json|jsonl|yaml)|files/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(?:txt|py))")
+_END = b"PK\x05\x06"
+_END_BYTES = 22
+_BLOCK = 2**20
+_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One file of a capsule: its digest in hex, and its size."""
+
+    sha256: str
+    bytes: int
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """``capsule.json``: what the capsule holds, and what its maker says of it (`facts`)."""
+
+    format: int
+    files: dict[str, Member]
+    facts: dict[str, Any]
+
+
+class Capsule(msgspec.Struct, frozen=True):
+    """An unpacked capsule: every file in `folder` is what ``capsule.json`` says, and all its JSON can be decoded."""
+
+    folder: Path
+    contents: Contents
+    sha256: str
+
+
+def is_capsule(file: Path) -> bool:
+    """Whether `file` ends as a capsule does. Says nothing of whether it is whole."""
+    with contextlib.suppress(OSError), file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 128))
+        return _MARK.search(stream.read()) is not None
+    return False
+
+
+def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any]) -> str:
+    """Pack the files `names` of `folder`, in that order. The same files and facts make the same bytes.
+
+    Returns:
+        The SHA-256 of the capsule, in hex.
+
+    Raises:
+        RecordError: it cannot be written, or it would be larger than a capsule may be.
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        members = {name: _measured(folder / name) for name in names}
+        contents = Contents(FORMAT, members, facts)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, allowZip64=False, compresslevel=9) as archive:
+            archive.comment = b"ostinato capsule %d sha256:%s" % (FORMAT, b"0" * 64)
+            archive.writestr(_entry(CONTENTS), msgspec.json.format(msgspec.json.encode(contents), indent=1) + b"\n")
+            for name in names:
+                with (folder / name).open("rb") as source, archive.open(_entry(name), "w") as target:
+                    while block := source.read(_BLOCK):
+                        target.write(block)
+        digest = _sealed(temporary)
+        _check(temporary)
+        temporary.replace(file)
+    except _Refused as refused:
+        raise RecordError(f"cannot write {file}: it would be refused where it is read: {refused}") from None
+    except OSError as error:
+        raise RecordError(f"cannot write {file}: {error.strerror}") from None
+    except (zipfile.LargeZipFile, RuntimeError):
+        raise RecordError(
+            f"cannot write {file}: the run is too large for a capsule, which holds up to {MAX_BYTES:,} bytes"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return digest
+
+
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Capsule]:
+    """Check a capsule whole, and unpack it into a private folder that is gone afterwards.
+
+    Raises:
+        RecordError: it is not what a capsule has to be; the message says why. Nothing of it has been used.
+    """
+    try:
+        stream = file.open("rb")
+    except OSError as error:
+        raise RecordError(f"{file}: {error.strerror}") from None
+    with stream, tempfile.TemporaryDirectory(prefix="ostinato-") as place:
+        folder = Path(place)
+        try:
+            digest, size = _check_whole(stream)
+            contents = _unpack(stream, size, folder)
+        except _Refused as refused:
+            raise RecordError(f"{file} is refused: {printable(str(refused))}; nothing of it was used") from None
+        except OSError as error:
+            raise RecordError(f"{file} cannot be unpacked into {folder}: {error.strerror}") from None
+        yield Capsule(folder, contents, digest)
+
+
+class _Refused(Exception):  # noqa: N818 - a reason, told to people by `opened`
+    pass
+
+
+def _refuse(why: str) -> NoReturn:
+    raise _Refused(why)
+
+
+def _check(file: Path) -> None:
+    """Read a capsule as it will be read elsewhere."""
+    with file.open("rb") as stream, tempfile.TemporaryDirectory(prefix="ostinato-") as place:
+        _, size = _check_whole(stream)
+        _unpack(stream, size, Path(place))
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, _TIME)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.create_system = 3  # Unix, on every machine
+    entry.external_attr = (stat.S_IFREG | 0o600) << 16
+    return entry
+
+
+def _measured(file: Path) -> Member:
+    with file.open("rb") as stream:
+        return Member(hashlib.file_digest(stream, "sha256").hexdigest(), file.stat().st_size)
+
+
+def _sealed(file: Path) -> str:
+    """Write the digest over all that stands before it into the last 64 bytes; return that of the whole."""
+    with file.open("r+b") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        digest = _digest(stream, size - 64)
+        stream.seek(size - 64)
+        stream.write(digest.hexdigest().encode())
+        stream.flush()
+        os.fsync(stream.fileno())
+        digest.update(digest.hexdigest().encode())
+        return str(digest.hexdigest())
+
+
+def _digest(stream: IO[bytes], size: int) -> Any:
+    """SHA-256 of the first `size` bytes."""
+    stream.seek(0)
+    digest = hashlib.sha256()
+    while size > 0 and (block := stream.read(min(size, _BLOCK))):
+        digest.update(block)
+        size -= len(block)
+    return digest
+
+
+def _check_whole(stream: IO[bytes]) -> tuple[str, int]:
+    """The digest and the size of a capsule in which every byte is as it was written."""
+    size = stream.seek(0, os.SEEK_END)
+    if size > MAX_BYTES:
+        _refuse(f"it has {size:,} bytes, more than a capsule may have")
+    stream.seek(max(0, size - 128))
+    mark = _MARK.search(stream.read())
+    if mark is None:
+        _refuse("it does not end as a capsule does: it was cut off, or is another kind of file")
+    if int(mark[1]) != FORMAT:
+        _refuse(f"its format is {int(mark[1])}, and this version of ostinato reads {FORMAT}")
+    digest = _digest(stream, size - 64)
+    if digest.hexdigest().encode() != mark[2]:
+        _refuse("its content is not what its digest says: it was damaged or changed")
+    digest.update(mark[2])
+    _check_directory(stream, size - len(mark[0]) - _END_BYTES)
+    return digest.hexdigest(), size
+
+
+def _check_directory(stream: IO[bytes], at: int) -> None:
+    """Look at the zip's own end record, at `at`, before a library reads as many entries as it claims."""
+    stream.seek(max(0, at - 20))
+    before, record = stream.read(min(20, max(0, at))), stream.read(_END_BYTES)
+    if at < 0 or not record.startswith(_END) or record.count(_END) > 1:
+        _refuse("it is not a zip")
+    entries, directory = int.from_bytes(record[10:12], "little"), int.from_bytes(record[12:16], "little")
+    if entries > MAX_FILES or directory > _MAX_DIRECTORY or before.startswith(b"PK\x06\x07"):
+        _refuse(f"its directory is larger than that of {MAX_FILES} files")
+
+
+def _unpack(stream: IO[bytes], size: int, folder: Path) -> Contents:
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            names = _names(archive)
+            return _copied(archive, names, _Allowance(size), folder)
+    except _Refused:
+        raise
+    except Exception as error:  # boundary: on bytes made for it, zipfile raises whatever it runs into
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's first byte
+            raise
+        _refuse(f"it cannot be read as a zip ({type(error).__name__}: {error})")
+
+
+def _names(archive: zipfile.ZipFile) -> list[str]:
+    """The names in the zip's directory, each of which is one that a capsule may hold, of a plain file."""
+    names = [entry.filename for entry in archive.infolist()]
+    for entry in archive.infolist():
+        name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
+        if entry.orig_filename != name or not _NAME.fullmatch(name):
+            _refuse(f"it holds {_quoted(entry.orig_filename)}, a name that no file of a capsule has")
+        if names.count(name) > 1:
+            _refuse(f"it holds {name} twice")
+        if kind not in (0, stat.S_IFREG):
+            _refuse(f"{name} in it is no plain file")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            _refuse(f"{name} in it is encrypted, or packed in a way that capsules do not use")
+    if CONTENTS not in names:
+        _refuse(f"it holds no {CONTENTS}")
+    return names
+
+
+def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, folder: Path) -> Contents:
+    """Unpack every file and compare it with the list of contents."""
+    _copy(archive, CONTENTS, folder, allowance)
+    _check_json(folder / CONTENTS, CONTENTS)
+    try:
+        contents = msgspec.json.decode((folder / CONTENTS).read_bytes(), type=Contents)
+    except msgspec.MsgspecError as error:
+        _refuse(f"{CONTENTS} in it is not what it has to be: {error}")
+    if contents.format != FORMAT:
+        _refuse(f"{CONTENTS} says format {contents.format}")
+    if missing := sorted(contents.files.keys() - set(names)):
+        _refuse(f"it lacks {_quoted(missing[0])}, which {CONTENTS} lists")
+    if extra := sorted(set(names) - contents.files.keys() - {CONTENTS}):
+        _refuse(f"it holds {extra[0]}, which {CONTENTS} does not list")
+    for name, told in contents.files.items():
+        if _copy(archive, name, folder, allowance) != told:
+            _refuse(f"{name} in it is not what {CONTENTS} says: it was changed")
+        if name.endswith((".json", ".jsonl")):
+            _check_json(folder / name, name)
+    return contents
+
+
+class _Allowance:
+    """How many bytes may still come out of a capsule of `size` bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.left = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * size))
+
+    def spend(self, count: int, name: str) -> None:
+        self.left -= count
+        if self.left < 0:
+            _refuse(f"it unpacks to far more than a record does (while reading {name})")
+
+
+def _copy(archive: zipfile.ZipFile, name: str, folder: Path, allowance: _Allowance) -> Member:
+    target = folder / name
+    target.parent.mkdir(exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with archive.open(name) as source, target.open("xb") as file:
+        while block := source.read(_BLOCK):
+            allowance.spend(len(block), name)
+            digest.update(block)
+            size += len(block)
+            file.write(block)
+    return Member(digest.hexdigest(), size)
+
+
+def _check_json(file: Path, name: str) -> None:
+    """Refuse what is not JSON, or so deeply nested that reading it would end in an error elsewhere."""
+    with file.open("rb") as stream:
+        for number, text in enumerate(stream if name.endswith(".jsonl") else [stream.read()], 1):
+            try:
+                value = msgspec.json.decode(text)
+            except (ValueError, RecursionError):
+                _refuse(f"{name} in it is no JSON, or too deeply nested (line {number})")
+            if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
+                _refuse(f"{name} in it is nested deeper than {MAX_DEPTH} levels (line {number})")
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            item for one in level if isinstance(one, dict | list) for item in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _quoted(name: str) -> str:
+    """A name that came from outside, safe to print and of no great length."""
+    return json.dumps(name[:80])

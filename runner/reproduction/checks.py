@@ -1,0 +1,169 @@
+"""What a run was made from, compared with what is there now: config, data, files, model, code, packages, machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from runner import build
+from runner.cache import KEY_VERSION
+from runner.errors import ConfigError, OstinatoError
+from runner.experiment.drift import changes_of, data_differences, file_differences, rooted
+from runner.experiment.experiment import config_hash
+from runner.records import environment
+from runner.wording.differences import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.config.schema import RunConfig
+    from runner.records import RunFolder
+
+State = Literal["same", "changed", "missing", "unknown"]
+_MACHINE = ("os", "machine", "cpu", "cpus", "gpus", "memory_gb")
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing that a run was made from.
+
+    Attributes:
+        what: its name.
+        state: ``same``, ``changed``, ``missing`` (there is nothing to run with), or ``unknown`` (the record does not say).
+        told: the differences, or what is worth knowing, a line each.
+    """
+
+    what: str
+    state: State
+    told: list[str] = []
+
+    @property
+    def drifted(self) -> bool:
+        """Whether this is not as it was, or not to be had."""
+        return self.state in ("changed", "missing")
+
+    def lines(self) -> list[str]:
+        """The check for people."""
+        flat = [line for text in self.told for line in text.splitlines()]
+        return [f"{self.what}: {self.state}", *(f"  {line}" for line in flat)]
+
+
+def checks(record: RunFolder, config: RunConfig, again: RunConfig, cwd: Path) -> list[Check]:
+    """Compare the record of a run with this machine, now. Starts and sends nothing.
+
+    Args:
+        record: the run.
+        config: what its ``config.yaml`` holds.
+        again: what is to be played.
+        cwd: where its files are looked for.
+
+    Raises:
+        ConfigError: ``config.yaml`` was edited since the run began.
+        RecordError: the record cannot be read.
+    """
+    manifest = record.manifest()
+    in_place = rooted(again, {"cwd": str(cwd)})
+    return [
+        _config(record, manifest, config),
+        _files(manifest, in_place),
+        _data(record, manifest, in_place),
+        _model(manifest, in_place),
+        *of_environment(manifest, cwd),
+    ]
+
+
+def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iterator[Check]:
+    """Compare the code, the packages and the machine of a manifest with those of this process.
+
+    Args:
+        manifest: the record's.
+        folder: whose git repository is looked at; None: the working directory.
+    """
+    was = manifest.get("environment")
+    if not was:
+        for what in ("code", "packages", "python", "machine"):
+            yield Check(what, "unknown", ["the run was killed before it could say"])
+        return
+    now = environment(folder)
+    yield _code(was.get("git"), now["git"])
+    yield _compared("packages", was.get("packages", {}), now["packages"])
+    yield _compared("python", was.get("python"), now["python"])
+    known = [name for name in _MACHINE if name in was]  # records of earlier versions say less
+    yield _compared("machine", {name: was[name] for name in known}, {name: now[name] for name in known})
+
+
+def of_served(before: dict[str, Any], after: dict[str, Any]) -> Check:
+    """Compare which model answered, by the manifests of two runs."""
+    was, now = (
+        {name: manifest.get("model", {}).get(name) or [] for name in ("served", "fingerprints")} for manifest in (before, after)
+    )
+    if not was["served"]:
+        return Check("served model", "unknown", ["no answer on record says which model it came from"])
+    named = [", ".join([*was["served"], *was["fingerprints"]])]
+    return _compared("served model", was, now, named)
+
+
+def _compared(what: str, was: Any, now: Any, told: list[str] | None = None) -> Check:
+    changed = list(differences(was, now, what if not isinstance(was, dict) else ""))
+    return Check(what, "changed", changed) if changed else Check(what, "same", told or [])
+
+
+def _config(record: RunFolder, manifest: dict[str, Any], config: RunConfig) -> Check:
+    adjusted = changes_of(record, config)
+    was, now = manifest.get("config_hash"), config_hash(config)
+    if was == now:
+        return Check("config", "same", [f"SHA-256 {now[:12]}"])
+    told = f"SHA-256 {str(was)[:12]} -> {now[:12]}: "
+    if adjusted:
+        return Check("config", "same", [f"{told}only what does not change the answers:", *adjusted])
+    return Check("config", "same", [f"{told}by a later sitting (resume, score), or by another version's defaults"])
+
+
+def _files(manifest: dict[str, Any], config: RunConfig) -> Check:
+    try:
+        changed = list(file_differences(manifest, config))
+    except ConfigError as error:
+        return Check("files", "missing", [str(error)])
+    if changed:
+        return Check(
+            "files", "changed", [line for what, told in changed for line in (f"{what}:", *(f"  {text}" for text in told))]
+        )
+    named = manifest.get("files", {})
+    return Check("files", "same", [", ".join(named)] if named else ["none are named"])
+
+
+def _data(record: RunFolder, manifest: dict[str, Any], config: RunConfig) -> Check:
+    facts = manifest.get("data", {})
+    try:
+        data, adapter = build.dataset(config), build.adapter(config)
+    except OstinatoError as error:
+        return Check("data", "missing", [str(error)])
+    if facts.get("fingerprint") == data.fingerprint:
+        return Check("data", "same", [f"{len(data):,} rows, fingerprint {data.fingerprint[:12]}"])
+    return Check("data", "changed", list(data_differences(facts, record, data, adapter)))
+
+
+def _model(manifest: dict[str, Any], config: RunConfig) -> Check:
+    was = manifest.get("model", {})
+    try:
+        lm = build.lm(config)
+        endpoint = lm.request(prompt="").endpoint
+    except OstinatoError as error:
+        return Check("model", "missing", [str(error)])
+    before = {"requested": was.get("requested"), "endpoint": was.get("endpoint")}
+    before["key_version"] = manifest.get("cache", {}).get("key_version", KEY_VERSION)
+    now = {"requested": lm.model, "endpoint": endpoint, "key_version": KEY_VERSION}
+    return _compared("model", before, now, [f"{lm.model} at {endpoint}" if endpoint else lm.model])
+
+
+def _code(was: dict[str, Any] | None, now: dict[str, Any] | None) -> Check:
+    """The user's repository. Of a tree that is changed, the digest of the changes says whether it is changed in the same way."""
+    if was is None:
+        return Check("code", "unknown", ["the run was not begun in a git repository"])
+    if now is None:
+        return Check("code", "changed", [f"git.commit: {was['commit'][:12]} -> no git repository here"])
+    changed = list(differences(was, now, "git"))
+    if not changed and was.get("dirty") and "diff_sha256" not in was:
+        return Check("code", "same", [f"commit {was['commit'][:12]}, with files that git does not know, then and now"])
+    return Check("code", "changed", changed) if changed else Check("code", "same", [f"commit {was['commit'][:12]}"])

@@ -1,0 +1,248 @@
+"""Playing a capsule again on any machine: no network, no key, no weights; every output and score compared with its record."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.batch.engine import LOOKUP_BATCH
+from runner.batch.player import Player
+from runner.cache import Cache, Stored, request_key
+from runner.config import schema
+from runner.errors import CacheError, OstinatoError, RecordError
+from runner.experiment.drift import named_files, rooted
+from runner.experiment.experiment import Parts
+from runner.lm.lm import Pinned
+from runner.records import RunFolder
+from runner.reproduction import capsule
+from runner.reproduction.agreement import SHOWN, changes, label
+from runner.reproduction.checks import of_environment
+from runner.types import Sample
+from runner.wording.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.config.schema import RunConfig
+    from runner.types import Row
+
+DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
+
+
+RECORD = {"manifest.json", "samples.jsonl", DATA, CACHE}
+"""Files that a capsule is played from."""
+
+_ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "scoring")
+"""What decides what is asked, and how answers are read and scored."""
+
+
+class Data(msgspec.Struct, frozen=True):
+    """Of the manifest: which rows were used."""
+
+    fingerprint: str
+
+
+class Model(msgspec.Struct, frozen=True):
+    """Of the manifest: where the model was served."""
+
+    endpoint: str | None
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The part of a run's manifest that a capsule is played by."""
+
+    config: dict[str, Any]
+    data: Data
+    model: Model
+    environment: dict[str, Any] = {}
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capsule says of itself beside its files.
+
+    Attributes:
+        ostinato: the version that packed it.
+        run: the run's folder, ``<experiment>/<stamp>``.
+        rows: samples that the run consists of.
+        answers: samples that can be played again.
+        from_record: those of them whose answer was not in the cache any more, and was taken from the record.
+        without_answer: samples (id, repeat) that have none: they failed, or their request was answered in two ways.
+        code: files that hold code, by what names them in the config.
+    """
+
+    ostinato: str
+    run: str
+    rows: int
+    answers: int
+    from_record: int = 0
+    without_answer: list[tuple[str, int]] = []
+    code: dict[str, str] = {}
+
+
+class Replayed(msgspec.Struct, kw_only=True):
+    """How a capsule's replay went.
+
+    Attributes:
+        sha256: of the capsule, in hex.
+        facts: what the capsule says of itself.
+        outputs: outputs that came out byte for byte as recorded.
+        scores: scores likewise.
+        different: samples that did not.
+        missing: samples that could not be answered, though the capsule says that they can be.
+        shown: the first differences, as ``id (repeat n): output: "a" -> "b"``.
+        not_scored: scorers that were not run, because they are code and nobody said to trust it.
+        environment: in what this machine and its packages differ from what the run was recorded with.
+    """
+
+    sha256: str
+    facts: Facts
+    outputs: int = 0
+    scores: int = 0
+    different: int = 0
+    missing: int = 0
+    shown: list[str] = []
+    not_scored: list[str] = []
+    environment: list[str] = []
+
+    @property
+    def identical(self) -> bool:
+        """Whether all that was played came out as recorded."""
+        return not self.different and not self.missing
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: 0 as recorded, 100 not so, 3 scores that nobody computed again."""
+        if not self.identical:
+            return 100
+        return 3 if self.not_scored else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data."""
+        told: dict[str, Any] = msgspec.to_builtins(self)
+        return {**told.pop("facts"), **told, "identical": self.identical}
+
+
+def replay(file: Path, *, trust_code: bool = False) -> Replayed:
+    """Play the run in a capsule again, from the answers in it, and compare. Leaves nothing behind.
+
+    Args:
+        file: the capsule.
+        trust_code: run the scorers that are code inside the capsule. Without it their scores are not computed again.
+
+    Raises:
+        RecordError: the capsule is damaged, was changed, or is not what a capsule has to be. Nothing of it was used.
+    """
+    with capsule.opened(file) as opened:
+        try:
+            return _replayed(opened, trust_code=trust_code)
+        except (msgspec.MsgspecError, OstinatoError) as error:
+            told = " ".join(str(error).replace(f"{opened.folder}/", "").replace(str(opened.folder), "its record").split())
+            raise RecordError(f"{file} is refused: what it holds cannot be played: {printable(told)}") from None
+
+
+def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
+    folder = opened.folder
+    report = Replayed(sha256=opened.sha256, facts=msgspec.convert(opened.contents.facts, Facts))
+    if missing := sorted(RECORD - opened.contents.files.keys()):
+        raise RecordError(f"it lacks {missing[0]}")
+    record = RunFolder.open(folder)
+    manifest = msgspec.convert(record.manifest(), Manifest)
+    config = _config(manifest.config, set(opened.contents.files))
+    for _ in _lines(folder / "samples.jsonl", Sample):  # each can be decoded: `record.samples` passes over those that cannot
+        pass
+    if not trust_code:
+        config, report.not_scored = without_code(config)
+    known = {name: value for name, value in manifest.environment.items() if name != "git"}  # another's repository is no drift
+    elsewhere = (check for check in of_environment({"environment": known}) if check.drifted)
+    report.environment = [line for check in elsewhere for line in check.lines()]
+    player, rows = stage(config, manifest, folder)
+    store = Cache(folder / "cache", mode="write")
+    try:
+        _fill(store, _lines(folder / CACHE, Stored))
+        store.mode = "replay"
+        player.lm.store = store
+        skipped = set(report.facts.without_answer)
+        due = (sample for sample in record.samples() if (sample.id, sample.repeat) not in skipped)
+        _compare(player, rows, due, report)
+    finally:
+        store.close()
+    played = report.outputs + report.different + report.missing
+    if played != report.facts.answers:
+        raise RecordError(f"it says that {report.facts.answers:,} samples can be played, and holds {played:,}")
+    return report
+
+
+def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, dict[str, Row]]:
+    """What plays the run in an unpacked capsule, and its rows by id.
+
+    Raises:
+        ConfigError, DataError: the config or the data cannot be used.
+        RecordError: the data is not that of the run.
+    """
+    parts = Parts.of(rooted(config, {"cwd": str(folder)}))
+    if parts.dataset.fingerprint != manifest.data.fingerprint:
+        raise RecordError("the rows are not those of the run")
+    parts.lm.pinned = Pinned(manifest.model.endpoint)
+    seed = parts.lm.kwargs.get("seed")
+    player = Player(parts.lm, parts.adapter, parts.scorers, seed=seed if isinstance(seed, int) else None)
+    return player, {row.id: row for row in parts.dataset}
+
+
+def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """`config` without the scorers that are code, and their names."""
+    scoring: schema.Scoring = config.scoring
+    if isinstance(scoring, schema.PythonScoring):
+        return msgspec.structs.replace(config, scoring=schema.NoScoring()), [scoring.function.rpartition(":")[2]]
+    if not isinstance(scoring, schema.SeveralScoring):
+        return config, []
+    code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, schema.PythonScoring)]
+    kept = {name: scorer for name, scorer in scoring.scorers.items() if name not in code}
+    rest = schema.SeveralScoring(scorers=kept) if kept else schema.NoScoring()
+    return msgspec.structs.replace(config, scoring=rest), code
+
+
+def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], report: Replayed) -> None:
+    while batch := list(islice(samples, LOOKUP_BATCH)):
+        if strange := next((sample for sample in batch if sample.id not in rows), None):
+            raise RecordError(f"the record has a row {strange.id!r} that is not in the data")
+        played = player.from_cache([(rows[sample.id], sample.repeat) for sample in batch])
+        for was, now in zip(batch, played, strict=True):
+            told = ["no answer"] if now is None else changes(was, now, not_scored=report.not_scored)
+            if now is None:
+                report.missing += 1
+            elif told:
+                report.different += 1
+            else:
+                report.outputs += 1
+                report.scores += len(now.scores)
+            if told and len(report.shown) < SHOWN:
+                report.shown.append(f"{label(was)}: {'; '.join(told)}")
+
+
+def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
+    """The part of the run's config that makes its answers, in which every file is one of the capsule's."""
+    config = msgspec.convert({name: recorded[name] for name in _ASKED if name in recorded}, schema.RunConfig)
+    named = [path for _, path in named_files(config)]
+    if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:
+        raise RecordError(f"its data is not {DATA}")
+    if strange := [path for path in named if not path.startswith(FILES) or path not in members]:
+        raise RecordError(f"its config names the file {strange[0]!r}, which is not in it")
+    return msgspec.structs.replace(config, cache=schema.Cache(mode="off"))
+
+
+def _lines(file: Path, kind: type[Any]) -> Iterator[Any]:
+    decode = msgspec.json.Decoder(kind).decode
+    with file.open("rb") as stream:
+        yield from map(decode, stream)
+
+
+def _fill(store: Cache, entries: Iterator[Stored]) -> None:
+    while batch := list(islice(entries, LOOKUP_BATCH)):
+        asked = [(entry.request, entry) for entry in batch if entry.request is not None]
+        if len(asked) < len(batch):
+            raise CacheError("an answer in it does not say what was asked")
+        # keys are computed anew: a capsule outlives a change of how they are made
+        store.put_many([(request_key(request), entry.response, request, entry.cost_usd) for request, entry in asked])

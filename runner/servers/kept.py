@@ -1,0 +1,218 @@
+"""Servers that outlive the command that started them: ``ostinato launch``, ``ps`` and ``kill`` are made of this.
+
+Each has a file ``servers/<name>.json`` in `OSTINATO_HOME`, readable by this user only because it holds the server's key. A record
+whose process is gone counts for nothing and is cleaned up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner.errors import LaunchError
+from runner.servers import server
+from runner.system import paths
+from runner.system import processes as supervise
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_VERSION = 1
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """One kept server, as recorded.
+
+    Attributes:
+        name: what `kill` calls it.
+        model: what it was asked to serve.
+        identity: which weights that is (see `server.identity`).
+        settings: how it was started.
+        api_base: the URL to send requests below.
+        api_key: the key it demands.
+        pid: the process to signal.
+        pid_started: when that process started (see `supervise.process_started`).
+        started_at: the same as a date and time, UTC.
+        log: the file with what it says.
+        version: of this format.
+    """
+
+    name: str
+    model: str
+    identity: str
+    settings: server.Settings
+    api_base: str
+    api_key: str
+    pid: int
+    pid_started: float
+    started_at: datetime
+    log: str
+    version: int = _VERSION
+
+    def __repr__(self) -> str:
+        return f"Kept({self.name!r}, {self.api_base!r}, pid={self.pid})"
+
+    def process(self) -> supervise.Process:
+        """The running process."""
+        return supervise.attach(self.pid, self.pid_started, Path(self.log))
+
+    def server(self) -> server.Server:
+        """The same as a server to use."""
+        return server.Server(self.identity, self.settings, self.api_base, self.api_key, self.process())
+
+
+def folder() -> Path:
+    """Where the records are: ``servers`` in `OSTINATO_HOME`."""
+    return paths.home() / "servers"
+
+
+def record_of(name: str) -> Path:
+    """The file that records the kept server of this name."""
+    return folder() / f"{name}.json"
+
+
+def keep(model: str, settings: server.Settings) -> tuple[Kept, bool]:
+    """Start a server that outlives this process, unless the same is kept already.
+
+    Args:
+        model: what to serve (see `server.start`).
+        settings: how to serve it.
+
+    Returns:
+        The kept server, and whether it was started just now.
+
+    Raises:
+        ConfigError: no such weights.
+        LaunchError: it could not be started or recorded, or one of the same name but with other settings is kept.
+    """
+    name = _name(model)
+    try:
+        paths.private(paths.home())
+        paths.private(folder())
+        with _locked(name):
+            known = _read(record_of(name))
+            if known is not None and known.process().alive():
+                if _same(known, model, settings):
+                    return known, False
+                raise LaunchError(
+                    f"{name} is kept already at {known.api_base}, with other settings: end it first, `ostinato kill {name}`"
+                )
+            return _start(name, model, settings), True
+    except OSError as error:
+        raise LaunchError(f"cannot record a kept server in {folder()}: {error}; OSTINATO_HOME names another place") from error
+
+
+def listed() -> list[Kept]:
+    """The kept servers that run, by name. Cleans up after those that are gone."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        known = _read(path)
+        if known is not None and known.process().alive():
+            found.append(known)
+            continue
+        with _locked(path.stem, wait=False) as ours:
+            if ours:  # else it is being started or ended right now, and its record is somebody else's matter
+                _forget(path.stem)
+    return found
+
+
+def matching(identity: str, settings: server.Settings) -> Kept | None:
+    """A kept server that answers with the same weights, as `settings` asks; a larger context and other speed do as well."""
+    for known in listed():
+        theirs = known.settings
+        if (
+            known.identity == identity
+            and (theirs.backend, theirs.args) == (settings.backend, settings.args)
+            and theirs.context >= settings.context
+            and (not settings.port or known.api_base == f"http://127.0.0.1:{settings.port}/v1")
+            and server.answers(known.api_base, known.api_key)
+        ):
+            return known
+    return None
+
+
+def kill(name: str) -> bool:
+    """End the kept server of this name. Returns whether there was one."""
+    path = record_of(name)
+    if path.parent != folder() or not path.is_file():
+        return False
+    with _locked(name):
+        known = _read(path)
+        running = known is not None and known.process().alive()
+        if known is not None:
+            known.process().stop()
+        _forget(name)
+    return running
+
+
+def _start(name: str, model: str, settings: server.Settings) -> Kept:
+    started = server.start(model, settings, folder=folder(), stem=name)
+    process = started.process
+    known = Kept(
+        name=name,
+        model=model,
+        identity=started.identity,
+        settings=settings,
+        api_base=started.api_base,
+        api_key=started.api_key,
+        pid=process.pid,
+        pid_started=process.started or 0.0,
+        started_at=datetime.now(UTC).replace(microsecond=0),
+        log=str(process.log),
+    )
+    try:
+        _write(record_of(name), known)
+    except BaseException:
+        process.stop()
+        raise
+    process.keep()  # last: until it is on record, it ends with this process
+    return known
+
+
+def _same(known: Kept, model: str, settings: server.Settings) -> bool:
+    asked = msgspec.structs.replace(settings, timeout_s=known.settings.timeout_s, port=settings.port or known.settings.port)
+    return known.settings == asked and known.identity == server.identity(model, settings.backend)
+
+
+def _name(model: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", Path(model).stem if model.endswith(".gguf") else model).strip("._") or "server"
+
+
+def _read(path: Path) -> Kept | None:
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return known if known.version == _VERSION else None
+
+
+def _write(path: Path, known: Kept) -> None:
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(known)))
+    part.replace(path)
+
+
+def _forget(name: str) -> None:
+    for suffix in (".json", ".log", ".ready"):
+        (folder() / f"{name}{suffix}").unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(name: str, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of one server's files across processes. Yields False if it does not wait and another holds it."""
+    with (folder() / f".{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True

@@ -1,0 +1,254 @@
+"""Starts one model server as a child on 127.0.0.1, with a key of its own, and waits until it answers.
+
+Knows the three programs that can serve (llama.cpp, vLLM, SGLang) and nothing of who uses a server or for how long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from runner.errors import ConfigError, LaunchError
+from runner.models import served
+from runner.servers import llamacpp
+from runner.system import processes as supervise
+from runner.wording.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_POLL_S = 0.05
+_HOST = "127.0.0.1"
+_MAX_THREADS = 8
+
+_KEY_ENV = {"llamacpp": llamacpp.KEY_ENV, "vllm": "VLLM_API_KEY", "sglang": "OSTINATO_SERVER_KEY"}
+
+# SGLang takes its key as an argument only, which every user of the machine could read; so it is put there from within.
+_SGLANG = (
+    "import os, runpy, sys; sys.argv += ['--api-key', os.environ.pop('OSTINATO_SERVER_KEY')]; "
+    "runpy.run_module('sglang.launch_server', run_name='__main__', alter_sys=True)"
+)
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How to serve a model: what ``launch_kwargs`` may hold.
+
+    Attributes:
+        backend: the program that serves.
+        context: tokens of prompt and answer together that one request may have.
+        parallel: requests answered at a time; more wait.
+        threads: CPU threads (llama.cpp only); by default one less than the cores this process may use, at most 8.
+        port: TCP port; 0 takes a free one.
+        timeout_s: seconds to wait until the server answers.
+        args: further command-line arguments (vLLM and SGLang only).
+    """
+
+    backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
+    context: Annotated[int, msgspec.Meta(ge=1)] = 2048
+    parallel: Annotated[int, msgspec.Meta(ge=1)] = 4
+    threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
+    args: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, launch_kwargs: Mapping[str, Any]) -> Settings:
+        """Check a dict of settings.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type or a value out of range.
+        """
+        for key in launch_kwargs:
+            if key not in cls.__struct_fields__:
+                raise ConfigError(f"launch_kwargs: unknown key {key!r}{did_you_mean(key, cls.__struct_fields__)}")
+        try:
+            settings = msgspec.convert(dict(launch_kwargs), cls)
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"launch_kwargs: {error}") from error
+        if settings.args and settings.backend == "llamacpp":
+            raise ConfigError("launch_kwargs: args are for vllm and sglang; llamacpp takes none")
+        return settings
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers.
+
+    Attributes:
+        identity: which weights it serves (see `identity`).
+        settings: how it was started.
+        api_base: the URL to send requests below, ``http://127.0.0.1:PORT/v1``.
+        api_key: the key it demands.
+        process: its process.
+    """
+
+    identity: str
+    settings: Settings
+    api_base: str
+    api_key: str
+    process: supervise.Process
+
+    def __repr__(self) -> str:
+        return f"Server({self.identity}, {self.api_base}, {self.process})"
+
+
+def identity(model: str, backend: str, args: Sequence[str] = ()) -> str:
+    """Which weights answer: ``sha256:...`` of a GGUF file, or backend and name where the backend fetches them itself.
+
+    With `args`, which may change the answers (a quantisation), they are part of it.
+
+    Raises:
+        ConfigError: no such weights.
+        LaunchError: weights that are not pinned must be read for this, and cannot be had.
+    """
+    return served.digest(model) if backend == "llamacpp" else " ".join([f"{backend}:{model}", *args])
+
+
+def start(
+    model: str, settings: Settings, *, folder: Path, stem: str = "server", wanted: Callable[[], bool] = lambda: True
+) -> Server:
+    """Start a server and wait until it answers. Blocks; fetches the weights first if they are not here.
+
+    Args:
+        model: a name of `served` for llama.cpp, a Hugging Face repository or folder for the others.
+        settings: how to serve it.
+        folder: an existing folder for the log, ``<stem>.log``.
+        stem: the name of this server's files in `folder`.
+        wanted: asked while it starts; when it says no, the start is given up.
+
+    Returns:
+        The server; its process ends with this one unless it is kept.
+
+    Raises:
+        ConfigError: no such weights.
+        LaunchError: the program is not installed, the port is taken, or the server ended, gave no answer in time, or is not
+            wanted any more; with the end of its log.
+    """
+    if settings.port and not _is_free(settings.port):
+        raise LaunchError(f"cannot serve {model}: port {settings.port} on {_HOST} is taken; port 0 takes a free one")
+    which, key = identity(model, settings.backend), secrets.token_urlsafe(24)
+    ready = folder / f"{stem}.ready"
+    ready.unlink(missing_ok=True)
+    if settings.backend == "llamacpp":
+        cmd, env = _llamacpp(model, settings, ready)
+        address = None
+    else:
+        port = settings.port or supervise.free_port()
+        cmd, env = _vllm(model, settings, port) if settings.backend == "vllm" else _sglang(model, settings, port)
+        address = f"http://{_HOST}:{port}"
+    process = supervise.start(cmd, log=folder / f"{stem}.log", env={**os.environ, **env, _KEY_ENV[settings.backend]: key})
+    try:
+        api_base = _wait(process, key, settings.timeout_s, address, ready, wanted)
+    except LaunchError as error:
+        process.stop()
+        tail = process.log_tail().replace(key, "***") or "(empty)"
+        raise LaunchError(f"cannot serve {model} with {settings.backend}: {error}. The end of its log:\n{tail}") from None
+    except BaseException:  # Ctrl-C included: nothing may be left running
+        process.stop()
+        raise
+    finally:
+        ready.unlink(missing_ok=True)
+    return Server(which, settings, api_base, key, process)
+
+
+def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
+    """Whether a server answers at this address and takes this key. Proxies are not used."""
+    url = urlsplit(api_base)
+    connection = http.client.HTTPConnection(url.hostname or _HOST, url.port, timeout=timeout_s)
+    try:
+        connection.request("GET", f"{url.path}/models", headers={"Authorization": f"Bearer {api_key}"})
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _wait(
+    process: supervise.Process, key: str, timeout_s: float, address: str | None, ready: Path, wanted: Callable[[], bool]
+) -> str:
+    """Wait for the first answer. Returns the URL to send requests below."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if not process.alive():
+            raise LaunchError("the server ended while it was starting")
+        if not wanted():
+            raise LaunchError("it is not wanted any more")
+        if address is None and ready.is_file():
+            address = ready.read_text(encoding="utf-8")
+        if address is not None and answers(f"{address}/v1", key):
+            return f"{address}/v1"
+        time.sleep(_POLL_S)
+    raise LaunchError(f"no answer within {timeout_s:g} s (timeout_s)")
+
+
+def _llamacpp(model: str, settings: Settings, ready: Path) -> tuple[list[str], dict[str, str]]:
+    if not importlib.util.find_spec("xllamacpp"):
+        raise LaunchError("llama.cpp's server is not installed: pip install 'ostinato[local]'")
+    files = served.pull(model)
+    values = {
+        "model": files.gguf,
+        "alias": served.alias(model),
+        "port": settings.port,
+        "context": settings.context,
+        "parallel": settings.parallel,
+        "threads": settings.threads or _threads(),
+        "ready": ready,
+        **({"adapter": files.adapter} if files.adapter else {}),
+    }
+    cmd = [sys.executable, "-P", llamacpp.__file__, *(part for key, value in values.items() for part in (f"--{key}", str(value)))]
+    # llama.cpp's threads wait for each other by spinning. When another program wants a core, that costs far more than it gains:
+    # 16 short prompts took 15.3 s on two cores, one of them busy, and 9.9 s with threads that sleep (4.3 and 5.2 s undisturbed).
+    return cmd, {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+
+
+def _vllm(model: str, settings: Settings, port: int) -> tuple[list[str], dict[str, str]]:
+    here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    program = shutil.which("vllm", path=here)
+    if program is None:
+        raise LaunchError("vLLM is not installed: pip install vllm (it needs a GPU), or use backend llamacpp")
+    cmd = [program, "serve", model, "--served-model-name", model, "--host", _HOST, "--port", str(port)]
+    return [*cmd, "--max-model-len", str(settings.context), "--max-num-seqs", str(settings.parallel), *settings.args], {}
+
+
+def _sglang(model: str, settings: Settings, port: int) -> tuple[list[str], dict[str, str]]:
+    if not importlib.util.find_spec("sglang"):
+        raise LaunchError("SGLang is not installed: pip install 'sglang[all]' (it needs a GPU), or use backend llamacpp")
+    cmd = [sys.executable, "-P", "-c", _SGLANG, "--model-path", model, "--served-model-name", model, "--host", _HOST]
+    cmd += ["--port", str(port), "--context-length", str(settings.context), "--max-running-requests", str(settings.parallel)]
+    return [*cmd, *settings.args], {}
+
+
+def _threads() -> int:
+    """One less than the cores this process may use: the one that asks needs one as well, and a thread too many costs dearly."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # twins of one core share its arithmetic unit
+        if Path("/sys/devices/system/cpu/smt/active").read_text(encoding="ascii").strip() == "1":
+            cores //= 2
+    with contextlib.suppress(OSError, ValueError):  # a container's share of the CPU time: "max 100000" or "150000 100000"
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, round(int(quota) / int(period)))
+    return max(1, min(cores - 1, _MAX_THREADS))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: remains of old connections are no matter
+        try:
+            listener.bind((_HOST, port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""Statistics. Knows nothing of records."""

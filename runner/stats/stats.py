@@ -1,0 +1,240 @@
+"""Paired statistics: how much two runs differ on the same rows, and how sure that is. Plain numbers in, plain numbers out."""
+
+from __future__ import annotations
+
+import math
+import random
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+
+from runner.stats.distributions import even_odds, t_critical, t_two_sided
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Sequence
+
+Interval = tuple[float, float]
+Test = Literal["mcnemar", "sign-flip", "t"]
+
+RESAMPLES = 2_000
+"""Resamples of a bootstrap interval."""
+
+MAX_RESAMPLED = 5_000
+"""Units that are resampled one by one; more of them are resampled in as many random groups."""
+
+MAX_FLIPPED = 14
+"""Units that differ, up to which every way to flip their signs is tried (2^13 sums)."""
+
+
+class Unit(NamedTuple):
+    """What is independent of all others: a row, or a cluster of rows. The sum of its rows' differences, and how many they are."""
+
+    total: float
+    rows: int
+
+
+class Paired(msgspec.Struct, frozen=True):
+    """A mean difference over rows and how sure it is; see `paired`.
+
+    Attributes:
+        n: rows.
+        units: independent units: rows, or clusters of rows.
+        mean: the mean difference; None for no rows.
+        stderr: its standard error; None for fewer than two units.
+        ci: its interval by Student's t with units - 1 degrees of freedom; None for fewer than two units.
+        bootstrap_ci: its bootstrap interval; None for fewer than two units.
+        p: the two-sided p-value of no difference; None for no rows.
+        test: where `p` comes from.
+    """
+
+    n: int
+    units: int
+    mean: float | None = None
+    stderr: float | None = None
+    ci: Interval | None = None
+    bootstrap_ci: Interval | None = None
+    p: float | None = None
+    test: Test | None = None
+
+
+def paired(
+    differences: Sequence[float],
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    binary: bool = False,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Paired:
+    """Judge differences between two runs, one a row (repeats of a row are averaged before).
+
+    Pairing by row takes the part of the variance away that comes from some rows being harder than others (Miller 2024, "Adding
+    Error Bars to Evals": the standard error of the mean of the differences). See `mean_and_stderr`, `p_value`
+    and `bootstrap_interval` for the parts.
+
+    Args:
+        differences: B - A of each row; finite.
+        clusters: the group that each row belongs to, where rows of a group are not independent.
+        binary: both runs' scores are 0 or 1, so that McNemar's test applies (not to clusters).
+        level: of the intervals, 0 < level < 1.
+        seed: of the bootstrap.
+    """
+    units = units_of(differences, clusters)
+    if not units:
+        return Paired(0, 0)
+    mean, stderr = mean_and_stderr(units)
+    p, test = p_value(units, binary=binary and clusters is None)
+    if stderr is None:
+        return Paired(len(differences), len(units), mean, p=p, test=test)
+    margin = t_critical(level, len(units) - 1) * stderr
+    ci = (mean - margin, mean + margin)
+    return Paired(len(differences), len(units), mean, stderr, ci, bootstrap_interval(units, level=level, seed=seed), p, test)
+
+
+def units_of(differences: Sequence[float], clusters: Sequence[Hashable] | None = None) -> list[Unit]:
+    """The independent units: every row, or every cluster in order of its first row."""
+    if clusters is None:
+        return [Unit(value, 1) for value in differences]
+    members: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(differences, clusters, strict=True):
+        members.setdefault(cluster, []).append(value)
+    return [Unit(math.fsum(values), len(values)) for values in members.values()]
+
+
+def mean_and_stderr(units: Sequence[Unit]) -> tuple[float, float | None]:
+    """The mean over rows and its cluster-robust standard error (None for one unit).
+
+    With n rows in G units, and u_g the sum of what the rows of unit g deviate from the mean, the standard error is
+    sqrt(G / (G - 1) * sum(u_g^2)) / n: the clustered standard error of Miller (2024), with the usual correction
+    for few clusters (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference"). With a row a unit it is the
+    ordinary standard error of a mean.
+    """
+    rows = sum(unit.rows for unit in units)
+    mean = math.fsum(unit.total for unit in units) / rows
+    if len(units) == 1:
+        return mean, None
+    squares = math.fsum((unit.total - unit.rows * mean) ** 2 for unit in units)
+    return mean, math.sqrt(len(units) / (len(units) - 1) * squares) / rows
+
+
+def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test]:
+    """The two-sided p-value of "neither run is better", and the test it comes from.
+
+    - McNemar's exact test of binary scores, whose differences are -1, 0 or 1: see `mcnemar`.
+    - The exact sign-flip test where at most `MAX_FLIPPED` units differ (Fisher 1935, "The Design of Experiments", chapter III):
+      under the null hypothesis each unit's difference is as likely to have the other sign, so p is the share of all flips whose
+      sum is at least as far from zero. It keeps its level for any number of rows, where t does not for few.
+    - Else the paired t-test with units - 1 degrees of freedom, cluster-robust; never below 2^(1 - units that differ), the
+      smallest p that flipping signs can give, so that a difference of no variance is not taken for certainty.
+    """
+    if binary:
+        return mcnemar(sum(unit.total > 0 for unit in units), sum(unit.total < 0 for unit in units)), "mcnemar"
+    differ = [unit.total for unit in units if unit.total]
+    if len(differ) <= MAX_FLIPPED:
+        return sign_flip(differ), "sign-flip"
+    mean, stderr = mean_and_stderr(units)
+    p = t_two_sided(mean / stderr, len(units) - 1) if stderr else 0.0
+    return max(p, 2.0 ** (1 - len(differ))), "t"
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """McNemar's exact p-value: of the rows that changed, the gains are heads of a fair coin (two-sided binomial test).
+
+    McNemar (1947), "Note on the sampling error of the difference between correlated proportions", in its exact form.
+    """
+    return even_odds(gained, gained + lost)
+
+
+def sign_flip(values: Sequence[float]) -> float:
+    """The exact two-sided sign-flip p-value: over all 2^len(values) ways to flip signs, by symmetry half of them."""
+    if not values:
+        return 1.0
+    first, *others = (abs(value) for value in values)
+    sums = [first]
+    for value in others:
+        sums = [one + value for one in sums] + [one - value for one in sums]
+    reached = abs(math.fsum(values)) - 1e-9 * math.fsum(map(abs, values))  # sums that are equal but for rounding count
+    return sum(abs(one) >= reached for one in sums) / len(sums)
+
+
+def bootstrap_interval(
+    units: Sequence[Unit], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval | None:
+    """The BCa bootstrap interval of the mean over rows: bias-corrected and accelerated (None for fewer than two units).
+
+    Efron (1987), "Better Bootstrap Confidence Intervals"; Efron & Tibshirani (1993), "An Introduction to the Bootstrap",
+    chapter 14. Units are drawn with replacement; the acceleration is from the units' influence on the mean. Beyond
+    `MAX_RESAMPLED` units, random groups of them of about equal number are drawn instead, which costs no precision to speak of.
+
+    Args:
+        units: see `units_of`.
+        level: of the interval.
+        resamples: how many means are drawn.
+        seed: of ``random.Random``: the same units, in the same order, give the same interval everywhere.
+    """
+    if len(units) < 2:  # noqa: PLR2004
+        return None
+    rng = random.Random(seed)  # noqa: S311 - it guards nothing
+    if len(units) > MAX_RESAMPLED:
+        units = _grouped(units, rng)
+    rows = sum(unit.rows for unit in units)
+    mean = math.fsum(unit.total for unit in units) / rows
+    influence = [unit.total - unit.rows * mean for unit in units]
+    spread = math.fsum(value * value for value in influence)
+    if spread <= (1e-12 * max(abs(unit.total) for unit in units)) ** 2 * len(units):
+        return mean, mean
+    means = sorted(_resampled(units, resamples, rng))
+    scale = math.sqrt(spread)
+    acceleration = math.fsum((value / scale) ** 3 for value in influence) / 6  # scaled: cubes of tiny differences are zero
+    return _bias_corrected(means, mean, acceleration, level)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values for being many, so that the chance of any false finding stays below the level: in the order given.
+
+    Holm (1979), "A simple sequentially rejective multiple test procedure": the i-th smallest of m times m - i + 1, never below
+    the one before it, at most 1.
+    """
+    adjusted = [1.0] * len(p_values)
+    least = 0.0
+    for place, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def quantile(ordered: Sequence[float], q: float) -> float:
+    """The quantile `q` (0 to 1) of sorted numbers, linear between two of them (Hyndman & Fan 1996, type 7; numpy's default)."""
+    place = q * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def _grouped(units: Sequence[Unit], rng: random.Random) -> list[Unit]:
+    shuffled = rng.sample(units, len(units))
+    groups = [shuffled[start::MAX_RESAMPLED] for start in range(MAX_RESAMPLED)]
+    return [Unit(math.fsum(unit.total for unit in group), sum(unit.rows for unit in group)) for group in groups]
+
+
+def _resampled(units: Sequence[Unit], resamples: int, rng: random.Random) -> Iterable[float]:
+    if len({unit.rows for unit in units}) == 1:
+        totals, rows = [unit.total for unit in units], len(units) * units[0].rows
+        return (sum(rng.choices(totals, k=len(totals))) / rows for _ in range(resamples))
+    drawn = (rng.choices(units, k=len(units)) for _ in range(resamples))
+    return (sum(unit.total for unit in some) / sum(unit.rows for unit in some) for some in drawn)
+
+
+def _bias_corrected(means: Sequence[float], mean: float, acceleration: float, level: float) -> Interval:
+    """The BCa bounds among sorted `means`; ties with the mean count half on either side."""
+    normal = NormalDist()
+    slack = 1e-12 * max(abs(means[0]), abs(means[-1]))
+    below = (sum(one < mean - slack for one in means) + sum(one <= mean + slack for one in means)) / 2
+    share = min(max(below / len(means), 0.5 / len(means)), 1 - 0.5 / len(means))
+    bias = normal.inv_cdf(share)
+
+    def bound(q: float) -> float:
+        z = bias + normal.inv_cdf(q)
+        return quantile(means, normal.cdf(bias + z / (1 - acceleration * z)))
+
+    return bound((1 - level) / 2), bound((1 + level) / 2)

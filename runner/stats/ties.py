@@ -1,0 +1,35 @@
+"""Whether two runs over the same rows differ in a score by more than chance: by the test that `compare` has for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.stats.stats import p_value, units_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+LEVEL = 0.95
+
+
+def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """The mean score of each row over its repeats, from (row id, score) in any order."""
+    sums: dict[str, tuple[float, int]] = {}
+    for row, value in scores:
+        total, count = sums.get(row, (0.0, 0))
+        sums[row] = (total + value, count + 1)
+    return {row: total / count for row, (total, count) in sums.items()}
+
+
+def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
+    """Whether the difference, paired by row, may as well be chance: p of `runner.stats.stats.p_value` is 5 % or more.
+
+    Args:
+        one: mean score by row id.
+        other: likewise; rows that only one of them has are left out.
+
+    Returns:
+        None when fewer than two rows are in both: nothing is known of chance.
+    """
+    differences = [one[row] - other[row] for row in one if row in other]
+    return p_value(units_of(differences))[0] >= 1 - LEVEL if len(differences) > 1 else None

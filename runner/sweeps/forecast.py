@@ -1,0 +1,235 @@
+"""What a sweep would ask and what that may cost, cell by cell. What cells have in common is worked out once."""
+
+from __future__ import annotations
+
+from itertools import compress, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import build
+from runner.batch.engine import LOOKUP_BATCH, plan
+from runner.batch.player import Player
+from runner.cache import Cache, request_key
+from runner.errors import DataError
+from runner.experiment.estimate import Estimate, expected, reasks, verdict
+from runner.experiment.train_first import foreseen
+from runner.records import SweepFolder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runner.adapters import Adapter, Formatted
+    from runner.batch.player import Slot
+    from runner.config.schema import RunConfig
+    from runner.data import Dataset
+    from runner.sweeps.plan import Plan
+    from runner.types import Sample
+
+
+class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What one cell would do.
+
+    Attributes:
+        cell: its id.
+        values: what varies.
+        model: who is asked.
+        samples: rows × repeats.
+        recorded: whether the cell is complete in the sweep's folder already; then it does nothing.
+        cache_hits: samples that the cache answers.
+        failing: samples that fail without asking, because their prompt cannot be made.
+        shared: samples that ask what an earlier cell asks, and so are answered by the cache once that is done.
+        owed: samples that the model has to be asked for.
+        estimate: what that takes.
+    """
+
+    cell: str
+    values: dict[str, Any]
+    model: str
+    samples: int
+    recorded: bool = False
+    cache_hits: int = 0
+    failing: int = 0
+    shared: int = 0
+    owed: int = 0
+    estimate: Estimate = Estimate()
+
+
+class Outlook(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sweep would do; made by `outlook`. The estimate is that of all cells; ``budget`` is as from `verdict`."""
+
+    name: str
+    keys: list[str]
+    cells: list[CellOutlook]
+    estimate: Estimate
+    budget: dict[str, Any]
+
+    def total(self, name: str) -> int:
+        """The sum of a count over all cells."""
+        return sum(int(getattr(cell, name)) for cell in self.cells)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON data."""
+        counts = ("samples", "recorded", "cache_hits", "failing", "shared", "owed")
+        cells = []
+        for cell in self.cells:
+            facts = msgspec.to_builtins(cell)
+            cells.append(facts | facts.pop("estimate"))
+        total = {"cells": len(cells), **{name: self.total(name) for name in counts}, **msgspec.to_builtins(self.estimate)}
+        return {"name": self.name, "keys": self.keys, "cells": cells, "total": total, "budget": self.budget}
+
+
+def outlook(planned: Plan) -> Outlook:
+    """What `sweep` would do with this plan. Makes nothing on disk, starts nothing, sends nothing.
+
+    Raises:
+        ConfigError, DataError: a cell could not begin.
+        CacheError: the cache cannot be used.
+    """
+    seer = _Seer(planned)
+    try:
+        cells = [seer.cell(key) for key in planned.cells]
+    finally:
+        seer.close()
+    whole = _sum([cell.estimate for cell in cells])
+    return Outlook(
+        name=planned.name,
+        keys=planned.keys,
+        cells=cells,
+        estimate=whole,
+        budget=verdict(build.budget(planned.config.budget), whole),
+    )
+
+
+class _Seer:
+    """Looks at one cell after the other."""
+
+    def __init__(self, planned: Plan) -> None:
+        self._cells = planned.cells
+        self._identities = planned.identities
+        self._once = planned.identities.once
+        self._stores: dict[Any, Cache] = {}
+        self._asked: set[str] = set()
+        record = SweepFolder.find(Path(planned.config.runs_dir), planned.name, planned.digest)
+        known = record.read().cells if record else {}
+        self._complete = {key for key, cell in known.items() if cell.status == "complete"}
+
+    def close(self) -> None:
+        """Let go of the caches."""
+        for store in self._stores.values():
+            store.close()
+
+    def cell(self, key: str) -> CellOutlook:
+        """What this cell would do."""
+        config, values = self._foreseen(key), self._cells[key].values
+        lm, repeats = build.lm(config), config.sampling.repeats
+        dataset = self._identities.dataset(config)
+        samples = len(dataset) * repeats
+        if key in self._complete:
+            return CellOutlook(cell=key, values=values, model=lm.model, samples=samples, recorded=True)
+        lm.store = self._store(config)
+        adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
+        seed = lm.kwargs.get("seed")
+        player = Player(lm, adapter, {}, seed=seed if isinstance(seed, int) else None)
+        said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))
+        keys = [request_key(player.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]
+        hits = self._hits(lm.store, keys)
+        failing = keys.count(None)
+        if hits and reasks(config):  # a first answer that is cached may still have to be asked for again
+            return self._played(key, player, config, dataset)
+        shared = self._shared(lm.store, keys, hits)
+        owed = [key is not None and key not in hits and key not in shared for key in keys]
+        slots = ((row, repeat) for row in dataset for repeat in range(repeats))
+        if all(owed):
+            likely = self._whole(config, said, player, list(slots))
+        else:
+            likely = expected(player, compress(slots, owed), reasks=reasks(config))
+        return CellOutlook(
+            cell=key,
+            values=values,
+            model=lm.model,
+            samples=samples,
+            cache_hits=sum(key in hits for key in keys),
+            failing=failing,
+            shared=sum(key in shared for key in keys),
+            owed=sum(owed),
+            estimate=likely,
+        )
+
+    def _foreseen(self, key: str) -> RunConfig:
+        config = self._cells[key].config
+        return config if config.finetune is None else foreseen(config)
+
+    def _store(self, config: RunConfig) -> Cache | None:
+        if config.cache.mode == "off":
+            return None
+        if config.cache not in self._stores:
+            self._stores[config.cache] = build.cache(config.cache)
+        return self._stores[config.cache]
+
+    @staticmethod
+    def _hits(store: Cache | None, keys: Sequence[str | None]) -> set[str]:
+        """Those that the cache has an answer to."""
+        found: set[str] = set()
+        if store is not None and store.reads and store.folder.exists():
+            stream = (key for key in keys if key is not None)
+            while batch := list(islice(stream, LOOKUP_BATCH)):
+                found |= store.get_many(batch).keys()
+        return found
+
+    def _shared(self, store: Cache | None, keys: Sequence[str | None], hits: set[str]) -> set[str]:
+        """Those that an earlier cell asks, where the cache will then know."""
+        if store is None or not (store.reads and store.writes):
+            return set()
+        asked = {key for key in keys if key is not None and key not in hits}
+        shared = asked & self._asked
+        self._asked |= asked
+        return shared
+
+    def _whole(self, config: RunConfig, said: list[Any], player: Player, slots: list[Slot]) -> Estimate:
+        """The estimate of a cell that asks all its rows: the same for all that differ in nothing which makes it longer."""
+        sources = (said, config.model, config.adapter)
+        what = f"estimate {config.sampling.max_tokens} {config.sampling.repeats}"
+        return self._once.get(what, sources, lambda: expected(player, slots, reasks=reasks(config)))
+
+    def _played(self, key: str, player: Player, config: RunConfig, dataset: Dataset) -> CellOutlook:
+        """What a cell would do, found out by playing it from the cache to the end."""
+        ended: list[Sample] = []
+        slots = [(row, repeat) for row in dataset for repeat in range(config.sampling.repeats)]
+        due = plan(player, slots, (), ended.extend)
+        likely = expected(player, compress(slots, due), reasks=reasks(config))
+        hits = sum(sample.cache == "hit" for sample in ended)
+        return CellOutlook(
+            cell=key,
+            values=self._cells[key].values,
+            model=player.lm.model,
+            samples=len(slots),
+            cache_hits=hits,
+            failing=len(ended) - hits,
+            owed=likely.samples,
+            estimate=likely,
+        )
+
+
+def _formatted(adapter: Adapter, dataset: Dataset) -> list[Formatted | None]:
+    """What is said for each row; None where its prompt cannot be made."""
+
+    def said() -> Iterator[Formatted | None]:
+        for row in dataset:
+            try:
+                yield adapter.format(row)
+            except DataError:
+                yield None
+
+    return list(said())
+
+
+def _sum(parts: Sequence[Estimate]) -> Estimate:
+    """All estimates together; what one does not know, the sum does not know either."""
+
+    def added(name: str) -> Any:
+        values = [getattr(part, name) for part in parts]
+        return None if None in values else sum(values)
+
+    return Estimate(**{name: added(name) for name in Estimate.__struct_fields__})

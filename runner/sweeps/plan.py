@@ -1,0 +1,139 @@
+"""What a command line makes of the configs: the cells of a sweep, checked. Nothing is made on disk, and nothing is sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner import build
+from runner.config.cells import Cell, Cells, combinations, narrowed, refuse_unvaried, varied_keys
+from runner.config.load import dump
+from runner.config.sweepers import GRID, multirun, split
+from runner.errors import ConfigError
+from runner.secrets import redact
+from runner.sweeps.identity import Identities, sha256
+from runner.wording.suggest import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from runner.config.schema import Model, RunConfig
+    from runner.config.schema import Sweep as Section
+    from runner.config.sweepers import Asked
+
+
+class Plan:
+    """What a command line makes of the configs: the cells, as far as they can be known beforehand. Nothing is made or sent.
+
+    Attributes:
+        asked: the command line.
+        config: the config with nothing varied.
+        section: its section `sweep`, without the keys that the command line gives.
+        keys: what varies, in order.
+        cells: all of them by id, for a grid; those met so far, for a sweeper that searches.
+    """
+
+    def __init__(self, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None) -> None:
+        self.overrides = list(overrides)
+        self.named: dict[str, Any] = {"config_name": config_name, "config_dir": config_dir}
+        self.asked: Asked = split(overrides)
+        self._cells = Cells(self.asked, **self.named)
+        self._models: dict[bytes, Model] = {}
+        self.config: RunConfig = self._pinned(self._cells.base)
+        given = {override.partition("=")[0].lstrip("+") for override in self.asked.fixed}
+        params = {key: f"{key}={values}" for key, values in self._cells.params.items() if key not in given}
+        self.asked = msgspec.structs.replace(self.asked, varied=params | self.asked.varied)
+        self.section: Section = narrowed(self.config.sweep, [*given, *self.asked.varied])
+        self.keys = varied_keys(self.section, self.asked.varied)
+        for key in self.keys:
+            refuse_unvaried(key)
+        if not self.keys:
+            raise ConfigError("nothing varies: give a key several values, for example sampling.temperature=0,0.5,1")
+        self.identities = Identities()
+        self.name = build.name(self.config, self.identities.dataset(self.config))
+        self.primary = _primary(self.config)
+        self.cells: dict[str, Cell] = {}
+        if self.is_grid:
+            self.propose(self._collect, folder=Path(self.config.runs_dir))
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether all cells are known beforehand."""
+        return self._cells.sweeper == GRID
+
+    @property
+    def sweeper(self) -> str:
+        """Who proposes the cells."""
+        return self._cells.sweeper
+
+    @property
+    def composed(self) -> int:
+        """How often groups were composed so far."""
+        return self._cells.composed
+
+    @property
+    def digest(self) -> str:
+        """What tells this sweep from others: the base, what varies, and who proposes."""
+        whole = self.identities.of(self.config, {})
+        return sha256([whole, sorted(self.keys), self.sweeper])
+
+    def take(self, jobs: Iterable[Sequence[str]]) -> list[str]:
+        """The ids of the cells that a sweeper proposes. Raises ConfigError, DataError."""
+        ids = []
+        for job in jobs:
+            cell = self._cells.cell(job)
+            cell = msgspec.structs.replace(cell, config=self._pinned(cell.config))
+            key = self.identities.of(cell.config, cell.values)[:12]
+            self.cells.setdefault(key, cell)
+            ids.append(key)
+        return ids
+
+    def propose(self, launch: Callable[[Sequence[Sequence[str]]], Sequence[float | None]], *, folder: Path) -> None:
+        """Have the sweeper propose cells to `launch` until it is done."""
+        multirun(self.asked, self.section, launch, combine=combinations, folder=folder, **self.named)
+
+    def _pinned(self, config: RunConfig) -> RunConfig:
+        """The config with the model that its alias names; what that is, is asked once: all cells are of one time."""
+        key = msgspec.json.encode(config.model, order="sorted")
+        if key not in self._models:
+            self._models[key] = build.pinned(config).model
+        return msgspec.structs.replace(config, model=self._models[key])
+
+    def as_yaml(self) -> str:
+        """What ``sweep.yaml`` holds: what was asked, what varies, and the base config."""
+        from runner.config.compose import to_yaml
+
+        return to_yaml(
+            {
+                "format": 1,
+                "overrides": [redact(override) for override in self.overrides],
+                **self.named,
+                "varied": {key: redact(override) for key, override in self.asked.varied.items()},
+                "sweep": msgspec.to_builtins(self.section),
+                "config": dump(self.config),
+            }
+        )
+
+    def _collect(self, jobs: Sequence[Sequence[str]]) -> list[None]:
+        for key in self.take(jobs):
+            self._check(self.cells[key].config)
+        return [None] * len(jobs)
+
+    def _check(self, config: RunConfig) -> None:
+        """Raise ConfigError or DataError for a cell that could not begin."""
+        once, data = self.identities.once, self.identities.dataset(config)
+        once.get("scorers", (config.scoring, config.data), lambda: build.scorers(config))
+        adapter = once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
+        once.get("first", (adapter, data), lambda: adapter.format(next(iter(data))))
+        once.get("lm", (config.model, config.sampling, config.launch), lambda: build.lm(config).request(prompt="").model)
+
+
+def _primary(config: RunConfig) -> str | None:
+    """The score that cells are ranked by. Raises ConfigError when the config has no such score."""
+    names = list(build.scorers(config))
+    wanted = config.sweep.primary
+    if wanted is not None and wanted not in names:
+        raise ConfigError(f"sweep.primary: there is no score '{wanted}'{suggest(wanted, names)}; {', '.join(names) or 'none'}")
+    return wanted or (names[0] if names else None)

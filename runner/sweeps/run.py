@@ -1,0 +1,116 @@
+"""Playing a sweep to its end: in an event loop, under signals, by the orchestrator that the config names."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runner.analysis.cells import ranked
+from runner.errors import ConfigError, OstinatoError
+from runner.experiment.run import EXIT_CODES
+from runner.records import SweepFolder
+from runner.records.sweep import SweepManifest
+from runner.session.interrupt import Interrupt
+from runner.session.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
+from runner.sweeps.plan import Plan
+from runner.sweeps.sweep import Sweep, live_sweeps
+
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_sweep"}
+"""Who plays the cells that owe something, by ``execution.orchestrator``: a coroutine function that calls `Sweep.drive`."""
+
+Watch = Callable[[Sweep], AbstractContextManager[Any]]
+
+
+class SweepResult(msgspec.Struct, frozen=True):
+    """What `sweep` returns: the folder of the record, and its manifest. `rows` reads the record anew each time."""
+
+    folder: Path
+    manifest: SweepManifest
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """One tidy row a cell, best first, with ``best`` and ``tied``."""
+        return ranked(SweepFolder.open(self.folder))
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with: 0 complete, 3 cells failed or owed, 1 nothing was answered, 130 interrupted."""
+        return EXIT_CODES[self.manifest.status]
+
+
+def sweep(
+    overrides: Sequence[str],
+    *,
+    config_name: str = "config",
+    config_dir: str | None = None,
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> SweepResult:
+    """Play the cells of a sweep and record them. What is complete already is not played again.
+
+    Args:
+        overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0,0.5"]``; the config's section `sweep` adds
+            to what they vary.
+        config_name: the primary config, without ``.yaml``.
+        config_dir: a folder that is searched before ``./conf`` and the shipped one.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Sweep: for progress displays.
+
+    Returns:
+        The record. Cells that failed are in it; ``result.manifest.status`` says how it went.
+
+    Raises:
+        ConfigError, DataError: a cell that could not begin; found before anything is sent.
+        RecordError, OrchestratorError: the sweep could not begin or go on; what was finished is recorded.
+    """
+    if isinstance(overrides, str):
+        raise ConfigError('overrides are a list: sweep(["model=fake", "sampling.temperature=0,1"])')
+    plan = Plan(overrides, config_name=config_name, config_dir=config_dir)
+    return sweep_to_end(Sweep.create(plan), notify=notify, watch=watch)
+
+
+def resume_sweep(
+    folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None = None, watch: Watch | None = None
+) -> SweepResult:
+    """Go on with a sweep: play the cells that are missing, and ask the rows of others again that failed. Raises as `sweep` does.
+
+    Args:
+        folder: the sweep's folder.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Sweep.
+    """
+    return sweep_to_end(Sweep.reopen(folder, overrides), notify=notify, watch=watch)
+
+
+def sweep_to_end(played: Sweep, *, notify: Notify | None = None, watch: Watch | None = None) -> SweepResult:
+    """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+    say = notify or silent
+    key = str(played.folder)
+    live_sweeps[key] = played
+    failed: OstinatoError | None = None
+    with collecting_less(), Interrupt(played, say) as interrupt:
+        try:
+            with watch(played) if watch else contextlib.nullcontext():
+                if not played.settle() and not played.stop.requested:
+                    in_new_loop(interrupt.watch(_orchestrated(played, say)))
+        except OstinatoError as error:
+            failed = None if error is played.problem else error
+        finally:
+            del live_sweeps[key]
+            manifest = played.finish()
+    if failed is not None:
+        raise failed
+    return SweepResult(played.folder, manifest)
+
+
+async def _orchestrated(played: Sweep, notify: Notify) -> None:
+    if (orchestrate := orchestrator(played.config, ORCHESTRATORS)) is not None:
+        await orchestrate(played, notify=notify)
+    else:
+        await played.drive(played.play_cell)

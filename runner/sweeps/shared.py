@@ -1,0 +1,107 @@
+"""What the cells of a sweep have together: one way to each endpoint, one budget, calls in flight, one server a local model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from runner import build
+from runner.batch.tally import Tally
+from runner.config.schema import LocalModel
+from runner.lm.flight import SingleFlight
+from runner.types import Spent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.config.schema import RunConfig
+    from runner.experiment.experiment import Experiment
+    from runner.limits import Limiter
+    from runner.lm.lm import LM
+    from runner.records import RunFolder
+
+_Server: TypeAlias = tuple[str, str]
+
+
+class Shared:
+    """Lends its parts to the experiments of cells; closed when the sweep is at rest.
+
+    Args:
+        config: of the sweep as a whole; its budget is that of all cells.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.budget = build.budget(config.budget)
+        self._limiters: dict[Any, Limiter] = {}
+        self._flights: dict[Any, SingleFlight[Any]] = {}
+        self._using = contextlib.ExitStack()
+        self._servers: dict[_Server, LM] = {}
+        self._to_come: Counter[_Server] | None = None
+
+    def charge(self, runs: Iterable[RunFolder]) -> None:
+        """Count what earlier sittings have used of the budget."""
+        for run in runs if self.budget else ():
+            used = _spent(run)
+            assert self.budget is not None
+            self.budget.charge(usd=used.cost_usd or 0.0, tokens=used.usage.total_tokens, requests=used.requests)
+
+    def expect(self, configs: Iterable[RunConfig]) -> None:
+        """Say which cells are to come, all of them: a server that none of them needs any more ends at once."""
+        self._to_come = Counter(_server(config) for config in configs if isinstance(config.model, LocalModel))
+
+    def lend(self, experiment: Experiment) -> None:
+        """Give an experiment what it asks with. Raises ConfigError when the key of its model is not there."""
+        lm, config = experiment.lm, experiment.config
+        lm.kwargs.update(build.access(config))
+        lm.budget = self.budget
+        lm.flights = self._flights.setdefault(config.cache, SingleFlight())
+        way = (lm.door(), config.limits)
+        if way not in self._limiters:
+            self._limiters[way] = build.limiter(config, lm)
+            self._using.enter_context(self._limiters[way].using())
+        lm.limiter = self._limiters[way]
+
+    async def launch(self, experiment: Experiment) -> None:
+        """Have the model served, by the server that is there for other cells already or by a new one. Raises LaunchError."""
+        await experiment.launch()
+        self._servers.setdefault(_server(experiment.config), experiment.lm)
+
+    async def release(self, experiment: Experiment) -> None:
+        """Say that an experiment has asked all that it will; a server that it has launched stays up for other cells."""
+        if self._servers.get(_server(experiment.config)) is not experiment.lm:
+            await experiment.kill()
+
+    async def ended(self, config: RunConfig) -> None:
+        """Say that a cell has come to its end; its server ends with the last that needs it, where all are known."""
+        server = _server(config)
+        if self._to_come is not None and server in self._to_come:
+            self._to_come[server] -= 1
+            if self._to_come[server] <= 0 and (holder := self._servers.pop(server, None)) is not None:
+                await asyncio.to_thread(holder.kill)
+
+    async def aclose(self) -> None:
+        """End the servers, and leave the endpoints."""
+        self._using.close()
+        self._limiters.clear()
+        for holder in self._servers.values():
+            await asyncio.to_thread(holder.kill)
+        self._servers.clear()
+
+
+def _server(config: RunConfig) -> _Server:
+    return config.model.name, repr((config.model, config.launch))
+
+
+def _spent(run: RunFolder) -> Spent:
+    """What a run has used so far: by its lines, for a sitting that was killed has left no summary, and what has no line."""
+    tally = Tally(0)
+    if (summary := run.summary()) is not None:
+        tally.charge(summary.unrecorded)
+    for sample, counts in run.history():
+        if counts:
+            tally.add(sample)
+        else:
+            tally.superseded(sample)
+    return Spent(tally.requests, tally.usage, tally.cost_usd)

@@ -1,0 +1,1 @@
+"""This machine: paths, clock, files written whole, locks, child processes."""
