@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import msgspec
 
 from runner import adapters, scoring
-from runner.lm.arguments import CONNECTION_KEYS
+from runner.lm.connection import CONNECTION_KEYS
 from runner.cost.budget import Budget
 from runner.cache import Cache
 from runner.config import schema

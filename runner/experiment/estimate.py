@@ -12,9 +12,10 @@ from runner.batch.engine import plan
 from runner.batch.player import Player
 from runner.config.schema import JsonAdapter
 from runner.cost.pricing import longest_answer
+from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, DataError
 from runner.experiment.experiment import Parts
-from runner.lm.arguments import api_base, estimate, most
+from runner.lm.connection import api_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

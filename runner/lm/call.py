@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.cache import worth_keeping
+from runner.cost.tokens import estimate, limit_of
 from runner.errors import LMError, LMTimeoutError
-from runner.lm.arguments import estimate, limit_of
 from runner.lm.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
 from runner.network.retry import RetryPolicy
 from runner.system.clock import now

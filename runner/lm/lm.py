@@ -14,26 +14,22 @@ import msgspec
 from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
 from runner.cache import Cache, request_key
 from runner.cost.pricing import Price, longest_answer, price_of
+from runner.cost.tokens import limit_of, most
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
 from runner.lm.arguments import (
-    api_base,
     as_data,
     as_text,
     check_messages,
     check_model,
     check_reasoning,
-    connection_of,
-    is_connection,
     is_reasoning,
-    limit_of,
-    most,
-    normalise_url,
     outputs_of,
     without_secrets,
 )
 from runner.lm.call import Call
 from runner.lm.callbacks import Callback, Observed
+from runner.lm.connection import api_base, connection_of, is_connection, normalise_url
 from runner.lm.flight import SingleFlight
 from runner.lm.history import remember_call, settings, show
 from runner.lm.parameters import LastParameters

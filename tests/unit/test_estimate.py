@@ -8,10 +8,10 @@ import pytest
 import runner
 from runner.config.compose import compose
 from runner.cost.budget import Budget
+from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
 from runner.experiment.estimate import Estimate, forecast, verdict
 from runner.experiment.run import resume
-from runner.lm.arguments import estimate, most
 from runner.types import Request
 from tests.command import ostinato
 from tests.server import Reply, Server
