@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.errors import LMError
-    from runner.limits.waiting import Waiter
+    from runner.limits.lane import Waiter
 
 UNREACHED = 3
 """Failures to connect, one after another, after which an address that has never answered counts as wrong."""

@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.errors import LMError
-    from runner.limits.waiting import Waiter
 
 
 class Issuer(Protocol):
@@ -26,6 +25,28 @@ class Issuer(Protocol):
 
     def abandoned(self, pass_: Pass) -> None:
         """A pass ends without news."""
+
+
+class Waiter(Protocol):
+    """Someone who waits. Whoever holds the endpoint's lock sets `pass_` or `refused_by`, and calls `wake`.
+
+    Attributes:
+        ticket: its place in the order of arrival.
+        tokens: what it wants to send.
+        pass_: what it has waited for.
+        refused_by: why it waits in vain.
+    """
+
+    ticket: int
+    tokens: int
+    pass_: Pass | None
+    refused_by: LMError | None
+
+    def wake(self) -> bool:
+        """Have it go on; False when it is gone with its event loop."""
+
+    def arm(self, delay_s: float) -> bool:
+        """Have it ring in so many seconds, instead of any earlier order; False when it is gone with its event loop."""
 
 
 class Lane:

@@ -1,39 +1,18 @@
-"""What a call of an LM is made of: its steps, which a sync or an async driver carries out, and what others hear of an attempt."""
+"""Follow one attempt at a request, and tell the limiter and the budget how it went."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import LMError, LMTimeoutError, MalformedError
-from runner.types import Completion, Response, Usage
+from runner.types import Response, Usage
 
 if TYPE_CHECKING:
     from runner.limits import Pass
     from runner.transport.base import Hear
-
-
-class Send(msgspec.Struct, frozen=True):
-    """Step: send the request; answered with an Answer, or an LMError is thrown in."""
-
-
-SEND = Send()
-
-
-class Wait(msgspec.Struct, frozen=True):
-    """Step: wait so many seconds."""
-
-    seconds: float
-
-
-class Keep(msgspec.Struct, frozen=True):
-    """Step: put the answer into the cache."""
-
-    response: Response
-    cost_usd: float | None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -85,7 +64,3 @@ class Attempt:
 
     def _seconds(self) -> float:
         return time.perf_counter() - (self.began or 0.0)
-
-
-Steps: TypeAlias = Generator[Send | Wait | Keep, Answer | None, Completion]
-"""One call: yields what is to be done, is sent what came back, or has an LMError thrown in; returns what the call came to."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from runner.cache import worth_keeping
 from runner.cost.tokens import estimate, limit_of
 from runner.errors import LMError, LMTimeoutError
-from runner.lm.attempt import SEND, Answer, Attempt, Keep, Steps, Wait
+from runner.lm.attempt import Answer, Attempt
 from runner.network.retry import RetryPolicy
 from runner.system.clock import now
-from runner.types import Completion
+from runner.types import Completion, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +24,30 @@ if TYPE_CHECKING:
     from runner.cost.budget import Reservation
     from runner.lm.lm import LM
     from runner.types import Request
+
+
+class Send(msgspec.Struct, frozen=True):
+    """Step: send the request; answered with an Answer, or an LMError is thrown in."""
+
+
+SEND = Send()
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Step: wait so many seconds."""
+
+    seconds: float
+
+
+class Keep(msgspec.Struct, frozen=True):
+    """Step: put the answer into the cache."""
+
+    response: Response
+    cost_usd: float | None
+
+
+Steps: TypeAlias = Generator[Send | Wait | Keep, Answer | None, Completion]
+"""One call: yields what is to be done, is sent what came back, or has an LMError thrown in; returns what the call came to."""
 
 
 class Call:
