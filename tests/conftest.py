@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.turns import turn
+from tests.support.turns import turn
 
 _KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
 

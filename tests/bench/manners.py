@@ -16,7 +16,7 @@ import time
 
 from runner.limits import Endpoint, Limiter
 from tests.bench.harness import parser, publish
-from tests.limited import FixedWindow, LimitedServer, TokenBucket, ask
+from tests.support.limited import FixedWindow, LimitedServer, TokenBucket, ask
 
 RPM = 600
 APART_S = 0.25

@@ -6,7 +6,7 @@
 
 By hand: ``python tests/bench/server.py --port 8000 --latency-ms 20``. It knows POST /v1/chat/completions and /v1/completions,
 GET /v1/models, and GET /count (requests answered, connections accepted, its own CPU seconds). The answer to a prompt is always
-the same. It knows nothing of errors and limits: `tests.server` does.
+the same. It knows nothing of errors and limits: `tests.support.server` does.
 """
 
 from __future__ import annotations

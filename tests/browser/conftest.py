@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from tests.browser import devtools, made
+from tests.browser import devtools
+from tests.support import example_records
 
 REQUIRED = os.environ.get("OSTINATO_TEST_BROWSER") == "required"  # read before the environment of each test is cleaned
 
@@ -33,7 +34,7 @@ def sweep_page(tmp_path_factory):
     """The report of a sweep of 2 models × 4 temperatures."""
     from runner.report import write_report
 
-    return write_report(made.sweep(tmp_path_factory.mktemp("sweep")))
+    return write_report(example_records.sweep(tmp_path_factory.mktemp("sweep")))
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +42,4 @@ def long_page(tmp_path_factory):
     """The report of a run of 10,000 long answers."""
     from runner.report import write_report
 
-    return write_report(made.long_answers(tmp_path_factory.mktemp("long")))
+    return write_report(example_records.long_answers(tmp_path_factory.mktemp("long")))

@@ -7,7 +7,7 @@ import pytest
 
 from runner.report import write_report
 from runner.types import RowError, Sample
-from tests.browser.made import record
+from tests.support.example_records import record
 
 SHOWN = "[...document.querySelectorAll('#sample-table tbody tr')].map((row) => row.cells[0].textContent)"
 FOUND = "document.querySelector('.found').textContent"

@@ -23,8 +23,8 @@ from runner.finetune.trainers import child
 from runner.finetune.trainers.registry import backend_of
 from runner.network.retry import RetryPolicy
 from runner.system.processes import process_started
-from tests.command import wait_until
-from tests.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
+from tests.support.clock import wait_until
+from tests.support.finetuning import KEY, ROWS, Databricks, Fault, OpenAI, Rig
 
 MODELS = {
     "local": r"local/ft-[0-9a-f]{12}",
@@ -219,7 +219,7 @@ def test_the_process_that_began_it_may_be_killed(rig):
 
 
 def rig_backend(rig, job):
-    return child.ChildTrainer("tests.trainer") if rig.kind == "local" else backend_of(job.spec)
+    return child.ChildTrainer("tests.support.trainer") if rig.kind == "local" else backend_of(job.spec)
 
 
 def test_a_killed_trainer_goes_on_from_its_checkpoint(here):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from runner.limits import Endpoint, Limiter
-from tests.limited import FixedWindow, LimitedServer, TokenBucket, ask
+from tests.support.limited import FixedWindow, LimitedServer, TokenBucket, ask
 
 pytestmark = pytest.mark.alone
 

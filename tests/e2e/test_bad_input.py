@@ -11,8 +11,8 @@ import pytest
 
 from runner.experiment.run import resume
 from runner.records import find_run
-from tests.command import Running, ostinato
-from tests.server import Reply, Server, Status
+from tests.support.command import Running, ostinato
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runner.records import RunFolder
-from tests.command import REPOSITORY, ostinato
-from tests.server import Reply, Server
+from tests.support.command import REPOSITORY, ostinato
+from tests.support.server import Reply, Server
 
 
 def cut_off():

@@ -20,15 +20,16 @@ from runner.experiment.experiment import config_hash
 from runner.finetune.jobs import ledger
 from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.trainers import child
-from tests.command import REPOSITORY, Done, Running, ostinato, wait_until
-from tests.finetuning import KEY, ROWS, OpenAI
+from tests.support.clock import wait_until
+from tests.support.command import REPOSITORY, Done, Running, ostinato
+from tests.support.finetuning import KEY, ROWS, OpenAI
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 @pytest.fixture
 def command(in_tmp, monkeypatch):
-    """The words of a training by the trainer of tests/trainer.py, which waits before step 3 until ``go`` is there."""
+    """The words of a training by the trainer of tests/support/trainer.py, which waits before step 3 until ``go`` is there."""
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (in_tmp / "base.gguf").write_bytes(b"GGUF not really")
     for name, value in {
@@ -40,7 +41,7 @@ def command(in_tmp, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     yield [
         *("finetune=command", f"finetune.base={in_tmp / 'base.gguf'}", "finetune.data.path=train.jsonl"),
-        f"finetune.command={sys.executable} -m tests.trainer {{folder}}",
+        f"finetune.command={sys.executable} -m tests.support.trainer {{folder}}",
     ]
     (in_tmp / "go").touch()
     wait_until(lambda: not any(child.alive(job) for job in ledger.listed()), "the end of all trainers")

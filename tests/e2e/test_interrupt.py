@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from runner.experiment.run import resume
-from tests.command import Running, ostinato, wait_until
-from tests.server import Hang, Reply, Server, Status
+from tests.support.clock import wait_until
+from tests.support.command import Running, ostinato
+from tests.support.server import Hang, Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

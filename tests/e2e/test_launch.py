@@ -22,7 +22,7 @@ from runner.providers import local
 from runner.providers.local import LocalProvider
 from runner.servers import kept
 from runner.system import processes as supervise
-from tests.command import wait_until
+from tests.support.clock import wait_until
 
 pytestmark = pytest.mark.model
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import REPOSITORY
+from tests.support.command import REPOSITORY
 
 pytest.importorskip("hatchling", reason="building the package needs hatchling")
 

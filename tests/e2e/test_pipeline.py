@@ -7,10 +7,11 @@ import signal
 import pytest
 
 from runner.models import aliases
-from tests.command import ostinato, wait_until
-from tests.finetuning import KEY, OpenAI
-from tests.server import Reply, Server, Status
-from tests.tickets import Loop, answer
+from tests.support.clock import wait_until
+from tests.support.command import ostinato
+from tests.support.finetuning import KEY, OpenAI
+from tests.support.server import Reply, Server, Status
+from tests.support.tickets import Loop, answer
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import Running, ostinato, wait_until
-from tests.server import Reply, Server, Status
+from tests.support.clock import wait_until
+from tests.support.command import Running, ostinato
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -57,7 +58,7 @@ def test_a_killed_sweep_goes_on_and_asks_nothing_twice(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server)) as running:
-            server.wait_for(9, within_s=60)
+            server.wait_for(9)
             wait_until(lambda: finished() == 7, "seven samples are recorded")
             running.signal(signal.SIGKILL)
             assert running.wait().code == -signal.SIGKILL
@@ -77,7 +78,7 @@ def test_ctrl_c_finishes_what_is_in_flight(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server), "--json") as running:
-            server.wait_for(9, within_s=60)
+            server.wait_for(9)
             running.signal(signal.SIGINT)
             wait_until(
                 lambda: "stopping: what is in flight is finished and kept" in running.err, "the command says that it stops"
@@ -96,7 +97,7 @@ def test_ctrl_c_twice_stops_now(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server), "--json") as running:
-            server.wait_for(9, within_s=60)
+            server.wait_for(9)
             wait_until(lambda: finished() == 7, "seven samples are recorded")
             running.signal(signal.SIGINT)
             wait_until(lambda: "press Ctrl-C again" in running.err, "the command says that it stops")

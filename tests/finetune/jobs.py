@@ -14,7 +14,7 @@ from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.jobs.spec import Base, Spec, facts_of
 from runner.finetune.trainers.local.base import load
 from runner.finetune.trainers.local.begin import begun
-from tests.command import REPOSITORY
+from tests.support.command import REPOSITORY
 
 ROWS = [
     {

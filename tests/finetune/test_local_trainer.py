@@ -12,7 +12,7 @@ from runner import LM
 from runner.errors import ConfigError, FinetuneError, LaunchError
 from runner.finetune.jobs import ledger
 from runner.finetune.jobs.spec import Base
-from tests.command import wait_until
+from tests.support.clock import wait_until
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
 tiny = pytest.importorskip("tests.finetune.tiny")
@@ -193,11 +193,11 @@ def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
     undisturbed = reference(small, seed=3, checkpoint_every=1)
     job = job_of(small, seed=3, checkpoint_every=1)
     with trainer(job) as running:
-        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint", 60)
+        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint")
         running.send_signal(signal.SIGKILL)
         running.wait()
     with trainer(job) as running:
-        wait_until(lambda: "going on" in running.stderr.readline(), "going on", 60)
+        wait_until(lambda: "going on" in running.stderr.readline(), "going on")
         running.send_signal(signal.SIGTERM)
         said = running.stderr.read()
     if running.returncode == 143:  # it may have been at its end already

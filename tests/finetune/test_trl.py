@@ -16,8 +16,8 @@ from runner.finetune.jobs import ledger  # noqa: E402
 from runner.finetune.jobs.spec import Base  # noqa: E402
 from runner.finetune.trainers.local.base import load  # noqa: E402
 from runner.finetune.trainers.local.rows import pairs  # noqa: E402
-from tests.command import wait_until  # noqa: E402
 from tests.finetune.jobs import VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
+from tests.support.clock import wait_until  # noqa: E402
 
 PREFERENCES = [
     {
@@ -81,7 +81,7 @@ def test_killed_it_goes_on_to_the_same_bits(small, trl):
     whole = reference(small, backend="trl", checkpoint_every=1)
     job = job_of(small, backend="trl", checkpoint_every=1)
     with trainer(job) as running:
-        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint", 60)
+        wait_until(lambda: ledger.whole_checkpoints(job.path / "checkpoints"), "a checkpoint")
         running.send_signal(signal.SIGKILL)
         running.wait()
     torn = job.path / "checkpoints" / "checkpoint-11"  # as a kill in the midst of writing it leaves it

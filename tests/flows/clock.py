@@ -9,15 +9,15 @@ import sys
 import threading
 from contextlib import contextmanager
 
-import play_fake
 import pytest
-from conftest import Api
 
 import runner.cli
 from flows.servers import server
 from runner.records import list_runs
 from runner.system import processes as supervise
-from tests.command import Running
+from tests.flows.api import Api
+from tests.support.clock import wait_until
+from tests.support.command import Running
 
 FAKE = ["model=fake", "data.limit=2", "cache.mode=off"]
 NEVER = "schedule.cron='0 3 1 1 *'"
@@ -39,11 +39,6 @@ def listed(name):
     return known
 
 
-def until(condition, what):
-    """A run is a process that imports Prefect, and several may do so at once."""
-    return play_fake.until(condition, what, within_s=180)
-
-
 class Clock:
     """The schedules of one folder, the server that knows them and the worker that plays them."""
 
@@ -61,7 +56,7 @@ class Clock:
 
     def state(self, flow_run, *wanted):
         """The state of a flow run, once it is one of those wanted."""
-        return until(lambda: (state := self.run(flow_run)["state"])["type"] in wanted and state, f"{wanted} of {flow_run}")
+        return wait_until(lambda: (state := self.run(flow_run)["state"])["type"] in wanted and state, f"{wanted} of {flow_run}")
 
     def records(self, name):
         return [run for run in list_runs(self.folder / "runs") if run.manifest().get("schedule", {}).get("name") == name]
@@ -152,7 +147,7 @@ class OwnServer:
     def start(self):
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         self._process = supervise.start(command, log=self._log, env=self._environment)
-        until(self._answers, "`prefect server start`")
+        wait_until(self._answers, "`prefect server start`")
 
     def stop(self):
         self._process.stop(supervise.GRACE_S)

@@ -1,65 +1,20 @@
 """One history for the whole suite: private runs write it first, then a kept server shows it over its REST API."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from play_fake import DEADLINE_S, runner_experiment, until
 
 from flows.servers import server
 from runner.system import processes as supervise
-
-
-@dataclass
-class Api:
-    """Prefect's REST API."""
-
-    url: str
-
-    def post(self, path, body=None):
-        return self.call("POST", path, body)
-
-    def call(self, method, path, body=None):
-        """Ask once more as long as the server says that SQLite is busy."""
-        content, kind = (None if body is None else json.dumps(body).encode()), {"Content-Type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/{path}", content, kind, method=method)
-
-        def answer():
-            try:
-                with urllib.request.urlopen(request) as reply:
-                    return reply.read() or b"null"
-            except urllib.error.HTTPError as error:
-                with error:
-                    if error.code != 503:
-                        raise
-                    return None
-
-        return json.loads(until(answer, f"{method} {path}"))
-
-    def flow_run(self, name):
-        (run,) = self.post("flow_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
-        return run
-
-    def task_states(self, name):
-        tasks = self.post("task_runs/filter", {"flow_runs": {"name": {"any_": [name]}}})
-        return {task["name"]: task["state_type"] for task in tasks}
-
-    def settled(self, name, count):
-        """The states of a flow run's tasks, when all `count` of them have ended (a server that stays records a little later)."""
-
-        def ended():
-            states = self.task_states(name)
-            return states if len(states) == count and set(states.values()) <= {"COMPLETED", "FAILED", "CRASHED"} else None
-
-        return until(ended, f"{count} ended tasks of {name}")
+from tests.flows.api import Api
+from tests.flows.play_fake import runner_experiment
+from tests.support.clock import PATIENCE_S, wait_until
 
 
 @dataclass
@@ -92,9 +47,9 @@ def _wait_and(signum, folder):
         try:
             url = run.stdout.readline().split()[1]
             api = Api(f"{url}/api")
-            until(lambda: api.task_states(folder.name).get("play") == "RUNNING", "the play stage")
+            wait_until(lambda: api.task_states(folder.name).get("play") == "RUNNING", "the play stage")
             run.send_signal(signum)
-            _, err = run.communicate(timeout=DEADLINE_S)
+            _, err = run.communicate(timeout=PATIENCE_S)
         finally:
             run.kill()
     assert err == ""
@@ -108,7 +63,7 @@ def private_runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         _clean(monkeypatch, home)
         with _start(base / "ok-run", "ok") as run:
-            out, err = run.communicate(timeout=120)
+            out, err = run.communicate(timeout=PATIENCE_S)
         ok = subprocess.CompletedProcess(run.args, run.returncode, out, err)
         shutil.copytree(home, copy)
         code, _ = _wait_and(signal.SIGINT, base / "interrupted-run")

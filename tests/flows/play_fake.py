@@ -2,20 +2,8 @@
 
 import asyncio
 import sys
-import time
 import types
 from pathlib import Path
-
-DEADLINE_S = 60
-
-
-def until(condition, what="it", within_s=DEADLINE_S):
-    """Poll a condition; its first true value."""
-    deadline = time.monotonic() + within_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {within_s} s for {what}"
-        time.sleep(0.02)
-    return value
 
 
 class FakeSummary:

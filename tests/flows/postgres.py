@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from play_fake import until
-
 from runner.system import processes as supervise
+from tests.support.clock import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,7 +70,7 @@ def running(programs: Path) -> Iterator[Cluster]:
             [*user, str(programs / "postgres"), "-D", data, *listens, *hasty], log=Path(folder, "log"), env={"LC_ALL": "C"}
         )
         try:
-            until(lambda: _ready(cluster, process), "PostgreSQL")
+            wait_until(lambda: _ready(cluster, process), "PostgreSQL")
             yield cluster
         finally:
             process.stop()

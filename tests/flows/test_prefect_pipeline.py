@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.command import ostinato, wait_until
-from tests.finetuning import KEY, OpenAI
-from tests.server import Reply, Server
-from tests.tickets import Loop, answer
+from tests.support.clock import wait_until
+from tests.support.command import ostinato
+from tests.support.finetuning import KEY, OpenAI
+from tests.support.server import Reply, Server
+from tests.support.tickets import Loop, answer
 
 pytestmark = pytest.mark.prefect
 
@@ -44,7 +45,7 @@ def test_a_training_that_is_cancelled_is_not_tried_again(kept, in_tmp):
     with OpenAI() as trainer, Server(Reply(text=answer)) as server:
         loop = Loop(in_tmp, trainer, server)
         with loop.start("execution.orchestrator=prefect", PREFECT_API_URL=kept.api_url) as running:
-            wait_until(lambda: any(job.status == "running" for job in trainer.jobs), "training", 90)
+            wait_until(lambda: any(job.status == "running" for job in trainer.jobs), "training")
             (job,) = ostinato("ft", "ls", "--json").json["jobs"]
             ostinato("ft", "cancel", job["job"], TUNING_KEY=KEY)
             done = running.wait()

@@ -8,10 +8,11 @@ import urllib.error
 import urllib.request
 
 import pytest
-from play_fake import FakeExperiment, until
 
 import flows.orchestrate
 from runner.errors import LaunchError, OrchestratorError
+from tests.flows.play_fake import FakeExperiment
+from tests.support.clock import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -69,7 +70,7 @@ def test_kill_9_leaves_no_server_behind(private_runs):
             return True
         return False
 
-    until(refused, "the end of the private server")
+    wait_until(refused, "the end of the private server")
 
 
 def test_kill_9_leaves_nothing_that_seems_to_run(api):

@@ -2,11 +2,12 @@
 
 from datetime import datetime
 
-import postgres
 import pytest
-from clock import FAKE, NEVER, SECRETS, Clock, KeptServer, OwnServer, environment, listed, schedule, serving, standing, until
 
 import runner.cli
+from tests.flows import postgres
+from tests.flows.clock import FAKE, NEVER, SECRETS, Clock, KeptServer, OwnServer, environment, listed, schedule, serving, standing
+from tests.support.clock import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.alone]
 
@@ -44,7 +45,7 @@ def clock(played):
 
 def test_an_interval_fires_and_records_under_the_experiments_name(clock):
     schedule("apply", *FAKE, "schedule.name=ticks", "schedule.interval_s=5")
-    until(lambda: len(clock.complete("ticks")) >= 2, "two runs of an interval")
+    wait_until(lambda: len(clock.complete("ticks")) >= 2, "two runs of an interval")
     due = [datetime.fromisoformat(run.manifest()["schedule"]["due"]) for run in clock.complete("ticks")]
     assert (due[0] - due[1]).total_seconds() % 5 == 0
     run = clock.complete("ticks")[0]
@@ -70,7 +71,7 @@ def test_what_is_paused_does_not_fire(clock):
     known = listed("ticks")
     assert (known["active"], known["next"]) == (False, None)
     busy = {"PENDING", "RUNNING", "SCHEDULED"}
-    until(lambda: not [run for run in clock.runs("ticks") if run["state_type"] in busy], "the end of what was begun")
+    wait_until(lambda: not [run for run in clock.runs("ticks") if run["state_type"] in busy], "the end of what was begun")
     clock.paused = {run.path for run in clock.records("ticks")}
     schedule("resume", "ticks")
     assert listed("ticks")["active"]
@@ -80,7 +81,7 @@ def test_a_run_that_is_due_while_another_plays_is_skipped(clock):
     schedule("apply", *FAKE, NEVER, "schedule.name=slow", "model.latency_s=12", "data.limit=1")
     playing = schedule("run-now", "slow")["flow_run"]
     clock.state(playing, "RUNNING")
-    until(lambda: clock.records("slow"), "the record")
+    wait_until(lambda: clock.records("slow"), "the record")
     due = schedule("run-now", "slow")["flow_run"]
     assert "concurrency limit" in clock.state(due, "CANCELLED")["message"]
 
@@ -88,7 +89,7 @@ def test_a_run_that_is_due_while_another_plays_is_skipped(clock):
 def test_the_run_and_the_worker_survive_a_restart_of_the_server(clock):
     clock.server.stop()
     clock.server.start()
-    until(lambda: clock.complete("slow"), "the run")
+    wait_until(lambda: clock.complete("slow"), "the run")
     (run,) = clock.complete("slow")
     assert run.manifest()["schedule"]["due"] is None
     assert clock.state(run.manifest()["schedule"]["flow_run"], "COMPLETED", "FAILED", "CRASHED")["type"] == "COMPLETED"
@@ -99,7 +100,7 @@ def test_the_run_and_the_worker_survive_a_restart_of_the_server(clock):
 
 
 def test_what_is_resumed_fires_again_until_it_is_removed(clock):
-    until(lambda: [run for run in clock.complete("ticks") if run.path not in clock.paused], "a run after resuming")
+    wait_until(lambda: [run for run in clock.complete("ticks") if run.path not in clock.paused], "a run after resuming")
     schedule("rm", "ticks")
     assert "ticks" not in {known["name"] for known in schedule("ls")["schedules"]}
     assert not [run for run in clock.runs("ticks") if run["state_type"] == "SCHEDULED"]

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, until, webhook
 from prefect import flow_engine
 from prefect.client.schemas.objects import FlowRun
 from prefect.runner import _flow_run_executor
@@ -25,6 +24,8 @@ from flows.schedules.deployments import POOL
 from flows.schedules.process import played_in_process
 from flows.schedules.worker import Worker, patient
 from runner.system import processes as supervise
+from tests.flows.clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, webhook
+from tests.support.clock import wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.alone]
 
@@ -71,7 +72,7 @@ def played(server, given, hook):
         every = [*FAKE, "schedule.interval_s=2", "schedule.late_s=1"]
         schedule("apply", *every, "schedule.name=passed", "schedule.catch_up=none")
         schedule("apply", *every, "schedule.name=caught", "schedule.catch_up=all", "schedule.overlap=queue")
-        until(lambda: len(due(clock, "caught")) >= 2, "two times that are missed")
+        wait_until(lambda: len(due(clock, "caught")) >= 2, "two times that are missed")
         toggle(clock, "passed", active=False)
         toggle(clock, "caught", active=False)
         clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in ("passed", "caught")}
@@ -138,7 +139,7 @@ def test_a_schedule_that_is_switched_off_elsewhere(clock):
 def said(hook, flow_run):
     """What the webhook was told of a flow run."""
     told = hook[1]
-    path, payload = until(lambda: next((one for one in told if one[1]["flow_run"] == flow_run), None), "the webhook")
+    path, payload = wait_until(lambda: next((one for one in told if one[1]["flow_run"] == flow_run), None), "the webhook")
     assert path == f"/{SECRETS['THEIR_HOOK']}"
     return payload
 
@@ -161,7 +162,7 @@ def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook
     reference = runner.run(overrides=[*scored, "execution.orchestrator=none", "model.reply=Paris"]).folder
     canary = ["schedule.what=canary", f"schedule.canary.reference={reference}", "schedule.retries=1", "schedule.name=canary"]
     schedule("apply", *scored, *canary, TELLS, "model.choices=[Oslo,Rome,Paris]", "schedule.interval_s=3")
-    (first, *_) = until(lambda: clock.records("canary"), "a canary")
+    (first, *_) = wait_until(lambda: clock.records("canary"), "a canary")
     flow_run = first.manifest()["schedule"]["flow_run"]
     state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
     schedule("rm", "canary")
@@ -174,7 +175,7 @@ def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook
 
 def test_a_run_whose_process_is_killed_has_crashed_and_is_told(clock, hook):
     flow_run = clock.begun["killed"]
-    until(lambda: clock.records("killed"), "the record")
+    wait_until(lambda: clock.records("killed"), "the record")
     os.kill(int(clock.run(flow_run)["infrastructure_pid"]), signal.SIGKILL)
     assert clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")["type"] == "CRASHED"
     told = said(hook, flow_run)
@@ -192,7 +193,7 @@ def test_missed_runs_are_caught_up_with_one_after_the_other(clock):
 
 def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
     flow_run = clock.begun["cancelled"]
-    until(lambda: clock.records("cancelled"), "the record")
+    wait_until(lambda: clock.records("cancelled"), "the record")
     clock.server.stop()  # nothing else is being started: a process without its server cannot begin, and has crashed
     clock.server.start()
     clock.api.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
@@ -218,9 +219,9 @@ def test_the_second_ctrl_c_cancels_what_plays(server, given):
     with standing(*given), serving(Clock(server, given[0])) as clock:
         schedule("apply", *SLOW, "schedule.name=long")
         flow_run = schedule("run-now", "long")["flow_run"]
-        until(lambda: clock.records("long"), "the record")
+        wait_until(lambda: clock.records("long"), "the record")
         clock.worker.signal(signal.SIGINT)
-        until(lambda: "waited for" in clock.worker.err, "an answer to Ctrl-C")
+        wait_until(lambda: "waited for" in clock.worker.err, "an answer to Ctrl-C")
         clock.worker.signal(signal.SIGINT)
         assert clock.worker.wait().code == 130
         assert clock.run(flow_run)["state_type"] == "CANCELLED"

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from runner.errors import RecordError
 from runner.reproduction.replay import replay
-from tests.capsules import contents, made, packed, sealed, unsealed
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
+from tests.support.capsules import contents, made, packed, sealed, unsealed
 
 _made: list[bytes] = []
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from runner.experiment.run import resume
 from runner.records import RunFolder
-from tests.command import Done, Running, wait_until
+from tests.support.clock import wait_until
+from tests.support.command import Done, Running
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 ROWS = 24

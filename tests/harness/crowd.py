@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from runner.cache import Cache, request_key
 from runner.types import Choice, Request, Response
-from tests.command import REPOSITORY, wait_until
 from tests.harness.chaos import ChaosServer, Dice, answer_to
+from tests.support.clock import wait_until
+from tests.support.command import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from runner.cache import Cache
 from runner.records import RunFolder
-from tests.command import REPOSITORY, Done, ostinato
 from tests.harness.chaos import ChaosServer, Dice, answer_to
+from tests.support.command import REPOSITORY, Done, ostinato
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount", "--"]
 ROWS = 120

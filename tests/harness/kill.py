@@ -20,8 +20,9 @@ import msgspec
 from runner.batch.engine import AHEAD
 from runner.records import RunFolder
 from runner.types import Sample
-from tests.command import Done, Running, wait_until
 from tests.harness.server import Asked, CountingServer, answer, question
+from tests.support.clock import wait_until
+from tests.support.command import Done, Running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

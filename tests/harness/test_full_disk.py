@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tests.command import Running
 from tests.harness.full_disk import SCENES, possible, scene
+from tests.support.command import Running
 
 
 @pytest.mark.skipif(not possible(), reason="a file system of our own cannot be mounted here")

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from runner.limits import Endpoint
-from tests.limiters import Clock
+from tests.support.clock import Clock
 
 
 @pytest.fixture(params=["sync", "async"])

@@ -13,7 +13,7 @@ from runner.experiment.rescore import rescore
 from runner.experiment.run import FAILURES, resume, retry
 from runner.records import RunFolder
 from runner.types import Score, Spent, Usage
-from tests.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runner.cost.budget import Budget
 from runner.errors import BudgetExceeded, EndpointClosedError, QuotaError
-from tests.command import wait_until
+from tests.support.clock import wait_until
 
 AMOUNT = st.integers(0, 40)
 

@@ -18,7 +18,7 @@ import pytest
 from runner.cache import Cache, worth_keeping
 from runner.errors import CacheError
 from runner.types import Choice, Response
-from tests.golden import ANSWER, ASKED, KEY, REQUEST
+from tests.support.golden import ANSWER, ASKED, KEY, REQUEST
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from runner.cache import KEY_VERSION, request_key
 from runner.errors import ConfigError
 from runner.lm.lm import LM
 from runner.types import Request
-from tests.golden import ASKED, KEY, REQUEST, TOOL
+from tests.support.golden import ASKED, KEY, REQUEST, TOOL
 
 
 @pytest.mark.parametrize(

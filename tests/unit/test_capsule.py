@@ -14,7 +14,7 @@ from runner.cli import main
 from runner.errors import RecordError
 from runner.reproduction import capsule
 from runner.reproduction.replay import replay
-from tests.capsules import contents, made, packed, sealed, unsealed, zipped
+from tests.support.capsules import contents, made, packed, sealed, unsealed, zipped
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -10,7 +10,7 @@ import runner
 from runner.analysis.cite import cite
 from runner.cli import main
 from runner.records import RunFolder
-from tests.server import Reply, Server
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

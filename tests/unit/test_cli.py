@@ -13,7 +13,7 @@ import pytest
 from runner.cli import VERBS, main
 from runner.config.compose import compose
 from runner.config.schema import FakeModel
-from tests.command import REPOSITORY, Done
+from tests.support.command import REPOSITORY, Done
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -17,7 +17,7 @@ from runner.analysis.compare import compare, compare_all
 from runner.cli import main
 from runner.errors import ConfigError, DataError, RecordError
 from runner.types import RowError, Sample, Usage
-from tests.unit.test_load import play, record, sweep
+from tests.support.records import play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

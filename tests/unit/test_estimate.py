@@ -13,8 +13,8 @@ from runner.errors import CacheError, ConfigError, DataError
 from runner.experiment.estimate import Estimate, forecast, verdict
 from runner.experiment.run import resume
 from runner.types import Request
-from tests.command import ostinato
-from tests.server import Reply, Server
+from tests.support.command import ostinato
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -19,7 +19,7 @@ from runner.experiment.run import resume
 from runner.network.retry import without_sleeping
 from runner.records import RunFolder
 from runner.types import Score
-from tests.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -16,7 +16,7 @@ from runner.analysis.export import _csv, export
 from runner.analysis.junit import _attribute, _text
 from runner.cli import main
 from runner.types import RowError, Sample, Usage
-from tests.unit.test_load import play, record, sweep
+from tests.support.records import play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -11,7 +11,7 @@ import pytest
 from runner import errors
 from runner.limits import Endpoint, Limiter, endpoint_of
 from runner.limits.gate import START
-from tests.limiters import plain, settle
+from tests.support.limiters import plain, settle
 
 KEY = "sk-" + "k" * 40
 

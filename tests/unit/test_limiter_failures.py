@@ -12,7 +12,7 @@ from runner.limits import Limiter
 from runner.limits.breaker import PROBES, TRIP
 from runner.limits.endpoint import UNREACHED
 from runner.limits.gate import PATIENCE_S
-from tests.limiters import plain, refused, settle
+from tests.support.limiters import plain, refused, settle
 
 # --- refusals
 

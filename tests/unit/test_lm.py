@@ -16,7 +16,7 @@ from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
 from runner.types import Choice, Response
-from tests.scripted import ASKED, KEY, an_lm
+from tests.support.scripted import ASKED, KEY, an_lm
 
 # --- arguments
 

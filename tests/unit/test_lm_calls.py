@@ -14,7 +14,7 @@ from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy, without_sleeping
 from runner.transport import FakeTransport
 from runner.types import Choice, Response
-from tests.scripted import ASKED, KEY, Scripted, an_lm
+from tests.support.scripted import ASKED, KEY, Scripted, an_lm
 
 # --- the cache
 

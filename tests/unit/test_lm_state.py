@@ -17,7 +17,7 @@ from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.transport import FakeTransport
 from runner.types import Choice, Response
-from tests.scripted import ASKED, KEY, an_lm
+from tests.support.scripted import ASKED, KEY, an_lm
 
 # --- history
 

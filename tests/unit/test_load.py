@@ -13,44 +13,10 @@ import runner
 from runner.analysis.frames import to_pandas, to_polars
 from runner.analysis.load import Run, Sweep
 from runner.errors import ConfigError, RecordError
-from runner.records import RunFolder
 from runner.types import RowError, Sample, Usage
+from tests.support.records import play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
-
-OFFLINE = ["model=fake", "execution.orchestrator=none"]
-
-
-def play(*overrides):
-    return runner.run(overrides=[*OFFLINE, *overrides]).folder
-
-
-def record(folder, samples, **manifest):
-    made = RunFolder.create(
-        Path(folder), "made", "abcdef", config="{}\n", overrides="[]\n", manifest={"status": "complete", **manifest}
-    )
-    made.append(samples)
-    made.close()
-    return made.path
-
-
-def sweep(cells, **more):
-    """A sweep's folder as the command makes it: `cells` are (values, run folder or None)."""
-    folder = Path("runs/capitals/sweep-20261124-101112-abcdef").absolute()
-    (folder / "cells").mkdir(parents=True)
-    listed = {}
-    for index, (values, run) in enumerate(cells):
-        if run is not None:
-            run.rename(folder / "cells" / run.name)
-        listed[f"{index:012x}"] = {
-            "values": values,
-            "run": f"cells/{run.name}" if run is not None else None,
-            "status": "complete" if run is not None else "failed",
-            "problem": None if run is not None else "no such model",
-        }
-    manifest = {"format": 1, "kind": "sweep", "name": "capitals", "status": "incomplete", "primary": "contains", "cells": listed}
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "keys": ["sampling.temperature"], **more}))
-    return folder
 
 
 def test_a_run_is_loaded_by_what_people_write():

@@ -16,7 +16,7 @@ from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
 from runner.types import Choice, Response
-from tests.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -23,7 +23,7 @@ from runner.report.plots import pareto
 from runner.report.text import LONGEST
 from runner.types import RowError, Sample
 from runner.wording.numbers import dollars, seconds, share
-from tests.browser.made import answers, record, sweep
+from tests.support.example_records import answers, record, sweep
 
 FAKE = ["model=fake", "execution.orchestrator=none"]
 KEY = "sk-abcdefghijklmnopqrstuvwx"

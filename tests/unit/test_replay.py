@@ -8,7 +8,7 @@ import pytest
 
 import runner
 from runner.errors import CacheError
-from tests.server import Reply, Server
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

@@ -14,7 +14,7 @@ from runner.errors import ConfigError, RecordError
 from runner.records import RunFolder, find_run
 from runner.records import summary as manifest
 from runner.reproduction.reproduce import reproduce
-from tests.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

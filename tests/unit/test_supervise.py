@@ -7,17 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from runner.system import processes as supervise
+from tests.support.clock import wait_until
 
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from runner import supervise
+from runner.system import processes as supervise
 folder = Path(sys.argv[1])
 def go():
     shell = "sleep 600 & echo $$ $! > pids; mv pids children; wait"
@@ -28,20 +28,13 @@ time.sleep(600)
 """
 
 
-def until(condition, what, timeout_s=20.0):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
-
-
 def gone(pids):
     return lambda: all(supervise.process_started(pid) is None for pid in pids)
 
 
 def family(folder):
     """The pids of the supervisor, the command and the command's own child."""
-    until(lambda: (folder / "children").exists() and (folder / "supervisor").exists(), "the children")
+    wait_until(lambda: (folder / "children").exists() and (folder / "supervisor").exists(), "the children")
     return [int((folder / "supervisor").read_text()), *map(int, (folder / "children").read_text().split())]
 
 
@@ -69,7 +62,7 @@ def parent(tmp_path):
 def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_path):
     log = tmp_path / "log"
     process = supervise.start(["sh", "-c", "echo out $WORD; echo err >&2"], log=log, env={**os.environ, "WORD": "given"})
-    until(lambda: not process.alive(), "the end")
+    wait_until(lambda: not process.alive(), "the end")
     assert process.log_tail() == "out given\nerr"
     assert process.log_tail(1) == "err"
     assert log.stat().st_mode & 0o777 == 0o600
@@ -77,7 +70,7 @@ def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_p
 
 def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path):
     process = supervise.start(["no-such-program"], log=tmp_path / "log")
-    until(lambda: not process.alive(), "the end")
+    wait_until(lambda: not process.alive(), "the end")
     assert "cannot start no-such-program" in process.log_tail()
 
 
@@ -97,21 +90,21 @@ def test_stop_ends_the_whole_group_and_may_be_repeated(tmp_path, monkeypatch):
     pids = family(tmp_path)
     process.stop()
     assert not process.alive()
-    until(gone(pids), "the group to end")
+    wait_until(gone(pids), "the group to end")
     process.stop()
 
 
 def test_stop_kills_what_ignores_sigterm(tmp_path):
     process = supervise.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], log=tmp_path / "log")
-    until(lambda: process.log_tail() == "up", "the trap")
+    wait_until(lambda: process.log_tail() == "up", "the trap")
     process.stop(timeout_s=0.2)
     assert not process.alive()
 
 
 def test_what_a_command_leaves_behind_ends_with_it(tmp_path):
     process = supervise.start(["sh", "-c", "sleep 600 & echo $!"], log=tmp_path / "log")
-    until(lambda: not process.alive(), "the end")
-    until(gone([int(process.log_tail())]), "the rest of the group")
+    wait_until(lambda: not process.alive(), "the end")
+    wait_until(gone([int(process.log_tail())]), "the rest of the group")
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
@@ -119,32 +112,32 @@ def test_children_end_with_their_parent(parent, sig):
     process, pids = parent()
     process.send_signal(sig)
     process.wait()
-    until(gone(pids), "the orphans to end")
+    wait_until(gone(pids), "the orphans to end")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
 def test_killing_the_supervisor_takes_the_command_too(parent):
     _, (supervisor, command, _grandchild) = parent()
     os.kill(supervisor, signal.SIGKILL)
-    until(gone([command]), "the command to end")
+    wait_until(gone([command]), "the command to end")
 
 
 def test_a_child_outlives_the_thread_that_started_it(parent):
     process, pids = parent("import threading; t = threading.Thread(target=go); t.start(); t.join()")
-    until(lambda: os.getpgid(pids[1]) == pids[1], "the group")
+    wait_until(lambda: os.getpgid(pids[1]) == pids[1], "the group")
     assert all(supervise.process_started(pid) is not None for pid in pids)
     process.kill()
     process.wait()
-    until(gone(pids), "the orphans to end")
+    wait_until(gone(pids), "the orphans to end")
 
 
 def test_a_fork_of_the_parent_does_not_keep_children_alive(parent, tmp_path):
     body = "go()\npid = os.fork()\nif pid: Path(sys.argv[1], 'fork').write_text(str(pid))"
     process, pids = parent(body)
-    until(lambda: (tmp_path / "fork").exists() and (tmp_path / "fork").read_text(), "the fork")
+    wait_until(lambda: (tmp_path / "fork").exists() and (tmp_path / "fork").read_text(), "the fork")
     process.kill()
     process.wait()
-    until(gone(pids), "the orphans to end")
+    wait_until(gone(pids), "the orphans to end")
     os.kill(int((tmp_path / "fork").read_text()), signal.SIGKILL)
 
 
@@ -158,7 +151,7 @@ def test_kept_children_outlive_their_parent_and_are_found_again(parent, tmp_path
     assert not supervise.attach(pids[0], started + 1, tmp_path / "log").alive()
     again.stop()
     assert not again.alive()
-    until(gone(pids), "the kept family to end")
+    wait_until(gone(pids), "the kept family to end")
     again.stop()
 
 

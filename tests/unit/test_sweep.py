@@ -12,7 +12,7 @@ import runner
 from runner.errors import ConfigError, RecordError
 from runner.records import RunFolder, SweepFolder, find_record, find_run
 from runner.sweeps.run import resume_sweep, sweep
-from tests.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

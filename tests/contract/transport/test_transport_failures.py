@@ -9,8 +9,8 @@ import pytest
 from runner import errors
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy, without_sleeping
-from tests.server import Hang, Raw, Reset, Status
-from tests.transports import KEY, QUIET, an_lm
+from tests.support.server import Hang, Raw, Reset, Status
+from tests.support.transports import KEY, QUIET, an_lm
 
 pytestmark = QUIET
 

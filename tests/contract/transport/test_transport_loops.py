@@ -6,8 +6,8 @@ import pytest
 
 from runner import errors
 from runner.transport import AutoTransport, DirectTransport, LiteLLMTransport
-from tests.server import Hang, Reply, Server
-from tests.transports import KEY, QUIET, an_lm
+from tests.support.server import Hang, Reply, Server
+from tests.support.transports import KEY, QUIET, an_lm
 
 pytestmark = QUIET
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from runner.types import Usage
-from tests.server import Raw, Reply
-from tests.transports import CALLS, KEY, QUIET, SCHEMA, TOOLS, an_lm, response_of
+from tests.support.server import Raw, Reply
+from tests.support.transports import CALLS, KEY, QUIET, SCHEMA, TOOLS, an_lm, response_of
 
 pytestmark = QUIET
 

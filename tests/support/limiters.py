@@ -8,16 +8,6 @@ from runner.errors import EndpointClosedError
 from runner.limits import Endpoint, Limiter
 
 
-class Clock:
-    """Time that passes when the test says so."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 def plain(most, **kwargs):
     """A limiter that starts with all its places."""
     return Limiter(Endpoint("x"), max_concurrency=most, adaptive=False, **kwargs)

@@ -7,17 +7,16 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from tests.support.clock import PATIENCE_S
+
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
 
-REPOSITORY = Path(__file__).parents[1]
-TIMEOUT_S = 60.0
+REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ class Running:
     def wait(self) -> Done:
         """Wait for its end. However it ends, it shows no traceback."""
         try:
-            self.process.wait(TIMEOUT_S)
+            self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still running after {TIMEOUT_S:g} s\n{self.err}") from None
+            raise AssertionError(f"still running after {PATIENCE_S:g} s\n{self.err}") from None
         done = Done(self.process.returncode, _content(self._out), self.err)
         assert "Traceback" not in done.out + done.err, done.out + done.err
         return done
@@ -86,14 +85,6 @@ def ostinato(*arguments: str, **environment: str) -> Done:
     """Run `ostinato` with these arguments to its end."""
     with Running(*arguments, **environment) as running:
         return running.wait()
-
-
-def wait_until(condition: Callable[[], object], what: str, within_s: float = 30.0) -> None:
-    """Return once `condition()` holds."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {within_s:g} s"
-        time.sleep(0.01)
 
 
 def _content(file: IO[bytes]) -> str:

@@ -1,4 +1,4 @@
-"""A trainer that keeps to the contract of the job folder and learns nothing: ``python -m tests.trainer FOLDER``.
+"""A trainer that keeps to the contract of the job folder and learns nothing: ``python -m tests.support.trainer FOLDER``.
 
 What it does is said in the environment: TRAINER_HOLD_AT (the step before which it waits) until TRAINER_GO (a file) is there,
 TRAINER_FAIL (what it says before it ends with code 1), TRAINER_STARTS (a file that gets a line ``pid first-step`` a start).

@@ -16,11 +16,12 @@ import socket
 import struct
 import sys
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from tests.support.clock import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -164,13 +165,9 @@ class Server:
             self.calls.clear()
             self.most_at_once = 0
 
-    def wait_for(self, count: int, within_s: float = 20.0) -> None:
+    def wait_for(self, count: int) -> None:
         """Return once `count` requests have arrived."""
-        deadline = time.monotonic() + within_s
-        while self.count < count:
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{self.count} requests came within {within_s:g} s, not {count}")
-            time.sleep(0.005)
+        wait_until(lambda: self.count >= count, f"{count} requests")
 
     def _behaviour(self, call: Call) -> Behaviour:
         if self.api_key is not None and call.headers.get("authorization") != f"Bearer {self.api_key}":

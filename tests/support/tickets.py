@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.command import Done, Running, ostinato
-from tests.finetuning import KEY
+from tests.support.command import Done, Running, ostinato
+from tests.support.finetuning import KEY
 
 QUEUES = ("billing", "shipping", "returns")
 

@@ -1,4 +1,4 @@
-"""Everything that trains, for tests: servers that speak the APIs of OpenAI and Databricks, and the trainer of tests/trainer.py.
+"""Everything that trains, for tests: servers that speak the APIs of OpenAI and Databricks, and the trainer of `trainer.py`.
 
 A server holds its jobs at ``running`` until it is told how they end, can be told to misbehave at any request, and counts the
 jobs that would be paid for.
@@ -25,7 +25,7 @@ from runner.providers.command import CommandProvider
 from runner.providers.databricks import DatabricksProvider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
-from tests.command import REPOSITORY
+from tests.support.command import REPOSITORY
 
 if TYPE_CHECKING:
     from runner.finetune.jobs.future import TrainingJob
@@ -380,7 +380,7 @@ class Rig:
             case "local":
                 return {"max_steps": 5}
             case "command":
-                return {"command": [sys.executable, "-m", "tests.trainer", "{folder}"]}
+                return {"command": [sys.executable, "-m", "tests.support.trainer", "{folder}"]}
             case "openai":
                 return {"n_epochs": 2, "poll_s": 0.01}
         place = {"train_data_path": "/Volumes/main/data/rows/tickets", "register_to": "main.tuned.tickets"}
@@ -415,14 +415,14 @@ class Rig:
     def process(self, **environment: str) -> subprocess.Popen[bytes]:
         """A process that fine-tunes so and waits for the end; it may be killed."""
         url = self.server.address if self.server else ""
-        words = [sys.executable, "-m", "tests.finetuning", self.kind, str(self.folder), url]
+        words = [sys.executable, "-m", "tests.support.finetuning", self.kind, str(self.folder), url]
         return subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.PIPE, start_new_session=True)
 
 
 class StubProvider(LocalProvider):
-    """The local provider, with the trainer of tests/trainer.py."""
+    """The local provider, with the trainer of tests/support/trainer.py."""
 
-    trainer = "tests.trainer"
+    trainer = "tests.support.trainer"
 
 
 class _There:
