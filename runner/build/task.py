@@ -1,0 +1,138 @@
+"""Build the rows, the adapter and the scorers from a config."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from runner import adapters, scoring
+from runner.config import schema
+from runner.data import Dataset, open_dataset
+from runner.errors import ConfigError
+from runner.system.paths import expanded
+
+if TYPE_CHECKING:
+    from runner.adapters import Adapter
+    from runner.scoring import Scorer
+
+
+def dataset(config: schema.RunConfig) -> Dataset:
+    """The rows, checked. Raises DataError."""
+    data = config.data
+    common: dict[str, Any] = {"name": data.name, "id": data.id, "target": data.target, "columns": data.columns}
+    common |= {"limit": data.limit, "shuffle": data.shuffle, "seed": data.seed}
+    match data:
+        case schema.InlineData():
+            if not data.rows:
+                raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
+            return open_dataset("inline", rows=data.rows, **common)
+        case schema.JsonlData():
+            return open_dataset("jsonl", path=data.path, **common)
+        case schema.JsonData():
+            return open_dataset("json", path=data.path, **common)
+        case schema.CsvData():
+            return open_dataset("csv", path=data.path, **common)
+        case schema.TsvData():
+            return open_dataset("tsv", path=data.path, **common)
+
+
+def adapter(config: schema.RunConfig) -> Adapter:
+    """The adapter with its prompt. Raises ConfigError when it does not fit the model."""
+    prompt = config.prompt
+    built_prompt = adapters.Prompt(
+        system=text_in(prompt.system_file, "prompt.system_file") if prompt.system_file else prompt.system,
+        user=text_in(prompt.user_file, "prompt.user_file") if prompt.user_file else prompt.user or "",
+        examples=[{"user": example.user, "assistant": example.assistant} for example in prompt.examples],
+    )
+    built: Adapter
+    match config.adapter:
+        case schema.ChatAdapter() as chosen:
+            local = isinstance(config.model, schema.LocalModel)
+            literal = local if chosen.literal_tokens is None else chosen.literal_tokens
+            built = adapters.ChatAdapter(built_prompt, literal_tokens=literal)
+        case schema.TextAdapter():
+            built = adapters.TextAdapter(built_prompt)
+        case schema.JsonAdapter() as chosen:
+            literal = isinstance(config.model, schema.LocalModel)
+            built = adapters.JsonAdapter(
+                built_prompt, chosen.schema, retries=chosen.retries, send_schema=chosen.send_schema, literal_tokens=literal
+            )
+    wanted = "text" if config.model.model_type == "text" else "chat"
+    if built.model_type not in (None, wanted):
+        fix = "adapter=text" if wanted == "text" else "model.model_type=text"
+        raise ConfigError(f"adapter.kind: '{config.adapter.__struct_config__.tag}' does not fit model_type {wanted}; add {fix}")
+    return built
+
+
+def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
+    """The scorers by name; the first is the primary one. Raises ConfigError when they cannot work on this data."""
+    match config.scoring:
+        case schema.NoScoring():
+            return {}
+        case schema.SeveralScoring() as several:
+            if not several.scorers:
+                raise ConfigError("scoring.scorers is empty; name at least one: scoring.scorers={mine: {kind: exact}}")
+            built = {name: _scorer(chosen) for name, chosen in several.scorers.items()}
+            needy = [chosen for chosen in several.scorers.values() if _needs_target(chosen)]
+        case single:
+            scorer = _scorer(single)
+            built = {scorer.name: scorer}
+            needy = [single] if _needs_target(single) else []
+    if needy and config.data.target is None:
+        kind = needy[0].__struct_config__.tag
+        raise ConfigError(f"scoring '{kind}' compares with a target: name its column, data.target=..., or use scoring=none")
+    return built
+
+
+def name(config: schema.RunConfig, data: Dataset) -> str:
+    """What the run's folder is called: the config's name, else the data's, made safe for a folder."""
+    return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
+
+
+def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return a kind
+    match config:
+        case schema.ExactScoring():
+            return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip)
+        case schema.ContainsScoring():
+            return scoring.Contains(ignore_case=config.ignore_case, whole_word=config.whole_word)
+        case schema.RegexScoring():
+            return scoring.Regex(config.pattern, ignore_case=config.ignore_case)
+        case schema.ChoiceScoring():
+            return scoring.Choice(config.labels, pick=config.pick, ignore_case=config.ignore_case)
+        case schema.NumericScoring():
+            return scoring.Numeric(
+                tolerance=config.tolerance,
+                relative=config.relative,
+                extract=config.extract,
+                target_pattern=config.target_pattern,
+            )
+        case schema.JsonMatchScoring():
+            return scoring.JsonMatch(keys=config.keys)
+        case schema.F1Scoring():
+            return scoring.F1()
+        case schema.PythonScoring():
+            return scoring.Python(config.function)
+
+
+def _needs_target(config: schema.Scorer) -> bool:
+    match config:
+        case schema.PythonScoring():
+            return False
+        case schema.RegexScoring(pattern=pattern):
+            return pattern is None
+        case _:
+            return True
+
+
+def text_in(path: str, key: str) -> str:
+    """Read a text file that the config names under `key`.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return expanded(path).read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key}: {path}: not UTF-8 at byte {error.start}") from None
