@@ -8,7 +8,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from flows.orchestrate import connected
+from flows.connection import connected
 from flows.schedules import deployments
 from flows.servers import server
 from runner.cli.options import add_config

@@ -21,7 +21,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.orchestrate import connected
+from flows.connection import connected
 from flows.schedules.catch_up import pass_over
 from flows.schedules.deployments import FLOW, POOL, ensure_pool
 from flows.servers import server

@@ -22,8 +22,7 @@ from typing import Any, Literal
 from flows.servers.databases import History, folder
 from runner.errors import OrchestratorError
 from runner.secrets import redact
-from runner.system import paths
-from runner.system import processes as supervise
+from runner.system import paths, processes
 
 DEFAULT_PORT = 4200
 STATE_VERSION = 1
@@ -57,7 +56,7 @@ class KeptServer:
 
     Attributes:
         pid: the process to look for.
-        started: when it started (see `supervise.process_started`), which tells a reused pid apart.
+        started: when it started (see `processes.process_started`), which tells a reused pid apart.
         port: where it listens on 127.0.0.1.
         log: the file that it writes to.
     """
@@ -68,9 +67,9 @@ class KeptServer:
     log: str
 
     @property
-    def process(self) -> supervise.Process:
+    def process(self) -> processes.Process:
         """The running process."""
-        return supervise.attach(self.pid, self.started, Path(self.log))
+        return processes.attach(self.pid, self.started, Path(self.log))
 
     @property
     def ui_url(self) -> str:
@@ -126,7 +125,7 @@ def start_kept(port: int = DEFAULT_PORT) -> KeptServer:
     try:
         _refuse_taken(port)
         log = folder() / "server.log"
-        process = supervise.start(_command(port), log=log, env=_environment(history.database, port, private=False))
+        process = processes.start(_command(port), log=log, env=_environment(history.database, port, private=False))
         try:
             deadline = time.monotonic() + START_TIMEOUT_S
             while not _up(process, port, deadline):
@@ -173,11 +172,11 @@ class PrivateServer:
     def __init__(self) -> None:
         self._history = History.take_any()
         try:
-            self.port = supervise.free_port()
+            self.port = processes.free_port()
             self._history.describe(self._who())
             log = self._history.database.with_suffix(".log")
             env = _environment(self._history.database, self.port, private=True)
-            self._process = supervise.start(_command(self.port), log=log, env=env)
+            self._process = processes.start(_command(self.port), log=log, env=env)
         except BaseException:
             self._history.release()
             raise
@@ -279,7 +278,7 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
     return inherited | ours
 
 
-def _up(process: supervise.Process, port: int, deadline: float) -> bool:
+def _up(process: processes.Process, port: int, deadline: float) -> bool:
     """Whether the server that was started answers by now.
 
     Raises:

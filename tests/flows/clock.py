@@ -14,7 +14,7 @@ import pytest
 import runner.cli
 from flows.servers import server
 from runner.records import list_runs
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.flows.api import Api
 from tests.support.clock import wait_until
 from tests.support.command import Running
@@ -133,7 +133,7 @@ class OwnServer:
     """`prefect server start` on a PostgreSQL cluster, by somebody who has had it before Ostinato."""
 
     def __init__(self, cluster, folder):
-        self.home, self._cluster, self._port = folder / "home", cluster, supervise.free_port()
+        self.home, self._cluster, self._port = folder / "home", cluster, processes.free_port()
         self.api_url = f"http://127.0.0.1:{self._port}/api"
         self._log = folder / "server.log"
         self._environment = {
@@ -146,11 +146,11 @@ class OwnServer:
 
     def start(self):
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
-        self._process = supervise.start(command, log=self._log, env=self._environment)
+        self._process = processes.start(command, log=self._log, env=self._environment)
         wait_until(self._answers, "`prefect server start`")
 
     def stop(self):
-        self._process.stop(supervise.GRACE_S)
+        self._process.stop(processes.GRACE_S)
 
     def everything(self):
         """All that the database holds, as text."""

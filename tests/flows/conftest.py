@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.servers import server
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.flows.api import Api
 from tests.flows.play_fake import runner_experiment
 from tests.support.clock import PATIENCE_S, wait_until
@@ -75,7 +75,7 @@ def private_runs(tmp_path_factory):
 def kept(private_runs):
     with pytest.MonkeyPatch.context() as monkeypatch:
         _clean(monkeypatch, private_runs.home)
-        yield server.start_kept(supervise.free_port())
+        yield server.start_kept(processes.free_port())
         server.stop_kept()
 
 

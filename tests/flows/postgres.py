@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.support.clock import wait_until
 
 if TYPE_CHECKING:
@@ -63,10 +63,10 @@ def running(programs: Path) -> Iterator[Cluster]:
         data = f"{folder}/data"
         initdb = [programs / "initdb", "-D", data, "-A", "trust", "-U", _USER, "-E", "UTF8", "--locale=C", "--no-sync"]
         subprocess.run([*user, *initdb], check=True, capture_output=True, cwd=folder)
-        cluster = Cluster(programs, supervise.free_port())
+        cluster = Cluster(programs, processes.free_port())
         listens = ["-h", "127.0.0.1", "-p", str(cluster.port), "-k", folder]
         hasty = [word for setting in _HASTY for word in ("-c", setting)]
-        process = supervise.start(
+        process = processes.start(
             [*user, str(programs / "postgres"), "-D", data, *listens, *hasty], log=Path(folder, "log"), env={"LC_ALL": "C"}
         )
         try:
@@ -85,7 +85,7 @@ def _somebody(folder: str) -> list[str]:
     return ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
 
 
-def _ready(cluster: Cluster, process: supervise.Process) -> bool:
+def _ready(cluster: Cluster, process: processes.Process) -> bool:
     assert process.alive(), process.log_tail()
     asked = [cluster.programs / "pg_isready", "-h", "127.0.0.1", "-p", str(cluster.port)]
     return subprocess.run(asked, check=False, capture_output=True).returncode == 0

@@ -12,7 +12,7 @@ import pytest
 from flows.servers import cli, server
 from flows.servers.databases import History
 from runner.errors import OrchestratorError
-from runner.system import processes as supervise
+from runner.system import processes
 
 
 def ask(*words):
@@ -103,7 +103,7 @@ async def test_a_server_that_ends_at_once_shows_its_log(clean, monkeypatch):
     private.stop()
     private.stop()
     with pytest.raises(OrchestratorError, match="out of luck"):
-        server.start_kept(supervise.free_port())
+        server.start_kept(processes.free_port())
     assert server.status() is None
 
 
@@ -117,7 +117,7 @@ def test_a_home_that_cannot_be_written(clean, monkeypatch, tmp_path):
 @pytest.mark.prefect
 def test_the_life_of_a_kept_server(clean, private_runs, capsys):
     shutil.copytree(private_runs.copy, clean)  # a history to start from saves making the database
-    port = supervise.free_port()
+    port = processes.free_port()
     assert ask("start", "--port", str(port), "--json") == 0
     shown = json.loads(capsys.readouterr().out)
     assert shown["ui"] == f"http://127.0.0.1:{port}"
@@ -137,7 +137,7 @@ def test_the_life_of_a_kept_server(clean, private_runs, capsys):
     assert server.resolve() == server.ServerChoice("kept", shown["api"], "`ostinato server start`")
 
     assert ask("stop") == 0
-    assert supervise.process_started(shown["pid"]) is None
+    assert processes.process_started(shown["pid"]) is None
     assert server.status() is None
     assert ask("stop", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"stopped": False}

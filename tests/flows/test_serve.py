@@ -23,7 +23,7 @@ from flows.schedules.catch_up import unwanted
 from flows.schedules.deployments import POOL
 from flows.schedules.process import played_in_process
 from flows.schedules.worker import Worker, patient
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.flows.clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, webhook
 from tests.support.clock import wait_until
 
@@ -232,10 +232,10 @@ def test_prefects_own_worker_plays_as_well(server, given):
     clock = Clock(server, given[0])
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
     with standing(*given):
-        worker = supervise.start(command, log=clock.folder / "worker.log")
+        worker = processes.start(command, log=clock.folder / "worker.log")
         flow_run = schedule("run-now", "short")["flow_run"]
         state = clock.state(flow_run, "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
-        worker.stop(supervise.GRACE_S)
+        worker.stop(processes.GRACE_S)
         assert state["type"] == "COMPLETED"
         assert flow_run in {run.manifest()["schedule"]["flow_run"] for run in clock.complete("short")}
 
