@@ -93,7 +93,7 @@ def _is_number(text: str) -> bool:
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:
     """One row a run or a cell: what was varied, the scores with their errors, and what they cost."""
-    rows = [_masked(row) for row in ([flat_run(record)] if isinstance(record, Run) else record.table())]
+    rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
     lines = [_markdown_row(row, varied) for row in rows]
     columns = list(dict.fromkeys(name for line in lines for name in line))
@@ -102,6 +102,10 @@ def _markdown(record: Run | Sweep) -> Iterator[str]:
     yield f"|{'|'.join(' --- ' if name in text else ' ---: ' for name in columns)}|\n"
     for line in lines:
         yield f"| {' | '.join(_escaped(line.get(name, '–')) for name in columns)} |\n"
+
+
+def _run_row(run: Run) -> dict[str, Any]:
+    return flat_run(run.facts(), list(run.summary.scores) if run.summary else [])
 
 
 def _markdown_row(row: dict[str, Any], varied: Iterable[str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -10,9 +10,9 @@ from runner.stats.stats import quantile
 from runner.types import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from runner.analysis.load import Cell, Run
+    from runner.records import Summary
     from runner.types import Sample
 
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
@@ -42,29 +42,63 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
     return row | {field: getattr(sample, field) for field in type(sample).__struct_fields__ if field not in taken}
 
 
-def flat_run(run: Run, scores: Sequence[str] | None = None) -> dict[str, Any]:
-    """A run as one row: counts, scores with standard error and n, tokens, cost (dollars) and latency (seconds).
+class RunFacts(NamedTuple):
+    """What the row of a run is made from: `latencies` of its samples, in seconds and sorted."""
 
-    A run that has no summary yet has its status alone; all columns are there, and the others None.
+    name: str
+    status: str | None
+    summary: Summary | None
+    latencies: Sequence[float]
+
+
+class CellFacts(NamedTuple):
+    """What the row of a sweep's cell is made from: `values` by varied key, and the facts of its run; None before it has one."""
+
+    id: str
+    values: Mapping[str, Any]
+    status: str
+    problem: str | None
+    run: RunFacts | None
+
+
+def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
+    """Return a run as one row, whose columns depend on `scores` alone.
+
+    Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean) with
+    ``.stderr`` and ``.n``, counts of samples by status, ``cache_hits`` (samples), ``requests``, tokens of requests made
+    (``prompt_tokens``, ``completion_tokens``) and of answers from the cache (the same with ``cached_``),
+    ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` in seconds. Unknown is None: a run without a
+    summary has its name and its status alone.
     """
-    summary = run.summary
-    latencies = sorted(sample.latency_s for sample in run.samples() if sample.latency_s is not None) if summary else []
-    row: dict[str, Any] = {"run": run.name, "model": getattr(summary, "model", None), "status": run.manifest.get("status")}
-    row["n"] = getattr(summary, "rows", None)
-    for name in (summary.scores if summary else ()) if scores is None else scores:
+    summary = run.summary if run else None
+    latencies = run.latencies if run and summary else ()
+    row: dict[str, Any] = {"run": run.name if run else None, "model": getattr(summary, "model", None)}
+    row |= {"status": run.status if run else None, "n": getattr(summary, "rows", None)}
+    for name in scores:
         score = summary.scores.get(name) if summary else None
         row |= {f"score.{name}{part}": getattr(score, field, None) for part, field in _SCORE.items()}
     row |= {count: getattr(summary, count, None) for count in _COUNTS}
-    row |= {tokens: getattr(summary.usage, tokens) if summary else None for tokens in ("prompt_tokens", "completion_tokens")}
+    for prefix, field in (("", "usage"), ("cached_", "usage_cached")):
+        usage = getattr(summary, field, None)
+        row |= {f"{prefix}{tokens}": getattr(usage, tokens, None) for tokens in ("prompt_tokens", "completion_tokens")}
     row |= {measure: getattr(summary, measure, None) for measure in ("cost_usd", "saved_usd", "wall_s")}
     return row | {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
 
 
-def flat_cell(cell: Cell, keys: Sequence[str], scores: Sequence[str]) -> dict[str, Any]:
-    """A sweep's cell as one row: its id, what was varied, `flat_run` of its run, and what the sweep says of its status."""
-    facts = flat_run(cell.run, scores) if cell.run else {}
-    varied = {key: cell.values.get(key) for key in keys}
-    return {"cell": cell.id, **varied, **facts, "status": cell.status, "problem": cell.problem}
+def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the table of a sweep: one row per cell, in their order, every row with the same columns.
+
+    Columns: ``cell``, the varied `keys`, those of `flat_run` with every score that a cell has, and ``problem``. ``status`` is the
+    cell's; where ``model`` is varied, that column has what was varied.
+    """
+    summaries = [cell.run.summary for cell in cells if cell.run and cell.run.summary]
+    scores = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
+    rows = []
+    for cell in cells:
+        varied = {key: cell.values.get(key) for key in keys}
+        row = {"cell": cell.id, **varied, **flat_run(cell.run, scores)}
+        rows.append(row | varied | {"status": cell.status, "problem": cell.problem})
+    return rows
 
 
 def to_json(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.analysis import frames as tables
-from runner.analysis.flat import flat_cell, flat_sample, score_names
+from runner.analysis.flat import CellFacts, RunFacts, flat_cells, flat_sample, score_names
 from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, find_record
 
@@ -87,6 +87,11 @@ class Run:
         """Every sample, in the order in which they were finished; of one that was asked again, what counts."""
         return self._record.samples()
 
+    def facts(self) -> RunFacts:
+        """Return what its row in a table is made from. Reads all samples, for their latencies."""
+        latencies = sorted(one.latency_s for one in self.samples() if one.latency_s is not None) if self.summary else []
+        return RunFacts(self.name, self.manifest.get("status"), self.summary, latencies)
+
     def table(self) -> Iterator[dict[str, Any]]:
         """One flat row a sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""
         names = list(self.summary.scores) if self.summary else score_names(self.samples())
@@ -118,6 +123,10 @@ class Cell(msgspec.Struct, frozen=True):
     run: Run | None = None
     problem: str | None = None
 
+    def facts(self) -> CellFacts:
+        """Return what its row in a table is made from."""
+        return CellFacts(self.id, self.values, self.status, self.problem, self.run.facts() if self.run else None)
+
 
 class Sweep:
     """The record of a sweep: its cells, each a run.
@@ -128,6 +137,7 @@ class Sweep:
         manifest: ``manifest.json``.
         keys: the keys that are varied, dotted, in order.
         primary: the name of the primary score, or None.
+        direction: ``maximize`` or ``minimize``: which values of the primary score are better.
         cells: the cells, in the manifest's order.
     """
 
@@ -138,6 +148,7 @@ class Sweep:
         try:
             self.keys: list[str] = list(self.manifest["keys"])
             self.primary: str | None = self.manifest.get("primary")
+            self.direction: str = self.manifest.get("direction", "maximize")
             self.cells = [_cell(self.folder, id_, facts) for id_, facts in self.manifest["cells"].items()]
         except (KeyError, TypeError, AttributeError) as error:
             raise RecordError(f"{self.folder / 'manifest.json'} is not a sweep's: {error!r}") from None
@@ -146,11 +157,11 @@ class Sweep:
         return f"Sweep({self.name!r})"
 
     def table(self) -> Iterator[dict[str, Any]]:
-        """One tidy row a cell, every row with the same columns: what was varied, scores, counts, tokens, cost, latency."""
-        names = list({name: None for cell in self.cells if cell.run and cell.run.summary for name in cell.run.summary.scores})
-        rows = [flat_cell(cell, self.keys, names) for cell in self.cells]
-        columns = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
-        return ({name: row.get(name) for name in columns} for row in rows)  # a cell that has no run has the columns too
+        """Yield one row per cell, in the manifest's order: see `runner.analysis.flat.flat_cells`."""
+        facts = [
+            CellFacts(one.id, one.values, one.status, one.problem, one.run.facts() if one.run else None) for one in self.cells
+        ]
+        yield from flat_cells(facts, self.keys)
 
     def to_pandas(self) -> pd.DataFrame:
         """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""
@@ -162,9 +173,14 @@ class Sweep:
 
 
 def _cell(folder: Path, id_: str, facts: dict[str, Any]) -> Cell:
-    at = folder / facts["run"] if facts.get("run") else None
-    run = Run(RunFolder.open(at)) if at is not None and (at / "manifest.json").is_file() else None
-    return Cell(id_, facts["values"], facts["status"], run, facts.get("problem"))
+    """Open a cell; one whose folder cannot be read says so instead of hiding the others."""
+    run, problem = None, facts.get("problem")
+    if facts.get("run"):
+        try:
+            run = Run(RunFolder.open(folder / facts["run"]))
+        except RecordError as error:
+            problem = problem or str(error)
+    return Cell(id_, facts["values"], facts["status"], run, problem)
 
 
 def _yaml(file: Path) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def report(result: SweepResult, args: argparse.Namespace) -> int:
 
 
 def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """What ``--json`` prints: of each cell its row in the table, its count as ``rows`` and its run's folder in the sweep's."""
+    cells = [(row, manifest.cells[row["cell"]]) for row in rows]
     return {
         "sweep": folder,
         "name": manifest.name,
@@ -67,7 +68,7 @@ def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]
         "primary": manifest.primary,
         "direction": manifest.direction,
         "problem": manifest.problem,
-        "cells": [{**row, "values": manifest.cells[row["cell"]].values} for row in rows],
+        "cells": [{**row, "rows": row["n"], "run": cell.run, "values": cell.values} for row, cell in cells],
     }
 
 
@@ -97,7 +98,7 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
         columns[name] = (lambda row, name=name: _score(row, name), "right")
     if manifest.primary:
         columns[""] = (_standing, "left")
-    columns["ok"] = (lambda row: "-" if row.get("rows") is None else f"{row['ok']:,}/{row['rows']:,}", "right")
+    columns["ok"] = (lambda row: "-" if row["n"] is None else f"{row['ok']:,}/{row['n']:,}", "right")
     if any(row.get("errors") for row in rows):
         columns["errors"] = (lambda row: "-" if row.get("errors") is None else f"{row['errors']:,}", "right")
     columns["tokens"] = (_tokens, "right")
@@ -134,7 +135,7 @@ def _standing(row: dict[str, Any]) -> str:
 
 def _tokens(row: dict[str, Any]) -> str:
     kinds = ("prompt_tokens", "completion_tokens", "cached_prompt_tokens", "cached_completion_tokens")
-    return "-" if row.get("rows") is None else f"{sum(row[kind] for kind in kinds):,}"
+    return "-" if row["n"] is None else f"{sum(row[kind] for kind in kinds):,}"
 
 
 def _seconds(seconds: float | None) -> str:

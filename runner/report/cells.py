@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from runner.analysis.flat import CellFacts, RunFacts, flat_cells
 from runner.report.markup import Content, Html, table, tag, tile
 from runner.report.plots import names_of_scores
 from runner.report.text import brief
-from runner.wording.numbers import dollars, interval, score, seconds
+from runner.wording.numbers import Z, dollars, interval, score, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from runner.report.gather import Part, Subject
+
+HEADS = {
+    "status": "status",
+    "n": "n",
+    "errors": "errors",
+    "cost_usd": "cost",
+    "latency_p50_s": "p50",
+    "latency_p95_s": "p95",
+}
+"""Headings of the columns that follow the varied keys and the scores, by their names in `runner.analysis.flat.flat_cells`."""
 
 
 def sweep_tiles(subject: Subject) -> Iterator[Html]:
@@ -53,42 +64,35 @@ def ranked(subject: Subject) -> list[Part]:
 
 
 def cells_table(subject: Subject) -> Html:
-    """One row a cell, the best first; every column can be sorted where there is a script."""
+    """Lay out the table of `flat_cells`, best cell first; every column can be sorted where there is a script."""
     scores = names_of_scores(subject)
-    heads = [
-        "cell",
-        *subject.keys,
-        *(head for name in scores for head in (name, "95 %")),
-        "status",
-        "n",
-        "errors",
-        "cost",
-        "p50",
-        "p95",
-    ]
-    rows = [_row(part, subject.keys, scores) for part in ranked(subject)]
+    heads = ["cell", *subject.keys, *(head for name in scores for head in (name, "95 %")), *HEADS.values()]
+    parts = ranked(subject)
+    table_rows = flat_cells([_facts(part) for part in parts], subject.keys)
+    rows = [_row(row, part.values, subject.keys, scores) for row, part in zip(table_rows, parts, strict=True)]
     return table("Cells, best first", heads, rows, class_="cells")
 
 
-def _row(part: Part, keys: list[str], scores: list[str]) -> list[Content]:
-    summary = part.summary
-    values: list[Content] = [brief(part.values[key], 60) if key in part.values else None for key in keys]
-    figures: list[Content] = []
+def _facts(part: Part) -> CellFacts:
+    run = RunFacts(part.folder, part.status, part.summary, part.facts.latencies) if part.folder else None
+    return CellFacts(f"#{part.number}", part.values, part.status, part.problem, run)
+
+
+def _row(row: dict[str, Any], values: Mapping[str, Any], keys: list[str], scores: list[str]) -> list[Content]:
+    means: list[Content] = []
     for name in scores:
-        found = summary.scores.get(name) if summary else None
-        reach = None if found is None or found.stderr is None else f"± {1.96 * found.stderr:.3f}"
-        figures += [None if found is None or found.mean is None else f"{found.mean:.3f}", reach]
-    known = summary is not None and summary.cost_usd is not None and not summary.model.startswith(("local/", "fake/"))
-    latency = [None if (middle := part.facts.quantile(share)) is None else seconds(middle) for share in (0.5, 0.95)]
+        mean, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
+        means += [None if mean is None else f"{mean:.3f}", None if error is None else f"± {Z * error:.3f}"]
+    here = (row["model"] or "").startswith(("local/", "fake/"))
     return [
-        f"#{part.number}",
-        *values,
-        *figures,
-        tag("span", part.status, class_=f"pill {part.status}"),
-        None if summary is None else summary.rows - summary.errors - summary.owed,
-        None if summary is None else summary.errors,
-        dollars(summary.cost_usd) if known and summary else None,
-        *latency,
+        row["cell"],
+        *(brief(values[key], 60) if key in values else None for key in keys),
+        *means,
+        tag("span", row["status"], class_=f"pill {row['status']}"),
+        row["n"],
+        row["errors"],
+        None if here or row["cost_usd"] is None else dollars(row["cost_usd"]),
+        *(None if row[column] is None else seconds(row[column]) for column in ("latency_p50_s", "latency_p95_s")),
     ]
 
 

@@ -1,6 +1,9 @@
 """`runner.load`: records as Python objects, and as data frames."""
 
+import csv
+import html
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +16,12 @@ import runner
 from runner.analysis.frames import to_pandas, to_polars
 from runner.analysis.load import Run, Sweep
 from runner.errors import ConfigError, RecordError
+from runner.report import render
+from runner.report.cells import HEADS
+from runner.sweeps.run import sweep as sweep_of
 from runner.types import RowError, Sample, Usage
-from tests.support.records import play, record, sweep
+from runner.wording.numbers import seconds
+from tests.support.records import OFFLINE, play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -156,3 +163,63 @@ def test_a_folder_that_says_it_is_a_sweep_and_is_none():
     folder = sweep([], keys=None)
     with pytest.raises(RecordError, match="is not a sweep's"):
         runner.load(folder)
+
+
+def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
+    """``table.csv``, `runner.load(...).table()`, the terminal's and Prefect's rows, and the page's table of cells."""
+    varied = ["sampling.temperature=0,1", "sampling.repeats=1,2"]
+    result = sweep_of([*OFFLINE, "data.limit=6", "model.fail_rate=0.3", "model.fail_with=content_filter", *varied])
+    table = list(runner.load(result.folder).table())
+    assert [row["n"] for row in table] == [6, 12, 6, 12]
+    assert sum(row["errors"] for row in table) > 0
+    columns = list(table[0])
+    with (result.folder / "table.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert written == [{name: "" if value is None else text_of(value) for name, value in row.items()} for row in table]
+    by_id = {row["cell"]: row for row in table}
+    for row in result.rows:
+        assert list(row) == [*columns, "best", "tied"]
+        assert {name: row[name] for name in columns} == by_id[row["cell"]]
+    heads, lines = cells_on(render(result.folder))
+    assert set(HEADS) < set(columns)
+    assert heads == ["cell", "sampling.temperature", "sampling.repeats", "contains", "95 %", *HEADS.values()]
+    numbered = {f"#{number}": row for number, row in enumerate(table, 1)}
+    for cell, *values in lines:
+        row = numbered[cell]
+        told = dict(zip(heads[1:], values, strict=True))
+        assert all(told[key] == str(row[key]) for key in ("sampling.temperature", "sampling.repeats"))
+        assert (told["contains"], told["95 %"]) == (
+            f"{row['score.contains']:.3f}",
+            f"± {1.96 * row['score.contains.stderr']:.3f}",
+        )
+        assert (told["status"], told["n"], told["errors"]) == (row["status"], str(row["n"]), str(row["errors"]))
+        assert (told["p50"], told["p95"]) == (seconds(row["latency_p50_s"]), seconds(row["latency_p95_s"]))
+
+
+def text_of(value):
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def cells_on(page):
+    """The headings and the rows of the page's table of cells."""
+    table = re.search(r'<table class="cells">.*?</table>', page, re.DOTALL)[0]
+    heads, *lines = (
+        [html.unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall("<t[hd].*?</t[hd]>", row)]
+        for row in re.findall("<tr>.*?</tr>", table)
+    )
+    return heads, lines
+
+
+def test_a_varied_model_is_in_the_tables_as_it_was_written():
+    folder = sweep([({"model": "small"}, play("data.limit=1")), ({"model": "large"}, None)], keys=["model"])
+    assert [row["model"] for row in runner.load(folder).table()] == ["small", "large"]
+
+
+def test_a_cell_whose_folder_is_gone_says_so():
+    values = [{"sampling.temperature": 0.0}, {"sampling.temperature": 1.0}]
+    folder = sweep([(one, play("data.limit=2")) for one in values])
+    gone, there = runner.load(folder).cells
+    (gone.run.folder / "manifest.json").unlink()
+    rows = list(runner.load(folder).table())
+    assert [(row["n"], row["problem"] is None) for row in rows] == [(None, False), (2, True)]
+    assert there.run.name == rows[1]["run"]
