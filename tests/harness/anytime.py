@@ -9,8 +9,8 @@ import random
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from runner.experiment.run import resume
@@ -26,12 +26,28 @@ CODES = {signal.SIGINT: {0, 130}, signal.SIGTERM: {0, 130, -signal.SIGTERM}}
 _NOISE = ("Traceback", "Exception ignored", "never awaited", "warning:", "Error")
 
 
+@dataclass(frozen=True)
+class Moment:
+    """When a signal is sent: a point in what the command does, so that a slow machine meets the same ones.
+
+    Attributes:
+        reads: system calls that read, counted from when the command handles signals.
+        lines: None, or wait instead until the record has this many lines (0: until there is a record).
+    """
+
+    reads: int = 0
+    lines: int | None = None
+
+
 class Life:
-    """One short run of the fake model, played over and over, and sent a signal at another moment of its life each time.
+    """One short run of the fake model, repeated, and sent a signal at a different moment each time.
 
     Args:
         folder: where everything goes; made here.
         orchestrator: ``none`` or ``prefect``.
+
+    Attributes:
+        reads: system calls that read between the command's first signal handler and its record.
     """
 
     def __init__(self, folder: Path, *, orchestrator: str = "none") -> None:
@@ -42,30 +58,26 @@ class Life:
         self._home = folder / "home"
         self._orchestrator = orchestrator
         self._played = 0
-        whole = self.play(None, 0.0)
-        assert whole.code == 0, whole.err
-
-    def measure(self) -> tuple[float, float]:
-        """Seconds of its two parts: from when the command hears signals until there is a run folder, and from then to its end."""
         with self._command() as running:
-            _await_ears(running)
-            began = time.monotonic()
-            self._await_folder(running)
-            made = time.monotonic()
-            assert running.wait().code == 0
-            return made - began, time.monotonic() - made
+            _await_handlers(running)
+            before = _reads(running)
+            self._await_lines(running, 0)
+            self.reads = _reads(running) - before
+            done = running.wait()
+        assert done.code == 0, done.err
 
-    def play(self, number: signal.Signals | None, after_s: float, *, made: bool = False, twice: bool = False) -> Done:
-        """Play it once, and send it the signal so many seconds after it can hear it, or after it has `made` its folder."""
+    def play(self, number: signal.Signals, moment: Moment, *, twice: bool = False) -> Done:
+        """Run the command, and send it the signal at this moment, or once it has ended."""
         with self._command() as running:
-            if number is not None:
-                _await_ears(running)
-                if made:
-                    self._await_folder(running)
-                time.sleep(after_s)  # the moment is what is tried here
+            _await_handlers(running)
+            if moment.lines is None:
+                due = _reads(running) + moment.reads
+                wait_until(lambda: _ended(running) or _reads(running) >= due, f"{moment}")
+            else:
+                self._await_lines(running, moment.lines)
+            running.signal(number)
+            if twice:
                 running.signal(number)
-                if twice:
-                    running.signal(number)
             return running.wait()
 
     def check(self, number: signal.Signals, done: Done) -> None:
@@ -81,7 +93,7 @@ class Life:
     def finish(self) -> Counter[str]:
         """Go on with every run that has not ended. Each keeps what it had. Returns how the runs were left, counted."""
         left: Counter[str] = Counter()
-        for manifest in sorted(self._runs.glob("rows/2*/manifest.json")):
+        for manifest in sorted(self._manifests()):
             record = RunFolder.open(manifest.parent)
             left[str(record.manifest()["status"])] += 1
             before = {sample.id: sample for sample in record.samples()}
@@ -92,17 +104,23 @@ class Life:
             assert summary.requests + summary.cache_hits == ROWS  # over all sittings: none was asked twice
         return left
 
-    def _await_folder(self, running: Running) -> None:
-        seed = f"sampling.seed={self._played}"
-        wait_until(lambda: running.process.poll() is not None or seed in self._newest(), "there is a run folder")
+    def _await_lines(self, running: Running, count: int) -> None:
+        """Wait until the command has made its run folder, and has recorded this many lines in it."""
 
-    def _newest(self) -> str:
-        """What the newest run was asked with."""
-        found = sorted(self._runs.glob("rows/2*/overrides.yaml"), key=lambda file: file.stat().st_mtime_ns)
-        return found[-1].read_text() if found else ""
+        def reached() -> bool:
+            for manifest in self._manifests() - self._before:
+                record = manifest.with_name("samples.jsonl")
+                return count == 0 or (record.exists() and record.read_bytes().count(b"\n") >= count)
+            return False
+
+        wait_until(lambda: _ended(running) or reached(), f"{count} lines of the record")
+
+    def _manifests(self) -> set[Path]:
+        return set(self._runs.glob("rows/2*/manifest.json"))
 
     def _command(self) -> Running:
         self._played += 1  # another seed: nothing comes from the cache
+        self._before = self._manifests()
         return Running(
             *(
                 "run",
@@ -119,15 +137,25 @@ class Life:
         )
 
 
-def _await_ears(running: Running) -> None:
-    """Wait until the command has said what signals do to it: before, Python itself is starting."""
+def _await_handlers(running: Running) -> None:
+    """Wait until the command has set its signal handlers: until then, Python itself is starting."""
     status = Path(f"/proc/{running.process.pid}/status")
 
     def caught() -> bool:
         masks = dict(line.split(":\t", 1) for line in status.read_text().splitlines() if line.startswith("Sig"))
         return bool(int(masks["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
 
-    wait_until(lambda: running.process.poll() is not None or caught(), "the command handles SIGTERM")
+    wait_until(lambda: _ended(running) or caught(), "the command handles SIGTERM")
+
+
+def _reads(running: Running) -> int:
+    """Return how many system calls of the command have read something."""
+    lines = Path(f"/proc/{running.process.pid}/io").read_text().splitlines()
+    return next(int(line.removeprefix("syscr: ")) for line in lines if line.startswith("syscr: "))
+
+
+def _ended(running: Running) -> bool:
+    return running.process.poll() is not None
 
 
 def main() -> int:
@@ -144,22 +172,18 @@ def main() -> int:
     problems = []
     with tempfile.TemporaryDirectory(prefix="ostinato-anytime-") as folder:
         life = Life(Path(folder) / "life", orchestrator=args.orchestrator)
-        parts = life.measure()
         for index in range(args.signals):
-            number, twice, made = NUMBERS[index % 2], index % 5 == 4, index * 2 >= args.signals
-            after_s = parts[made] * chosen.uniform(0, 1.1)
+            number, twice = NUMBERS[index % 2], index % 5 == 4
+            reads, lines = chosen.randrange(life.reads * 11 // 10), chosen.randrange(ROWS + 2)
+            moment = Moment(reads) if index * 2 < args.signals else Moment(lines=lines)
             try:
-                done = life.play(number, after_s, made=made, twice=twice)
+                done = life.play(number, moment, twice=twice)
                 life.check(number, done)
                 ended[f"{number.name}{' twice' if twice else ''}: {done.code}"] += 1
             except AssertionError as error:
-                problems.append(
-                    f"{number.name} after {after_s:.3f} s of {parts[made]:.3f} ({'folder' if made else 'start'}): {error}"
-                )
+                problems.append(f"{number.name} at {moment} of {life.reads} reads and {ROWS} lines: {error}")
         left = life.finish()
-    sys.stdout.write(
-        f"{args.signals} signals in {sum(parts):.2f} s of life: {dict(ended)}; runs were left {dict(left)}, lost 0\n"
-    )
+    sys.stdout.write(f"{args.signals} signals: {dict(ended)}; runs were left {dict(left)}, lost 0\n")
     sys.stdout.write("".join(f"BROKEN {problem}\n" for problem in problems))
     return 1 if problems else 0
 
