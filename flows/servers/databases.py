@@ -6,14 +6,13 @@ file, so whoever starts a server holds a lock on the file; runs at the same time
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import itertools
 import json
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import OrchestratorError
-from runner.system import paths
+from runner.system import files, paths
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,9 +58,7 @@ class History:
             lock = database.with_suffix(".lock").open("a+")
         except OSError as error:
             raise _unwritable(error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not files.lock(lock.fileno()):
             lock.close()
             return None
         return cls(database, lock)

@@ -17,12 +17,12 @@ import time
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from flows.servers.databases import History, folder
 from runner.errors import OrchestratorError
 from runner.secrets import redact
-from runner.system import paths, processes
+from runner.system import files, paths, processes
 
 DEFAULT_PORT = 4200
 STATE_VERSION = 1
@@ -132,7 +132,8 @@ def start_kept(port: int = DEFAULT_PORT) -> KeptServer:
                 time.sleep(_POLL_S)
             history.bury(port)
             server = KeptServer(process.pid, process.started, port, str(log))
-            _write(_state_file(), {"version": STATE_VERSION, **asdict(server)})
+            state = json.dumps({"version": STATE_VERSION, **asdict(server)}, indent=2)
+            files.write_private(_state_file(), f"{state}\n".encode())
             process.keep()  # last: until it is on record, it ends with this process
         except BaseException:
             process.stop()
@@ -319,11 +320,3 @@ def _refuse_taken(port: int) -> None:
 
 def _state_file() -> Path:
     return paths.home() / "prefect" / "server.json"
-
-
-def _write(file: Path, state: dict[str, Any]) -> None:
-    """Replace a file at once, readable by this user only."""
-    new = file.with_suffix(".new")
-    new.touch(mode=0o600)
-    new.write_text(json.dumps(state, indent=2) + "\n")
-    new.replace(file)

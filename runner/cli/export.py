@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from runner.cli.options import add_run, shorten
 from runner.errors import ConfigError, RecordError
+from runner.system import files
 
 if TYPE_CHECKING:
     import argparse
@@ -61,15 +61,8 @@ def _whole(path: Path) -> Iterator[BinaryIO]:
     """A file that is there whole or, when something goes wrong, as it was before."""
     if not path.name or path.is_dir():
         raise RecordError(f"{path} cannot be written: it is a folder; name a file in it")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with files.replacing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError as error:
         raise RecordError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

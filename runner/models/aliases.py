@@ -6,9 +6,7 @@ One readable file an alias, ``aliases/<name>.json`` in `OSTINATO_HOME`. A versio
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import fcntl
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.errors import ConfigError, FinetuneError
-from runner.finetune.jobs.ledger import put
-from runner.system import paths
+from runner.system import files, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 FORMAT = 1
@@ -124,7 +120,8 @@ def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Versi
     if not re.fullmatch(_NAME, name):
         raise ConfigError(f"'{name}' cannot be an alias: letters, digits, '.', '_' and '-', 64 at the most")
     try:
-        with _locked(name):
+        paths.private(folder())
+        with files.locked(_lock_of(name)):
             before = find(name)
             versions = before.versions if before else []
             if versions and versions[-1].model == model:
@@ -136,7 +133,7 @@ def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Versi
                 lineage=lineage,
             )
             told = msgspec.json.encode(Alias(name=name, versions=[*versions, new]))
-            put(_file(name), msgspec.json.format(told, indent=2) + b"\n")
+            files.write_private(_file(name), msgspec.json.format(told, indent=2) + b"\n")
             return new
     except OSError as error:
         raise FinetuneError(f"the alias {name} cannot be written in {folder()}: {error.strerror}") from error
@@ -147,7 +144,7 @@ def remove(name: str) -> bool:
     file = _file(name)
     if file.parent != folder() or not file.is_file():
         return False
-    with _locked(name):
+    with files.locked(_lock_of(name)):
         file.unlink(missing_ok=True)
     return True
 
@@ -161,10 +158,6 @@ def _file(name: str) -> Path:
     return folder() / f"{name}.json"
 
 
-@contextlib.contextmanager
-def _locked(name: str) -> Iterator[None]:
-    """One writer of an alias at a time, across processes; the lock ends with its process."""
-    paths.private(folder())
-    with (folder() / f".{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _lock_of(name: str) -> Path:
+    """The file whose lock is held by whoever changes this alias."""
+    return folder() / f".{name}.lock"

@@ -8,25 +8,20 @@ file is not hashed again; when they do not, it is, and a file that has changed i
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import ConfigError, LaunchError
 from runner.models import fetch, folders
-from runner.system import paths
+from runner.system import files, paths
 from runner.wording.suggest import did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _VERSION = 1
 _BACK_NS = 2_000_000_000
@@ -128,7 +123,9 @@ def pull(name: str, *, progress: fetch.Progress | None = None) -> Path:
     if _is_path(name):
         raise LaunchError(f"no weights at {path}: there is no such file")
     try:
-        with _locked(path):
+        paths.private(paths.home())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path.with_name(f".{path.name}.lock")):
             return find(name) or _fetch(name, path, progress)  # another process may have fetched them meanwhile
     except OSError as error:
         raise LaunchError(f"cannot store weights in {folder()}: {error}; OSTINATO_HOME names another place") from error
@@ -280,19 +277,7 @@ def _read(path: Path) -> Stored | None:
 
 
 def _write(path: Path, stored: Stored) -> None:
-    part = path.with_name(path.name + ".json.part")
-    part.write_bytes(msgspec.json.format(msgspec.json.encode(stored)))
-    part.replace(_beside(path))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock of one file's weights across processes; the kernel lets go of it when the process ends, however it does."""
-    paths.private(paths.home())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    files.write(_beside(path), msgspec.json.format(msgspec.json.encode(stored)))
 
 
 @lru_cache(maxsize=64)

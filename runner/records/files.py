@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import msgspec
 
 from runner.errors import RecordError
 from runner.secrets import redact
+from runner.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,7 +46,7 @@ class Folder:
         return folder
 
     @classmethod
-    def _make(cls, parent: Path, digest: str, files: Mapping[str, str | bytes], *, prefix: str = "") -> Self:
+    def _make(cls, parent: Path, digest: str, contents: Mapping[str, str | bytes], *, prefix: str = "") -> Self:
         """Make the folder ``<prefix><stamp>-<digest>`` in `parent`, with these files in it. Raises RecordError."""
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         made: Path | None = None
@@ -54,8 +54,8 @@ class Folder:
             parent.mkdir(parents=True, exist_ok=True)
             made = fresh(parent, f"{prefix}{stamp}-{digest}")
             folder = cls(made)
-            for name, content in files.items():
-                folder._put(name, content)
+            for name, content in contents.items():
+                files.write(made / name, content)
         except OSError as error:
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)  # half a folder is no record
@@ -72,12 +72,12 @@ class Folder:
         if self._lock is not None:
             return
         handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(handle)
-            raise RecordError(f"{self.path} is being played; wait until that has ended, or stop it with Ctrl-C") from None
-        self._lock = handle
+        with contextlib.suppress(OSError):
+            if files.lock(handle):
+                self._lock = handle
+                return
+        os.close(handle)
+        raise RecordError(f"{self.path} is being played; wait until that has ended, or stop it with Ctrl-C")
 
     def manifest(self) -> dict[str, Any]:
         """What the run was made from. Raises RecordError when it is missing or broken."""
@@ -117,22 +117,9 @@ class Folder:
     def _write(self, name: str, content: str | bytes) -> None:
         """Write a file whole or not at all. Raises RecordError."""
         try:
-            self._put(name, content)
+            files.write(self.path / name, content)
         except OSError as error:
             raise self._unwritable(error, name) from None
-
-    def _put(self, name: str, content: str | bytes) -> None:
-        temporary = self.path / f".{name}.tmp"
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content.encode() if isinstance(content, str) else content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self.path / name)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
 
     def _unwritable(self, error: OSError, name: str) -> RecordError:
         kept, then = "what was finished before is kept", f"go on with: ostinato resume {self.path}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from runner.errors import RecordError
@@ -12,6 +10,7 @@ from runner.report.gather import Subject, gather
 from runner.report.markup import join
 from runner.report.rows import Rows
 from runner.report.sections import sections
+from runner.system import files
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,16 +35,9 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     """
     page = render(folder)
     out = (out or folder / "report.html").absolute()
-    temporary = out.with_name(f".{out.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
-            stream.write(page.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(out)
+        files.write(out, page)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise RecordError(f"{out} cannot be written: {error.strerror}") from None
     return out
 

@@ -6,23 +6,16 @@ whose process is gone counts for nothing and is cleaned up.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.errors import LaunchError
 from runner.servers import server
-from runner.system import paths
+from runner.system import files, paths
 from runner.system import processes as supervise
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _VERSION = 1
 
@@ -96,7 +89,7 @@ def keep(model: str, settings: server.Settings) -> tuple[Kept, bool]:
     try:
         paths.private(paths.home())
         paths.private(folder())
-        with _locked(name):
+        with files.locked(_lock_of(name)):
             known = _read(record_of(name))
             if known is not None and known.process().alive():
                 if _same(known, model, settings):
@@ -117,7 +110,7 @@ def listed() -> list[Kept]:
         if known is not None and known.process().alive():
             found.append(known)
             continue
-        with _locked(path.stem, wait=False) as ours:
+        with files.locked(_lock_of(path.stem), wait=False) as ours:
             if ours:  # else it is being started or ended right now, and its record is somebody else's matter
                 _forget(path.stem)
     return found
@@ -143,7 +136,7 @@ def kill(name: str) -> bool:
     path = record_of(name)
     if path.parent != folder() or not path.is_file():
         return False
-    with _locked(name):
+    with files.locked(_lock_of(name)):
         known = _read(path)
         running = known is not None and known.process().alive()
         if known is not None:
@@ -168,7 +161,7 @@ def _start(name: str, model: str, settings: server.Settings) -> Kept:
         log=str(process.log),
     )
     try:
-        _write(record_of(name), known)
+        files.write_private(record_of(name), msgspec.json.format(msgspec.json.encode(known)))
     except BaseException:
         process.stop()
         raise
@@ -193,26 +186,11 @@ def _read(path: Path) -> Kept | None:
     return known if known.version == _VERSION else None
 
 
-def _write(path: Path, known: Kept) -> None:
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(known)))
-    part.replace(path)
-
-
 def _forget(name: str) -> None:
     for suffix in (".json", ".log", ".ready"):
         (folder() / f"{name}{suffix}").unlink(missing_ok=True)
 
 
-@contextmanager
-def _locked(name: str, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of one server's files across processes. Yields False if it does not wait and another holds it."""
-    with (folder() / f".{name}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+def _lock_of(name: str) -> Path:
+    """The file whose lock is held by whoever starts or ends the server of this name."""
+    return folder() / f".{name}.lock"

@@ -264,9 +264,8 @@ def test_another_process_of_the_same_pid_is_not_signalled(here):
     kill_child(job)
     stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
     try:
-        ledger.put(
-            job.path / "process.json", json.dumps({"pid": stranger.pid, "started": running.started, "attempt": 1}).encode()
-        )
+        process = {"pid": stranger.pid, "started": running.started, "attempt": 1}
+        (job.path / "process.json").write_text(json.dumps(process))
         child.stop(job)
         with pytest.raises(subprocess.TimeoutExpired):
             stranger.wait(0.5)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.finetune.jobs.ledger import put
 from runner.models import served, weights
 
 torch = pytest.importorskip("torch", reason="the extra finetune is not installed")
@@ -18,6 +17,7 @@ import gguf  # noqa: E402
 from runner.finetune.trainers.local import merged  # noqa: E402
 from runner.finetune.trainers.local.gguf import GGUF  # noqa: E402
 from runner.finetune.trainers.local.write import BF16, F16, F32, Part, kept, rows, write  # noqa: E402
+from runner.system import files  # noqa: E402
 from tests.finetune.served import asked, taught, trained  # noqa: E402
 
 SCALE = 2.0
@@ -105,7 +105,7 @@ def test_a_model_that_is_trained_again_is_another_one_at_once(small):
     job = trained(small)
     name = f"ft-{job.spec.job}"
     before = served.digest(name)
-    put(job.path / "result.json", msgspec.json.encode(job.result() | {"sha256": "0" * 64}))
+    files.write_private(job.path / "result.json", msgspec.json.encode(job.result() | {"sha256": "0" * 64}))
     assert served.digest(name) != before
     (job.path / "result.json").unlink()
     with pytest.raises(ConfigError, match=f"{name} has no model: the training is not_started"):

@@ -169,7 +169,8 @@ def test_jobs_are_found_by_the_beginning_of_their_ids():
 
 def test_a_folder_of_a_newer_format_is_refused_and_hides_no_other():
     job, other = made(), made(hyper={})
-    ledger.put(job.path / "spec.json", json.dumps({**json.loads((job.path / "spec.json").read_text()), "format": 2}).encode())
+    spec = job.path / "spec.json"
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "format": 2}))
     with pytest.raises(FinetuneError, match="its format 2 is not one that"):
         JobFolder.open(job.path)
     assert [found.spec.job for found in ledger.listed()] == [other.spec.job]

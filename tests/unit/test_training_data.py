@@ -178,7 +178,7 @@ def test_the_estimate_of_a_training_here():
 
 def test_the_time_is_that_of_the_latest_training_here():
     job = ledger.JobFolder.create(spec_of(epochs=7), [chat(f"q{n}") for n in range(10)])
-    ledger.put(job.path / "result.json", json.dumps({"format": 1, "tokens": 7, "tokens_read": 100, "train_s": 50.0}).encode())
+    (job.path / "result.json").write_text(json.dumps({"format": 1, "tokens": 7, "tokens_read": 100, "train_s": 50.0}))
     found = estimate.estimate(spec_of(), [50] * 10, "x")
     assert (found.seconds, found.seconds_by) == (500.0, f"as {job.spec.job} took on this machine")
 

@@ -8,7 +8,6 @@ counts for nothing. Knows nothing of who trains.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import tempfile
@@ -22,7 +21,7 @@ from runner.errors import FinetuneError
 from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.jobs.spec import FORMAT, Spec
 from runner.secrets import redact
-from runner.system import paths
+from runner.system import files, paths
 from runner.system.clock import now
 
 if TYPE_CHECKING:
@@ -120,18 +119,18 @@ class JobFolder:
             _sweep(root)
             made = Path(tempfile.mkdtemp(prefix=".new-", dir=root))
             try:
-                put(made / "spec.json", _pretty(spec))
-                put(made / "train.jsonl", msgspec.json.Encoder().encode_lines(list(train)))
+                files.write_private(made / "spec.json", _pretty(spec))
+                files.write_private(made / "train.jsonl", msgspec.json.Encoder().encode_lines(list(train)))
                 if rows := list(valid):
-                    put(made / "valid.jsonl", msgspec.json.Encoder().encode_lines(rows))
-                put(made / "state.json", _pretty(State(created_at=now())))
+                    files.write_private(made / "valid.jsonl", msgspec.json.Encoder().encode_lines(rows))
+                files.write_private(made / "state.json", _pretty(State(created_at=now())))
                 made.rename(path)
             except OSError:
                 shutil.rmtree(made, ignore_errors=True)
                 if (path / "state.json").is_file():  # somebody else was faster
                     return cls.open(path)
                 raise
-            _sync_folder(root)
+            files.sync_folder(root)
         except OSError as error:
             raise FinetuneError(f"cannot make {path}: {error.strerror}; OSTINATO_HOME names another place") from None
         return cls(path, spec)
@@ -216,7 +215,7 @@ class JobFolder:
     def ask_to_cancel(self) -> None:
         """Leave word that the training shall be stopped; whoever drives the job sees to it. No lock is needed."""
         if not self.state().status.final:
-            put(self.path / "cancel.json", _pretty({"format": FORMAT, "asked_at": now()}))
+            files.write_private(self.path / "cancel.json", _pretty({"format": FORMAT, "asked_at": now()}))
 
     def cancel_asked(self) -> bool:
         """Whether somebody has asked for that."""
@@ -225,8 +224,12 @@ class JobFolder:
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
         """Have the job to oneself, across processes. Yields False when another has it. The system frees it when we die."""
-        with _flock(self.path / ".lock") as handle:
-            yield handle is not None
+        with contextlib.ExitStack() as stack:
+            try:
+                ours = stack.enter_context(files.locked(self.path / ".lock", wait=False))
+            except OSError as error:
+                raise FinetuneError(f"{self.path / '.lock'}: {error.strerror}; was the job removed?") from None
+            yield ours
 
     # --- what was said and measured
 
@@ -319,14 +322,14 @@ class JobFolder:
     def _archive(self, attempt: int) -> None:
         kept = self.path / "attempts" / str(attempt)
         kept.mkdir(parents=True, exist_ok=True)
-        put(kept / "state.json", _pretty(self.state()))
+        files.write_private(kept / "state.json", _pretty(self.state()))
         for name in _OF_ONE_ATTEMPT:
             if (self.path / name).exists():
                 (self.path / name).replace(kept / name)
 
     def _write(self, name: str, value: Any) -> None:
         try:
-            put(self.path / name, _pretty(value))
+            files.write_private(self.path / name, _pretty(value))
         except OSError as error:
             raise FinetuneError(f"{self.path / name} cannot be written: {error.strerror}") from None
 
@@ -380,48 +383,10 @@ def find(text: str) -> JobFolder:
     raise FinetuneError(f"{'several jobs match' if matching else 'no job is called'} '{text}'; for example: {names}")
 
 
-def put(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all; on disk when this returns. Readable by this user only. Raises OSError."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-    _sync_folder(file.parent)
-
-
 def whole_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
     found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))
-
-
-@contextlib.contextmanager
-def _flock(file: Path) -> Iterator[int | None]:
-    """Hold the lock on `file` without waiting. Yields its descriptor, or None when another holds it."""
-    try:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise FinetuneError(f"{file}: {error.strerror}; was the job removed?") from None
-    try:
-        yield handle if taken(handle) else None
-    finally:
-        os.close(handle)
-
-
-def taken(handle: int) -> bool:
-    """Whether the lock on an open file could be taken, without waiting."""
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _sweep(root: Path) -> None:
@@ -430,15 +395,6 @@ def _sweep(root: Path) -> None:
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _LEFT_S:
                 shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    """Have a rename in the folder on disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:

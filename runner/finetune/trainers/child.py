@@ -25,7 +25,8 @@ import msgspec
 from runner.errors import FinetuneError
 from runner.finetune.jobs.backend import Report
 from runner.finetune.jobs.future import TrainingStatus
-from runner.finetune.jobs.ledger import Running, put, taken
+from runner.finetune.jobs.ledger import Running
+from runner.system import files
 from runner.system.processes import process_started
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def start(job: JobFolder, module: str) -> bool:
     except OSError as error:
         raise FinetuneError(f"{job.path}: {error.strerror}") from None
     try:
-        if not taken(lock):
+        if not files.lock(lock):
             return True
         child = subprocess.Popen(
             [*_PYTHON, "runner.finetune.trainers.child", str(job.path), str(attempt), module],
@@ -132,7 +133,7 @@ def alive(job: JobFolder) -> bool:
     except OSError:
         return False
     try:
-        return not taken(lock)
+        return not files.lock(lock)
     finally:
         os.close(lock)
 
@@ -167,7 +168,7 @@ def main(argv: list[str]) -> None:
     """Record this process in the job folder and become the trainer."""
     path, attempt, module = argv
     pid = os.getpid()
-    put(Path(path) / "process.json", msgspec.json.encode(Running(pid, process_started(pid), int(attempt))))
+    files.write_private(Path(path) / "process.json", msgspec.json.encode(Running(pid, process_started(pid), int(attempt))))
     os.execv(sys.executable, [*_PYTHON, module, path])  # noqa: S606 - the same Python, and no shell
 
 

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.errors import FinetuneError
-from runner.finetune.jobs.ledger import JobFolder, put
+from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.trainers.local.adapter import from_peft
 from runner.finetune.trainers.local.gguf import GGUF
 from runner.finetune.trainers.local.merged import source_of
+from runner.system import files
 from runner.system.processes import die_with_parent
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def main(argv: list[str]) -> int:
     if code:
         raise FinetuneError(f"{job.spec.hyper['command'][0]} has ended with code {code}")
     if job.result() is None:
-        put(job.path / "result.json", msgspec.json.format(msgspec.json.encode(_adopted(job, time.monotonic() - began))))
+        result = _adopted(job, time.monotonic() - began)
+        files.write_private(job.path / "result.json", msgspec.json.format(msgspec.json.encode(result)))
     return 0
 
 
@@ -77,8 +79,8 @@ def _words(job: JobFolder) -> list[str]:
 
     (job.path / "output").mkdir(exist_ok=True)
     if config := job.spec.hyper.get("config"):
-        put(job.path / "command.yaml", filled(config).encode())
-    put(job.path / "dataset_info.json", msgspec.json.encode({"ostinato": _described(job.spec.train_data_format)}))
+        files.write_private(job.path / "command.yaml", filled(config).encode())
+    files.write_private(job.path / "dataset_info.json", msgspec.json.encode({"ostinato": _described(job.spec.train_data_format)}))
     return [filled(word) for word in job.spec.hyper["command"]]
 
 

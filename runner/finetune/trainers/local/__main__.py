@@ -13,9 +13,10 @@ import msgspec
 
 from runner.errors import OstinatoError
 from runner.finetune.jobs.hyper import LocalHyper
-from runner.finetune.jobs.ledger import JobFolder, put
+from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.jobs.spec import Spec
 from runner.finetune.trainers.local.merged import source_of, write_merged
+from runner.system import files
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -91,7 +92,7 @@ def _train(folder: Path, stop: list[bool]) -> int:
         "threads": machine.threads,
         "seed": hyper.seed,
     }
-    put(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
+    files.write_private(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
     _say(f"done: {position.step} steps, loss {position.loss}")
     return 0
 

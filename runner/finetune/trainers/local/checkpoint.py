@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.finetune.jobs.ledger import SEAL, put, whole_checkpoints
+from runner.finetune.jobs.ledger import SEAL, whole_checkpoints
+from runner.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def seal(place: Path, position: Position) -> None:
         if file.is_file():
             with file.open("rb") as stream:
                 os.fsync(stream.fileno())
-    put(place / SEAL, msgspec.json.format(msgspec.json.encode(position), indent=2))
+    files.write_private(place / SEAL, msgspec.json.format(msgspec.json.encode(position), indent=2))
 
 
 def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:

@@ -1,0 +1,93 @@
+"""Files that are written whole or not at all, and locks between processes.
+
+A reader sees the old content or the new one, whoever is killed and when. The new content is on disk before it replaces the old
+one. A write that fails, for example because the disk is full, leaves the old file in place and nothing beside it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_EVERYBODY, _OWNER = 0o666, 0o600
+"""Modes of new files; the process's umask narrows the first."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int = _EVERYBODY) -> Iterator[BinaryIO]:
+    """Open a draft for writing. It replaces `path` when the block ends, and is deleted when the block raises.
+
+    Raises:
+        OSError: the file cannot be written; `path` is as it was.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a file. Raises OSError."""
+    with replacing(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, and that survives a power failure once this returns. Raises OSError."""
+    with replacing(path, mode=_OWNER) as stream:
+        stream.write(content)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on disk. Raises OSError."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock on `file`, which is made if need be. The system releases it when the process ends, however that ends.
+
+    Args:
+        file: the lock file; its content does not matter.
+        wait: wait for the lock; if False, and another process (or another block in this one) holds it, yield False.
+
+    Raises:
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    handle = os.open(file, os.O_RDWR | os.O_CREAT, _OWNER)
+    try:
+        if wait:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield wait or lock(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(handle: int) -> bool:
+    """Take the lock on an open file without waiting, until the file is closed. Return whether it was free.
+
+    A child process that inherits the file holds the lock as well. Raises OSError when the file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

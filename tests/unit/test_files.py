@@ -1,0 +1,74 @@
+"""Whole-file writes and locks: `runner.system.files`."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from runner.system import files
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def interrupted_write(file):
+    with files.replacing(file) as stream:
+        stream.write(b"half")
+        raise KeyboardInterrupt
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    file = tmp_path / "a.json"
+    files.write(file, "old")
+    files.write(file, b"new")
+    assert (file.read_bytes(), names(tmp_path)) == (b"new", {"a.json"})
+
+
+def test_a_write_that_fails_leaves_the_old_content_and_no_draft(tmp_path):
+    file = tmp_path / "a.json"
+    files.write(file, "old")
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_write(file)
+    assert (file.read_text(), names(tmp_path)) == ("old", {"a.json"})
+
+
+def test_private_files_are_readable_by_their_owner_alone(tmp_path):
+    files.write_private(tmp_path / "key.json", b"{}")
+    assert stat.S_IMODE((tmp_path / "key.json").stat().st_mode) == 0o600
+
+
+def test_other_files_have_the_mode_that_the_umask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write(tmp_path / "a.json", b"{}")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path):
+    with files.locked(tmp_path / ".lock") as ours:
+        assert ours
+        with files.locked(tmp_path / ".lock", wait=False) as theirs:
+            assert not theirs
+    with files.locked(tmp_path / ".lock", wait=False) as free:
+        assert free
+
+
+def test_a_killed_process_releases_its_lock(tmp_path):
+    script = "import os, pathlib, sys; from runner.system import files\n"
+    script += "with files.locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with holder:
+        assert holder.stdout.readline() == "held\n"
+        with files.locked(tmp_path / ".lock", wait=False) as ours:
+            assert not ours
+        holder.kill()
+        holder.wait()
+        with files.locked(tmp_path / ".lock", wait=False) as ours:
+            assert ours
