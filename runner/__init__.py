@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from runner.analysis.load import load
     from runner.config.schema import RunConfig
     from runner.experiment.run import RunResult, run
-    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob, TrainingStatus
+    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.future import TrainingJob
+    from runner.finetune.jobs.status import TrainingStatus
     from runner.lm.history import settings
     from runner.lm.lm import LM
     from runner.providers.base import Provider
@@ -23,9 +25,9 @@ _HOMES = {
     "RunConfig": "runner.config.schema",
     "RunResult": "runner.experiment.run",
     "SweepResult": "runner.sweeps.run",
-    "TrainDataFormat": "runner.finetune.jobs.future",
+    "TrainDataFormat": "runner.finetune.data.formats",
     "TrainingJob": "runner.finetune.jobs.future",
-    "TrainingStatus": "runner.finetune.jobs.future",
+    "TrainingStatus": "runner.finetune.jobs.status",
     "load": "runner.analysis.load",
     "run": "runner.experiment.run",
     "settings": "runner.lm.history",

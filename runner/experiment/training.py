@@ -15,9 +15,9 @@ from runner.config.schema import InlineData, RunConfig, TrainingData
 from runner.errors import ConfigError, DataError
 from runner.finetune.data import check as training_data
 from runner.finetune.data import rows as rules
+from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.data.where import Where
 from runner.finetune.jobs.estimate import Estimate, estimate
-from runner.finetune.jobs.future import TrainDataFormat
 from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.jobs.spec import Spec, facts_of
 from runner.finetune.jobs.training import Training

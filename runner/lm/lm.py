@@ -16,7 +16,7 @@ from runner.cache import Cache, request_key
 from runner.cost.pricing import Price, longest_answer, price_of
 from runner.cost.tokens import limit_of, most
 from runner.errors import ConfigError, FinetuneError
-from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+from runner.finetune.data.formats import TrainDataFormat
 from runner.lm.arguments import (
     as_data,
     as_text,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.cost.budget import Budget
+    from runner.finetune.jobs.future import TrainingJob
     from runner.limits import Limiter
     from runner.network.retry import RetryPolicy
     from runner.providers.base import Provider

@@ -26,8 +26,8 @@ from runner.experiment.drift import manifest_of
 from runner.experiment.experiment import Experiment, config_hash
 from runner.experiment.run import FAILURES, ask, recorded
 from runner.experiment.train_first import asking, followed, trained_model, untrained
-from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.jobs.spec import canonical
+from runner.finetune.jobs.status import TrainingStatus
 from runner.models import aliases
 from runner.records import environment, find_run
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord

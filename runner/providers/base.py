@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from runner.errors import FinetuneError
-from runner.finetune.jobs import future as jobs
+from runner.finetune.jobs import future
+
+if TYPE_CHECKING:
+    from runner.finetune.data.formats import TrainDataFormat
 
 
 class Launchable(Protocol):
@@ -36,7 +39,7 @@ class Provider:
 
     finetunable: bool = False
     reinforceable: bool = False
-    TrainingJob: ClassVar[type[jobs.TrainingJob]] = jobs.TrainingJob
+    TrainingJob: ClassVar[type[future.TrainingJob]] = future.TrainingJob
 
     @staticmethod
     def is_provider_model(model: str) -> bool:  # noqa: ARG004 - the base class owns no model
@@ -75,10 +78,10 @@ class Provider:
 
     def finetune(
         self,
-        job: jobs.TrainingJob,  # noqa: ARG002
+        job: future.TrainingJob,  # noqa: ARG002
         model: str,
         train_data: list[dict[str, Any]],  # noqa: ARG002
-        train_data_format: jobs.TrainDataFormat | str | None,  # noqa: ARG002
+        train_data_format: TrainDataFormat | str | None,  # noqa: ARG002
         train_kwargs: dict[str, Any] | None = None,  # noqa: ARG002
     ) -> str:
         """Train the model and wait for it.

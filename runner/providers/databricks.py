@@ -15,7 +15,8 @@ from runner.providers.base import Provider
 from runner.secrets import from_env, remember
 
 if TYPE_CHECKING:
-    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.future import TrainingJob
 
 TOKEN_ENV = "DATABRICKS_TOKEN"  # noqa: S105 - the variable's name
 PREFIX = "databricks/"

@@ -25,7 +25,8 @@ from runner.providers.base import Launchable, Provider
 from runner.servers import kept, server
 
 if TYPE_CHECKING:
-    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.future import TrainingJob
     from runner.finetune.jobs.spec import ProviderName
 
 PREFIX = "local/"

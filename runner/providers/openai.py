@@ -14,7 +14,8 @@ from runner.providers.base import Provider
 from runner.secrets import from_env, redact
 
 if TYPE_CHECKING:
-    from runner.finetune.jobs.future import TrainDataFormat, TrainingJob
+    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.future import TrainingJob
 
 KEY_ENV = "OPENAI_API_KEY"
 PREFIX = "openai/"

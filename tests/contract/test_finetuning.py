@@ -17,7 +17,7 @@ import pytest
 
 from runner.errors import ConfigError, DataError, FinetuneError
 from runner.finetune.jobs import ledger
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.jobs.training import Training
 from runner.finetune.trainers import child
 from runner.finetune.trainers.registry import backend_of

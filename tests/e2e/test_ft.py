@@ -18,7 +18,7 @@ from runner.errors import ConfigError, DataError
 from runner.experiment import training as finetuning
 from runner.experiment.experiment import config_hash
 from runner.finetune.jobs import ledger
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.trainers import child
 from tests.support.clock import wait_until
 from tests.support.command import REPOSITORY, Done, Running, ostinato

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from runner.config import schema
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.jobs import hyper, ledger
-from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.jobs.spec import Access, Base, Spec, facts_of
+from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.jobs.training import Training
 from runner.finetune.trainers.openai import OpenAITrainer
 

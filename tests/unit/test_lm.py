@@ -10,7 +10,7 @@ import pytest
 from runner.adapters import ChatAdapter, TextAdapter
 from runner.cache import Cache
 from runner.errors import ConfigError, FinetuneError
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.lm.lm import LM
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider

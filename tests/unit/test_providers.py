@@ -15,7 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from runner.errors import ConfigError, FinetuneError, LaunchError
-from runner.finetune.jobs.future import TrainDataFormat, TrainingJob, TrainingStatus
+from runner.finetune.data.formats import TrainDataFormat
+from runner.finetune.jobs.future import TrainingJob
+from runner.finetune.jobs.status import TrainingStatus
 from runner.providers import local, registry
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider

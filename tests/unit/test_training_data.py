@@ -9,8 +9,8 @@ import pytest
 from runner.errors import DataError
 from runner.finetune.data import check as data
 from runner.finetune.data import rows
+from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.jobs import estimate, ledger
-from runner.finetune.jobs.future import TrainDataFormat
 from runner.finetune.jobs.spec import Base, Spec, facts_of
 
 CHAT, COMPLETION, PREFERENCE = TrainDataFormat.CHAT, TrainDataFormat.COMPLETION, TrainDataFormat.PREFERENCE

@@ -6,16 +6,17 @@ import json
 import random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from runner.errors import DataError
 from runner.finetune.data import rows as rules
-from runner.finetune.jobs.spec import canonical
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from runner.finetune.data.formats import TrainDataFormat
     from runner.finetune.data.rows import Row
-    from runner.finetune.jobs.future import TrainDataFormat
 
 SHOWN = 20
 """Problems that a message lists; of the others it says how many there are."""
@@ -197,7 +198,7 @@ def _repeated(located: Sequence[Located]) -> Iterator[Problem]:
     first: dict[bytes, str] = {}
     asked: dict[str, str] = {}
     for one in located:
-        content, prompt = canonical(one.row), rules.prompt_of(one.row)
+        content, prompt = msgspec.json.encode(one.row, order="deterministic"), rules.prompt_of(one.row)
         if content in first:
             yield Problem(one.where, f"is the same as {first[content]}", fatal=False)
         elif prompt in asked:

@@ -7,7 +7,7 @@ import unicodedata
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from runner.finetune.jobs.future import TrainDataFormat
+from runner.finetune.data.formats import TrainDataFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

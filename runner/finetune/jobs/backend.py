@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import msgspec
 
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 
 if TYPE_CHECKING:
     from runner.finetune.jobs.ledger import JobFolder

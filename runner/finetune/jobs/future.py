@@ -1,44 +1,17 @@
-"""A training job as a future, and the words for its data and its state. Knows nothing of how training is done."""
+"""A training job as its user holds it: a future."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from runner.finetune.data.formats import TrainDataFormat
+from runner.finetune.jobs.status import TrainingStatus
 
 if TYPE_CHECKING:
     from threading import Thread
 
     from runner.finetune.jobs.training import Training
-
-
-class TrainDataFormat(StrEnum):
-    """What a row of training data looks like (the names are dspy's)."""
-
-    CHAT = "chat"
-    """``{"messages": [...]}``: the last message is the assistant's and is what is learned."""
-    COMPLETION = "completion"
-    """``{"prompt": "...", "completion": "..."}``."""
-    PREFERENCE = "preference"
-    """A prompt with a chosen and a rejected answer."""
-    GRPO_CHAT = "grpo_chat"
-    """``{"messages": [...], "completion": {...}, "reward": float}``, in groups that share their messages."""
-
-
-class TrainingStatus(StrEnum):
-    """Where a training job stands. The last three are final."""
-
-    not_started = "not_started"
-    pending = "pending"
-    running = "running"
-    succeeded = "succeeded"
-    failed = "failed"
-    cancelled = "cancelled"
-
-    @property
-    def final(self) -> bool:
-        """Whether nothing more happens by itself."""
-        return self in (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled)
 
 
 class TrainingJob(Future[Any]):

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.errors import FinetuneError
-from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.jobs.spec import FORMAT, Spec
+from runner.finetune.jobs.status import TrainingStatus
 from runner.secrets import redact
 from runner.system import files, paths
 from runner.system.clock import now

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import FinetuneError
 from runner.finetune.data import check as data
-from runner.finetune.jobs.future import TrainDataFormat, TrainingJob, TrainingStatus
+from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.jobs.ledger import JobFolder, State
 from runner.finetune.jobs.spec import Access, Base, ProviderName, Spec, check_format, facts_of
+from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.jobs.training import Training
 
 if TYPE_CHECKING:
     from runner.finetune.jobs.backend import Backend
+    from runner.finetune.jobs.future import TrainingJob
 
 
 def train(

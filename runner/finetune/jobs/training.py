@@ -11,7 +11,7 @@ from asyncio import CancelledError
 from typing import TYPE_CHECKING
 
 from runner.errors import FinetuneError, LMError
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.network.retry import RetryPolicy
 
 if TYPE_CHECKING:

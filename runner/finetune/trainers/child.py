@@ -24,8 +24,8 @@ import msgspec
 
 from runner.errors import FinetuneError
 from runner.finetune.jobs.backend import Report
-from runner.finetune.jobs.future import TrainingStatus
 from runner.finetune.jobs.ledger import Running
+from runner.finetune.jobs.status import TrainingStatus
 from runner.system import files
 from runner.system.processes import process_started
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from runner.errors import BadRequestError, LMError, MalformedError, NotFoundError, PermissionDeniedError, QuotaError
 from runner.finetune.jobs.backend import Report
-from runner.finetune.jobs.future import TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.network.client import send, status_error
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from runner.errors import (
     QuotaError,
     TransportError,
 )
+from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.jobs.backend import Report
-from runner.finetune.jobs.future import TrainDataFormat, TrainingStatus
+from runner.finetune.jobs.status import TrainingStatus
 from runner.network.client import status_error
 
 if TYPE_CHECKING:

@@ -1,0 +1,21 @@
+"""The states of a training job."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class TrainingStatus(StrEnum):
+    """Where a training job stands. The last three are final."""
+
+    not_started = "not_started"
+    pending = "pending"
+    running = "running"
+    succeeded = "succeeded"
+    failed = "failed"
+    cancelled = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self in (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled)
