@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.experiment.run import resume
-from tests.support.clock import wait_until
+from tests.support.clock import PATIENCE_S, wait_until
 from tests.support.command import Running, ostinato
 from tests.support.server import Hang, Reply, Server, Status
 
@@ -51,12 +51,12 @@ def test_ctrl_c_finishes_what_is_in_flight(questions):
     gate = threading.Event()
 
     def held(_call):
-        gate.wait(60)
+        gate.wait(PATIENCE_S)
         return Reply()
 
     with Server(held) as server:
         with Running("run", "model=server", f"model.api_base={server.url}", *QUIET, *questions, "--json") as running:
-            server.wait_for(3, within_s=60)
+            server.wait_for(3)
             ctrl_c(running)
             assert finished() == 0
             gate.set()
@@ -78,7 +78,7 @@ def test_ctrl_c_twice_stops_now(questions):
     with Server() as server:
         server.script(Reply(), Reply(), Hang(), Hang(), Hang())
         with Running("run", "model=server", f"model.api_base={server.url}", *QUIET, *questions) as running:
-            server.wait_for(5, within_s=60)
+            server.wait_for(5)
             wait_until(lambda: finished() == 2, "two rows are finished")
             ctrl_c(running)
             running.signal(signal.SIGINT)
@@ -121,7 +121,7 @@ def test_a_killed_run_keeps_what_was_finished(questions):
 def test_ctrl_c_ends_waits_and_sends_nothing_more(questions):
     with Server(Status(503)) as server:
         with Running("run", "model=server", f"model.api_base={server.url}", *QUIET, *questions, "--json") as running:
-            server.wait_for(4, within_s=60)  # the first attempts have failed, and wait to be tried again
+            server.wait_for(4)  # the first attempts have failed, and wait to be tried again
             ctrl_c(running)
             done = running.wait()
             sent = server.count
@@ -156,9 +156,9 @@ print(asyncio.new_event_loop().run_until_complete(cell()).summary.status)  # as 
         command = [sys.executable, "-c", cell, *words]
         notebook = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
-            server.wait_for(3, within_s=60)
+            server.wait_for(3)
             notebook.send_signal(signal.SIGINT)
-            assert notebook.communicate(timeout=60)[0] == "interrupted\n"
+            assert notebook.communicate(timeout=PATIENCE_S)[0] == "interrupted\n"
         finally:
             notebook.kill()
         assert server.count < ROWS

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.clock import wait_until
+from tests.support.clock import PATIENCE_S, wait_until
 from tests.support.command import Running, ostinato
 from tests.support.server import Reply, Server, Status
 
@@ -50,7 +50,7 @@ class Gate:
 
     def __call__(self, _call):
         if not self.left.acquire(blocking=False):
-            self.opened.wait(60)
+            self.opened.wait(PATIENCE_S)
         return Reply()
 
 
