@@ -116,7 +116,7 @@ def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
     """
     limits = config.limits
     return Limiter(
-        endpoint_of(*lm.door()),
+        endpoint_of(*lm.channel().endpoint),
         max_concurrency=limits.max_concurrency,
         rpm=limits.rpm,
         tpm=limits.tpm,

@@ -11,11 +11,9 @@ from runner import build
 from runner.batch.engine import plan
 from runner.batch.player import Player
 from runner.config.schema import JsonAdapter
-from runner.cost.pricing import longest_answer
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, DataError
 from runner.experiment.experiment import Parts
-from runner.lm.connection import api_base
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -168,8 +166,8 @@ def expected(player: Player, slots: Iterable[Slot], *, reasks: int = 0) -> Estim
         slots: rows and which of their repeats.
         reasks: how often the adapter asks again at the most.
     """
-    lm, price = player.lm, player.lm.price
-    longest = None if api_base(lm.model, lm.kwargs) else longest_answer(lm.model)
+    channel = player.lm.channel()
+    price, longest = channel.price, channel.longest_answer
     samples = asked = prompts = answers = 0
     usd, bounded = 0.0, True
     last: Row | None = None
@@ -202,7 +200,7 @@ def expected(player: Player, slots: Iterable[Slot], *, reasks: int = 0) -> Estim
 def announcement(experiment: Experiment) -> str | None:
     """What to say before an experiment is played: the estimate, and where its budget may not do. None when there is no news."""
     lm = experiment.lm
-    if not experiment.owed or (lm.price is None and lm.budget is None):
+    if not experiment.owed or (lm.channel().price is None and lm.budget is None):
         return None
     work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config))
     doubts = verdict(lm.budget, work) if lm.budget else {"covers": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
@@ -13,16 +13,13 @@ from runner.cache import worth_keeping
 from runner.cost.tokens import estimate, limit_of
 from runner.errors import LMError, LMTimeoutError
 from runner.lm.attempt import Answer, Attempt
-from runner.network.retry import RetryPolicy
 from runner.system.clock import now
 from runner.types import Completion, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runner.cache import Cache
     from runner.cost.budget import Reservation
-    from runner.lm.lm import LM
+    from runner.lm.channel import Channel
     from runner.types import Request
 
 
@@ -51,28 +48,26 @@ Steps: TypeAlias = Generator[Send | Wait | Keep, Answer | None, Completion]
 
 
 class Call:
-    """One request of an LM on its way to an answer: attempts, waits between them, and the answer's way into the cache.
+    """One request on its way to an answer: attempts, waits between them, and the answer's way into the cache.
 
     Args:
-        lm: who asks: its transport, limiter, budget and retries.
+        channel: what it is sent through.
         request: what is sent.
         key: its key in the cache.
-        store: where the answer is kept; None: nowhere.
-        kwargs: the call's own arguments.
+        store: the cache that keeps the answer; None keeps nothing.
     """
 
-    __slots__ = ("_key", "_kwargs", "_lm", "_request", "_store")
+    __slots__ = ("_channel", "_key", "_request", "_store")
 
-    def __init__(self, lm: LM, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> None:
-        self._lm = lm
+    def __init__(self, channel: Channel, request: Request, key: str, store: Cache | None) -> None:
+        self._channel = channel
         self._request = request
         self._key = key
         self._store = store
-        self._kwargs = kwargs
 
-    def play(self) -> Completion:
+    def run(self) -> Completion:
         """Make it, in a thread that may block. Raises as `LM.acomplete`."""
-        lm, steps = self._lm, self._steps()
+        limiter, steps = self._channel.limiter, self._steps()
         try:
             step = next(steps)
             while True:
@@ -85,7 +80,7 @@ class Call:
                         self._store.put(self._key, step.response, request=self._request, cost_usd=step.cost_usd)
                     else:
                         assert isinstance(step, Wait)
-                        (lm.limiter.pause_blocking if lm.limiter else time.sleep)(step.seconds)
+                        (limiter.pause_blocking if limiter else time.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
                 else:
@@ -94,9 +89,9 @@ class Call:
             completion: Completion = end.value
             return completion
 
-    async def aplay(self) -> Completion:
-        """As `play`, in an event loop."""
-        lm, steps = self._lm, self._steps()
+    async def arun(self) -> Completion:
+        """As `run`, in an event loop."""
+        limiter, steps = self._channel.limiter, self._steps()
         try:
             step = next(steps)
             while True:
@@ -109,7 +104,7 @@ class Call:
                         await self._store.aput(self._key, step.response, request=self._request, cost_usd=step.cost_usd)
                     else:
                         assert isinstance(step, Wait)
-                        await (lm.limiter.pause if lm.limiter else asyncio.sleep)(step.seconds)
+                        await (limiter.pause if limiter else asyncio.sleep)(step.seconds)
                 except LMError as error:
                     step = steps.throw(error)
                 else:
@@ -119,8 +114,7 @@ class Call:
             return completion
 
     def _steps(self) -> Steps:
-        lm, store = self._lm, self._store
-        policy = lm.retry or RetryPolicy(max_attempts=int(self._kwargs.get("num_retries", lm.num_retries)) + 1)
+        channel, store = self._channel, self._store
         started_at, first = now(), time.perf_counter()
         failures: list[str] = []
         while True:
@@ -130,7 +124,7 @@ class Call:
             except LMError as error:
                 failures.append(error.code)
                 error.attempts = len(failures)
-                wait = policy.wait(error, len(failures), time.perf_counter() - first, alike=failures.count(error.code))
+                wait = channel.retry.wait(error, len(failures), time.perf_counter() - first, alike=failures.count(error.code))
                 if wait is None:
                     raise
                 try:
@@ -140,7 +134,7 @@ class Call:
                     raise
         assert answer is not None
         response = answer.response
-        cost = lm.cost(response.usage)
+        cost = channel.cost(response.usage)
         if store is not None and store.writes and worth_keeping(response, max_tokens=limit_of(self._request)):
             yield Keep(response, cost)
         return Completion(
@@ -155,14 +149,14 @@ class Call:
 
     def _send(self) -> Answer:
         """As `_asend`, for a thread that may block."""
-        lm, request, connection = self._lm, self._request, self._lm.connection(self._kwargs)
-        reserved = lm.budget.reserve_blocking(**lm.most(request)) if lm.budget else None
+        channel, limiter, request = self._channel, self._channel.limiter, self._request
+        reserved = channel.budget.reserve_blocking(**channel.most(request)) if channel.budget else None
         attempt = Attempt()
         try:
-            attempt.place = lm.limiter.acquire_blocking(estimate(request).total_tokens) if lm.limiter else None
+            attempt.place = limiter.acquire_blocking(estimate(request).total_tokens) if limiter else None
             attempt.begin()
             try:
-                response = lm.transport.complete(request, connection, attempt.hear)
+                response = channel.transport.complete(request, channel.connection, attempt.hear)
             except LMError as error:
                 attempt.failed(error)
                 raise
@@ -172,21 +166,21 @@ class Call:
 
     async def _asend(self) -> Answer:
         """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
-        lm, request, connection = self._lm, self._request, self._lm.connection(self._kwargs)
-        lm.transport.prepare(request, connection)
-        reserved = await lm.budget.reserve(**lm.most(request)) if lm.budget else None
+        channel, limiter, request = self._channel, self._channel.limiter, self._request
+        channel.transport.prepare(request, channel.connection)
+        reserved = await channel.budget.reserve(**channel.most(request)) if channel.budget else None
         attempt = Attempt()
         try:
-            attempt.place = await lm.limiter.acquire(estimate(request).total_tokens) if lm.limiter else None
+            attempt.place = await limiter.acquire(estimate(request).total_tokens) if limiter else None
             attempt.begin()
             try:
-                async with asyncio.timeout(connection.timeout_s):
-                    response = await lm.transport.acomplete(request, connection, attempt.hear)
+                async with asyncio.timeout(channel.connection.timeout_s):
+                    response = await channel.transport.acomplete(request, channel.connection, attempt.hear)
             except LMError as error:
                 attempt.failed(error)
                 raise
             except TimeoutError:
-                late = LMTimeoutError(f"no answer within {connection.timeout_s:g} s", model=request.model)
+                late = LMTimeoutError(f"no answer within {channel.connection.timeout_s:g} s", model=request.model)
                 attempt.failed(late)
                 raise late from None
             return attempt.succeeded(response)
@@ -197,5 +191,5 @@ class Call:
         if attempt.place is not None:
             attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
         if reserved is not None:
-            used = attempt.used
-            reserved.settle(usd=self._lm.cost(used), tokens=used.total_tokens if used else None, sent=attempt.began is not None)
+            usd, tokens = self._channel.cost(attempt.used), attempt.used.total_tokens if attempt.used else None
+            reserved.settle(usd=usd, tokens=tokens, sent=attempt.began is not None)

@@ -17,7 +17,7 @@ class SingleFlight(Generic[T]):
     def __init__(self) -> None:
         self._flights: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[T]] = {}
 
-    async def play(self, key: str, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
+    async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
         """Make `call`, or wait for the one of the same key that is in flight; its error is everybody's.
 
         Returns:

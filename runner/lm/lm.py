@@ -13,8 +13,7 @@ import msgspec
 
 from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
 from runner.cache import Cache, request_key
-from runner.cost.pricing import Price, longest_answer, price_of
-from runner.cost.tokens import limit_of, most
+from runner.cost.tokens import limit_of
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.data.formats import TrainDataFormat
 from runner.lm.arguments import (
@@ -29,14 +28,16 @@ from runner.lm.arguments import (
 )
 from runner.lm.call import Call
 from runner.lm.callbacks import Callback, Observed
+from runner.lm.channel import Channel
 from runner.lm.connection import api_base, connection_of, is_connection, normalise_url
 from runner.lm.flight import SingleFlight
 from runner.lm.history import remember_call, settings, show
 from runner.lm.parameters import LastParameters
+from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
 from runner.system.paths import home
 from runner.transport import AutoTransport, FakeTransport, Transport
-from runner.types import Completion, Connection, Message, ModelType, Request, Usage
+from runner.types import Completion, Connection, Message, ModelType, Request
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,9 +45,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.cost.budget import Budget
+    from runner.cost.pricing import Price
     from runner.finetune.jobs.future import TrainingJob
     from runner.limits import Limiter
-    from runner.network.retry import RetryPolicy
     from runner.providers.base import Provider
 
 logger = logging.getLogger("ostinato")
@@ -340,7 +341,7 @@ class LM:
         store = self._store(kwargs)
         completion = self._cached(key, store)
         if completion is None:
-            completion = Call(self, request, key, store, kwargs).play()
+            completion = Call(self.channel(kwargs), request, key, store).run()
         return self._finish(completion, request, prompt, messages, kwargs)
 
     async def _acall(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
@@ -383,10 +384,10 @@ class LM:
         """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
         if (cached := self._cached(key, store)) is not None:
             return cached
-        call = Call(self, request, key, store, kwargs)
+        call = Call(self.channel(kwargs), request, key, store)
         if store is None or not (store.reads and store.writes):
-            return await call.aplay()
-        made, shared = await self.flights.play(key, call.aplay)
+            return await call.arun()
+        made, shared = await self.flights.run(key, call.arun)
         if not shared:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
@@ -425,34 +426,7 @@ class LM:
             )
         return outputs
 
-    # --- facts
-
-    @property
-    def price(self) -> Price | None:
-        """Dollars per token, None when unknown: a model behind an address of its own has no published price."""
-        if self.price_override is not None:
-            return self.price_override
-        return None if self._is_own else price_of(self.model, self.kwargs.get("service_tier"))
-
-    def door(self) -> tuple[str, str | None]:
-        """What limits, quotas and outages belong to: the address that is asked (or the provider's name), and the key."""
-        here = self.model if self.model.startswith(("local/", "fake/")) else self.model.partition("/")[0]
-        return normalise_url(api_base(self.model, self.kwargs)) or here, self.kwargs.get("api_key")
-
-    @property
-    def _is_own(self) -> bool:
-        """Whether the model is behind an address of its own, of which nothing is published."""
-        return bool(api_base(self.model, self.kwargs)) or self.model.startswith(("local/", "fake/"))
-
-    def cost(self, usage: Usage | None) -> float | None:
-        """Dollars for `usage`, None when the price or the usage is unknown."""
-        return price.cost(usage) if usage and (price := self.price) else None
-
-    def most(self, request: Request) -> dict[str, Any]:
-        """What one attempt may use at the most, in dollars (`usd`) and `tokens`; None where nobody knows."""
-        usage, price = most(request, None if self._is_own else longest_answer(self.model)), self.price
-        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
-        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
+    # --- what a call needs
 
     def _store(self, kwargs: Mapping[str, Any]) -> Cache | None:
         chosen = kwargs.get("cache", self.cache)
@@ -469,14 +443,25 @@ class LM:
         served = self.provider.endpoint(self)
         return served or normalise_url(api_base(self.model, kwargs))
 
-    def connection(self, kwargs: Mapping[str, Any]) -> Connection:
-        """How to reach the model in a call with these arguments.
+    def channel(self, kwargs: Mapping[str, Any] | None = None) -> Channel:
+        """Return what a call with these arguments is sent through: transport, connection, limiter, budget, retries and price."""
+        given = kwargs or {}
+        merged = {**self.kwargs, **given}
+        return Channel(
+            model=self.model,
+            transport=self.transport,
+            connection=self._connection(merged),
+            limiter=self.limiter,
+            budget=self.budget,
+            retry=self.retry or RetryPolicy(max_attempts=int(given.get("num_retries", self.num_retries)) + 1),
+            own_price=self.price_override,
+            service_tier=merged.get("service_tier"),
+        )
 
-        It is the same object for as long as nothing about it changes: transports prepare for it.
-        """
-        merged = {**self.kwargs, **kwargs}
+    def _connection(self, merged: dict[str, Any]) -> Connection:
+        """Return how to reach the model: the same object while nothing about it changes, because transports prepare for it."""
         reached = self._reached
-        if reached is None or reached[0] != merged:
+        if reached is None or reached[0] != merged or reached[1].api_base != api_base(self.model, merged):
             reached = self._reached = (merged, connection_of(self.model, merged))
         return reached[1]
 

@@ -57,7 +57,7 @@ class Shared:
         lm.kwargs.update(build.access(config))
         lm.budget = self.budget
         lm.flights = self._flights.setdefault(config.cache, SingleFlight())
-        way = (lm.door(), config.limits)
+        way = (lm.channel().endpoint, config.limits)
         if way not in self._limiters:
             self._limiters[way] = build.limiter(config, lm)
             self._using.enter_context(self._limiters[way].using())

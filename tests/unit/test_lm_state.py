@@ -54,13 +54,13 @@ def test_a_known_model_has_a_cost():
 
 
 def test_a_server_of_ones_own_has_none(monkeypatch):
-    assert LM("openai/gpt-4o-mini", api_base="http://host/v1").price is None
-    assert LM("openai/gpt-4o-mini", base_url="http://host/v1").price is None
+    assert LM("openai/gpt-4o-mini", api_base="http://host/v1").channel().price is None
+    assert LM("openai/gpt-4o-mini", base_url="http://host/v1").channel().price is None
     lm = LM("openai/gpt-4o-mini")
-    assert lm.price is not None
-    assert lm.copy(model="openai/gpt-4o").price != lm.price
+    assert lm.channel().price is not None
+    assert lm.copy(model="openai/gpt-4o").channel().price != lm.channel().price
     monkeypatch.setenv("OPENAI_BASE_URL", "http://host/v1")
-    assert lm.price is None
+    assert lm.channel().price is None
 
 
 def test_history_can_be_switched_off(monkeypatch, ask):

@@ -1,0 +1,76 @@
+"""Hold what the requests of one LM are sent through and paid with; a `Call` needs nothing else of the LM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from runner.cost.pricing import Price, longest_answer, price_of
+from runner.cost.tokens import most
+from runner.lm.connection import normalise_url
+from runner.network.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from runner.cost.budget import Budget
+    from runner.limits import Limiter
+    from runner.transport import Transport
+    from runner.types import Connection, Request, Usage
+
+
+class Channel(NamedTuple):
+    """The way of an LM's requests to its model, and their price. `LM.channel` makes one for each call.
+
+    Attributes:
+        model: ``provider/name``.
+        transport: sends a request once.
+        connection: address, key, headers and timeout.
+        limiter: the endpoint's rate limiter; None sends without waiting.
+        budget: the run's budget; None is no bound.
+        retry: which errors are retried, and when.
+        own_price: the price to use instead of the published one.
+        service_tier: the request parameter of that name, which some providers have other prices for.
+    """
+
+    model: str
+    transport: Transport
+    connection: Connection
+    limiter: Limiter | None = None
+    budget: Budget | None = None
+    retry: RetryPolicy = RetryPolicy()
+    own_price: Price | None = None
+    service_tier: str | None = None
+
+    @property
+    def endpoint(self) -> tuple[str, str | None]:
+        """What rate limits, quotas and outages belong to: the address (or the provider's name), and the key."""
+        name = self.model if self._is_local else self.model.partition("/")[0]
+        return normalise_url(self.connection.api_base) or name, self.connection.api_key
+
+    @property
+    def price(self) -> Price | None:
+        """Dollars per token. None when unknown: nothing is published of a model behind a custom address."""
+        if self.own_price is not None:
+            return self.own_price
+        return None if self._is_custom else price_of(self.model, self.service_tier)
+
+    @property
+    def longest_answer(self) -> int | None:
+        """Tokens of the longest answer that the model gives, None when unknown."""
+        return None if self._is_custom else longest_answer(self.model)
+
+    def cost(self, usage: Usage | None) -> float | None:
+        """Return the dollars for `usage`, None when the price or the usage is unknown."""
+        return price.cost(usage) if usage and (price := self.price) else None
+
+    def most(self, request: Request) -> dict[str, Any]:
+        """Return the most that one attempt at `request` may use: dollars (`usd`) and `tokens`, None when unknown."""
+        usage, price = most(request, self.longest_answer), self.price
+        usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
+        return {"usd": usd, "tokens": usage.total_tokens if usage else None}
+
+    @property
+    def _is_local(self) -> bool:
+        return self.model.startswith(("local/", "fake/"))
+
+    @property
+    def _is_custom(self) -> bool:
+        return self._is_local or bool(self.connection.api_base)
