@@ -19,12 +19,13 @@ from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.load import dump
 from runner.config.schema import LocalModel, RunConfig
-from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, OstinatoError, RecordError
+from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
 from runner.models import served
 from runner.records import RunFolder, Summary, environment
 from runner.report import write_report
 from runner.secrets import redact
+from runner.session.sitting import live
 from runner.system.clock import now
 from runner.types import Sample, Score
 
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 _BESIDE = ("runs_dir", "execution", "sweep", "schedule", "alias", "gate")
 """What an experiment is not: where it is recorded, who orchestrates it, what varies, and what is made of its outcome."""
-
-live: dict[str, Experiment] = {}
-"""The experiments that this process is playing, by folder."""
 
 
 class Parts(NamedTuple):
@@ -91,6 +89,7 @@ class Experiment:
         self._owed = bytearray()
         self._partial = False
         self._launched = False
+        self._failed = False
         self._since = time.perf_counter()
         self._wall_before = 0.0
 
@@ -342,19 +341,24 @@ class Experiment:
         self._wall_before, self._since = before.wall_s, time.perf_counter()
         self.tally.model_s = before.model_s
 
-    def finish(self, failed: OstinatoError | None = None) -> Summary:
-        """Summarise, log what went wrong, and let go of the files; `failed` is what ended the run.
+    def record_failure(self, error: OstinatoError) -> bool:
+        """Note the error that ended the run. Return whether its summary tells all of it: what the model or the budget refuses."""
+        self.problem = error
+        self._failed = not isinstance(error, LMError | BudgetExceeded)
+        return not self._failed
+
+    def finish(self) -> Summary:
+        """Summarise, log what went wrong, and close the files.
 
         Raises:
-            RecordError: the summary cannot be written, and nothing else has gone wrong.
+            RecordError: the summary cannot be written, and nothing else has failed.
         """
-        self.problem = failed or self.problem
         try:
             if self.problem:
                 self.record.log(str(self.problem))
             self.summary = self.summarise()
         except RecordError:
-            if failed is None:
+            if not self._failed:
                 raise
             self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
         else:
@@ -436,7 +440,7 @@ def report(folder: Path) -> None:
 
 def attach(folder: str) -> Experiment:
     """The experiment of this folder: the one that is live in this process, else re-opened from its record, and planned."""
-    if (experiment := live.get(folder)) is None:
+    if (experiment := live(folder, Experiment)) is None:
         experiment = Experiment.reopen(Path(folder))
         experiment.plan()
     return experiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner import build
-from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
+from runner.errors import ConfigError, LMError
 from runner.experiment.estimate import announcement
-from runner.experiment.experiment import Experiment, live
+from runner.experiment.experiment import Experiment
 from runner.experiment.train_first import train_first
 from runner.records import RunFolder, Summary
-from runner.session.interrupt import Interrupt
-from runner.session.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
+from runner.session.loop import Notify, silent
+from runner.session.orchestrator import Orchestrate, orchestrator
+from runner.session.sitting import recorded, sitting
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -35,8 +36,6 @@ FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "d
 """What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
 
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
-Orchestrate = Callable[..., Coroutine[Any, Any, None]]
-"""Called with an Experiment and `notify`."""
 
 
 class RunResult(msgspec.Struct, frozen=True):
@@ -142,40 +141,18 @@ def retry(
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
     """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
 
-    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `Interrupt`).
+    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `sitting`).
     """
     say = notify or silent
-    with collecting_less(), Interrupt(experiment, say) as interrupt, recorded(experiment):
+    with sitting(experiment, say) as in_loop:
         experiment.plan()
         with watch(experiment) if watch else contextlib.nullcontext():
             if experiment.owed and not experiment.stop.requested:
                 if notify and (news := announcement(experiment)):
                     notify(news)
-                in_new_loop(interrupt.watch(_orchestrated(experiment, say)))
+                in_loop(_orchestrated(experiment, say))
     assert experiment.summary is not None
     return RunResult(experiment.folder, experiment.summary)
-
-
-@contextlib.contextmanager
-def recorded(experiment: Experiment) -> Iterator[None]:
-    """Have the experiment live in this process for the time of the block, and its record finished however the block ends.
-
-    What the model or the budget refuses is a problem of the run, which its summary tells; other errors of ours are raised.
-    """
-    key = str(experiment.folder)
-    live[key] = experiment
-    failed: OstinatoError | None = None
-    try:
-        yield
-    except (LMError, BudgetExceeded) as error:
-        experiment.problem = error
-    except OstinatoError as error:
-        experiment.problem = failed = error
-    finally:
-        del live[key]
-        experiment.finish(failed)
-    if failed is not None:
-        raise failed
 
 
 async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
@@ -216,7 +193,7 @@ async def ask(experiment: Experiment, notify: Notify) -> None:
 
 
 async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestrate | None = None) -> None:
-    orchestrate = orchestrator(experiment.config, ORCHESTRATORS)
+    orchestrate = orchestrator(experiment.config.execution.orchestrator, ORCHESTRATORS)
     if orchestrate is not None and given is not None:
         orchestrate = given
     if orchestrate is None:

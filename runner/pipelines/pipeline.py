@@ -24,7 +24,7 @@ from runner.experiment import training as finetuning
 from runner.experiment.columns import column_of
 from runner.experiment.drift import manifest_of
 from runner.experiment.experiment import Experiment, config_hash
-from runner.experiment.run import FAILURES, ask, recorded
+from runner.experiment.run import FAILURES, ask
 from runner.experiment.train_first import asking, followed, trained_model, untrained
 from runner.finetune.jobs.spec import canonical
 from runner.finetune.jobs.status import TrainingStatus
@@ -33,6 +33,7 @@ from runner.records import environment, find_run
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
 from runner.secrets import redact
 from runner.session.loop import Notify, silent
+from runner.session.sitting import live, recorded
 from runner.system.clock import now
 
 if TYPE_CHECKING:
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
 STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
 
 Outcome = Literal["done", "skipped", "failed"]
-
-live_pipelines: dict[str, Pipeline] = {}
-"""The pipelines that this process is playing, by folder."""
 
 
 class Pipeline:
@@ -174,6 +172,11 @@ class Pipeline:
         if (served := self._served) is not None:
             self._served = None
             await asyncio.to_thread(served.kill)
+
+    def record_failure(self, error: OstinatoError) -> bool:
+        """Note the error that ended the pipeline. Its result tells all of it, so this returns True."""
+        self.problem = error
+        return True
 
     def finish(self) -> PipelineManifest:
         """Write how it went, let go of the folder, and return the manifest."""
@@ -457,6 +460,6 @@ def attach_pipeline(folder: str) -> Pipeline:
     Raises:
         RecordError: it is not: only the command that plays it has what its stages need.
     """
-    if folder not in live_pipelines:
+    if (pipeline := live(folder, Pipeline)) is None:
         raise RecordError(f"{folder} is not being played by this process; run `ostinato pipeline` again to go on with it")
-    return live_pipelines[folder]
+    return pipeline

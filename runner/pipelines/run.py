@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.errors import BudgetExceeded, ConfigError, LMError, OstinatoError
+from runner.errors import ConfigError
 from runner.experiment.experiment import Experiment
 from runner.experiment.run import EXIT_CODES
-from runner.pipelines.pipeline import STAGES, Outcome, Pipeline, live_pipelines
+from runner.pipelines.pipeline import STAGES, Outcome, Pipeline
 from runner.records.pipeline import PipelineManifest
-from runner.session.interrupt import Interrupt
-from runner.session.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
+from runner.session.loop import Notify, silent
+from runner.session.orchestrator import orchestrator
+from runner.session.sitting import sitting
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -105,33 +106,26 @@ def pipeline(
     return pipeline_to_end(Pipeline.create(config, overrides), notify=notify, watch=watch)
 
 
-def pipeline_to_end(played: Pipeline, *, notify: Notify | None = None, watch: Watch | None = None) -> PipelineResult:
-    """Do the stages that are owed, and finish the record. Starts no orchestrator when none is."""
-    key = str(played.folder)
-    live_pipelines[key] = played
-    played.notify, played.watch = notify or silent, watch
-    with collecting_less(), Interrupt(played, played.notify) as interrupt:
-        try:
-            if played.owed:
-                in_new_loop(interrupt.watch(_orchestrated(played)))
-            else:
-                played.outcomes = dict.fromkeys(STAGES, ("skipped", 0.0))
-        except (LMError, BudgetExceeded, OstinatoError) as error:
-            played.problem = error
-        finally:
-            del live_pipelines[key]
-            manifest = played.finish()
-    stages = [StageOutcome(name, *played.outcomes[name]) for name in STAGES if name in played.outcomes]
-    results = {name: played.result(name) for name in STAGES}
-    return PipelineResult(played.folder, manifest, stages, results, str(played.problem) if played.problem else None)
+def pipeline_to_end(pipeline: Pipeline, *, notify: Notify | None = None, watch: Watch | None = None) -> PipelineResult:
+    """Run the stages that are owed, and finish the record. No orchestrator is started if none is owed."""
+    pipeline.notify, pipeline.watch = notify or silent, watch
+    with sitting(pipeline, pipeline.notify) as in_loop:
+        if pipeline.owed:
+            in_loop(_orchestrated(pipeline))
+        else:
+            pipeline.outcomes = dict.fromkeys(STAGES, ("skipped", 0.0))
+    stages = [StageOutcome(name, *pipeline.outcomes[name]) for name in STAGES if name in pipeline.outcomes]
+    results = {name: pipeline.result(name) for name in STAGES}
+    problem = str(pipeline.problem) if pipeline.problem else None
+    return PipelineResult(pipeline.folder, pipeline.manifest, stages, results, problem)
 
 
-async def _orchestrated(played: Pipeline) -> None:
+async def _orchestrated(pipeline: Pipeline) -> None:
     try:
-        if (orchestrate := orchestrator(played.config, ORCHESTRATORS)) is not None:
-            await orchestrate(played, notify=played.notify)
+        if (orchestrate := orchestrator(pipeline.config.execution.orchestrator, ORCHESTRATORS)) is not None:
+            await orchestrate(pipeline, notify=pipeline.notify)
             return
         for name in STAGES:
-            await played.stage(name)
+            await pipeline.stage(name)
     finally:
-        await asyncio.shield(played.aclose())
+        await asyncio.shield(pipeline.aclose())

@@ -13,10 +13,10 @@ from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.experiment import Experiment, recorded_overrides
 from runner.experiment.run import EXIT_CODES, play_to_end
-from runner.experiment.run import recorded as in_its_record
 from runner.records import RunFolder, Summary
 from runner.reproduction.agreement import Agreement, agree
 from runner.reproduction.checks import Check, checks, of_served
+from runner.session.sitting import recorded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,10 +114,10 @@ def reproduce(
     from runner.config.compose import read
 
     record = RunFolder.open(folder)
-    recorded, manifest = read(record.config_file), record.manifest()
+    begun_with, manifest = read(record.config_file), record.manifest()
     cwd = _folder(manifest, notify)
-    config = _config(manifest, adjusted(record, recorded, overrides), replay=replay, runs_dir=runs_dir)
-    found = checks(record, recorded, config, cwd)
+    config = _config(manifest, adjusted(record, begun_with, overrides), replay=replay, runs_dir=runs_dir)
+    found = checks(record, begun_with, config, cwd)
     _refuse(record, found, strict=strict)
     result = Reproduction(reproduces=record.path, checks=found, strict=strict, replay=replay)
     if dry_run:
@@ -128,7 +128,7 @@ def reproduce(
     asked = [*recorded_overrides(record), *overrides]
     experiment = Experiment.create(config, asked, cwd=cwd, facts={"reproduces": _name(record)}, partial=True)
     if replay:
-        with in_its_record(experiment):
+        with recorded(experiment):
             experiment.plan()
     else:
         experiment.plan()

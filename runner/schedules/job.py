@@ -21,13 +21,14 @@ from runner import build
 from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
 from runner.experiment.experiment import Experiment, Parts, config_hash
-from runner.experiment.run import FAILURES, Orchestrate, RunResult, play_within
+from runner.experiment.run import FAILURES, RunResult, play_within
 from runner.experiment.train_first import train_first
 from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline
 from runner.records import RunFolder
 from runner.schedules import canary
 from runner.secrets import redact
 from runner.session.loop import Notify
+from runner.session.orchestrator import Orchestrate
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:

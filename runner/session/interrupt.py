@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something is played: the first stops in good order, the second stops now."""
+"""Ctrl-C and SIGTERM during a sitting: the first signal stops in good order, the second stops immediately."""
 
 from __future__ import annotations
 
@@ -14,86 +14,86 @@ if TYPE_CHECKING:
     from runner.batch.engine import Stop
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_LISTENS = 2
-"""Whoever sends a third signal is not kept waiting, whatever hangs: it does what it would have done without a run."""
+_HANDLED = 2
+"""Signals that are handled. The third one takes its usual effect, so that nothing that hangs can keep a person waiting."""
 
 
-class Playable(Protocol):
-    """What can be played and stopped: a run, a sweep, a pipeline. `stop` is looked at wherever something is begun."""
+class Interruptible(Protocol):
+    """A run, a sweep or a pipeline that can be stopped. It checks `stop` before it begins anything."""
 
     stop: Stop
 
     @property
     def begun(self) -> bool:
-        """Whether a model has been asked: then there may be something in flight to wait for."""
+        """Tell whether a model has been asked, so that requests may be in flight."""
 
     def interrupt(self) -> None:
-        """Begin nothing more; what is in flight is finished and kept."""
+        """Begin nothing more. Requests in flight are finished and kept."""
 
 
 class Interrupt:
-    """A context manager around all that a run does. Off the main thread, where Python hears no signals, it changes nothing.
+    """Handle signals within a `with` block. Off the main thread, where Python receives no signals, it changes nothing.
 
-    The handler never raises: an exception out of nowhere may strike in a finaliser, which swallows it, or leave half an event
-    loop. It notes the wish, at which planning and playing look; what has to be done about it is done by the loop, where one runs.
-    Nothing is masked, and handlers are not inherited by another program, so children start with signals as they know them.
+    The handler never raises: an exception at an arbitrary point may strike in a finaliser, which swallows it, or leave half an
+    event loop. It only sets `stop`, which planning and asking check; the event loop, where one runs, does the rest.
+    Nothing is masked, and handlers are not inherited by another program, so children start with the usual signals.
 
     Args:
-        played: what is played.
-        notify: told, in a line for people, that the first signal was heard.
+        work: a run, a sweep or a pipeline.
+        notify: called with a line for people after the first signal.
     """
 
-    def __init__(self, played: Playable, notify: Callable[[str], None]) -> None:
-        self._played = played
+    def __init__(self, work: Interruptible, notify: Callable[[str], None]) -> None:
+        self._work = work
         self._notify = notify
         self._heard = 0
-        self._before: dict[signal.Signals, Any] = {}
+        self._previous: dict[signal.Signals, Any] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._playing: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self._hear) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._give_back()
+        self._restore()
 
-    async def watch(self, playing: Coroutine[Any, Any, None]) -> None:
-        """Play in this loop, unless a signal came before; it is from now on the loop that acts on signals."""
+    async def watch(self, running: Coroutine[Any, Any, None]) -> None:
+        """Run in this loop, unless a signal came before. From now on the loop acts on signals."""
         self._loop = asyncio.get_running_loop()
         if self._heard:
-            playing.close()
+            running.close()
             return
-        self._playing = asyncio.ensure_future(playing)
+        self._running = asyncio.ensure_future(running)
         try:
-            await self._playing
+            await self._running
         except asyncio.CancelledError:
-            self._played.stop.request()
+            self._work.stop.request()
         finally:
             self._loop = None
 
-    def _give_back(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: it was not set by Python
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: Python did not set it
 
     def _hear(self, number: int, _frame: object) -> None:
         self._heard += 1
-        self._played.stop.request()
-        if self._heard > _LISTENS:
-            self._give_back()
+        self._work.stop.request()
+        if self._heard > _HANDLED:
+            self._restore()
             signal.raise_signal(number)
         elif self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop of another thread, closed at this moment
                 self._loop.call_soon_threadsafe(self._stop_asking if self._heard == 1 else self._cancel)
 
     def _stop_asking(self) -> None:
-        self._played.interrupt()
-        if self._played.begun:
+        self._work.interrupt()
+        if self._work.begun:
             self._notify("stopping: what is in flight is finished and kept; press Ctrl-C again to stop now")
-        else:  # servers may be starting still, and nothing is in flight
+        else:  # servers may still be starting, and nothing is in flight
             self._cancel()
 
     def _cancel(self) -> None:
-        if self._playing is not None:
-            self._playing.cancel()
+        if self._running is not None:
+            self._running.cancel()

@@ -11,14 +11,15 @@ from typing import Any
 import msgspec
 
 from runner.analysis.cells import ranked
-from runner.errors import ConfigError, OstinatoError
+from runner.errors import ConfigError
 from runner.experiment.run import EXIT_CODES
 from runner.records import SweepFolder
 from runner.records.sweep import SweepManifest
-from runner.session.interrupt import Interrupt
-from runner.session.loop import Notify, collecting_less, in_new_loop, orchestrator, silent
+from runner.session.loop import Notify, silent
+from runner.session.orchestrator import orchestrator
+from runner.session.sitting import sitting
 from runner.sweeps.plan import Plan
-from runner.sweeps.sweep import Sweep, live_sweeps
+from runner.sweeps.sweep import Sweep
 
 ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_sweep"}
 """Who plays the cells that owe something, by ``execution.orchestrator``: a coroutine function that calls `Sweep.drive`."""
@@ -88,29 +89,20 @@ def resume_sweep(
     return sweep_to_end(Sweep.reopen(folder, overrides), notify=notify, watch=watch)
 
 
-def sweep_to_end(played: Sweep, *, notify: Notify | None = None, watch: Watch | None = None) -> SweepResult:
-    """Play what is owed, under the orchestrator that the config names, and finish the record. Starts nothing when nothing is."""
+def sweep_to_end(sweep: Sweep, *, notify: Notify | None = None, watch: Watch | None = None) -> SweepResult:
+    """Run the cells that are owed, under the orchestrator that the config names, and finish the record.
+
+    Nothing is started if nothing is owed. Raises as `sweep` does.
+    """
     say = notify or silent
-    key = str(played.folder)
-    live_sweeps[key] = played
-    failed: OstinatoError | None = None
-    with collecting_less(), Interrupt(played, say) as interrupt:
-        try:
-            with watch(played) if watch else contextlib.nullcontext():
-                if not played.settle() and not played.stop.requested:
-                    in_new_loop(interrupt.watch(_orchestrated(played, say)))
-        except OstinatoError as error:
-            failed = None if error is played.problem else error
-        finally:
-            del live_sweeps[key]
-            manifest = played.finish()
-    if failed is not None:
-        raise failed
-    return SweepResult(played.folder, manifest)
+    with sitting(sweep, say) as in_loop, watch(sweep) if watch else contextlib.nullcontext():
+        if not sweep.settle() and not sweep.stop.requested:
+            in_loop(_orchestrated(sweep, say))
+    return SweepResult(sweep.folder, sweep.manifest)
 
 
-async def _orchestrated(played: Sweep, notify: Notify) -> None:
-    if (orchestrate := orchestrator(played.config, ORCHESTRATORS)) is not None:
-        await orchestrate(played, notify=notify)
+async def _orchestrated(sweep: Sweep, notify: Notify) -> None:
+    if (orchestrate := orchestrator(sweep.config.execution.orchestrator, ORCHESTRATORS)) is not None:
+        await orchestrate(sweep, notify=notify)
     else:
-        await played.drive(played.play_cell)
+        await sweep.drive(sweep.play_cell)

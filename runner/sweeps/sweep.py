@@ -18,11 +18,12 @@ from runner.batch.engine import Stop
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
 from runner.experiment.drift import ADJUSTABLE
 from runner.experiment.experiment import Experiment, first_of, report
-from runner.experiment.run import FAILURES, recorded
+from runner.experiment.run import FAILURES
 from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
 from runner.secrets import redact
+from runner.session.sitting import live, recorded
 from runner.sweeps.plan import Plan
 from runner.sweeps.shared import Shared
 from runner.system.clock import now
@@ -37,9 +38,6 @@ _SLICE_S = 0.5
 
 TABLES: tuple[Format, ...] = ("csv", "parquet")
 """The forms in which a sweep's folder has its table."""
-
-live_sweeps: dict[str, Sweep] = {}
-"""The sweeps that this process is playing, by folder."""
 
 
 class _Owes(Exception):  # noqa: N818 - a signal to stop looking, not an error
@@ -299,6 +297,10 @@ class Sweep:
                 self.record.write_table(f"table.{form}", content.getvalue())
         return self.manifest
 
+    def record_failure(self, error: OstinatoError) -> bool:
+        """Return whether the manifest tells all of this error: then it is the one that has stopped the sweep."""
+        return error is self.problem
+
     def finish(self) -> SweepManifest:
         """Summarise, and let go of the folder. Raises RecordError when the summary cannot be written."""
         self.manifest.ended_at = now()
@@ -433,7 +435,8 @@ class Sweep:
         try:
             experiment.plan()
         except OstinatoError as error:
-            experiment.finish(error)
+            experiment.record_failure(error)
+            experiment.finish()
             raise
         return experiment
 
@@ -482,7 +485,7 @@ class Sweep:
 
 def attach_sweep(folder: str) -> Sweep:
     """The sweep of this folder: the one that is live in this process, else re-opened from its record."""
-    return live_sweeps.get(folder) or Sweep.reopen(Path(folder))
+    return live(folder, Sweep) or Sweep.reopen(Path(folder))
 
 
 def _group(override: str) -> str:

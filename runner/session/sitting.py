@@ -1,0 +1,73 @@
+"""Run something to its end in one sitting: an event loop, signals, and a record that is finished however the sitting ends."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from runner.errors import OstinatoError
+from runner.session.interrupt import Interrupt, Interruptible
+from runner.session.loop import Notify, collecting_less, in_new_loop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+InLoop = Callable[[Coroutine[Any, Any, None]], None]
+"""Run a coroutine to its end in an event loop of its own, where signals can stop it."""
+
+
+class Work(Interruptible, Protocol):
+    """A run, a sweep or a pipeline, with its folder."""
+
+    folder: Path
+
+    def record_failure(self, error: OstinatoError) -> bool:
+        """Note the error that ended the work. Return whether the record tells all of it; if not, it is raised as well."""
+
+    def finish(self) -> object:
+        """Write how the work ended, and close its files."""
+
+
+_live: dict[str, Work] = {}
+"""The work of this process, by folder."""
+
+W = TypeVar("W")
+
+
+def live(folder: str, kind: type[W]) -> W | None:
+    """Return the `kind` of work that this process runs in `folder`; None if there is none."""
+    found = _live.get(folder)
+    return found if isinstance(found, kind) else None
+
+
+@contextlib.contextmanager
+def sitting(work: Work, notify: Notify) -> Iterator[InLoop]:
+    """Handle signals within the block, and finish the record of `work` however the block ends.
+
+    Yields:
+        What runs a coroutine to its end; it may be called once.
+
+    Raises:
+        OstinatoError: the error that ended the block, unless the record tells all of it.
+    """
+    with collecting_less(), Interrupt(work, notify) as interrupt, recorded(work):
+        yield lambda running: in_new_loop(interrupt.watch(running))
+
+
+@contextlib.contextmanager
+def recorded(work: Work) -> Iterator[None]:
+    """Make `work` findable by `live` within the block, and finish its record however the block ends. Raises as `sitting` does."""
+    key = str(work.folder)
+    _live[key] = work
+    failed: OstinatoError | None = None
+    try:
+        yield
+    except OstinatoError as error:
+        if not work.record_failure(error):
+            failed = error
+    finally:
+        del _live[key]
+        work.finish()
+    if failed is not None:
+        raise failed
