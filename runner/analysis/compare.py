@@ -125,51 +125,77 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return {"verdict": self.verdict, "difference": msgspec.to_builtins(self.difference), **plain}
 
 
-def compare(a: Source, b: Source, **options: Any) -> Comparison:
-    """Compare B with A; the options are those of `compare_all`."""
-    return compare_all(a, [b], **options)[0]
-
-
-def compare_all(
+def compare(
     a: Source,
-    others: Sequence[Source],
+    b: Source,
     *,
     scores: Sequence[str] | None = None,
     level: float = 0.95,
     clusters: Mapping[str, Hashable] | None = None,
     lower_is_better: Collection[str] = (),
     rows: int = 5,
-    seed: int = 0,
+) -> Comparison:
+    """Compare run B with run A, the reference, on the rows that they share.
+
+    Args:
+        a: the reference: what `load` returns, a run folder, a run's name in ``runs``, or samples.
+        b: the run that is compared with it.
+        scores: the names of scores to compare; None: all that both have.
+        level: confidence level of intervals and verdicts, between 0 and 1.
+        clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
+        lower_is_better: the names of scores of which less is better.
+        rows: how many flips to return.
+
+    Returns:
+        B - A by score, with errors, intervals and verdicts; see `compare_all` for the method.
+
+    Raises:
+        ConfigError, RecordError: as `compare_all` does.
+    """
+    (found,) = compare_all([a, b], scores=scores, level=level, clusters=clusters, lower_is_better=lower_is_better, rows=rows)
+    return found
+
+
+def compare_all(
+    runs: Sequence[Source],
+    *,
+    scores: Sequence[str] | None = None,
+    level: float = 0.95,
+    clusters: Mapping[str, Hashable] | None = None,
+    lower_is_better: Collection[str] = (),
+    rows: int = 5,
 ) -> list[Comparison]:
-    """Compare several runs with A, the reference.
+    """Compare several runs with the first one, A, the reference.
 
     Samples are aligned by row id and repeat. What failed in either run is in no score: it is counted. The repeats of a row are
     averaged, and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
 
     Args:
-        a: the reference: a run, its folder or name, or its samples.
-        others: what is compared with it.
-        scores: the names of scores to compare; None: all that A and the other have.
+        runs: the reference, then the runs that are compared with it: each a run, its folder or name, or its samples.
+        scores: the names of scores to compare; None: all that A and the other run have.
         level: of intervals and verdicts, between 0 and 1.
         clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
-        seed: of the bootstrap.
 
     Returns:
-        One comparison for each of `others`. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
+        One comparison for each run but the first. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
 
     Raises:
-        ConfigError: a score that is named is not in both runs, a row has no cluster, or `level` is no share.
+        ConfigError: there are fewer than two runs, a score that is named is not in both runs, a row has no cluster, or `level` is
+            not between 0 and 1.
         RecordError: two runs have no row in common, or a record cannot be read.
     """
     if not 0 < level < 1:
         raise ConfigError(f"level={level}: a confidence level lies between 0 and 1, such as 0.95")
-    reference = Side(a, "A")
+    if len(runs) < 2:  # noqa: PLR2004
+        raise ConfigError("there is nothing to compare: give the reference, then the runs to compare with it")
+    first, *others = runs
+    reference = Side(first, "A")
     found = []
     for index, other in enumerate(others):
         pairs = Pairs(reference, Side(other, chr(ord("B") + index) if index < 25 else f"run {index + 2}"))  # noqa: PLR2004
-        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows, seed))
+        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows))
     return _judged(found)
 
 
@@ -180,7 +206,6 @@ def _compared(
     clusters: Mapping[str, Hashable] | None,
     lower_is_better: Collection[str],
     rows: int,
-    seed: int,
 ) -> Comparison:
     """The comparison without verdicts: these need all p-values."""
     a, b = pairs.a, pairs.b
@@ -188,7 +213,7 @@ def _compared(
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
     primary = names[0] if names else None
-    changes = {name: _change(pairs, name, clusters, level, seed, lower_is_better=name in lower_is_better) for name in names}
+    changes = {name: _change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
     return Comparison(
         a=a.name,
         b=b.name,
@@ -238,7 +263,7 @@ def _with_verdict(change: ScoreChange, p: float | None, level: float) -> ScoreCh
 
 
 def _change(
-    pairs: Pairs, name: str, clusters: Mapping[str, Hashable] | None, level: float, seed: int, *, lower_is_better: bool
+    pairs: Pairs, name: str, clusters: Mapping[str, Hashable] | None, level: float, *, lower_is_better: bool
 ) -> ScoreChange:
     by_row: dict[str, tuple[list[float], list[float]]] = {}
     samples = gained = lost = 0
@@ -253,9 +278,7 @@ def _change(
         in_b.append(other)
     means = [(math.fsum(in_a) / len(in_a), math.fsum(in_b) / len(in_b)) for in_a, in_b in by_row.values()]
     groups = None if clusters is None else [_cluster(clusters, row) for row in by_row]
-    difference = paired(
-        [other - one for one, other in means], groups, binary=binary and samples == len(by_row), level=level, seed=seed
-    )
+    difference = paired([other - one for one, other in means], groups, binary=binary and samples == len(by_row), level=level)
     return ScoreChange(
         mean_a=math.fsum(one for one, _ in means) / len(means) if means else None,
         mean_b=math.fsum(other for _, other in means) / len(means) if means else None,

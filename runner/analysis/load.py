@@ -32,6 +32,9 @@ def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
         run: a folder, ``latest``, an experiment (its newest run), ``<experiment>/<stamp>``, or a prefix.
         runs_dir: where runs are.
 
+    Returns:
+        A `Run`, or a `Sweep` with its cells.
+
     Raises:
         RecordError: there is no such record, or it cannot be read.
     """

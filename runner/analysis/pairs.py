@@ -78,7 +78,7 @@ class Side:
         if isinstance(source, str | Path):
             source = load(source)
         if isinstance(source, Sweep):
-            raise ConfigError(f"{source.name} is a sweep: compare its cells, as in compare_all(first.run, [cell.run, ...])")
+            raise ConfigError(f"{source.name} is a sweep: compare its cells, as in compare_all([cell.run, ...])")
         self.run = source if isinstance(source, Run) else None
         self.name = self.run.name if self.run else name
         # what can be iterated only once is kept

@@ -63,11 +63,10 @@ def main(args: argparse.Namespace) -> int:
     """
     from runner.analysis.compare import compare_all
 
-    first, *others = _runs(args)
-    clusters = _clusters([first, *others], args.cluster) if args.cluster else None
+    runs = _runs(args)
+    clusters = _clusters(runs, args.cluster) if args.cluster else None
     found = compare_all(
-        first,
-        others,
+        runs,
         scores=args.score,
         level=args.level,
         clusters=clusters,
@@ -77,7 +76,7 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         import msgspec
 
-        whole = {"reference": str(first.folder), "comparisons": [comparison.to_dict() for comparison in found]}
+        whole = {"reference": str(runs[0].folder), "comparisons": [comparison.to_dict() for comparison in found]}
         print(msgspec.json.encode(whole).decode())  # what is no number is null
     else:
         print("\n\n".join("\n".join(map(printable, _told(comparison, args.cluster))) for comparison in found))

@@ -32,10 +32,9 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, DataError: its config or data cannot be used any more.
     """
     from runner.cli.display import print_table
-    from runner.records import find_run
     from runner.reproduction.pack import pack
 
-    packed = pack(find_run(args.run, args.runs_dir).path, args.output)
+    packed = pack(args.run, args.output, runs_dir=args.runs_dir)
     if args.json:
         print(json.dumps(packed.to_dict()))
         return 0

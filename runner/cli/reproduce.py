@@ -44,7 +44,6 @@ def main(args: argparse.Namespace) -> int:
         RecordError: there is no such run, it cannot be played again, or the capsule is refused.
         ConfigError: its config was edited since, or an option does not fit.
     """
-    from runner.records import find_run
     from runner.reproduction.replay import replay
     from runner.reproduction.reproduce import reproduce
 
@@ -59,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
 
     display = Display(args.display)
     found = reproduce(
-        find_run(named, args.runs_dir).path,
+        named,
         overrides,
         replay=args.replay,
         strict=args.strict,

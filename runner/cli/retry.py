@@ -29,10 +29,9 @@ def main(args: argparse.Namespace) -> int:
     """Retry. Exit codes and errors are those of `ostinato run`; a code that does not exist is a ConfigError."""
     from runner.cli.display import Display
     from runner.experiment.run import retry
-    from runner.records import find_run
 
     display = Display(args.display)
     named, overrides = run_and_overrides(args)
     only = None if args.only is None else [code.strip() for code in args.only.split(",")]
-    folder = find_run(named, args.runs_dir).path
-    return report(retry(folder, overrides, only=only, notify=display.say, watch=display.watch), args)
+    result = retry(named, overrides, only=only, runs_dir=args.runs_dir, notify=display.say, watch=display.watch)
+    return report(result, args)

@@ -32,11 +32,10 @@ def main(args: argparse.Namespace) -> int:
         ConfigError: the scorers cannot be built.
     """
     from runner.cli.display import print_summary
-    from runner.experiment.rescore import rescore
-    from runner.records import find_run
+    from runner.experiment.rescore import score
 
     named, overrides = run_and_overrides(args)
-    result = rescore(find_run(named, args.runs_dir).path, overrides)
+    result = score(named, overrides, runs_dir=args.runs_dir)
     if args.json:
         print(json.dumps(result.summary.to_dict()))
     else:

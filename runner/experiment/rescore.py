@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -11,23 +12,32 @@ from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored, rooted
 from runner.experiment.experiment import Experiment, recorded_overrides
 from runner.experiment.run import RunResult
-from runner.records import RunFolder
+from runner.records import find_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
+
+    from runner.records import RunFolder
 
 
-def rescore(folder: Path, overrides: Sequence[str] = ()) -> RunResult:
+def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs") -> RunResult:
     """Score the answers of a run again, by its own scorers or by those that `overrides` choose. No model is asked.
 
-    The answers, and so the rest of the record, stay as they are; ``config.yaml`` takes the new scorers.
+    Only the scores change in the record, and the scorers in its ``config.yaml``.
+
+    Args:
+        run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
+        overrides: Hydra overrides of the group `scoring`, such as ``["scoring=f1"]``; none: the run's own scorers.
+        runs_dir: where runs are.
+
+    Returns:
+        The record, with its new summary.
 
     Raises:
-        RecordError: the folder is no record.
+        RecordError: there is no such run, or its data has changed since.
         ConfigError, DataError: the scorers cannot be built, or the data is gone.
     """
-    record = RunFolder.open(folder)
+    record = find_run(str(run), Path(runs_dir))
     record.lock()
     try:
         return _rescored(record, overrides)

@@ -17,7 +17,7 @@ from runner.errors import ConfigError, LMError
 from runner.experiment.estimate import announcement
 from runner.experiment.experiment import Experiment
 from runner.experiment.train_first import train_first
-from runner.records import RunFolder, Summary
+from runner.records import RunFolder, Summary, find_run
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import Orchestrate, orchestrator
 from runner.session.sitting import recorded, sitting
@@ -93,49 +93,76 @@ def run(
     return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
 
 
-def resume(folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
-    """Go on with a run that was interrupted: ask what it still owes. Raises as `run` does.
-
-    Args:
-        folder: the run folder.
-        overrides: changes of the budget, the limits, the launch or the execution.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment.
-    """
-    return play_to_end(Experiment.reopen(folder, overrides), notify=notify, watch=watch)
-
-
-def retry(
-    folder: Path,
+def resume(
+    run: str | Path,
     overrides: Sequence[str] = (),
     *,
-    only: Sequence[str] | None = None,
+    runs_dir: str | Path = "runs",
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> RunResult:
-    """Play the rows of a run again that failed, and those it still owes, in the same record. Nothing that was answered is asked.
-
-    A row's new line supersedes its old one, which stays in ``samples.jsonl``: what it cost still counts in the run's requests,
-    tokens and cost. A row whose retry does not come to its end keeps its old line. An answer that could not be scored is
-    scored again, not asked again.
+    """Resume a run that was interrupted: ask only the rows that it still owes.
 
     Args:
-        folder: the run folder.
-        overrides: changes of the budget, the limits, the launch or the execution.
-        only: play only the failures with these codes again, such as ``["rate_limit", "timeout"]``; None: all of them.
+        run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
+        overrides: changes of the budget, the limits, the launch or the execution, such as ``["budget.usd=5"]``.
+        runs_dir: where runs are.
         notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment.
+        watch: a context manager around the playing, given the Experiment: for progress displays.
+
+    Returns:
+        The record, as `run` does.
 
     Raises:
-        ConfigError: there is no such code; and whatever `run` raises.
+        RecordError: there is no such run, it is being played, or its config, data, prompt files or scorer have changed since.
+        ConfigError, DataError, LaunchError, FinetuneError, OrchestratorError: as `run` does.
+    """
+    return play_to_end(Experiment.reopen(_folder(run, runs_dir), overrides), notify=notify, watch=watch)
+
+
+def retry(
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    only: Sequence[str] | None = None,
+    runs_dir: str | Path = "runs",
+    notify: Notify | None = None,
+    watch: Watch | None = None,
+) -> RunResult:
+    """Ask the failed rows of a run again, and the rows that it still owes, in the same record. Answered rows are not asked.
+
+    A row's new line replaces its old one, which stays in ``samples.jsonl``: its cost still counts in the run's requests,
+    tokens and dollars. A row whose retry is interrupted keeps its old line. An answer that could not be scored is scored again,
+    not asked again.
+
+    Args:
+        run: a run folder, or a run's name as `load` takes it.
+        overrides: changes of the budget, the limits, the launch or the execution.
+        only: retry only the failures with these codes, such as ``["rate_limit", "timeout"]``; None: all of them.
+        runs_dir: where runs are.
+        notify: told what happens, a line at a time.
+        watch: a context manager around the playing, given the Experiment: for progress displays.
+
+    Returns:
+        The record, as `run` does.
+
+    Raises:
+        ConfigError: there is no such code.
+        RecordError: as `resume` does.
+        ConfigError, DataError, LaunchError, FinetuneError, OrchestratorError: as `run` does.
     """
     if isinstance(only, str):
-        raise ConfigError('codes are a list: retry(folder, only=["timeout"])')
+        raise ConfigError('codes are a list: retry(run, only=["timeout"])')
     if unknown := [code for code in only or () if code not in FAILURES]:
         near = difflib.get_close_matches(unknown[0], FAILURES, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ConfigError(f"no row fails with '{unknown[0]}'; {hint}the codes are {', '.join(FAILURES)}")
-    return play_to_end(Experiment.reopen(folder, overrides, again=FAILURES if only is None else only), notify=notify, watch=watch)
+    experiment = Experiment.reopen(_folder(run, runs_dir), overrides, again=FAILURES if only is None else only)
+    return play_to_end(experiment, notify=notify, watch=watch)
+
+
+def _folder(run: str | Path, runs_dir: str | Path) -> Path:
+    return find_run(str(run), Path(runs_dir)).path
 
 
 def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:

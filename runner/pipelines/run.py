@@ -93,6 +93,9 @@ def pipeline(
         notify: told what happens, a line at a time.
         watch: a context manager around the playing of a run, given the Experiment: for progress displays.
 
+    Returns:
+        The record: how each stage went, the comparison of the trained model with its base, and whether it was registered.
+
     Raises:
         ConfigError, DataError: found before anything is begun.
         RecordError: the record cannot be written, or is being played.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import RecordError
+from runner.records import find_record
 from runner.report.document import document
 from runner.report.gather import Subject, gather
 from runner.report.markup import join
@@ -13,28 +15,29 @@ from runner.report.sections import sections
 from runner.system import files
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
     from runner.report.gather import Part
     from runner.types import Sample
 
 
-def write_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a run or a sweep.
+def write_report(run: str | Path, out: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Path:
+    """Write the report of a run or a sweep: one HTML file with its summary, plots, errors and samples, which needs no network.
 
     Args:
-        folder: a run folder, or a sweep's.
-        out: the file; None: ``report.html`` in the folder.
+        run: the folder of a run or a sweep, or its name as `load` takes it (``latest``, an experiment, a prefix).
+        out: the file to write; None: ``report.html`` in the folder.
+        runs_dir: where runs are.
 
     Returns:
-        The file.
+        The file that was written, as an absolute path.
 
     Raises:
-        RecordError: the folder is no record, or the file cannot be written.
+        RecordError: there is no such record, or the file cannot be written.
     """
+    folder = find_record(str(run), Path(runs_dir)).path
     page = render(folder)
-    out = (out or folder / "report.html").absolute()
+    out = (Path(out) if out else folder / "report.html").absolute()
     try:
         files.write(out, page)
     except OSError as error:

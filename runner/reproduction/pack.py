@@ -28,7 +28,7 @@ from runner.experiment.drift import (
     rooted,
 )
 from runner.experiment.experiment import recorded_overrides
-from runner.records import FORMAT, RunFolder
+from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.agreement import changes, has_answer
 from runner.reproduction.replay import CACHE, DATA, FILES, Facts, Manifest, stage
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from runner.batch.player import Player
     from runner.config.schema import RunConfig
     from runner.data import Dataset
+    from runner.records import RunFolder
     from runner.types import Row
 
 Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
@@ -64,20 +65,24 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
         return {"capsule": str(self.file), "sha256": self.sha256, "bytes": self.bytes, **facts}
 
 
-def pack(folder: Path, file: Path | None = None) -> Packed:
+def pack(run: str | Path, file: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Packed:
     """Pack a run into one file, which `replay` plays again anywhere. The same run makes the same bytes.
 
     Args:
-        folder: the run folder.
+        run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
         file: where the capsule goes; None: ``<experiment>-<stamp>.ostinato`` in the working directory.
+        runs_dir: where runs are.
+
+    Returns:
+        The capsule's file, its SHA-256, its size in bytes, and what it holds.
 
     Raises:
-        RecordError: the folder is no record; its data or files have changed since; an answer would not come out as recorded; or
+        RecordError: there is no such run; its data or files have changed since; an answer would not come out as recorded; or
             something in it is a secret, or names a place on this machine that a capsule cannot do without.
         ConfigError, DataError: the config or the data cannot be used any more.
     """
-    record = RunFolder.open(folder)
-    file = file or Path(f"{record.path.parent.name}-{record.path.name}.ostinato")
+    record = find_run(str(run), Path(runs_dir))
+    file = Path(file) if file else Path(f"{record.path.parent.name}-{record.path.name}.ostinato")
     if file.exists() and not capsule.is_capsule(file):
         raise RecordError(f"{file} is there already and is no capsule; give another name")
     record.lock()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -24,7 +25,6 @@ from runner.wording.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from runner.config.schema import RunConfig
     from runner.types import Row
@@ -125,17 +125,20 @@ class Replayed(msgspec.Struct, kw_only=True):
         return {**told.pop("facts"), **told, "identical": self.identical}
 
 
-def replay(file: Path, *, trust_code: bool = False) -> Replayed:
+def replay(file: str | Path, *, trust_code: bool = False) -> Replayed:
     """Play the run in a capsule again, from the answers in it, and compare. Leaves nothing behind.
 
     Args:
         file: the capsule.
         trust_code: run the scorers that are code inside the capsule. Without it their scores are not computed again.
 
+    Returns:
+        How many outputs and scores are byte for byte as recorded, and what differs.
+
     Raises:
         RecordError: the capsule is damaged, was changed, or is not what a capsule has to be. Nothing of it was used.
     """
-    with capsule.opened(file) as opened:
+    with capsule.opened(Path(file)) as opened:
         try:
             return _replayed(opened, trust_code=trust_code)
         except (msgspec.MsgspecError, OstinatoError) as error:

@@ -13,7 +13,7 @@ from runner.experiment.drift import adjusted, rooted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.experiment import Experiment, recorded_overrides
 from runner.experiment.run import EXIT_CODES, play_to_end
-from runner.records import RunFolder, Summary
+from runner.records import RunFolder, Summary, find_run
 from runner.reproduction.agreement import Agreement, agree
 from runner.reproduction.checks import Check, checks, of_served
 from runner.session.sitting import recorded
@@ -82,13 +82,13 @@ class Reproduction(msgspec.Struct, kw_only=True):
 
 
 def reproduce(
-    folder: Path,
+    run: str | Path,
     overrides: Sequence[str] = (),
     *,
     replay: bool = False,
     strict: bool = False,
     dry_run: bool = False,
-    runs_dir: Path | None = None,
+    runs_dir: str | Path | None = None,
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> Reproduction:
@@ -98,22 +98,25 @@ def reproduce(
     written, so that the first run's answers stay where they are.
 
     Args:
-        folder: the run folder.
+        run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
         overrides: changes of the budget, the limits, the launch or the execution.
         replay: answer from the cache only, and send nothing: this proves the record, not the model.
         strict: refuse to begin when anything is not as it was.
         dry_run: only look what has changed, and what asking again would take.
-        runs_dir: where the new run's folder goes; None: where the config says.
+        runs_dir: where runs are, and where the new run's folder goes; None: ``runs``, and where the run's config says.
         notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment.
+        watch: a context manager around the playing, given the Experiment: for progress displays.
+
+    Returns:
+        What has changed since the run, the record of the new run, and how far the two agree.
 
     Raises:
-        RecordError: the folder is no record; something it needs is not there any more; or, with `strict`, has changed.
+        RecordError: there is no such run; something it needs is not there any more; or, with `strict`, has changed.
         ConfigError: its config was edited since. And whatever `run` raises.
     """
     from runner.config.compose import read
 
-    record = RunFolder.open(folder)
+    record = find_run(str(run), Path(runs_dir or "runs"))
     begun_with, manifest = read(record.config_file), record.manifest()
     cwd = _folder(manifest, notify)
     config = _config(manifest, adjusted(record, begun_with, overrides), replay=replay, runs_dir=runs_dir)
@@ -163,7 +166,7 @@ def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
     return Path.cwd()
 
 
-def _config(manifest: dict[str, Any], config: RunConfig, *, replay: bool, runs_dir: Path | None) -> RunConfig:
+def _config(manifest: dict[str, Any], config: RunConfig, *, replay: bool, runs_dir: str | Path | None) -> RunConfig:
     """The config of the new run. Asking anew, it leaves the cache alone; else it reads the cache that the record names."""
     replace = msgspec.structs.replace
     folder = manifest.get("cache", {}).get("folder")

@@ -13,7 +13,7 @@ import msgspec
 from runner.analysis.cells import ranked
 from runner.errors import ConfigError
 from runner.experiment.run import EXIT_CODES
-from runner.records import SweepFolder
+from runner.records import SweepFolder, find_record
 from runner.records.sweep import SweepManifest
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import orchestrator
@@ -76,17 +76,30 @@ def sweep(
 
 
 def resume_sweep(
-    folder: Path, overrides: Sequence[str] = (), *, notify: Notify | None = None, watch: Watch | None = None
+    sweep: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    runs_dir: str | Path = "runs",
+    notify: Notify | None = None,
+    watch: Watch | None = None,
 ) -> SweepResult:
-    """Go on with a sweep: play the cells that are missing, and ask the rows of others again that failed. Raises as `sweep` does.
+    """Resume a sweep: play its missing cells, and ask the failed rows of the other cells again.
 
     Args:
-        folder: the sweep's folder.
+        sweep: a sweep folder, or a sweep's name as `load` takes it (``latest``, ``<experiment>/<sweep>``, a prefix).
         overrides: changes of the budget, the limits, the launch or the execution.
+        runs_dir: where sweeps are.
         notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Sweep.
+        watch: a context manager around the playing, given the Sweep: for progress displays.
+
+    Returns:
+        The record, as `sweep` does.
+
+    Raises:
+        RecordError: there is no such sweep, or it is being played.
+        ConfigError, DataError, OrchestratorError: as `sweep` does.
     """
-    return sweep_to_end(Sweep.reopen(folder, overrides), notify=notify, watch=watch)
+    return sweep_to_end(Sweep.reopen(find_record(str(sweep), Path(runs_dir)).path, overrides), notify=notify, watch=watch)
 
 
 def sweep_to_end(sweep: Sweep, *, notify: Notify | None = None, watch: Watch | None = None) -> SweepResult:

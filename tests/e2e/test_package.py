@@ -90,6 +90,7 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
         "runner/conf/config.yaml",
         "runner/conf/finetune/tickets.jsonl",
         "runner/report/page.js",
+        "runner/py.typed",
         "runner/cli/__init__.py",
         "flows/orchestrate.py",
         "flows/logging.yml",

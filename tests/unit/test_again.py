@@ -9,7 +9,7 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import ConfigError, RecordError
-from runner.experiment.rescore import rescore
+from runner.experiment.rescore import score
 from runner.experiment.run import FAILURES, resume, retry
 from runner.records import RunFolder
 from runner.types import Score, Spent, Usage
@@ -125,7 +125,7 @@ def test_what_was_spent_on_failures_counts():
         server.script(Reply('{"n": 2}'))
         second = retry(first.folder)
     assert (second.summary.status, second.summary.requests, second.summary.usage.total_tokens) == ("complete", 4, 30)
-    for later in (resume(first.folder), rescore(first.folder), retry(first.folder), rescore(first.folder)):
+    for later in (resume(first.folder), score(first.folder), retry(first.folder), score(first.folder)):
         assert (later.summary.requests, later.summary.usage.total_tokens, later.summary.ok) == (4, 30, 2)
     assert [line["id"] for line in lines(second)] == ["r0", "r1", "r0"]
     assert RunFolder.open(first.folder).manifest()["tokens"]["total_tokens"] == 30
@@ -143,7 +143,7 @@ def test_what_was_spent_on_a_conversation_that_was_cut_off_counts():
         server.script(Reply('{"n": 1}'))
         last = resume(first.folder, ["budget.requests=2"])
     assert (last.summary.ok, last.summary.requests, last.summary.usage.total_tokens, server.count) == (1, 2, 20, 2)
-    for later in (rescore(first.folder), resume(first.folder)):
+    for later in (score(first.folder), resume(first.folder)):
         assert (later.summary.requests, later.summary.usage.total_tokens, later.summary.cost_usd) == (2, 20, None)
 
 

@@ -109,7 +109,7 @@ def test_clusters():
 def test_many_comparisons_are_adjusted_together():
     a = scored([1] * 12)
     worse = [scored([0] * lost + [1] * (12 - lost)) for lost in (7, 6, 6, 0)]
-    found = compare_all(a, worse)
+    found = compare_all([a, *worse])
     raw = [comparison.difference.p for comparison in found]
     assert raw == pytest.approx([2 / 2**7, 2 / 2**6, 2 / 2**6, 1.0])
     adjusted = [comparison.scores["hit"].p_adjusted for comparison in found]

@@ -11,7 +11,7 @@ import runner
 from runner.cli import main
 from runner.config.compose import read
 from runner.errors import ConfigError, DataError, RecordError
-from runner.experiment.rescore import rescore
+from runner.experiment.rescore import score
 from runner.experiment.run import resume, retry
 from runner.records import RunFolder
 
@@ -234,13 +234,13 @@ def test_a_file_that_is_too_long_to_keep_or_no_text(monkeypatch):
 def test_scorers_that_were_replaced_are_what_the_run_goes_on_with(monkeypatch, tmp_path):
     Path("grade.py").write_text(GRADE)
     folder = begin()
-    rescore(folder, ["scoring=python", "scoring.function=grade.py:grade"])
+    score(folder, ["scoring=python", "scoring.function=grade.py:grade"])
     monkeypatch.chdir(tmp_path)  # from anywhere
     assert resume(folder, ["budget.requests=9"]).summary.scores["grade"].n == 5
     grade = Path(os.fspath(folder)).parents[2] / "grade.py"
     edit(grade, "1.0", "0.5")
     assert "scoring.function" in refused(RecordError, folder)
-    rescore(folder)
+    score(folder)
     assert resume(folder).summary.scores["grade"].mean == 0.5
 
 

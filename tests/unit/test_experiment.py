@@ -14,7 +14,7 @@ from runner.config.compose import compose, read
 from runner.config.load import load
 from runner.config.schema import RunConfig
 from runner.errors import CacheError, ConfigError, DataError, RecordError
-from runner.experiment.rescore import rescore
+from runner.experiment.rescore import score
 from runner.experiment.run import resume
 from runner.network.retry import without_sleeping
 from runner.records import RunFolder
@@ -173,7 +173,7 @@ def test_a_scorer_that_fails_keeps_the_answers_and_they_can_be_scored_later():
     result = run(*FAKE, *questions(4), "model.reply=even", "scoring=python", "scoring.function=mine.py:judge")
     assert {(sample.status, sample.output, sample.error.code) for sample in result.samples} == {("error", "even", "scoring")}
     Path("mine.py").write_text("def judge(output, target, row):\n    return output == target\n")
-    fixed = rescore(result.folder)
+    fixed = score(result.folder)
     assert (fixed.summary.status, fixed.summary.errors) == ("complete", 0)
     assert (fixed.summary.scores["judge"].mean, fixed.summary.scores["judge"].n) == (0.5, 4)
     assert len(RunFolder.open(result.folder).manifest()["scorers"]["judge"]["file_sha256"]) == 64
@@ -266,16 +266,16 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
 def test_answers_are_scored_by_other_scorers():
     result = run(*FAKE, *questions(4), "model.reply=it is even", "scoring=exact")
     assert result.summary.scores["exact"].mean == 0.0
-    scored = rescore(result.folder, ["scoring=contains"])
+    scored = score(result.folder, ["scoring=contains"])
     assert set(scored.summary.scores) == {"contains"}
     assert scored.summary.scores["contains"].mean == 0.5
     assert {tuple(sample.scores) for sample in scored.samples} == {("contains",)}
     assert read(result.folder / "config.yaml").scoring.__struct_config__.tag == "contains"
     assert (scored.summary.requests, scored.summary.ok, scored.summary.rows) == (4, 4, 4)
     with pytest.raises(ConfigError, match="'model=fake' does not concern scoring"):
-        rescore(result.folder, ["scoring=f1", "model=fake"])
+        score(result.folder, ["scoring=f1", "model=fake"])
     with pytest.raises(ConfigError, match="scoring=f2: no such option"):
-        rescore(result.folder, ["scoring=f2"])
+        score(result.folder, ["scoring=f2"])
 
 
 # -- the cache
@@ -352,11 +352,11 @@ def test_one_player_a_folder(tmp_path):
     result = run(*FAKE, *questions(3))
     player = RunFolder.open(result.folder)
     player.lock()
-    for use in (resume, rescore):
+    for use in (resume, score):
         with pytest.raises(RecordError, match="is being played"):
             use(result.folder)
     player.close()
-    assert rescore(result.folder).summary.rows == resume(result.folder).summary.rows == 3
+    assert score(result.folder).summary.rows == resume(result.folder).summary.rows == 3
 
 
 def test_identical_rows_are_sent_once():
@@ -380,7 +380,7 @@ def test_an_unknown_price_stays_unknown_when_scoring_fails():
         result = run(*served(server), *questions(2), "scoring=python", "scoring.function=bad.py:grade")
     assert (result.summary.errors_by_code, result.summary.cost_usd) == ({"scoring": 2}, None)
     Path("bad.py").write_text("def grade(output, target, row):\n    return output == 'ok'\n")
-    assert rescore(result.folder).summary.scores["grade"] == Score(1.0, 0.0, 2)
+    assert score(result.folder).summary.scores["grade"] == Score(1.0, 0.0, 2)
 
 
 def test_a_config_and_overrides_are_one_too_many():

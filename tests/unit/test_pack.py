@@ -11,7 +11,7 @@ import runner
 from runner.cli import main
 from runner.errors import RecordError
 from runner.experiment.experiment import Parts
-from runner.experiment.rescore import rescore
+from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
@@ -272,7 +272,7 @@ def test_what_has_changed_since_is_not_packed(tmp_path):
     Path("grade.py").write_text(GRADE.replace("100", "10"))
     with pytest.raises(RecordError, match=r"scoring.function .* has changed since this run began"):
         pack(folder)
-    rescore(folder)
+    score(folder)
     assert replay(pack(folder, tmp_path / "a.ostinato").file, trust_code=True).identical
     write_rows(5)
     with pytest.raises(RecordError, match="the data has changed since this run began"):

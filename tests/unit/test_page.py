@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import runner
 from runner.cli import main
 from runner.errors import RecordError
-from runner.experiment.rescore import rescore
+from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.report import render, write_report
 from runner.report.axes import apart, axis_of, figure, log_scale, rounds, scale
@@ -48,7 +48,7 @@ def test_a_run_leaves_its_report(in_tmp):
     assert "context_window" in visible(page)
     assert "model.fail_rate=0.2" in visible(page)  # what was asked
     assert (result.folder / "report.html").stat().st_mode & 0o777 == 0o644
-    assert rescore(result.folder, ["scoring=exact"]).summary.rows == 60
+    assert score(result.folder, ["scoring=exact"]).summary.rows == 60
     assert data_of((result.folder / "report.html").read_text())["scores"] == ["exact"]
 
 

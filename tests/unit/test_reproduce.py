@@ -250,7 +250,7 @@ def test_from_anywhere_and_with_other_limits(server, monkeypatch, tmp_path):
     found = reproduce(first.folder, ["limits.max_concurrency=1", "budget.requests=4"], runs_dir=Path("mine"))
     assert found.folder.parent == there / "mine" / "rows"
     assert (found.agreement.compared, found.agreement.gone, found.exit_code) == (4, 2, 3)
-    assert runner.experiment.resume(found.folder, ["budget.requests=null"]).summary.ok == 6
+    assert runner.resume(found.folder, ["budget.requests=null"]).summary.ok == 6
     with pytest.raises(ConfigError, match="only budget, limits, launch, execution may change"):
         reproduce(first.folder, ["sampling.temperature=1"])
 
@@ -285,7 +285,7 @@ def test_a_config_that_was_edited(server):
 
 def test_a_run_that_went_on_with_another_budget_is_no_drift(server):
     first = play(server, "budget.requests=2", "limits.max_concurrency=1")
-    runner.experiment.resume(first.folder, ["budget.requests=100"])
+    runner.resume(first.folder, ["budget.requests=100"])
     found = reproduce(first.folder, strict=True)
     assert (found.drifted, found.agreement.same, found.exit_code) == ([], 6, 0)
     assert "by a later sitting" in told(found, "config")[0]
