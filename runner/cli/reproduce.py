@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError: its config was edited since, or an option does not fit.
     """
     from runner.reproduction.replay import replay
-    from runner.reproduction.reproduce import reproduce
+    from runner.reproduction.reproduce import preview, reproduce
 
     named, overrides = run_and_overrides(args)
     if (file := Path(named)).is_file() or file.suffix == ".ostinato":
@@ -57,17 +57,10 @@ def main(args: argparse.Namespace) -> int:
     from runner.cli.display import Display
 
     display = Display(args.display)
-    found = reproduce(
-        named,
-        overrides,
-        replay=args.replay,
-        strict=args.strict,
-        dry_run=args.dry_run,
-        runs_dir=args.runs_dir,
-        notify=display.say,
-        watch=display.watch,
-    )
-    return _show(found, args)
+    how = {"replay": args.replay, "strict": args.strict, "runs_dir": args.runs_dir, "notify": display.say}
+    if args.dry_run:
+        return _show(preview(named, overrides, **how), args)
+    return _show(reproduce(named, overrides, **how, watch=display.watch), args)
 
 
 def _show(found: Reproduction, args: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
-"""Playing a run again from its record alone: what has changed since is told first, what came out otherwise afterwards."""
+"""Reproduce a run from its record alone: first report what has changed since, afterwards which answers differ."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 
 class Reproduction(msgspec.Struct, kw_only=True):
-    """What came of reproducing a run.
+    """The outcome of reproducing a run.
 
     Attributes:
-        reproduces: the folder of the run that was played again.
-        folder: that of the new run; None when nothing was played.
+        reproduces: the folder of the recorded run.
+        folder: the folder of the new run; None if nothing was run.
         checks: what the run was made from, then and now.
-        agreement: how the two agree.
-        summary: of the new run.
+        agreement: how the two runs agree.
+        summary: the summary of the new run.
         strict: whether a difference is a failure.
-        replay: whether the cache answered, and nobody else.
-        estimate: what asking again takes at the most, for people.
+        replay: whether only the cache answered.
+        estimate: what asking again takes at most, for people.
     """
 
     reproduces: Path
@@ -51,12 +51,12 @@ class Reproduction(msgspec.Struct, kw_only=True):
 
     @property
     def drifted(self) -> list[Check]:
-        """What is not as it was."""
+        """Return what has changed or is missing."""
         return [check for check in self.checks if check.drifted]
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 100 where answers differ that should not, else 0, 3 or what `ostinato run` ends with."""
+        """Return the command's exit code: 100 if answers differ that must not, else 0, 3 or the exit code of `ostinato run`."""
         if self.summary is None or self.agreement is None:
             return 0
         differs = self.agreement.differs or (self.strict and bool(self.drifted))
@@ -66,7 +66,7 @@ class Reproduction(msgspec.Struct, kw_only=True):
         return 100 if self.strict and differs and code in (0, 3) else code
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return plain JSON data."""
         return {
             "reproduces": str(self.reproduces),
             "run": str(self.folder) if self.folder else None,
@@ -81,72 +81,109 @@ class Reproduction(msgspec.Struct, kw_only=True):
         }
 
 
+def preview(
+    run: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    replay: bool = False,
+    strict: bool = False,
+    runs_dir: str | Path | None = None,
+    notify: Notify | None = None,
+) -> Reproduction:
+    """Compare what a run was made from with what is there now, and estimate what asking again takes. Sends nothing.
+
+    Args and errors are those of `reproduce`.
+    """
+    found = _inspect(_record(run, runs_dir), overrides, replay=replay, strict=strict, notify=notify)
+    if replay:
+        estimate = "nothing: the cache is to answer"
+    else:
+        estimate = forecast(rooted(found.config, {"cwd": str(found.cwd)})).estimate.line()
+    return Reproduction(reproduces=found.record.path, checks=found.checks, strict=strict, replay=replay, estimate=estimate)
+
+
 def reproduce(
     run: str | Path,
     overrides: Sequence[str] = (),
     *,
     replay: bool = False,
     strict: bool = False,
-    dry_run: bool = False,
     runs_dir: str | Path | None = None,
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> Reproduction:
-    """Play a run again, as a new run, and compare.
+    """Run a recorded run again, as a new run, and compare the two.
 
-    By default the model is asked anew: an answer from the cache would say nothing about the model. The cache is neither read nor
-    written, so that the first run's answers stay where they are.
+    By default every request is sent again: an answer from the cache would say nothing about the model. The cache is neither
+    read nor written, so the answers of the first run stay in it.
 
     Args:
         run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
         overrides: changes of the budget, the limits, the launch or the execution.
-        replay: answer from the cache only, and send nothing: this proves the record, not the model.
-        strict: refuse to begin when anything is not as it was.
-        dry_run: only look what has changed, and what asking again would take.
+        replay: answer from the cache only, and send nothing. This checks the record, not the model.
+        strict: refuse to start if anything has changed.
         runs_dir: where runs are, and where the new run's folder goes; None: ``runs``, and where the run's config says.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the run, given the Experiment: for progress displays.
 
     Returns:
         What has changed since the run, the record of the new run, and how far the two agree.
 
     Raises:
-        RecordError: there is no such run; something it needs is not there any more; or, with `strict`, has changed.
-        ConfigError: its config was edited since. And whatever `run` raises.
+        RecordError: there is no such run; something that it needs is missing; or, with `strict`, has changed.
+        ConfigError: its config was edited since. Also whatever `run` raises.
     """
-    from runner.config.compose import read
-
-    record = find_run(str(run), Path(runs_dir or "runs"))
-    begun_with, manifest = read(record.config_file), record.manifest()
-    cwd = _folder(manifest, notify)
-    config = _config(manifest, adjusted(record, begun_with, overrides), replay=replay, runs_dir=runs_dir)
-    found = checks(record, begun_with, config, cwd)
-    _refuse(record, found, strict=strict)
-    result = Reproduction(reproduces=record.path, checks=found, strict=strict, replay=replay)
-    if dry_run:
-        result.estimate = (
-            "nothing: the cache is to answer" if replay else forecast(rooted(config, {"cwd": str(cwd)})).estimate.line()
-        )
-        return result
-    asked = [*recorded_overrides(record), *overrides]
-    experiment = Experiment.create(config, asked, cwd=cwd, facts={"reproduces": _name(record)}, partial=True)
+    found = _inspect(_record(run, runs_dir), overrides, replay=replay, strict=strict, notify=notify)
+    config = msgspec.structs.replace(found.config, runs_dir=str(runs_dir)) if runs_dir else found.config
+    record, asked = found.record, [*recorded_overrides(found.record), *overrides]
+    experiment = Experiment.create(config, asked, cwd=found.cwd, facts={"reproduces": _name(record)}, partial=True)
     if replay:
         with recorded(experiment):
             experiment.plan()
     else:
         experiment.plan()
         if notify:
-            _announce(experiment, record, found, notify)
+            _announce(experiment, found, notify)
         play_to_end(experiment, notify=notify, watch=watch)
-    result.folder, result.summary = experiment.folder, experiment.summary
-    again = RunFolder.open(experiment.folder)
-    result.checks = [*found, of_served(manifest, again.manifest())]
-    result.agreement = agree(record, again)
-    return result
+    after = RunFolder.open(experiment.folder)
+    return Reproduction(
+        reproduces=record.path,
+        checks=[*found.checks, of_served(record.manifest(), after.manifest())],
+        folder=experiment.folder,
+        agreement=agree(record, after),
+        summary=experiment.summary,
+        strict=strict,
+        replay=replay,
+    )
+
+
+class _Inspected(NamedTuple):
+    """A record, the config that runs again, where its files are looked for, and what has changed since."""
+
+    record: RunFolder
+    config: RunConfig
+    cwd: Path
+    checks: list[Check]
+
+
+def _record(run: str | Path, runs_dir: str | Path | None) -> RunFolder:
+    return find_run(str(run), Path(runs_dir or "runs"))
+
+
+def _inspect(record: RunFolder, overrides: Sequence[str], *, replay: bool, strict: bool, notify: Notify | None) -> _Inspected:
+    """Compare a record with what is there now. Raises RecordError where it cannot be run again, or `strict` forbids it."""
+    from runner.config.compose import read
+
+    begun_with, manifest = read(record.config_file), record.manifest()
+    cwd = _folder(manifest, notify)
+    config = _config(manifest, adjusted(record, begun_with, overrides), replay=replay)
+    found = checks(record, begun_with, config, cwd)
+    _refuse(record, found, strict=strict)
+    return _Inspected(record, config, cwd, found)
 
 
 def _refuse(record: RunFolder, found: list[Check], *, strict: bool) -> None:
-    """Raise RecordError where the run cannot be played again, or, when strict, not under the same conditions."""
+    """Raise RecordError if something is missing, or, with `strict`, if anything has changed."""
     missing = [check for check in found if check.state == "missing"]
     if not missing and not strict:
         return
@@ -157,7 +194,7 @@ def _refuse(record: RunFolder, found: list[Check], *, strict: bool) -> None:
 
 
 def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
-    """Where the run's files are looked for: where it was begun, or, when that is not on this machine, here."""
+    """Return where the run's files are looked for: the folder where it started, or, if that does not exist, this one."""
     recorded = Path(manifest.get("cwd", "."))
     if recorded.is_dir():
         return recorded
@@ -166,25 +203,25 @@ def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
     return Path.cwd()
 
 
-def _config(manifest: dict[str, Any], config: RunConfig, *, replay: bool, runs_dir: str | Path | None) -> RunConfig:
-    """The config of the new run. Asking anew, it leaves the cache alone; else it reads the cache that the record names."""
+def _config(manifest: dict[str, Any], config: RunConfig, *, replay: bool) -> RunConfig:
+    """Return the config of the new run. With `replay` it reads the cache named by the record; else it leaves the cache alone."""
     replace = msgspec.structs.replace
     folder = manifest.get("cache", {}).get("folder")
     cache = Cache(mode="replay", dir=folder or config.cache.dir) if replay else replace(config.cache, mode="off")
-    return replace(config, cache=cache, runs_dir=str(runs_dir) if runs_dir else config.runs_dir)
+    return replace(config, cache=cache)
 
 
-def _announce(experiment: Experiment, record: RunFolder, found: list[Check], notify: Notify) -> None:
-    """Say what has changed, and what asking again takes, before anything is sent."""
-    for check in found:
+def _announce(experiment: Experiment, found: _Inspected, notify: Notify) -> None:
+    """Report what has changed, and what asking again takes, before anything is sent."""
+    for check in found.checks:
         for line in check.lines() if check.drifted else []:
             notify(line)
     if not experiment.owed or experiment.config.cache.mode == "replay":
         return
-    before = record.summary()
+    before = found.record.summary()
     cost = f"; the recorded run cost ${before.cost_usd:.4f}" if before and before.cost_usd else ""
     work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config)).line()
-    told = "" if announcement(experiment) else f": {work}"  # where there is a price, it is announced when playing begins
+    told = "" if announcement(experiment) else f": {work}"  # where there is a price, it is announced when the run starts
     notify(f"asking {experiment.lm.model} again, past the cache{told}{cost}")
 
 

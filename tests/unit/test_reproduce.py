@@ -13,7 +13,7 @@ from runner.cli import main
 from runner.errors import ConfigError, RecordError
 from runner.records import RunFolder, find_run
 from runner.records import summary as manifest
-from runner.reproduction.reproduce import reproduce
+from runner.reproduction.reproduce import preview, reproduce
 from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -174,7 +174,7 @@ def test_packages_and_machine(server, monkeypatch):
     monkeypatch.setattr(manifest.platform, "python_version", lambda: "3.99.0")
     remembered = manifest._version
     monkeypatch.setattr(manifest, "_version", remembered.__wrapped__)  # a process asks only once: here it asks anew
-    found = reproduce(first.folder, dry_run=True)
+    found = preview(first.folder)
     assert (states(found)["packages"], states(found)["python"], states(found)["machine"]) == ("changed", "changed", "same")
     assert told(found, "packages") == [f'msgspec: "{version("msgspec")}" -> "9.9.9"']
     assert told(found, "python")[0].endswith('-> "3.99.0"')
@@ -191,26 +191,26 @@ def test_code(server, monkeypatch):
     git("add", ".")
     git("commit", "-qm", "one")
     clean = play(server)
-    found = reproduce(clean.folder, dry_run=True)  # rows.jsonl is new
+    found = preview(clean.folder)  # rows.jsonl is new
     assert states(found)["code"] == "same"
     assert told(found, "code")[0].endswith(", with files that git does not know, then and now")
     git("add", ".")
     git("commit", "-qm", "two")
     clean = play(server)
-    assert states(reproduce(clean.folder, dry_run=True))["code"] == "same"
+    assert states(preview(clean.folder))["code"] == "same"
     Path("code.py").write_text("x = 2\n")
-    found = reproduce(clean.folder, dry_run=True)
+    found = preview(clean.folder)
     assert told(found, "code")[0] == "git.dirty: false -> true"
     assert told(found, "code")[1].startswith("git.diff_sha256: (nothing) -> ")
     with pytest.raises(RecordError, match="code: changed"):
         reproduce(clean.folder, strict=True)
     dirty = play(server)
-    assert states(reproduce(dirty.folder, dry_run=True))["code"] == "same"  # changed in the same way
+    assert states(preview(dirty.folder))["code"] == "same"  # changed in the same way
     Path("code.py").write_text("x = 3\n")
-    assert states(reproduce(dirty.folder, dry_run=True))["code"] == "changed"
+    assert states(preview(dirty.folder))["code"] == "changed"
     monkeypatch.chdir("/")  # the repository is that of the run, wherever the command runs
-    assert states(reproduce(dirty.folder, dry_run=True))["code"] == "changed"
-    assert len(told(reproduce(dirty.folder, dry_run=True), "code")) == 1
+    assert states(preview(dirty.folder))["code"] == "changed"
+    assert len(told(preview(dirty.folder), "code")) == 1
 
 
 def test_another_model_under_the_same_name(server):
@@ -236,7 +236,7 @@ def test_weights_that_were_exchanged(server, tmp_path):
         runner.run(overrides=[*overrides, *data])
     folder = find_run("latest", Path("runs")).path
     weights.write_bytes(b"two")
-    assert states(reproduce(folder, dry_run=True))["model"] == "changed"
+    assert states(preview(folder))["model"] == "changed"
     weights.unlink()
     with pytest.raises(RecordError, match=r"model: missing\n.*no weights at"):
         reproduce(folder)
