@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from runner.config import schema
     from runner.schedules.job import Job
 
+ENTRYPOINT = "flows.schedules.turn.scheduled"
+"""Where the flow of a schedule is, as every deployment stores it."""
 FLOW = "ostinato-schedule"
 PATIENCE_S = 60.0
 """How long `remove` waits for a run that plays."""
@@ -79,6 +81,19 @@ async def ensure_pool(client: PrefectClient) -> None:
             await client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
         except ObjectAlreadyExists:
             return  # by another `apply`, just now
+
+
+async def adopt(client: PrefectClient) -> int:
+    """Make the schedules that another version of Ostinato applied run this version's flow. Returns how many there were.
+
+    Runs that were missed stay. Prefect makes those to come again within about five seconds.
+    """
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    found = [deployment for deployment in await _read(client) if deployment.entrypoint != ENTRYPOINT]
+    for deployment in found:
+        await client.update_deployment(deployment.id, DeploymentUpdate(entrypoint=ENTRYPOINT))
+    return len(found)
 
 
 async def listed() -> list[dict[str, Any]]:

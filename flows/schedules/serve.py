@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.connection import connected
 from flows.schedules.catch_up import pass_over
-from flows.schedules.deployments import FLOW, POOL, ensure_pool
+from flows.schedules.deployments import FLOW, POOL, adopt, ensure_pool
 from flows.servers import server
 from flows.servers.databases import folder
 from runner.experiment.experiment import first_of
@@ -83,6 +83,8 @@ async def _serve(choice: server.ServerChoice, limit: int) -> int:
 
     async with get_client() as client:
         await ensure_pool(client)
+        if adopted := await adopt(client):
+            _say(f"{adopted:,} schedules were applied by another version of ostinato; this version runs them from now on")
     service = _Service(limit)
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: logging.getLogger("prefect").error("%s", context))
