@@ -5,10 +5,9 @@ Each function matches on `kind` once. Secrets are read from the environment here
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned
 from runner.build.task import adapter, dataset, name, scorers
-from runner.build.training import Recipe, finetuning
+from runner.build.training import finetuning
 
 __all__ = [
-    "Recipe",
     "access",
     "adapter",
     "budget",

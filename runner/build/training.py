@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import shlex
-from typing import Any, NamedTuple
+from typing import Any
 
 from runner.build.task import text_in
 from runner.config import schema
 from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import CommandHyper, DatabricksHyper, Hyper, LocalHyper, OpenAIHyper, whole
-from runner.finetune.jobs.spec import Access, Base, ProviderName
+from runner.finetune.jobs.spec import Access, Recipe
 from runner.models.bases import base_of
 from runner.providers import databricks, openai
 from runner.secrets import redact
-
-
-class Recipe(NamedTuple):
-    """How a model is trained, in plain values: all that a spec has beside its data.
-
-    Attributes:
-        provider: who trains.
-        base: what is trained.
-        hyper: the whole hyper-parameters.
-        access: how a hosted provider is reached.
-        window: tokens a row may have, None is not known.
-        usd_per_mtokens: the price of a million tokens, None is not known.
-    """
-
-    provider: ProviderName
-    base: Base
-    hyper: dict[str, Any]
-    access: Access | None = None
-    window: int | None = None
-    usd_per_mtokens: float | None = None
 
 
 def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:

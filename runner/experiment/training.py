@@ -13,13 +13,13 @@ import msgspec
 from runner import build
 from runner.config.schema import InlineData, RunConfig, TrainingData
 from runner.errors import ConfigError, DataError
-from runner.finetune.data import check as training_data
-from runner.finetune.data import rows as rules
+from runner.finetune.data.check import Located, Requirements, check, read, split
 from runner.finetune.data.formats import TrainDataFormat
+from runner.finetune.data.rows import normalised, questions, tokens
 from runner.finetune.data.where import Where
 from runner.finetune.jobs.estimate import Estimate, estimate
 from runner.finetune.jobs.ledger import JobFolder
-from runner.finetune.jobs.spec import Spec, facts_of
+from runner.finetune.jobs.spec import Recipe, Spec, facts_of
 from runner.finetune.jobs.training import Training
 from runner.finetune.trainers.openai import END_OF_NEW_JOBS
 from runner.finetune.trainers.registry import backend_of
@@ -29,7 +29,7 @@ from runner.system.paths import in_conf
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.finetune.data.check import Located, Problem
+    from runner.finetune.data.check import Problem
     from runner.finetune.data.rows import Row
     from runner.types import Sample
 
@@ -89,27 +89,18 @@ def prepare(config: RunConfig) -> Prepared:
     assert config.finetune is not None
     chosen = config.finetune.data
     located, wrong, form, source = _rows(chosen, config)
-    checked = training_data.check(
-        located,
+    requirements = Requirements(
         form,
-        wrong=wrong,
         window=recipe.window,
+        text_only=recipe.provider == "local",
         evaluation=_asked_in_evaluation(config),
         allow_overlap=chosen.allow_overlap,
-        text_only=recipe.provider == "local",
     )
-    train, valid = training_data.split(checked.rows, chosen.valid_fraction, chosen.split_seed)
-    spec = Spec.make(
-        provider=recipe.provider,
-        base=recipe.base,
-        train_data_format=form,
-        data=facts_of(train, valid),
-        hyper=recipe.hyper,
-        access=recipe.access,
-    )
-    lengths = [rules.tokens(row, rules.estimated) for row in train]
-    work = estimate(spec, lengths, checked.counted_by, usd_per_mtokens=recipe.usd_per_mtokens)
-    return Prepared(config, spec, train, valid, checked.remarks, list(_notices(recipe)), source, work)
+    remarks = check(located, requirements, wrong=wrong)
+    train, valid = split([one.row for one in located], chosen.valid_fraction, chosen.split_seed)
+    spec = Spec.make(recipe, form, facts_of(train, valid))
+    work = estimate(spec, [tokens(row) for row in train], usd_per_mtokens=recipe.usd_per_mtokens)
+    return Prepared(config, spec, train, valid, remarks, list(_notices(recipe)), source, work)
 
 
 def attach(folder: JobFolder) -> Training:
@@ -123,7 +114,7 @@ def attach(folder: JobFolder) -> Training:
 
 def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[Problem], TrainDataFormat, str]:
     if chosen.path is not None:
-        located, wrong = training_data.read(in_conf(chosen.path))
+        located, wrong = read(in_conf(chosen.path))
         return located, wrong, TrainDataFormat(chosen.format), chosen.path
     if chosen.from_run is None:
         raise ConfigError("finetune.data: what is learned? give path (a file of JSON lines) or from_run (a run)")
@@ -142,7 +133,7 @@ def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[
         if sample.messages is None:
             form = TrainDataFormat.COMPLETION
         name = f"sample {sample.id!r}" + (f" (repeat {sample.repeat})" if sample.repeat else "")
-        located.append(training_data.Located(f"{source}, {name}", _row(sample)))
+        located.append(Located(f"{source}, {name}", _row(sample)))
     if not located:
         picked = f"finetune.data.where picks none of its {seen:,} answers" if seen else "it has no answers"
         raise DataError(f"{source}: there is nothing to learn from: {picked}")
@@ -172,10 +163,10 @@ def _asked_in_evaluation(config: RunConfig) -> dict[str, str]:
     for row in build.dataset(config):
         formatted = adapter.format(row)
         said = {"messages": formatted.messages} if formatted.messages is not None else {"prompt": formatted.prompt}
-        sent = next(reversed(rules.questions(said)), "")
+        sent = next(reversed(questions(said)), "")
         asked.setdefault(sent, row.id)
         for value in row.fields.values():  # the question alone, without the words that the prompt puts around it
-            if isinstance(value, str) and len(plain := rules.normalised(value)) >= _LEAST and plain in sent:
+            if isinstance(value, str) and len(plain := normalised(value)) >= _LEAST and plain in sent:
                 asked.setdefault(plain, row.id)
     return asked
 
@@ -184,7 +175,7 @@ _LEAST = 12
 """Characters from which on a column that the prompt shows is taken for the question, and not for a word such as a category."""
 
 
-def _notices(recipe: build.Recipe) -> Iterator[str]:
+def _notices(recipe: Recipe) -> Iterator[str]:
     if recipe.provider == "openai" and (
         recipe.access is None or "api.openai.com" in (recipe.access.api_base or "api.openai.com")
     ):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.errors import LaunchError
-from runner.system import processes as supervise
+from runner.system import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +130,7 @@ def _run(cmd: list[str], folder: Path, env: Mapping[str, str], total: int | None
     """Run a tool to its end. Returns the end of what it said, without credentials."""
     temporary = folder / "tmp"
     temporary.mkdir()
-    process = supervise.start(cmd, log=folder / "fetch.log", env={**os.environ, **env, "TMPDIR": str(temporary)})
+    process = processes.start(cmd, log=folder / "fetch.log", env={**os.environ, **env, "TMPDIR": str(temporary)})
     try:
         while process.alive():
             if progress is not None and (done := _largest(folder)):

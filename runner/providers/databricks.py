@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import DatabricksHyper, seconds, whole
-from runner.finetune.jobs.spec import Access, Base
-from runner.finetune.jobs.train import train
+from runner.finetune.jobs.spec import Access, Base, Recipe
 from runner.finetune.trainers.databricks import DatabricksTrainer
-from runner.providers.base import Provider
+from runner.providers.trainable import TrainableProvider
 from runner.secrets import from_env, remember
 
 if TYPE_CHECKING:
-    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.backend import Backend
     from runner.finetune.jobs.future import TrainingJob
 
 TOKEN_ENV = "DATABRICKS_TOKEN"  # noqa: S105 - the variable's name
@@ -23,58 +22,27 @@ PREFIX = "databricks/"
 _VOLUME = re.compile(r"/Volumes/[^/]+/[^/]+/[^/]+(/[^/]+)+")
 
 
-class DatabricksProvider(Provider):
+class DatabricksProvider(TrainableProvider):
     """Trains in a Databricks workspace and serves the result there: ``LM("databricks/...", provider=DatabricksProvider())``.
 
     As in dspy it is never inferred: models of other makers are served there, too. Never tried against a real workspace (see
     `runner.finetune.trainers.databricks`).
+
+    Training costs money, once for the same model, rows and settings, and gives ``databricks/ENDPOINT``. It learns from ``chat``
+    and ``completion`` data. ``train_kwargs`` are dspy's: ``train_data_path`` and ``register_to``, which are needed,
+    ``databricks_host``, ``databricks_token``, ``skip_deploy``, and the fields of `runner.finetune.jobs.hyper.DatabricksHyper`;
+    ``force`` pays for another attempt, ``poll_s`` is the seconds between two looks.
     """
 
-    finetunable = True
-
-    def finetune(
-        self,
-        job: TrainingJob,
-        model: str,
-        train_data: list[dict[str, Any]],
-        train_data_format: TrainDataFormat | str | None,
-        train_kwargs: dict[str, Any] | None = None,
-    ) -> str:
-        """Upload the rows to a volume, train, register and serve; wait for it. Costs money, once for the same training.
-
-        Args:
-            job: the future.
-            model: the model to start from, by its name there; ``databricks/`` is optional.
-            train_data: the rows.
-            train_data_format: ``chat`` or ``completion``.
-            train_kwargs: dspy's: ``train_data_path`` and ``register_to``, which are needed, ``databricks_host``,
-                ``databricks_token``, ``skip_deploy``, and what `runner.finetune.jobs.hyper.DatabricksHyper` has; ``force``
-                pays for another attempt, ``poll_s`` is the seconds between two looks.
-
-        Returns:
-            ``databricks/ENDPOINT``.
-
-        Raises:
-            ConfigError: no workspace, no token, or a wrong setting.
-            DataError: the rows are not what the format says.
-            FinetuneError: the training failed or was refused.
-        """
-        given = dict(train_kwargs or {})
-        force, poll_s = bool(given.pop("force", False)), seconds("poll_s", given.pop("poll_s", 30.0))
-        host = host_of(given.pop("databricks_host", None))
-        token = given.pop("databricks_token", None) or from_env(TOKEN_ENV, where="fine-tuning")
+    def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:  # noqa: ARG002
+        """Have the rows uploaded to a volume, trained on, and the model registered and served."""
+        poll_s = seconds("poll_s", settings.pop("poll_s", 30.0))
+        host = host_of(settings.pop("databricks_host", None))
+        token = settings.pop("databricks_token", None) or from_env(TOKEN_ENV, where="fine-tuning")
         remember(token)
-        return train(
-            job,
-            provider="databricks",
-            base=base_of(model, host),
-            rows=train_data,
-            train_data_format=train_data_format,
-            hyper=checked(whole(DatabricksHyper, given)),
-            backend=DatabricksTrainer(host=host, token=token, poll_s=poll_s),
-            access=Access(host, TOKEN_ENV, poll_s),
-            force=force,
-        )
+        hyper = checked(whole(DatabricksHyper, settings))
+        recipe = Recipe("databricks", base_of(model, host), hyper, Access(host, TOKEN_ENV, poll_s))
+        return recipe, DatabricksTrainer(host=host, token=token, poll_s=poll_s)
 
 
 def host_of(given: str | None) -> str:

@@ -18,16 +18,17 @@ import msgspec
 
 from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import Hyper, LocalHyper, whole
-from runner.finetune.jobs.train import train
+from runner.finetune.jobs.spec import Recipe
 from runner.finetune.trainers.child import ChildTrainer
 from runner.models.bases import base_of
-from runner.providers.base import Launchable, Provider
+from runner.providers.trainable import TrainableProvider
 from runner.servers import kept, server
 
 if TYPE_CHECKING:
-    from runner.finetune.data.formats import TrainDataFormat
+    from runner.finetune.jobs.backend import Backend
     from runner.finetune.jobs.future import TrainingJob
     from runner.finetune.jobs.spec import ProviderName
+    from runner.providers.base import Launchable
 
 PREFIX = "local/"
 
@@ -57,7 +58,7 @@ _lock = threading.Lock()
 _shared: dict[_Key, _Shared] = {}
 
 
-class LocalProvider(Provider):
+class LocalProvider(TrainableProvider):
     """Serves models on this machine with llama.cpp, vLLM or SGLang.
 
     ``local/NAME``: NAME is one of the weights that `runner.models.weights` knows (``smollm2``, ``hf:...``, the path of a
@@ -70,7 +71,6 @@ class LocalProvider(Provider):
         hyper: its settings.
     """
 
-    finetunable = True
     trains_as: ClassVar[ProviderName] = "local"
     trainer: ClassVar[str] = "runner.finetune.trainers.local"
     hyper: ClassVar[type[Hyper]] = LocalHyper
@@ -135,45 +135,11 @@ class LocalProvider(Provider):
                 lm.kwargs.pop("api_base", None)
                 lm.kwargs.pop("api_key", None)
 
-    def finetune(
-        self,
-        job: TrainingJob,
-        model: str,
-        train_data: list[dict[str, Any]],
-        train_data_format: TrainDataFormat | str | None,
-        train_kwargs: dict[str, Any] | None = None,
-    ) -> str:
-        """Train on this machine, in a process that outlives this one (here: a LoRA adapter); wait for it.
-
-        Args:
-            job: the future.
-            model: ``local/NAME``.
-            train_data: the rows.
-            train_data_format: ``chat`` or ``completion``, or, with ``backend=trl``, ``preference``.
-            train_kwargs: fields of `hyper`; ``force`` makes another attempt.
-
-        Returns:
-            ``local/ft-<job>``.
-
-        Raises:
-            ConfigError: no such weights, or an unknown setting.
-            DataError: the rows are not what the format says.
-            FinetuneError: the training failed.
-        """
-        given = dict(train_kwargs or {})
-        force = bool(given.pop("force", False))
-        hyper = whole(self.hyper, given)
-        return train(
-            job,
-            provider=self.trains_as,
-            base=base_of(model.removeprefix(PREFIX)),
-            rows=train_data,
-            train_data_format=train_data_format,
-            hyper=hyper,
-            window=hyper.get("max_length"),
-            backend=ChildTrainer(self.trainer),
-            force=force,
-        )
+    def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:  # noqa: ARG002
+        """Train on this machine, in a process that outlives this one."""
+        hyper = whole(self.hyper, settings)
+        recipe = Recipe(self.trains_as, base_of(model.removeprefix(PREFIX)), hyper, window=hyper.get("max_length"))
+        return recipe, ChildTrainer(self.trainer)
 
     @staticmethod
     def _release(lm: Launchable, *keys: _Key) -> list[server.Server]:

@@ -14,8 +14,7 @@ import msgspec
 
 from runner.errors import LaunchError
 from runner.servers import server
-from runner.system import files, paths
-from runner.system import processes as supervise
+from runner.system import files, paths, processes
 
 _VERSION = 1
 
@@ -31,7 +30,7 @@ class Kept(msgspec.Struct, frozen=True):
         api_base: the URL to send requests below.
         api_key: the key it demands.
         pid: the process to signal.
-        pid_started: when that process started (see `supervise.process_started`).
+        pid_started: when that process started (see `processes.process_started`).
         started_at: the same as a date and time, UTC.
         log: the file with what it says.
         version: of this format.
@@ -52,9 +51,9 @@ class Kept(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         return f"Kept({self.name!r}, {self.api_base!r}, pid={self.pid})"
 
-    def process(self) -> supervise.Process:
+    def process(self) -> processes.Process:
         """The running process."""
-        return supervise.attach(self.pid, self.pid_started, Path(self.log))
+        return processes.attach(self.pid, self.pid_started, Path(self.log))
 
     def server(self) -> server.Server:
         """The same as a server to use."""

@@ -24,7 +24,7 @@ import msgspec
 from runner.errors import ConfigError, LaunchError
 from runner.models import served
 from runner.servers import llamacpp
-from runner.system import processes as supervise
+from runner.system import processes
 from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Server:
     settings: Settings
     api_base: str
     api_key: str
-    process: supervise.Process
+    process: processes.Process
 
     def __repr__(self) -> str:
         return f"Server({self.identity}, {self.api_base}, {self.process})"
@@ -146,10 +146,10 @@ def start(
         cmd, env = _llamacpp(model, settings, ready)
         address = None
     else:
-        port = settings.port or supervise.free_port()
+        port = settings.port or processes.free_port()
         cmd, env = _vllm(model, settings, port) if settings.backend == "vllm" else _sglang(model, settings, port)
         address = f"http://{_HOST}:{port}"
-    process = supervise.start(cmd, log=folder / f"{stem}.log", env={**os.environ, **env, _KEY_ENV[settings.backend]: key})
+    process = processes.start(cmd, log=folder / f"{stem}.log", env={**os.environ, **env, _KEY_ENV[settings.backend]: key})
     try:
         api_base = _wait(process, key, settings.timeout_s, address, ready, wanted)
     except LaunchError as error:
@@ -178,7 +178,7 @@ def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
 
 
 def _wait(
-    process: supervise.Process, key: str, timeout_s: float, address: str | None, ready: Path, wanted: Callable[[], bool]
+    process: processes.Process, key: str, timeout_s: float, address: str | None, ready: Path, wanted: Callable[[], bool]
 ) -> str:
     """Wait for the first answer. Returns the URL to send requests below."""
     deadline = time.monotonic() + timeout_s

@@ -42,6 +42,7 @@ def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
     from runner.finetune.trainers.local.base import load
     from runner.finetune.trainers.local.loop import Loop
     from runner.finetune.trainers.local.machine import chosen
+    from runner.finetune.trainers.local.recipe import Plan
     from runner.finetune.trainers.local.rows import lessons
     from runner.models import weights
     from runner.system.paths import shipped_conf
@@ -54,7 +55,7 @@ def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
         file.write_bytes((shipped_conf() / "finetune" / "tickets.jsonl").read_bytes())
         rows = lessons(file, "chat", loaded.tokenizer, max_length=512)
     machine = chosen(hyper)
-    loop = Loop(loaded.model, hyper, machine, rows, [], report=_forget, keep=_forget, asked_to_stop=lambda: False)
+    loop = Loop(loaded.model, Plan(hyper, machine, rows, []), report=_forget, keep=_forget, asked_to_stop=lambda: False)
     bare = Bare(other.model, hyper, machine)
     ours, theirs = [], []
     for number, groups in enumerate(loop._groups()):

@@ -21,7 +21,7 @@ from runner.models import weights
 from runner.providers import local
 from runner.providers.local import LocalProvider
 from runner.servers import kept
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.support.clock import wait_until
 
 pytestmark = pytest.mark.model
@@ -71,7 +71,7 @@ def verb(module, *argv):
 
 
 def gone(pid):
-    wait_until(lambda: supervise.process_started(pid) is None, f"the end of process {pid}")
+    wait_until(lambda: processes.process_started(pid) is None, f"the end of process {pid}")
 
 
 def children(pid):

@@ -11,7 +11,7 @@ import torch
 
 from runner.finetune.jobs.hyper import LocalHyper, whole
 from runner.finetune.jobs.ledger import JobFolder
-from runner.finetune.jobs.spec import Base, Spec, facts_of
+from runner.finetune.jobs.spec import Base, Recipe, Spec, facts_of
 from runner.finetune.trainers.local.base import load
 from runner.finetune.trainers.local.begin import begun
 from tests.support.command import REPOSITORY
@@ -42,9 +42,7 @@ FAST = {
 
 def job_of(weights, rows=ROWS, valid=(), form="chat", **hyper):
     base = Base(str(weights), f"sha256:{weights.name}", gguf=str(weights))
-    spec = Spec.make(
-        provider="local", base=base, train_data_format=form, data=facts_of(rows, valid), hyper=whole(LocalHyper, FAST | hyper)
-    )
+    spec = Spec.make(Recipe("local", base, whole(LocalHyper, FAST | hyper)), form, facts_of(rows, valid))
     return JobFolder.create(spec, rows, valid)
 
 

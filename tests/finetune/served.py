@@ -13,8 +13,8 @@ from safetensors.numpy import load_file
 from runner import LM
 from runner.finetune.jobs.hyper import LocalHyper, whole
 from runner.finetune.jobs.ledger import JobFolder
-from runner.finetune.jobs.spec import Spec, facts_of
-from runner.finetune.trainers.local.__main__ import _train
+from runner.finetune.jobs.spec import Recipe, Spec, facts_of
+from runner.finetune.trainers.local.__main__ import train
 from runner.models.bases import base_of
 
 ROWS = [
@@ -34,15 +34,9 @@ SERVED = {"context": 256, "parallel": 1, "threads": 1}
 
 def trained(base, **hyper):
     """A job of the ledger, trained in this process by the program that its child runs."""
-    spec = Spec.make(
-        provider="local",
-        base=base_of(str(base)),
-        train_data_format="chat",
-        data=facts_of(ROWS),
-        hyper=whole(LocalHyper, QUICK | hyper),
-    )
+    spec = Spec.make(Recipe("local", base_of(str(base)), whole(LocalHyper, QUICK | hyper)), "chat", facts_of(ROWS))
     job = JobFolder.create(spec, ROWS)
-    _train(job.path, [])
+    train(job.path, [])
     return job
 
 

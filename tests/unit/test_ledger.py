@@ -15,18 +15,18 @@ from runner.config import schema
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.jobs import hyper, ledger
 from runner.finetune.jobs.ledger import JobFolder
-from runner.finetune.jobs.spec import Access, Base, Spec, facts_of
+from runner.finetune.jobs.spec import Access, Base, Recipe, Spec, facts_of
 from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.jobs.training import Training
 from runner.finetune.trainers.openai import OpenAITrainer
 
 ROWS = [{"prompt": "a", "completion": "b"}]
 BASE = Base("b", "sha256:0", gguf="/somewhere/b.gguf")
+DATA = facts_of(ROWS)
 
 
-def spec_of(**changes):
-    facts = {"provider": "local", "base": BASE, "train_data_format": "completion", "data": facts_of(ROWS), "hyper": {"lr": 0.1}}
-    return Spec.make(**{**facts, **changes})
+def spec_of(*, form="completion", data=DATA, **changes):
+    return Spec.make(Recipe(**{"provider": "local", "base": BASE, "hyper": {"lr": 0.1}, **changes}), form, data)
 
 
 def made(**changes):
@@ -38,22 +38,22 @@ def test_the_id_is_of_what_decides_and_of_nothing_else():
     assert job == "00f4f0c50691"  # for ever: a finished model is found by it
     assert job == spec_of(base=Base("other name", "sha256:0", gguf="/elsewhere")).job
     assert job == spec_of(access=Access("http://x", "KEY", 1.0)).job
-    others = [{"hyper": {"lr": 0.2}}, {"base": Base("b", "sha256:1")}, {"provider": "command"}, {"train_data_format": "chat"}]
+    others = [{"hyper": {"lr": 0.2}}, {"base": Base("b", "sha256:1")}, {"provider": "command"}, {"form": "chat"}]
     others += [{"data": facts_of([*ROWS, *ROWS])}, {"data": facts_of(ROWS, ROWS)}, {"data": facts_of([], ROWS)}]
     assert len({job, *(spec_of(**other).job for other in others)}) == 8
 
 
 def test_what_a_provider_does_not_learn_from():
     with pytest.raises(ConfigError, match="databricks trains on chat and completion data, not on preference"):
-        spec_of(provider="databricks", train_data_format="preference")
+        spec_of(provider="databricks", form="preference")
     with pytest.raises(
         ConfigError, match=r"learned on this machine by TRL: finetune.backend=trl \(pip install 'ostinato\[trl\]'\)"
     ):
-        spec_of(train_data_format="preference")
+        spec_of(form="preference")
     with pytest.raises(ConfigError, match="beta: is of preference data, and this is completion data"):
         spec_of(hyper={"beta": 0.1})
-    learned = spec_of(train_data_format="preference", hyper={"backend": "trl", "beta": 0.1})
-    assert learned.job != spec_of(train_data_format="preference", hyper={"backend": "trl"}).job
+    learned = spec_of(form="preference", hyper={"backend": "trl", "beta": 0.1})
+    assert learned.job != spec_of(form="preference", hyper={"backend": "trl"}).job
 
 
 def test_hyper_parameters_are_whole_and_those_of_the_config():

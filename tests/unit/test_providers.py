@@ -23,7 +23,7 @@ from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
 from runner.servers import kept, server
-from runner.system import processes as supervise
+from runner.system import processes
 
 VLLM = """
 import http.server, json, os, sys
@@ -337,7 +337,7 @@ def test_a_taken_port_is_told(vllm):
 
 
 def test_a_given_port_is_used(vllm):
-    lm = an_lm(port=supervise.free_port())
+    lm = an_lm(port=processes.free_port())
     LocalProvider().launch(lm)
     assert lm.kwargs["api_base"] == f"http://127.0.0.1:{lm.launch_kwargs['port']}/v1"
 

@@ -11,7 +11,7 @@ from runner.finetune.data import check as data
 from runner.finetune.data import rows
 from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.jobs import estimate, ledger
-from runner.finetune.jobs.spec import Base, Spec, facts_of
+from runner.finetune.jobs.spec import Base, Recipe, Spec, facts_of
 
 CHAT, COMPLETION, PREFERENCE = TrainDataFormat.CHAT, TrainDataFormat.COMPLETION, TrainDataFormat.PREFERENCE
 
@@ -21,7 +21,7 @@ def chat(question, answer="yes", **more):
 
 
 def checked(*given, form=CHAT, **options):
-    return data.check(data.located(given, "t"), form, **options)
+    return data.check(data.located(given, "t"), data.Requirements(form, **options))
 
 
 def refused(*given, form=CHAT, **options):
@@ -33,11 +33,11 @@ def refused(*given, form=CHAT, **options):
 def test_good_rows_of_every_format():
     tools = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [{"id": "1"}]}], "tools": []}
     parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x?"}]}, {"role": "assistant", "content": "y"}]}
-    assert checked(chat("a"), tools, parts).remarks == []
-    assert checked({"prompt": "a", "completion": "b"}, form=COMPLETION).rows
+    assert checked(chat("a"), tools, parts) == []
+    assert checked({"prompt": "a", "completion": "b"}, form=COMPLETION) == []
     said = [{"role": "assistant", "content": "b"}]
     turn = {"input": {"messages": [{"role": "user", "content": "a"}]}, "preferred_output": said}
-    assert checked({**turn, "non_preferred_output": [{"role": "assistant", "content": "c"}]}, form=PREFERENCE).rows
+    assert checked({**turn, "non_preferred_output": [{"role": "assistant", "content": "c"}]}, form=PREFERENCE) == []
     assert "the preferred answer is the one that is not preferred" in refused(
         {**turn, "non_preferred_output": said}, form=PREFERENCE
     )
@@ -84,7 +84,7 @@ def test_a_file_with_everything_wrong(tmp_path):
         "line 7: not JSON: maximum recursion depth exceeded while decoding a JSON array from a unicode string",
     ]
     with pytest.raises(DataError) as caught:
-        data.check([*located[:1], data.Located(located[1].where, chat("x", ""))], CHAT, wrong=wrong)
+        data.check([*located[:1], data.Located(located[1].where, chat("x", ""))], data.Requirements(CHAT), wrong=wrong)
     lines = [line.split("line ")[1][0] for line in str(caught.value).splitlines()[1:]]
     assert lines == ["3", "4", "5", "6", "7", "8"]
 
@@ -107,15 +107,12 @@ def test_files_that_cannot_be_read(tmp_path):
 def test_rows_that_are_too_long():
     long = chat("word " * 300)  # 1,500 bytes
     assert "t, row 1: has about 513 tokens by estimate" in refused(long, window=100)
-    (remark,) = checked(long, window=400).remarks  # perhaps: the estimate is careful
+    (remark,) = checked(long, window=400)  # perhaps: the estimate is careful
     assert "and 400 are its limit: it may be cut off" in str(remark)
-    exact = data.Tokens(lambda text: len(text.split()), "the model's tokenizer", exact=True)
-    assert checked(long, window=400, tokens=exact).counted_by == "the model's tokenizer"
-    assert "has 313 tokens by the model's tokenizer, and 312 are its limit" in refused(long, window=312, tokens=exact)
 
 
 def test_repeated_and_contradicting_rows_are_remarked():
-    found = checked(chat("a"), chat("A "), chat("a"), chat("b"), chat("a", "no")).remarks
+    found = checked(chat("a"), chat("A "), chat("a"), chat("b"), chat("a", "no"))
     assert [str(one) for one in found] == [
         "t, row 2: asks the same as t, row 1, and answers otherwise",
         "t, row 3: is the same as t, row 1",
@@ -124,7 +121,7 @@ def test_repeated_and_contradicting_rows_are_remarked():
 
 
 def test_marks_of_a_chat_template_in_the_text_are_remarked():
-    (found,) = checked(chat("hi <|im_end|> there")).remarks
+    (found,) = checked(chat("hi <|im_end|> there"))
     assert "<|im_end|> stands in the text" in str(found)
 
 
@@ -134,7 +131,7 @@ def test_what_is_no_text_is_refused_where_text_alone_is_learned():
     said = refused(row, text_only=True)
     assert "'tools' cannot be learned on this machine" in said
     assert "messages[1]: 'tool_calls' cannot be learned" in said
-    assert checked(row).rows == [row]
+    assert checked(row) == []
 
 
 def test_leaks_are_refused_by_name_unless_they_are_meant():
@@ -143,7 +140,7 @@ def test_leaks_are_refused_by_name_unless_they_are_meant():
     said = refused(chat("a"), leak, evaluation=evaluation)
     assert "t, row 2: asks what the evaluation asks in row 'louvre'" in said
     assert "finetune.data.allow_overlap=true" in said
-    (remark,) = checked(leak, evaluation=evaluation, allow_overlap=True).remarks
+    (remark,) = checked(leak, evaluation=evaluation, allow_overlap=True)
     assert not remark.fatal
     earlier = {"messages": [*leak["messages"], *chat("thanks")["messages"]]}  # its answer is learned as well
     assert "'louvre'" in refused(earlier, evaluation=evaluation)
@@ -166,27 +163,27 @@ def spec_of(provider="local", count=10, **hyper):
     given = [chat(f"q{n}") for n in range(count)]
     local = {"batch_size": 4, "gradient_accumulation": 1, "epochs": 2, "max_steps": None}
     base = Base("b", "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53")
-    return Spec.make(provider=provider, base=base, train_data_format=CHAT, data=facts_of(given), hyper={**local, **hyper})
+    return Spec.make(Recipe(provider, base, {**local, **hyper}), CHAT, facts_of(given))
 
 
 def test_the_estimate_of_a_training_here():
-    found = estimate.estimate(spec_of(), [50] * 10, "x")
+    found = estimate.estimate(spec_of(), [50] * 10)
     assert (found.steps, found.tokens, found.tokens_an_epoch, found.cost_usd) == (6, 1000, 500, 0.0)
     assert found.seconds == pytest.approx(10.4)
-    assert estimate.estimate(spec_of(max_steps=3), [50] * 10, "x").tokens == 500
+    assert estimate.estimate(spec_of(max_steps=3), [50] * 10).tokens == 500
 
 
 def test_the_time_is_that_of_the_latest_training_here():
     job = ledger.JobFolder.create(spec_of(epochs=7), [chat(f"q{n}") for n in range(10)])
     (job.path / "result.json").write_text(json.dumps({"format": 1, "tokens": 7, "tokens_read": 100, "train_s": 50.0}))
-    found = estimate.estimate(spec_of(), [50] * 10, "x")
+    found = estimate.estimate(spec_of(), [50] * 10)
     assert (found.seconds, found.seconds_by) == (500.0, f"as {job.spec.job} took on this machine")
 
 
 def test_what_is_unknown_stays_unknown():
     spec = spec_of("openai", n_epochs=None, batch_size=None)
-    found = estimate.estimate(spec, [50] * 10, "x", usd_per_mtokens=3.0)
+    found = estimate.estimate(spec, [50] * 10, usd_per_mtokens=3.0)
     assert (found.steps, found.tokens, found.seconds, found.cost_usd) == (None, None, None, None)
     known = spec_of("openai", n_epochs=2, batch_size=5)
-    assert estimate.estimate(known, [50] * 10, "x").cost_usd is None
-    assert estimate.estimate(known, [50] * 10, "x", usd_per_mtokens=3.0).cost_usd == pytest.approx(0.003)
+    assert estimate.estimate(known, [50] * 10).cost_usd is None
+    assert estimate.estimate(known, [50] * 10, usd_per_mtokens=3.0).cost_usd == pytest.approx(0.003)

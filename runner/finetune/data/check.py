@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from runner.errors import DataError
-from runner.finetune.data import rows as rules
+from runner.finetune.data import rows
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from runner.finetune.data.formats import TrainDataFormat
     from runner.finetune.data.rows import Row
@@ -44,28 +45,22 @@ class Located(NamedTuple):
     row: Row
 
 
-class Tokens(NamedTuple):
-    """How tokens are counted: by the model's tokenizer, or by an estimate. `by` says which."""
-
-    count: Callable[[str], int] = rules.estimated
-    by: str = "estimate (one token for three bytes)"
-    exact: bool = False
-
-
-class Checked(NamedTuple):
-    """Data that may be trained on.
+class Requirements(NamedTuple):
+    """What training rows have to satisfy.
 
     Attributes:
-        rows: in their order.
-        tokens: of each.
-        counted_by: how they were counted.
-        remarks: what is allowed, and may not be meant.
+        form: what a row has to look like.
+        window: the tokens that a row may have; None: unknown.
+        text_only: whether the trainer reads text alone: rows with tools or images are refused then.
+        evaluation: what the model will be evaluated on: normalised text to the name of the row. A row that asks the same leaks.
+        allow_overlap: accept leaks, and only remark on them.
     """
 
-    rows: list[Row]
-    tokens: list[int]
-    counted_by: str
-    remarks: list[Problem]
+    form: TrainDataFormat
+    window: int | None = None
+    text_only: bool = False
+    evaluation: Mapping[str, str] = {}
+    allow_overlap: bool = False
 
 
 def read(path: str) -> tuple[list[Located], list[Problem]]:
@@ -105,92 +100,88 @@ def read(path: str) -> tuple[list[Located], list[Problem]]:
     return found, wrong
 
 
-def check(
-    located: Sequence[Located],
-    form: TrainDataFormat,
-    *,
-    wrong: Sequence[Problem] = (),
-    window: int | None = None,
-    tokens: Tokens | None = None,
-    evaluation: Mapping[str, str] | None = None,
-    allow_overlap: bool = False,
-    text_only: bool = False,
-) -> Checked:
-    """Look at every row, for everything.
+def check(located: Sequence[Located], requirements: Requirements, *, wrong: Sequence[Problem] = ()) -> list[Problem]:
+    """Check every row, and find every problem at once.
 
     Args:
         located: the rows.
-        form: what a row has to look like.
+        requirements: what they have to satisfy.
         wrong: what was found wrong already.
-        window: the tokens that a row may have; None is not known.
-        tokens: how they are counted; by default by an estimate.
-        evaluation: what the model will be measured on: normalised text to the name of the row. A row that asks the same leaks.
-        allow_overlap: have leaks as remarks only.
-        text_only: whether the trainer reads text alone: rows with tools or images are wrong then.
+
+    Returns:
+        Remarks: what is allowed, and may not be meant.
 
     Raises:
         DataError: something is wrong; the message lists it, up to `SHOWN` problems.
     """
-    counting = tokens or Tokens()
     found = list(wrong)
-    lengths: list[int] = []
     good: list[Located] = []
     for one in located:
-        broken = [Problem(one.where, what) for what in rules.problems(one.row, form)]
-        if text_only and not broken:
-            broken = [Problem(one.where, what) for what in rules.unspoken(one.row)]
-        found += broken
-        if broken:
-            continue
-        good.append(one)
-        found += [Problem(one.where, what, fatal=False) for what in rules.remarks(one.row)]
-        lengths.append(rules.tokens(one.row, counting.count))
-        found += _too_long(one, lengths[-1], window, counting)
-        leaks = {evaluation[asked]: None for asked in rules.questions(one.row) if asked in evaluation} if evaluation else ()
-        found += [Problem(one.where, f"asks what the evaluation asks in row {row!r}", fatal=not allow_overlap) for row in leaks]
+        if malformed := [*_malformed(one, requirements)]:
+            found += malformed
+        else:
+            good.append(one)
+            found += _questionable(one, requirements)
     found += _repeated(good)
     if wrong:  # of a file, whose places end with the line
         found.sort(key=lambda problem: int(problem.where.rpartition(" ")[2]))
     if fatal := [problem for problem in found if problem.fatal]:
         raise DataError(_told(fatal, leaks=any("the evaluation asks" in problem.what for problem in fatal)))
-    return Checked([one.row for one in located], lengths, counting.by, found)
+    return found
 
 
-def split(rows: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Rows to learn from, and rows to validate with: about `fraction` of them, drawn with `seed`.
+def split(data: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Split rows into those to learn from and those to validate with: about `fraction` of them, drawn with `seed`.
 
     Rows that ask the same stay together, or the validation would be of what was learned. The order of the rows is kept.
+
+    Raises:
+        DataError: no row would be left to learn from.
     """
     if not fraction:
-        return list(rows), []
-    groups = sorted({rules.prompt_of(row) for row in rows})
+        return list(data), []
+    sizes = Counter(map(rows.prompt_of, data))
+    groups = sorted(sizes)
     random.Random(seed).shuffle(groups)  # noqa: S311 - a split, not a secret
-    wanted, held, taken = max(1, round(len(rows) * fraction)), set[str](), 0
-    sizes: dict[str, int] = {}
-    for row in rows:
-        sizes[rules.prompt_of(row)] = sizes.get(rules.prompt_of(row), 0) + 1
+    wanted, held, count = max(1, round(len(data) * fraction)), set[str](), 0
     for group in groups:
-        if taken >= wanted:
+        if count >= wanted:
             break
         held.add(group)
-        taken += sizes[group]
-    train = [row for row in rows if rules.prompt_of(row) not in held]
+        count += sizes[group]
+    train = [row for row in data if rows.prompt_of(row) not in held]
     if not train:
-        raise DataError(f"valid_fraction {fraction:g} of {len(rows)} rows leaves none to learn from")
-    return train, [row for row in rows if rules.prompt_of(row) in held]
+        raise DataError(f"valid_fraction {fraction:g} of {len(data)} rows leaves none to learn from")
+    return train, [row for row in data if rows.prompt_of(row) in held]
 
 
-def located(rows: Sequence[Row], source: str) -> list[Located]:
-    """Rows that are in memory, with places counted from 1."""
-    return [Located(f"{source}, row {number}", row) for number, row in enumerate(rows, start=1)]
+def located(data: Sequence[Row], source: str) -> list[Located]:
+    """Number rows that are in memory, from 1."""
+    return [Located(f"{source}, row {number}", row) for number, row in enumerate(data, start=1)]
 
 
-def _too_long(one: Located, length: int, window: int | None, counting: Tokens) -> Iterator[Problem]:
-    if window is None or length <= window:
+def _malformed(one: Located, requirements: Requirements) -> Iterator[Problem]:
+    """Yield why a row is not in the format, or cannot be read by the trainer."""
+    wrong = [*rows.problems(one.row, requirements.form)]
+    if not wrong and requirements.text_only:
+        wrong = [*rows.unspoken(one.row)]
+    yield from (Problem(one.where, what) for what in wrong)
+
+
+def _questionable(one: Located, requirements: Requirements) -> Iterator[Problem]:
+    """Yield what may be wrong with a well-formed row: its text, its length, and what of the evaluation it gives away."""
+    yield from (Problem(one.where, what, fatal=False) for what in rows.remarks(one.row))
+    yield from _too_long(one, requirements.window)
+    evaluation = requirements.evaluation
+    for leak in dict.fromkeys(evaluation[asked] for asked in rows.questions(one.row) if asked in evaluation):
+        yield Problem(one.where, f"asks what the evaluation asks in row {leak!r}", fatal=not requirements.allow_overlap)
+
+
+def _too_long(one: Located, window: int | None) -> Iterator[Problem]:
+    if window is None or (length := rows.tokens(one.row)) <= window:
         return
-    size = sum(len(text.encode()) for text in rules.texts(one.row))
-    certain = counting.exact or size > _LOOSE * window
-    said = f"has {'' if counting.exact else 'about '}{length:,} tokens by {counting.by}, and {window:,} are its limit"
+    certain = sum(len(text.encode()) for text in rows.texts(one.row)) > _LOOSE * window
+    said = f"has about {length:,} tokens by {rows.COUNTED_BY}, and {window:,} are its limit"
     yield Problem(one.where, said if certain else f"{said}: it may be cut off", fatal=certain)
 
 
@@ -198,7 +189,7 @@ def _repeated(located: Sequence[Located]) -> Iterator[Problem]:
     first: dict[bytes, str] = {}
     asked: dict[str, str] = {}
     for one in located:
-        content, prompt = msgspec.json.encode(one.row, order="deterministic"), rules.prompt_of(one.row)
+        content, prompt = msgspec.json.encode(one.row, order="deterministic"), rows.prompt_of(one.row)
         if content in first:
             yield Problem(one.where, f"is the same as {first[content]}", fatal=False)
         elif prompt in asked:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner.finetune.data.formats import TrainDataFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
 Row = dict[str, Any]
 
@@ -21,6 +21,9 @@ _KEYS = {
 }
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 _CONTROL = re.compile(r"<\|[a-z_]{2,30}\|>|</?s>|\[/?INST\]")
+COUNTED_BY = "estimate (one token for three bytes)"
+"""How `tokens` counts, in words."""
+
 _AROUND_TURN, _AROUND_ROW = 4, 4
 """Tokens that a chat template puts around a turn, and around a conversation (as OpenAI counts them)."""
 
@@ -86,14 +89,9 @@ def prompt_of(row: Row) -> str:
     return "\x00".join(normalised(text) for turn in turns for text in texts({"messages": [turn]}))
 
 
-def tokens(row: Row, count: Callable[[str], int]) -> int:
-    """The tokens of a row, the chat template's included."""
-    return sum(count(text) for text in texts(row)) + _AROUND_TURN * len(list(_turns(row))) + _AROUND_ROW
-
-
-def estimated(text: str) -> int:
-    """A careful guess of the tokens of a text: one for three bytes of UTF-8 (English has one for about four)."""
-    return -(-len(text.encode()) // 3)
+def tokens(row: Row) -> int:
+    """Estimate the tokens of a row, the chat template's included: cautiously, since English has about four bytes per token."""
+    return sum(-(-len(text.encode()) // 3) for text in texts(row)) + _AROUND_TURN * len(list(_turns(row))) + _AROUND_ROW
 
 
 def normalised(text: str) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.finetune.data.rows import COUNTED_BY
 from runner.finetune.jobs import ledger
 from runner.finetune.jobs.hyper import LocalHyper
 
@@ -42,13 +43,12 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
 
 
-def estimate(spec: Spec, lengths: list[int], counted_by: str, *, usd_per_mtokens: float | None = None) -> Estimate:
-    """Work it out.
+def estimate(spec: Spec, lengths: list[int], *, usd_per_mtokens: float | None = None) -> Estimate:
+    """Estimate what a training will take.
 
     Args:
         spec: the training.
-        lengths: the tokens of each row that is learned from.
-        counted_by: how they were counted.
+        lengths: the tokens of each row that is learned from, as `rows.tokens` counts them.
         usd_per_mtokens: the provider's price of a million tokens trained on; None is not known.
     """
     once = sum(lengths)
@@ -62,7 +62,7 @@ def estimate(spec: Spec, lengths: list[int], counted_by: str, *, usd_per_mtokens
         steps=steps,
         tokens=tokens,
         tokens_an_epoch=once,
-        counted_by=counted_by,
+        counted_by=COUNTED_BY,
         seconds=seconds,
         seconds_by=by,
         cost_usd=cost,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -67,6 +67,26 @@ class Access(msgspec.Struct, frozen=True):
     poll_s: float = 10.0
 
 
+class Recipe(NamedTuple):
+    """How a model is trained: all that a spec has beside its data, and what is known of the provider.
+
+    Attributes:
+        provider: who trains.
+        base: what is trained.
+        hyper: the whole hyper-parameters, defaults included.
+        access: how a hosted provider is reached.
+        window: the tokens that a row may have; None: unknown.
+        usd_per_mtokens: the price of a million tokens; None: unknown.
+    """
+
+    provider: ProviderName
+    base: Base
+    hyper: dict[str, Any]
+    access: Access | None = None
+    window: int | None = None
+    usd_per_mtokens: float | None = None
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """One training; ``spec.json`` in its folder. Made by `make`."""
 
@@ -80,16 +100,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     format: int = FORMAT
 
     @classmethod
-    def make(
-        cls,
-        *,
-        provider: ProviderName,
-        base: Base,
-        train_data_format: str,
-        data: DataFacts,
-        hyper: dict[str, Any],
-        access: Access | None = None,
-    ) -> Spec:
+    def make(cls, recipe: Recipe, train_data_format: str, data: DataFacts) -> Spec:
         """The spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
 
         Where the base lies on this machine, and how a provider is reached, decide nothing.
@@ -97,32 +108,33 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ConfigError: the provider does not learn from this format, or should stop early and has nothing to validate with.
         """
-        check_format(provider, train_data_format, hyper)
-        if hyper.get("early_stopping_patience") and not data.valid_rows:
+        check_format(recipe, train_data_format)
+        if recipe.hyper.get("early_stopping_patience") and not data.valid_rows:
             raise ConfigError("early_stopping_patience: there are no rows to validate with; set finetune.data.valid_fraction")
-        decisive = [base.identity, provider, train_data_format, data.fingerprint, hyper]
+        decisive = [recipe.base.identity, recipe.provider, train_data_format, data.fingerprint, recipe.hyper]
         job = hashlib.sha256(canonical(decisive)).hexdigest()[:12]
         return cls(
             job=job,
-            provider=provider,
-            base=base,
+            provider=recipe.provider,
+            base=recipe.base,
             train_data_format=train_data_format,
             data=data,
-            hyper=hyper,
-            access=access,
+            hyper=recipe.hyper,
+            access=recipe.access,
         )
 
 
-def check_format(provider: ProviderName, train_data_format: str, hyper: dict[str, Any]) -> None:
-    """Raises ConfigError when the provider, as it is set, does not learn from this format."""
-    if train_data_format not in FORMATS[provider]:
-        raise ConfigError(f"{provider} trains on {' and '.join(FORMATS[provider])} data, not on {train_data_format}")
-    if provider != "local":
+def check_format(recipe: Recipe, train_data_format: str) -> None:
+    """Raise ConfigError when the provider, with these hyper-parameters, cannot learn from this format."""
+    formats = FORMATS[recipe.provider]
+    if train_data_format not in formats:
+        raise ConfigError(f"{recipe.provider} trains on {' and '.join(formats)} data, not on {train_data_format}")
+    if recipe.provider != "local":
         return
     preference = train_data_format == "preference"
-    if preference and hyper.get("backend") != "trl":
+    if preference and recipe.hyper.get("backend") != "trl":
         raise ConfigError("preference data is learned on this machine by TRL: finetune.backend=trl (pip install 'ostinato[trl]')")
-    if hyper.get("beta") is not None and not preference:
+    if recipe.hyper.get("beta") is not None and not preference:
         raise ConfigError(f"beta: is of preference data, and this is {train_data_format} data")
 
 

@@ -8,15 +8,21 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.errors import OstinatoError
 from runner.finetune.jobs.hyper import LocalHyper
 from runner.finetune.jobs.ledger import JobFolder
-from runner.finetune.jobs.spec import Spec
 from runner.finetune.trainers.local.merged import source_of, write_merged
 from runner.system import files
+
+if TYPE_CHECKING:
+    from runner.finetune.trainers.local.base import Loaded
+    from runner.finetune.trainers.local.gguf import Source
+    from runner.finetune.trainers.local.loop import Loop, Outcome
+    from runner.finetune.trainers.local.trl import TRL
 
 STOPPED = 128 + signal.SIGTERM
 
@@ -26,7 +32,7 @@ def main(argv: list[str]) -> int:
     stop: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     try:
-        return _train(Path(argv[0]), stop)
+        return train(Path(argv[0]), stop)
     except OstinatoError as error:
         _say(error)
     except ModuleNotFoundError as error:
@@ -38,63 +44,78 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def _train(folder: Path, stop: list[bool]) -> int:
+def train(folder: Path, stop: list[bool]) -> int:
+    """Train the job in `folder`, from wherever it stands, until it is done or `stop` holds something. Return the exit code."""
     if (folder / "result.json").is_file():
         return 0
-    spec = msgspec.json.decode((folder / "spec.json").read_bytes(), type=Spec)
-    hyper = msgspec.convert(spec.hyper, LocalHyper)
-    base = source_of(spec.base) if hyper.merge else None  # what cannot be written whole is refused before it is trained
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
-    _say(f"loading {spec.base.name}")
-    from runner.finetune.trainers.local import adapter
+    job = JobFolder.open(folder)
+    hyper = msgspec.convert(job.spec.hyper, LocalHyper)
+    # What cannot be written as one model is refused before it is trained.
+    source = source_of(job.spec.base) if hyper.merge else None
+    _set_environment()
+    _say(f"loading {job.spec.base.name}")
     from runner.finetune.trainers.local.base import load
     from runner.finetune.trainers.local.begin import begun
-    from runner.finetune.trainers.local.loop import arrays
 
-    loaded = load(spec.base)
-    job = JobFolder(folder, spec)
+    loaded = load(job.spec.base)
     loop = begun(job, hyper, loaded, asked_to_stop=lambda: bool(stop))
     if loop.position.step:
         _say(f"going on from step {loop.position.step}")
-    machine = loop.machine
-    _say(f"{loop.steps} steps on {machine.device} in {machine.dtype}, {machine.threads} threads")
+    _say(f"{loop.steps} steps on {loop.machine.device} in {loop.machine.dtype}, {loop.machine.threads} threads")
     outcome = loop.run()
+    position = outcome.position
     if outcome.stopped:
-        _say(f"stopped at step {outcome.position.step}")
+        _say(f"stopped at step {position.step}")
         return STOPPED
     loop.model.save_pretrained(folder / "adapter", selected_adapters=["default"])
     with contextlib.suppress(OSError):  # PEFT writes a card with nothing to say
         (folder / "adapter" / "README.md").unlink()
+    result = {"format": 1, **_write_model(folder, source, outcome, loaded, hyper), **_facts(loop, outcome)}
+    files.write_private(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
+    _say(f"done: {position.step} steps, loss {position.loss}")
+    return 0
+
+
+def _set_environment() -> None:
+    """Set what transformers, tokenizers and TRL read when they are imported."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
+
+
+def _write_model(
+    folder: Path, source: Source | None, outcome: Outcome, loaded: Loaded, hyper: LocalHyper
+) -> dict[str, str | None]:
+    """Write what llama.cpp serves: an adapter, or, given the `source`, the whole model. Return its files and its SHA-256."""
+    from runner.finetune.trainers.local import adapter
+    from runner.finetune.trainers.local.loop import arrays
+
     weights, heads = arrays(outcome.weights), {"heads": loaded.heads, "key_heads": loaded.key_heads}
-    if base is None:
-        made: dict[str, str | None] = {"adapter": "adapter.gguf"}
+    if source is None:
         digest = adapter.write_gguf(folder / "adapter.gguf", weights, alpha=hyper.lora_alpha, **heads)
-    else:
-        made = {"adapter": None, "model": "merged.gguf"}
-        digest = write_merged(folder / "merged.gguf", base, weights, scale=hyper.lora_alpha / hyper.lora_r, **heads)
-    position = outcome.position
-    once = sum(row.length for row in loop.train)
-    result = {
-        "format": 1,
-        **made,
-        "sha256": digest,
+        return {"adapter": "adapter.gguf", "sha256": digest}
+    scale = hyper.lora_alpha / hyper.lora_r
+    digest = write_merged(folder / "merged.gguf", source, weights, scale=scale, **heads)
+    return {"adapter": None, "model": "merged.gguf", "sha256": digest}
+
+
+def _facts(loop: Loop | TRL, outcome: Outcome) -> dict[str, Any]:
+    """Return what ``result.json`` says of the training."""
+    position, machine = outcome.position, loop.machine
+    once, steps_an_epoch = sum(row.length for row in loop.train), loop.hyper.steps_an_epoch(len(loop.train))
+    return {
         "steps": position.step,
         "loss": position.loss,
         "valid_loss": outcome.valid_loss,
         "tokens": position.tokens,
-        "tokens_read": round(once * position.step / hyper.steps_an_epoch(len(loop.train))),
+        "tokens_read": round(once * position.step / steps_an_epoch),
         "train_s": position.wall_s,
         "device": machine.device,
         "dtype": machine.dtype,
         "threads": machine.threads,
-        "seed": hyper.seed,
+        "seed": loop.hyper.seed,
     }
-    files.write_private(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
-    _say(f"done: {position.step} steps, loss {position.loss}")
-    return 0
 
 
 def _missing(name: str | None) -> str:

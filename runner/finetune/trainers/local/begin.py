@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from runner.finetune.trainers.local import checkpoint
 from runner.finetune.trainers.local.loop import Loop
 from runner.finetune.trainers.local.machine import chosen
+from runner.finetune.trainers.local.recipe import Plan
 from runner.finetune.trainers.local.rows import lessons, pairs
 from runner.finetune.trainers.local.trl import TRL
 
@@ -31,7 +32,6 @@ def begun(job: JobFolder, hyper: LocalHyper, loaded: Loaded, *, asked_to_stop: C
         DataError: a row cannot be learned.
         FinetuneError: the settings do not fit the model or the machine.
     """
-    train, valid = (_learned(job, name, loaded.tokenizer, hyper.max_length) for name in ("train", "valid"))
     folder = job.path / "checkpoints"
     last = next((position for _, position in checkpoint.sealed(folder)), None)
     machine = chosen(hyper, threads=last.threads if last else None)
@@ -39,14 +39,13 @@ def begun(job: JobFolder, hyper: LocalHyper, loaded: Loaded, *, asked_to_stop: C
     def report(line: dict[str, Any]) -> None:
         job.measured(**line)
 
+    train, valid = (_learned(job, name, loaded.tokenizer, hyper.max_length) for name in ("train", "valid"))
+    plan = Plan(hyper, machine, train, valid)
     if hyper.backend == "trl":
-        return TRL(loaded.model, hyper, machine, train, valid, folder=folder, report=report, asked_to_stop=asked_to_stop)
+        return TRL(loaded.model, plan, folder=folder, report=report, asked_to_stop=asked_to_stop)
     loop = Loop(
         loaded.model,
-        hyper,
-        machine,
-        train,
-        valid,
+        plan,
         report=report,
         keep=lambda position, tensors: checkpoint.save(folder, position, tensors),
         asked_to_stop=asked_to_stop,

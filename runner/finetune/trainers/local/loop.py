@@ -15,16 +15,14 @@ import msgspec
 
 from runner.errors import FinetuneError
 from runner.finetune.trainers.local.checkpoint import Position
-from runner.finetune.trainers.local.recipe import adapted, rate
+from runner.finetune.trainers.local.recipe import Plan, adapted, rate
 from runner.finetune.trainers.local.rows import order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch
 
-    from runner.finetune.jobs.hyper import LocalHyper
-    from runner.finetune.trainers.local.machine import Machine
     from runner.finetune.trainers.local.rows import Lesson
 
 Tensors = dict[str, dict[str, Any]]
@@ -48,10 +46,7 @@ class Loop:
 
     Args:
         model: the base in float32; gets an adapter.
-        hyper: the settings.
-        machine: what to compute with.
-        train: what to learn.
-        valid: what to look at now and then.
+        plan: what is learned, and how.
         report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
         keep: told where the training is, and its tensors, when a checkpoint is due.
         asked_to_stop: whether to stop; asked before every batch.
@@ -60,10 +55,7 @@ class Loop:
     def __init__(
         self,
         model: Any,
-        hyper: LocalHyper,
-        machine: Machine,
-        train: list[Lesson],
-        valid: list[Lesson],
+        plan: Plan[Lesson],
         *,
         report: Callable[[dict[str, Any]], None],
         keep: Callable[[Position, Tensors], None],
@@ -71,18 +63,17 @@ class Loop:
     ) -> None:
         import torch
 
-        self.hyper, self.machine, self.train, self.valid = hyper, machine, train, valid
+        self.hyper, self.machine, self.train, self.valid = plan
         self.report, self.keep, self.asked_to_stop = report, keep, asked_to_stop
-        torch.set_num_threads(machine.threads)
-        torch.manual_seed(hyper.seed)
-        self.model = adapted(model, hyper).to(machine.device)
+        torch.set_num_threads(self.machine.threads)
+        torch.manual_seed(self.hyper.seed)
+        self.model = adapted(model, self.hyper).to(self.machine.device)
         self.parameters = {name: value for name, value in self.model.named_parameters() if value.requires_grad}
-        self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=hyper.lr, weight_decay=hyper.weight_decay)
-        self.steps = hyper.steps(len(train))
-        self.eval_every = hyper.eval_every or hyper.steps_an_epoch(len(train))
+        self.optimiser = torch.optim.AdamW(self.parameters.values(), lr=self.hyper.lr, weight_decay=self.hyper.weight_decay)
+        self.steps, self.eval_every = plan.steps, plan.eval_every
         self.best: dict[str, torch.Tensor] | None = None
         self.valid_loss: float | None = None
-        self.position = Position(step=0, tokens=0, wall_s=0.0, threads=machine.threads)
+        self.position = Position(step=0, tokens=0, wall_s=0.0, threads=self.machine.threads)
         self._began = 0.0
 
     def restore(self, position: Position, tensors: Tensors) -> None:
@@ -174,7 +165,7 @@ class Loop:
         self.optimiser.zero_grad(set_to_none=True)
         return total, tokens
 
-    def _loss(self, batch: list[Lesson]) -> torch.Tensor:
+    def _loss(self, batch: Sequence[Lesson]) -> torch.Tensor:
         """The summed cross-entropy of the learned tokens, each predicted from all before it."""
         import torch
 

@@ -1,4 +1,4 @@
-"""What both backends train by: the adapter, and the learning rate of each step.
+"""What both backends train by: the plan, the adapter, and the learning rate of each step.
 
 LoRA is that of Hu et al. 2021 (arXiv:2106.09685), the schedule a linear warm-up and then half a cosine (Loshchilov and Hutter
 2017, arXiv:1608.03983).
@@ -7,12 +7,44 @@ LoRA is that of Hu et al. 2021 (arXiv:2106.09685), the schedule a linear warm-up
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from runner.errors import FinetuneError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.finetune.jobs.hyper import LocalHyper
+    from runner.finetune.trainers.local.machine import Machine
+    from runner.finetune.trainers.local.rows import Lesson, Pair
+
+RowT = TypeVar("RowT", bound="Lesson | Pair")
+
+
+class Plan(NamedTuple, Generic[RowT]):
+    """What is learned, and how.
+
+    Attributes:
+        hyper: the settings.
+        machine: what to compute with.
+        train: the rows to learn from.
+        valid: the rows to validate with.
+    """
+
+    hyper: LocalHyper
+    machine: Machine
+    train: Sequence[RowT]
+    valid: Sequence[RowT]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser in all."""
+        return self.hyper.steps(len(self.train))
+
+    @property
+    def eval_every(self) -> int:
+        """Steps between two looks at the validation rows; by default an epoch."""
+        return self.hyper.eval_every or self.hyper.steps_an_epoch(len(self.train))
 
 
 def rate(hyper: LocalHyper, step: int, steps: int) -> float:

@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from runner.finetune.trainers.local import checkpoint
 from runner.finetune.trainers.local.checkpoint import Position
 from runner.finetune.trainers.local.loop import Outcome
-from runner.finetune.trainers.local.recipe import adapted, rate
+from runner.finetune.trainers.local.recipe import Plan, adapted, rate
 from runner.finetune.trainers.local.rows import Lesson, Pair, order
 from runner.finetune.trainers.local.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
-
-    from runner.finetune.jobs.hyper import LocalHyper
-    from runner.finetune.trainers.local.machine import Machine
 
 _UNLEARNED = -100
 """The label of a token that is not learned."""
@@ -38,10 +35,7 @@ class TRL:
 
     Args:
         model: the base in float32; gets an adapter.
-        hyper: the settings.
-        machine: what to compute with.
-        train: what to learn.
-        valid: what to look at now and then.
+        plan: what is learned, and how.
         folder: where checkpoints are, and are put; it goes on from the newest.
         report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
         asked_to_stop: whether to stop; asked after every batch.
@@ -50,10 +44,7 @@ class TRL:
     def __init__(
         self,
         model: Any,
-        hyper: LocalHyper,
-        machine: Machine,
-        train: Sequence[Lesson] | Sequence[Pair],
-        valid: Sequence[Lesson] | Sequence[Pair],
+        plan: Plan[Lesson] | Plan[Pair],
         *,
         folder: Path,
         report: Callable[[dict[str, Any]], None],
@@ -61,16 +52,16 @@ class TRL:
     ) -> None:
         import torch
 
-        self.hyper, self.machine, self.train = hyper, machine, train
+        self.hyper, self.machine = plan.hyper, plan.machine
+        self.train: Sequence[Lesson] | Sequence[Pair] = plan.train
         self.folder, self.report, self.asked_to_stop = folder, report, asked_to_stop
-        self.steps = hyper.steps(len(train))
-        self.eval_every = hyper.eval_every or hyper.steps_an_epoch(len(train))
+        self.steps, self.eval_every = plan.steps, plan.eval_every
         self._found = next(checkpoint.sealed(folder), None)
-        self.position = self._found[1] if self._found else Position(step=0, tokens=0, wall_s=0.0, threads=machine.threads)
-        torch.set_num_threads(machine.threads)
-        torch.manual_seed(hyper.seed)
-        self.model = adapted(model, hyper).to(machine.device)
-        self.trainer = _trainer(self, _Order(self._rows, len(train)), valid)
+        self.position = self._found[1] if self._found else Position(step=0, tokens=0, wall_s=0.0, threads=self.machine.threads)
+        torch.set_num_threads(self.machine.threads)
+        torch.manual_seed(self.hyper.seed)
+        self.model = adapted(model, self.hyper).to(self.machine.device)
+        self.trainer = _trainer(self, _Order(self._rows, len(self.train)), plan.valid)
 
     def run(self) -> Outcome:
         """Train to the end, or until asked to stop; then a checkpoint is kept.

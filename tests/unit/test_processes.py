@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from runner.system import processes as supervise
+from runner.system import processes
 from tests.support.clock import wait_until
 
 PARENT = """
 import os, sys, time
 from pathlib import Path
-from runner.system import processes as supervise
+from runner.system import processes
 folder = Path(sys.argv[1])
 def go():
     shell = "sleep 600 & echo $$ $! > pids; mv pids children; wait"
-    process = supervise.start(["sh", "-c", shell], log=folder / "log", keep=sys.argv[2] == "keep")
+    process = processes.start(["sh", "-c", shell], log=folder / "log", keep=sys.argv[2] == "keep")
     (folder / "part").write_text(str(process.pid)); (folder / "part").rename(folder / "supervisor")
 {body}
 time.sleep(600)
@@ -29,7 +29,7 @@ time.sleep(600)
 
 
 def gone(pids):
-    return lambda: all(supervise.process_started(pid) is None for pid in pids)
+    return lambda: all(processes.process_started(pid) is None for pid in pids)
 
 
 def family(folder):
@@ -55,13 +55,13 @@ def parent(tmp_path):
         process.wait()
     for file in ("supervisor", "children"):
         for pid in (tmp_path / file).read_text().split() if (tmp_path / file).exists() else []:
-            if supervise.process_started(int(pid)) is not None:
+            if processes.process_started(int(pid)) is not None:
                 os.kill(int(pid), signal.SIGKILL)
 
 
 def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_path):
     log = tmp_path / "log"
-    process = supervise.start(["sh", "-c", "echo out $WORD; echo err >&2"], log=log, env={**os.environ, "WORD": "given"})
+    process = processes.start(["sh", "-c", "echo out $WORD; echo err >&2"], log=log, env={**os.environ, "WORD": "given"})
     wait_until(lambda: not process.alive(), "the end")
     assert process.log_tail() == "out given\nerr"
     assert process.log_tail(1) == "err"
@@ -69,23 +69,23 @@ def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_p
 
 
 def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path):
-    process = supervise.start(["no-such-program"], log=tmp_path / "log")
+    process = processes.start(["no-such-program"], log=tmp_path / "log")
     wait_until(lambda: not process.alive(), "the end")
     assert "cannot start no-such-program" in process.log_tail()
 
 
 def test_a_log_that_cannot_be_written_is_an_os_error(tmp_path):
     with pytest.raises(OSError, match="No such file"):
-        supervise.start(["true"], log=tmp_path / "nowhere" / "log")
+        processes.start(["true"], log=tmp_path / "nowhere" / "log")
 
 
 def test_log_tail_without_a_log_is_empty(tmp_path):
-    assert supervise.attach(1, None, tmp_path / "none").log_tail() == ""
+    assert processes.attach(1, None, tmp_path / "none").log_tail() == ""
 
 
 def test_stop_ends_the_whole_group_and_may_be_repeated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    process = supervise.start(["sh", "-c", "sleep 600 & echo $$ $! > pids; mv pids children; wait"], log=tmp_path / "log")
+    process = processes.start(["sh", "-c", "sleep 600 & echo $$ $! > pids; mv pids children; wait"], log=tmp_path / "log")
     (tmp_path / "supervisor").write_text(str(process.pid))
     pids = family(tmp_path)
     process.stop()
@@ -95,14 +95,14 @@ def test_stop_ends_the_whole_group_and_may_be_repeated(tmp_path, monkeypatch):
 
 
 def test_stop_kills_what_ignores_sigterm(tmp_path):
-    process = supervise.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], log=tmp_path / "log")
+    process = processes.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], log=tmp_path / "log")
     wait_until(lambda: process.log_tail() == "up", "the trap")
     process.stop(timeout_s=0.2)
     assert not process.alive()
 
 
 def test_what_a_command_leaves_behind_ends_with_it(tmp_path):
-    process = supervise.start(["sh", "-c", "sleep 600 & echo $!"], log=tmp_path / "log")
+    process = processes.start(["sh", "-c", "sleep 600 & echo $!"], log=tmp_path / "log")
     wait_until(lambda: not process.alive(), "the end")
     wait_until(gone([int(process.log_tail())]), "the rest of the group")
 
@@ -125,7 +125,7 @@ def test_killing_the_supervisor_takes_the_command_too(parent):
 def test_a_child_outlives_the_thread_that_started_it(parent):
     process, pids = parent("import threading; t = threading.Thread(target=go); t.start(); t.join()")
     wait_until(lambda: os.getpgid(pids[1]) == pids[1], "the group")
-    assert all(supervise.process_started(pid) is not None for pid in pids)
+    assert all(processes.process_started(pid) is not None for pid in pids)
     process.kill()
     process.wait()
     wait_until(gone(pids), "the orphans to end")
@@ -143,12 +143,12 @@ def test_a_fork_of_the_parent_does_not_keep_children_alive(parent, tmp_path):
 
 def test_kept_children_outlive_their_parent_and_are_found_again(parent, tmp_path):
     process, pids = parent(mode="keep")
-    started = supervise.process_started(pids[0])
+    started = processes.process_started(pids[0])
     process.kill()
     process.wait()
-    again = supervise.attach(pids[0], started, tmp_path / "log")
+    again = processes.attach(pids[0], started, tmp_path / "log")
     assert again.alive()
-    assert not supervise.attach(pids[0], started + 1, tmp_path / "log").alive()
+    assert not processes.attach(pids[0], started + 1, tmp_path / "log").alive()
     again.stop()
     assert not again.alive()
     wait_until(gone(pids), "the kept family to end")
@@ -156,7 +156,7 @@ def test_kept_children_outlive_their_parent_and_are_found_again(parent, tmp_path
 
 
 def test_many_threads_may_stop_the_same_process(tmp_path):
-    process = supervise.start(["sleep", "600"], log=tmp_path / "log")
+    process = processes.start(["sleep", "600"], log=tmp_path / "log")
     threads = [threading.Thread(target=process.stop) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -166,21 +166,21 @@ def test_many_threads_may_stop_the_same_process(tmp_path):
 
 
 def test_process_started_tells_processes_apart():
-    mine = supervise.process_started(os.getpid())
+    mine = processes.process_started(os.getpid())
     assert mine is not None
-    assert mine == supervise.process_started(os.getpid())
-    assert supervise.process_started(2**22 + 1) is None
+    assert mine == processes.process_started(os.getpid())
+    assert processes.process_started(2**22 + 1) is None
 
 
 def test_free_port_can_be_bound():
     import socket
 
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", supervise.free_port()))
+        listener.bind(("127.0.0.1", processes.free_port()))
 
 
 def test_the_script_stands_alone():
     """A folder called runner where the user stands, or a module of the standard library's name, must not matter."""
-    code = Path(supervise.__file__).read_text()
+    code = Path(processes.__file__).read_text()
     assert "import runner" not in code
     assert "from runner" not in code
