@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.cli.options import add_json
 from runner.errors import CacheError, ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     made["clear"].add_argument("--yes", action="store_true", help="really")
     for action in made.values():
         action.add_argument("--dir", type=Path, metavar="DIR", help="the cache folder (default: cache/ in OSTINATO_HOME)")
-        action.add_argument("--json", action="store_true", help="print one JSON object")
+        add_json(action)
 
 
 def main(args: argparse.Namespace) -> int:

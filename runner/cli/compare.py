@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_runs_dir
+from runner.cli.display import aligned
+from runner.cli.options import add_json, add_runs_dir, count
 from runner.errors import ConfigError
 from runner.wording.printable import printable
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from runner.analysis.compare import Comparison, Measure, ScoreChange
@@ -45,13 +46,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="the confidence level (default: 0.95)")
     parser.add_argument("--lower-is-better", action="append", default=[], metavar="NAME", help="a score of which less is better")
-    parser.add_argument("--rows", type=_count, default=5, metavar="N", help="show N rows that flipped (default: 5)")
+    parser.add_argument("--rows", type=count, default=5, metavar="N", help="show N rows that flipped (default: 5)")
     parser.add_argument(
         "--fail-on-regression",
         action="store_true",
         help="exit 100 when a run is significantly worse than A in a score, 3 when there is nothing to compare",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     add_runs_dir(parser)
 
 
@@ -93,12 +94,6 @@ def _exit_code(found: Iterable[Comparison]) -> int:
     return 0
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text} is no number of rows")
-    return int(text)
-
-
 def _runs(args: argparse.Namespace) -> list[Run]:
     """The runs that are named, each once, a sweep's cells in its place. Raises ConfigError when they are fewer than two."""
     from runner.analysis.load import Sweep, load
@@ -136,7 +131,7 @@ def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
     if found.flips:
         yield from _flips(found)
     yield ""
-    yield from _columns(
+    yield from aligned(
         [
             ("score", "A", "B", "B - A", f"{found.level:.0%} interval", "bootstrap", "p", "verdict"),
             *map(_score_line, found.scores.items()),
@@ -144,7 +139,7 @@ def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
     )
     yield ""
     known = [item for item in found.measures.items() if item[1].a is not None or item[1].b is not None]
-    yield from _columns([("", "A", "B", "B - A"), *(_measure_line(name, measure) for name, measure in known)])
+    yield from aligned([("", "A", "B", "B - A"), *(_measure_line(name, measure) for name, measure in known)])
     for title, changes in (("config", found.config_changes), ("data", found.data_changes)):
         if changes:
             yield f"\n{title}, A -> B"
@@ -213,19 +208,13 @@ def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
     return (label, *numbers[:2], sign + numbers[2] if measure.difference is not None else "-")
 
 
-def _columns(lines: list[tuple[str, ...]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-
-
 def _notes(found: Comparison) -> Iterator[str]:
     """What is not in the numbers above."""
     if found.errors_a or found.errors_b:
         yield f"not in the scores: samples that failed ({found.errors_a:,} in A, {found.errors_b:,} in B)"
-    for count, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
-        if count:
-            yield f"only in {run}: {count:,} samples, of rows {', '.join(ids)}{', ...' if count > len(ids) else ''}"
+    for number, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
+        if number:
+            yield f"only in {run}: {number:,} samples, of rows {', '.join(ids)}{', ...' if number > len(ids) else ''}"
     for name, change in found.scores.items():
         if change.unscored:
             yield f"no {name} in A or B: {change.unscored:,} samples"

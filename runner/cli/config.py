@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from runner.cli.options import add_json
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ls|show")
     ls = actions.add_parser("ls", help="list the groups and their options, or the options of one group")
     ls.add_argument("group", nargs="?", metavar="GROUP")
-    ls.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(ls)
     show = actions.add_parser("show", help="print the YAML of an option, with its comments")
     show.add_argument("option", metavar="GROUP[/OPTION]")
     for action in (ls, show):

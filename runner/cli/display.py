@@ -164,6 +164,13 @@ def print_summary(summary: Summary, folder: str, *, command: str | None = None) 
     print_table(f"{summary.name}: {summary.status}", [*facts, ("record", folder)], hints=hints)
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Yield a line per row, its cells padded to columns that are two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
 def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence[tuple[str, str]] = ()) -> None:
     """Print facts for people, on stdout: what, and how much; and below them commands to try next, with what they are for."""
     from rich.console import Console

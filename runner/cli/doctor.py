@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 import msgspec
 
+from runner.cli.options import add_json
 from runner.errors import CacheError, OstinatoError
 from runner.secrets import redact
 from runner.system.paths import home, private, shipped_conf
@@ -41,7 +42,7 @@ class Check(msgspec.Struct, frozen=True):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = "Check this machine and say what is missing. Names of keys are shown, never their values."
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

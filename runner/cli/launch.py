@@ -6,7 +6,8 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from runner.cli.models import Progress
+from runner.cli.options import add_json
+from runner.cli.progress import fetching
 from runner.models import served
 from runner.servers import kept, server
 
@@ -27,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="CPU threads, llamacpp only (default: one less than the cores)")
     parser.add_argument("--port", type=int, default=default.port, help="default: a free one")
     parser.add_argument("--timeout", type=float, default=default.timeout_s, help="seconds to wait for it (default: %(default)g)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.add_argument("args", nargs="*", metavar="-- ARGS", help="further arguments of vllm or sglang")
 
 
@@ -50,7 +51,7 @@ def main(args: argparse.Namespace) -> int:
         }
     )
     if settings.backend == "llamacpp":
-        with Progress(f"fetching {args.model}") as progress:
+        with fetching(args.model) as progress:
             served.pull(args.model, progress=progress)
     known, started = kept.keep(args.model, settings)
     if args.json:

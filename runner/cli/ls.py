@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.options import add_runs_dir, shorten
+from runner.cli.options import add_json, add_runs_dir, shorten
 from runner.errors import RecordError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = "List runs and sweeps, newest last. The runs of a sweep's cells are in its folder."
     add_runs_dir(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -4,48 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from runner.cli.options import add_json
+from runner.cli.progress import fetching
 from runner.models import aliases, weights
 
 if TYPE_CHECKING:
     import argparse
-    from types import TracebackType
-
-_PLAIN_EVERY_S = 5.0
-
-
-class Progress:
-    """Shows on stderr how much of a file has come: one line that is rewritten on a terminal, else a line every five seconds.
-
-    A context manager, and the callback that `weights.pull` wants. Shows nothing if it is never called.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._live = sys.stderr.isatty()
-        self._next = 0.0
-        self._shown = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._shown and self._live:
-            sys.stderr.write("\n")
-
-    def __call__(self, done: int, total: int | None) -> None:
-        """Show `done` of `total` bytes."""
-        text = f"{self._what}: {done / 1e6:.0f} MB" + (f" of {total / 1e6:.0f} ({done / total:.0%})" if total else "")
-        now = time.monotonic()
-        if text == self._shown or (not self._live and now < self._next and done != total):
-            return
-        self._shown, self._next = text, now + _PLAIN_EVERY_S
-        sys.stderr.write(f"\r{text}\x1b[K" if self._live else f"{text}\n")
-        sys.stderr.flush()
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     pull = verbs.add_parser("pull", help="fetch weights, or write the GGUF file of a folder, and print its path")
     pull.add_argument("name", metavar="NAME", help=names)
     ls = verbs.add_parser("ls", help="list what is here, what can be had by name, and the aliases of registered models")
-    ls.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(ls)
     rm = verbs.add_parser("rm", help="delete fetched weights, or forget an alias")
     rm.add_argument("name", metavar="NAME", help=names)
 
@@ -69,7 +37,7 @@ def main(args: argparse.Namespace) -> int:
         LaunchError: they could not be fetched or stored.
     """
     if args.action == "pull":
-        with Progress(f"fetching {args.name}") as progress:
+        with fetching(args.name) as progress:
             path = weights.pull(args.name, progress=progress)
         print(path)
     elif args.action == "rm":

@@ -1,15 +1,14 @@
-"""Options that several verbs share: which config is meant, and which run."""
+"""Options that several verbs share: which config is meant, which run, and how results are printed."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    import argparse
-
     from runner.config.compose import Composition
 
 
@@ -53,6 +52,28 @@ def run_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     """Declare ``--runs-dir``."""
     parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
+
+
+def add_display(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--json`` and ``--display``: how progress and results are shown."""
+    add_json(parser)
+    parser.add_argument(
+        "--display",
+        choices=["rich", "plain", "none"],
+        help="how progress is shown on stderr (default: rich on a terminal); none: no summary either",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def count(text: str) -> int:
+    """Read an option's value as a whole number of 0 or more. Raise ArgumentTypeError if it is not one."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
 
 
 def shorten(path: Path) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run
+from runner.cli.options import add_json, add_run
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="the capsule (default: <experiment>-<stamp>.ostinato in this folder)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -6,8 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.options import add_config, composed, shorten
-from runner.cli.run import add_display
+from runner.cli.options import add_config, add_display, composed, shorten
 
 if TYPE_CHECKING:
     import argparse

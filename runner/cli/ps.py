@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from runner.cli.display import aligned
 from runner.errors import ConfigError
 from runner.servers import kept
 from runner.wording.suggest import did_you_mean
@@ -39,9 +40,7 @@ def main(args: argparse.Namespace) -> int:
     elif known:
         rows = [("NAME", "BACKEND", "PID", "UP", "URL")]
         rows += [(one.name, one.settings.backend, str(one.pid), _age(one.started_at), one.api_base) for one in known]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print("\n".join(aligned(rows)))
     else:
         print("no servers are kept")
     return 0

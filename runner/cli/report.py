@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run, shorten
+from runner.cli.options import add_json, add_run, shorten
 
 if TYPE_CHECKING:
     import argparse
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the file to write (default: report.html in the folder)")
     parser.add_argument("--open", action="store_true", help="open it in the web browser")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
+from runner.cli.options import add_json, add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="refuse when anything has changed; exit 100 when an answer has")
     parser.add_argument("--dry-run", action="store_true", help="say what has changed and what asking again takes; send nothing")
     parser.add_argument("--trust-code", action="store_true", help="run the scorers that are code inside the capsule")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
     parser.add_argument("--display", choices=["rich", "plain", "none"], help="how progress is shown on stderr")
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides
-from runner.cli.run import add_display, report
+from runner.cli.options import add_display, add_run_and_overrides, add_runs_dir, run_and_overrides
+from runner.cli.run import report
 
 TAKES_OVERRIDES = True
 

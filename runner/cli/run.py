@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_config, composed, shorten
+from runner.cli.options import add_config, add_display, composed, shorten
 
 if TYPE_CHECKING:
     import argparse
@@ -36,16 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="say what would be asked and what that may cost; records, starts and sends nothing"
     )
     add_display(parser)
-
-
-def add_display(parser: argparse.ArgumentParser) -> None:
-    """Declare how progress and results are shown."""
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout")
-    parser.add_argument(
-        "--display",
-        choices=["rich", "plain", "none"],
-        help="how progress is shown on stderr (default: rich on a terminal); none: no summary either",
-    )
 
 
 def main(args: argparse.Namespace) -> int:

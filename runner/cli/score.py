@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
+from runner.cli.options import add_json, add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add_run_and_overrides(parser, "overrides of the group scoring")
     add_runs_dir(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

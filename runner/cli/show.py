@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_run, shorten
+from runner.cli.options import add_json, add_run, shorten
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="show the first N rows too")
     parser.add_argument("--failed", action="store_true", help="show the rows that failed (with --rows: N of them)")
     parser.add_argument("--cite", action="store_true", help="print what a paper's appendix says of the run, in Markdown")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

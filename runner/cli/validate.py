@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runner.cli.options import add_config, composed
+from runner.cli.options import add_config, add_json, composed
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Check a config: its keys and types, its data, its prompts on every row, its scorers, its training rows. Nothing is sent."
     )
     add_config(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:

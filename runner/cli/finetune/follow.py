@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import json
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.options import add_json, count
+from runner.cli.progress import Progress
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.finetune.jobs.ledger import JobFolder, State
     from runner.finetune.jobs.training import Training
 
 _EVERY_S = 2.0
 """Seconds between two lines of progress on a pipe; a terminal's one line is rewritten at each look."""
+
+_MEASURES = ("loss", "valid_loss")
+"""Losses that progress shows."""
 
 
 def configure(parser: argparse.ArgumentParser, action: str) -> None:
@@ -25,15 +31,9 @@ def configure(parser: argparse.ArgumentParser, action: str) -> None:
     parser.set_defaults(action=action)
     if action == "logs":
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
-        parser.add_argument("-n", "--lines", type=_count, metavar="N", help="only the last N lines")
+        parser.add_argument("-n", "--lines", type=count, metavar="N", help="only the last N lines")
     else:
-        parser.add_argument("--json", action="store_true", help="print one JSON object")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of lines: 0 or more")
-    return int(text)
+        add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -60,33 +60,30 @@ def follow(
     wait: bool = True,
     more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Show the progress of a job until it ends, and how it ended. Ctrl-C leaves it as it is, and says how to come back.
+    """Show the progress of a job until it ends, and its result. Ctrl-C leaves the job running and says how to return to it.
 
     Args:
         training: the job.
         as_json: print one JSON object.
-        begin: have it begun first; with `force` in another attempt.
-        force: see `begin`.
-        wait: stay until it has ended.
-        more: what the JSON object says beside.
+        begin: begin the job first.
+        force: with `begin`: make another attempt, whatever became of the last one.
+        wait: stay until the job has ended.
+        more: further keys of the JSON object.
 
     Returns:
-        0 when there is a trained model, or it goes on as asked; 1 when it failed or was cancelled; 130 after Ctrl-C.
+        0 when there is a trained model, or the job goes on as requested; 1 when it failed or was cancelled; 130 after Ctrl-C.
     """
-    job, progress = training.folder, Progress(training.folder)
-    interrupted = False
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # elsewhere it ends the process on the spot
-    try:
-        if begin:
-            training.begin(force=force)
-        if wait:
-            training.follow(watch=progress)
-    except KeyboardInterrupt:
-        interrupted = True
-    finally:
-        signal.signal(signal.SIGINT, before)
+    job = training.folder
+    with Progress(_EVERY_S) as show, _interruptible():
+        interrupted = False
+        try:
+            if begin:
+                training.begin(force=force)
+            if wait:
+                training.follow(watch=_watch(job, show))
+        except KeyboardInterrupt:
+            interrupted = True
     state = job.state()
-    progress.end()
     if as_json:
         print(json.dumps({**(more or {}), **outcome(job, state)}))
     elif state.model:
@@ -97,12 +94,37 @@ def follow(
         print(f"{name} is {state.status}, and goes on without us\n{ways}", file=sys.stderr)
         return 130 if interrupted else 0
     if state.error or not state.model:
-        print(
-            f"{job.spec.job} has {state.status}: {state.error}" if state.error else f"{job.spec.job} is {state.status}",
-            file=sys.stderr,
-        )
+        said = f"has {state.status}: {state.error}" if state.error else f"is {state.status}"
+        print(f"{job.spec.job} {said}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C raise KeyboardInterrupt within the block; elsewhere it ends the process at once."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _watch(job: JobFolder, show: Progress) -> Callable[[State], None]:
+    """Return what shows a job's state, its step and its latest losses."""
+    from runner.finetune.jobs.estimate import work_of
+
+    steps = work_of(job.spec, 0)[0]
+
+    def watch(state: State) -> None:
+        text = f"{job.spec.job}: {state.status}"
+        if measured := job.metrics():
+            last = measured[-1]
+            text += f", step {last['step']:,}" + (f"/{steps:,}" if steps else "")
+            text += "".join(f", {name} {last[name]:.4g}" for name in _MEASURES if isinstance(last.get(name), int | float))
+        show(text, last=state.status.final)
+
+    return watch
 
 
 def outcome(job: JobFolder, state: State) -> dict[str, Any]:
@@ -118,40 +140,6 @@ def outcome(job: JobFolder, state: State) -> dict[str, Any]:
         "loss": next((line["loss"] for line in reversed(measured) if "loss" in line), None),
         "folder": str(job.path),
     }
-
-
-class Progress:
-    """Shows on stderr where a job stands: one line that is rewritten on a terminal, else a line now and then."""
-
-    def __init__(self, job: JobFolder) -> None:
-        from runner.finetune.jobs.estimate import work_of
-
-        self._job = job
-        self._steps = work_of(job.spec, 0)[0]
-        self._live = sys.stderr.isatty()
-        self._shown = ""
-        self._next = 0.0
-
-    def __call__(self, state: State) -> None:
-        """Show `state`, and the latest loss."""
-        text = f"{self._job.spec.job}: {state.status}"
-        if measured := self._job.metrics():
-            last = measured[-1]
-            text += f", step {last['step']:,}" + (f"/{self._steps:,}" if self._steps else "")
-            text += "".join(f", {name} {last[name]:.4g}" for name in _MEASURES if isinstance(last.get(name), int | float))
-        if text == self._shown or (not self._live and time.monotonic() < self._next and not state.status.final):
-            return
-        self._shown, self._next = text, time.monotonic() + _EVERY_S
-        sys.stderr.write(f"\r{text}\x1b[K" if self._live else f"{text}\n")
-        sys.stderr.flush()
-
-    def end(self) -> None:
-        """Leave the line as it is."""
-        if self._live and self._shown:
-            sys.stderr.write("\n")
-
-
-_MEASURES = ("loss", "valid_loss")
 
 
 def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.cli.display import aligned
 from runner.cli.finetune.follow import outcome
+from runner.cli.options import add_json
 from runner.errors import FinetuneError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ def configure(parser: argparse.ArgumentParser, action: str) -> None:
         )
     if action == "rm":
         parser.add_argument("jobs", nargs="+", metavar="JOB", help="their ids or the beginnings of them")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -77,9 +79,7 @@ def _list(*, as_json: bool) -> int:
     if not jobs:
         print("no training jobs; `ostinato ft run` makes one", file=sys.stderr)
         return 0
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\n".join(aligned(rows)))
     return 0
 
 

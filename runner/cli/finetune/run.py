@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.cli.finetune.follow import follow
-from runner.cli.options import add_config, composed
+from runner.cli.options import add_config, add_json, composed
 from runner.errors import ConfigError
 from runner.models import aliases
 
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser, _action: str) -> None:
     parser.add_argument("--force", action="store_true", help="make another attempt, from nothing, whatever came of the last one")
     parser.add_argument("--dry-run", action="store_true", help="check the data and say what it will take, and begin nothing")
     parser.add_argument("--detach", action="store_true", help="begin it, and do not wait for the end")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
