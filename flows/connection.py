@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prefect import Flow
 
-    from flows.servers.server import ServerChoice
+    from flows.servers.choice import ServerChoice
 
 REACH_TIMEOUT_S = 15.0
 """How long a server may take to answer before it counts as unreachable."""

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flows import quiet
 from flows.connection import import_flow, pointed_at, reach
-from flows.servers import server
+from flows.servers.choice import resolve
+from flows.servers.private import PrivateServer
 from runner.errors import OrchestratorError
 from runner.secrets import redact
 
@@ -73,8 +74,8 @@ async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -
         asyncio.CancelledError: the run was cancelled, by the caller or in Prefect; the flow run is CANCELLED.
         Exception: whatever a stage raised, as it was raised; the flow run is FAILED.
     """
-    choice = server.resolve()
-    private = server.PrivateServer() if choice.api_url is None else None
+    choice = resolve()
+    private = PrivateServer() if choice.api_url is None else None
     try:
         with quiet.environment():
             flow = import_flow(target)
@@ -94,7 +95,7 @@ async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -
             await asyncio.to_thread(private.stop)
 
 
-async def _run(flow: Flow[Any, Any], piece: Piece, notify: Callable[[str], None], private: server.PrivateServer | None) -> None:
+async def _run(flow: Flow[Any, Any], piece: Piece, notify: Callable[[str], None], private: PrivateServer | None) -> None:
     """Create the flow run, run it, and leave it in its true state."""
     import httpx
     from prefect import get_client

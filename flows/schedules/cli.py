@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from flows.connection import connected
 from flows.schedules import deployments
-from flows.servers import server
+from flows.servers import kept
+from flows.servers.choice import resolve
 from runner.cli.options import add_config
 from runner.errors import ConfigError, OrchestratorError
 
@@ -108,13 +109,13 @@ def _ls(*, as_json: bool) -> int:
 def _ask(asked: Coroutine[Any, Any, Any], *, start: bool = False) -> Any:
     """Do it on the server that runs use; with `start`, a kept one is started when there is none."""
     try:
-        choice = server.resolve()
+        choice = resolve()
         if choice.api_url is None:
             if not start:
                 raise OrchestratorError("no Prefect server is running; `ostinato serve` or `ostinato server start` starts one")
             print("Starting the Prefect server that keeps the schedules ...", file=sys.stderr)
-            server.start_kept(server.DEFAULT_PORT)
-            choice = server.resolve()
+            kept.start()
+            choice = resolve()
         with connected(choice):
             return asyncio.run(asked)
     finally:

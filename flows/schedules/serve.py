@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from flows.connection import connected
 from flows.schedules.catch_up import pass_over
 from flows.schedules.deployments import FLOW, POOL, adopt, ensure_pool
-from flows.servers import server
+from flows.servers import kept
+from flows.servers.choice import ServerChoice, resolve
 from flows.servers.databases import folder
 from runner.experiment.experiment import first_of
 from runner.secrets import redact
@@ -55,10 +56,10 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         OrchestratorError: no server could be had.
     """
-    choice = server.resolve()
+    choice = resolve()
     if choice.api_url is None:
-        server.start_kept(server.DEFAULT_PORT)
-        choice = server.resolve()
+        kept.start()
+        choice = resolve()
     if choice.kind == "kept":  # what is meant for another server; runs inherit this environment
         for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS"):
             os.environ.pop(name, None)
@@ -76,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
             return asyncio.run(_serve(choice, args.limit))
 
 
-async def _serve(choice: server.ServerChoice, limit: int) -> int:
+async def _serve(choice: ServerChoice, limit: int) -> int:
     from prefect import get_client
 
     from flows.schedules.worker import patient

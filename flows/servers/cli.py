@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from flows.servers import server
+from flows.servers import kept
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     verbs = parser.add_subparsers(dest="action", required=True, metavar="start|status|stop")
     start = verbs.add_parser("start", help="start it (or find it running), and say where its UI is")
-    start.add_argument("--port", type=_port, default=server.DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s)")
+    start.add_argument("--port", type=_port, default=kept.DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s)")
     status = verbs.add_parser("status", help="say whether it runs; exit code 1 when it does not")
     stop = verbs.add_parser("stop", help="stop it; the history stays")
     for verb in (start, status, stop):
@@ -30,16 +30,16 @@ def main(args: argparse.Namespace) -> int:
         OrchestratorError: the server cannot be started or stopped.
     """
     if args.action == "start":
-        if server.status() is None:
+        if kept.status() is None:
             print("Starting the Prefect server; the first time it makes its database ...", file=sys.stderr)
-        kept = server.start_kept(args.port)
-        if kept.port != args.port:
-            print(f"It runs already, on port {kept.port}; to move it, stop it first.", file=sys.stderr)
-        return _show(kept, as_json=args.json)
+        server = kept.start(args.port)
+        if server.port != args.port:
+            print(f"It runs already, on port {server.port}; to move it, stop it first.", file=sys.stderr)
+        return _show(server, as_json=args.json)
     if args.action == "status":
-        kept_now = server.status()
-        return _show(kept_now, as_json=args.json) or (0 if kept_now else 1)
-    stopped = server.stop_kept()
+        running = kept.status()
+        return _show(running, as_json=args.json) or (0 if running else 1)
+    stopped = kept.stop()
     print(json.dumps({"stopped": stopped}) if args.json else "stopped" if stopped else "not running")
     return 0
 
@@ -50,12 +50,12 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a port: a number from 1 to 65535")
 
 
-def _show(kept: server.KeptServer | None, *, as_json: bool) -> int:
+def _show(server: kept.KeptServer | None, *, as_json: bool) -> int:
     if as_json:
-        known = {"pid": kept.pid, "ui": kept.ui_url, "api": kept.api_url, "log": kept.log} if kept else {}
-        print(json.dumps({"running": kept is not None, **known}))
-    elif kept:
-        print(f"{kept.ui_url}  (pid {kept.pid}; PREFECT_API_URL={kept.api_url})")
+        known = {"pid": server.pid, "ui": server.ui_url, "api": server.api_url, "log": server.log} if server else {}
+        print(json.dumps({"running": server is not None, **known}))
+    elif server:
+        print(f"{server.ui_url}  (pid {server.pid}; PREFECT_API_URL={server.api_url})")
     else:
         print("not running")
     return 0

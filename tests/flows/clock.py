@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 import runner.cli
-from flows.servers import server
+from flows.servers import kept, launch
 from runner.records import list_runs
 from runner.system import processes
 from tests.flows.api import Api
@@ -114,14 +114,14 @@ def webhook():
 class KeptServer:
     """The server that `ostinato server start` keeps, on SQLite."""
 
-    def __init__(self, kept, home):
-        self.api_url, self.home, self._port = kept.api_url, home, kept.port
+    def __init__(self, running, home):
+        self.api_url, self.home, self._port = running.api_url, home, running.port
 
     def stop(self):
-        assert server.stop_kept()
+        assert kept.stop()
 
     def start(self):
-        server.start_kept(self._port)
+        kept.start(self._port)
 
     def everything(self):
         """All that the database holds, as text."""
@@ -158,7 +158,7 @@ class OwnServer:
 
     def _answers(self):
         assert self._process.alive(), self._process.log_tail()
-        return server._answers(self._port)
+        return launch.answers(self._port)
 
 
 @contextmanager

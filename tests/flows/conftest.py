@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import server
+from flows.servers import kept as kept_server
 from runner.system import processes
 from tests.flows.api import Api
 from tests.flows.play_fake import runner_experiment
@@ -75,8 +75,8 @@ def private_runs(tmp_path_factory):
 def kept(private_runs):
     with pytest.MonkeyPatch.context() as monkeypatch:
         _clean(monkeypatch, private_runs.home)
-        yield server.start_kept(processes.free_port())
-        server.stop_kept()
+        yield kept_server.start(processes.free_port())
+        kept_server.stop()
 
 
 @pytest.fixture

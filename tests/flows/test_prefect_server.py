@@ -9,8 +9,10 @@ import urllib.request
 
 import pytest
 
-from flows.servers import cli, server
+from flows.servers import cli, kept, launch
+from flows.servers.choice import ServerChoice, resolve
 from flows.servers.databases import History
+from flows.servers.private import PrivateServer
 from runner.errors import OrchestratorError
 from runner.system import processes
 
@@ -23,16 +25,16 @@ def ask(*words):
 
 def test_the_environment_names_the_server(clean, monkeypatch):
     monkeypatch.setenv("PREFECT_API_URL", "http://there:4200/api/")
-    assert server.resolve() == server.ServerChoice("named", "http://there:4200/api", "the environment variable PREFECT_API_URL")
+    assert resolve() == ServerChoice("named", "http://there:4200/api", "the environment variable PREFECT_API_URL")
 
 
 def test_the_active_profile_names_the_server(clean, monkeypatch, tmp_path):
     file = tmp_path / "profiles.toml"
     file.write_text('active = "a"\n[profiles.a]\n[profiles.b]\nPREFECT_API_URL = "http://there/api"\n')
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert server.resolve().kind == "private"
+    assert resolve().kind == "private"
     monkeypatch.setenv("PREFECT_PROFILE", "b")
-    choice = server.resolve()
+    choice = resolve()
     assert (choice.kind, choice.api_url) == ("named", "http://there/api")
     assert "'b'" in choice.source
     assert str(file) in choice.source
@@ -42,7 +44,7 @@ def test_the_active_profile_names_the_server(clean, monkeypatch, tmp_path):
 def test_profiles_that_name_nothing(clean, monkeypatch, tmp_path, profiles):
     (tmp_path / "profiles.toml").write_text(profiles)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    assert server.resolve().kind == "private"
+    assert resolve().kind == "private"
 
 
 @pytest.mark.parametrize(
@@ -51,12 +53,12 @@ def test_profiles_that_name_nothing(clean, monkeypatch, tmp_path, profiles):
 def test_a_state_file_of_no_living_server_counts_as_none(clean, state):
     (clean / "prefect").mkdir(parents=True)
     (clean / "prefect" / "server.json").write_text(state)
-    assert server.status() is None
-    assert server.resolve().kind == "private"
+    assert kept.status() is None
+    assert resolve().kind == "private"
 
 
 def test_nothing_is_made_by_looking(clean):
-    server.resolve()
+    resolve()
     assert ask("status") == 1
     assert not clean.exists()
 
@@ -96,22 +98,22 @@ def test_a_port_that_is_none(port, capsys):
 
 
 async def test_a_server_that_ends_at_once_shows_its_log(clean, monkeypatch):
-    monkeypatch.setattr(server, "_command", lambda _port: [sys.executable, "-c", "raise SystemExit('out of luck')"])
-    private = server.PrivateServer()
+    monkeypatch.setattr(launch, "_command", lambda _port: [sys.executable, "-c", "raise SystemExit('out of luck')"])
+    private = PrivateServer()
     with pytest.raises(OrchestratorError, match=r"ended instead of starting(.|\n)*out of luck"):
         await private.ready()
     private.stop()
     private.stop()
     with pytest.raises(OrchestratorError, match="out of luck"):
-        server.start_kept(processes.free_port())
-    assert server.status() is None
+        kept.start(processes.free_port())
+    assert kept.status() is None
 
 
 def test_a_home_that_cannot_be_written(clean, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file"))
     with pytest.raises(OrchestratorError, match="Set OSTINATO_HOME"):
-        server.PrivateServer()
+        PrivateServer()
 
 
 @pytest.mark.prefect
@@ -134,10 +136,10 @@ def test_the_life_of_a_kept_server(clean, private_runs, capsys):
     assert f"on port {port}" in capsys.readouterr().err
     assert ask("status", "--json") == 0
     assert json.loads(capsys.readouterr().out) == shown
-    assert server.resolve() == server.ServerChoice("kept", shown["api"], "`ostinato server start`")
+    assert resolve() == ServerChoice("kept", shown["api"], "`ostinato server start`")
 
     assert ask("stop") == 0
     assert processes.process_started(shown["pid"]) is None
-    assert server.status() is None
+    assert kept.status() is None
     assert ask("stop", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"stopped": False}

@@ -1,0 +1,99 @@
+"""Start the process of a Prefect server, and wait until it answers. It listens on 127.0.0.1."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+import time
+from pathlib import Path
+
+from runner.errors import OrchestratorError
+from runner.secrets import redact
+from runner.system import processes
+
+HOST = "127.0.0.1"
+POLL_S = 0.05
+START_TIMEOUT_S = 120.0
+"""The first start makes the database (15 s on two slow cores); later ones take about 5 s."""
+
+_OTHERS_RUNS = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
+
+
+def start(database: Path, port: int, *, log: Path, private: bool) -> processes.Process:
+    """Start a server, which ends with this process unless it is kept.
+
+    Args:
+        database: its SQLite file.
+        port: where it listens.
+        log: the file that it writes to.
+        private: whether it serves one run alone: then it runs no schedules and leaves other runs alone.
+    """
+    return processes.start(_command(port), log=log, env=_environment(database, port, private=private))
+
+
+def is_up(process: processes.Process, port: int, deadline: float) -> bool:
+    """Whether the server that was started answers by now.
+
+    Raises:
+        OrchestratorError: it died, or the deadline (monotonic seconds) has passed.
+    """
+    if process.alive() and answers(port):
+        return True
+    if process.alive() and time.monotonic() < deadline:
+        return False
+    what = f"did not answer within {START_TIMEOUT_S:.0f} s" if process.alive() else "ended instead of starting"
+    log = redact(process.log_tail()) or "(empty)"
+    raise OrchestratorError(
+        f"The Prefect server {what}. The end of its log:\n{log}\nTry again, or run with execution.orchestrator=none."
+    )
+
+
+def answers(port: int) -> bool:
+    """Whether a Prefect server answers on this port of the loopback (no proxy in between)."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().read() == b"true"
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _command(port: int) -> list[str]:
+    """Prefect's server without Prefect's own CLI, which costs a second more. Nothing is imported from the current folder."""
+    options = ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
+    ours = ["--app-dir", str(Path(__file__).parents[2]), "--factory", "flows.servers.boot:application"]
+    return [sys.executable, "-P", "-m", "uvicorn", *ours, *options]
+
+
+def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
+    """The server's environment: ours, less every Prefect setting of the user's, which are about other servers."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ours = {
+        "PREFECT_HOME": str(database.parent),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "0",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the page calls port 4200 and stays blank
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(database.parent / "ui"),  # site-packages may be read-only
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "0",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",  # not every page of the web
+    }
+    service = "PREFECT_SERVER_SERVICES"
+    if private:  # schedules and other runs are the business of a server that stays
+        ours |= {f"{service}_{name}_ENABLED": "0" for name in _OTHERS_RUNS}
+    else:
+        # with files, a run that plays while the server is started anew keeps its hold on its schedule
+        ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
+        ours["PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS"] = "5"  # a run that queues asks again; 30 by default
+        # one write for many tasks costs a third of the CPU; a private server has few tasks, and must not keep the run waiting
+        recorder = {
+            "BATCH_SIZE": "200",
+            "READ_BATCH_SIZE": "100",
+            "FLUSH_INTERVAL": "1",
+        }  # seconds; less than 1 is cut to a busy 0
+        ours |= {f"{service}_TASK_RUN_RECORDER_{name}": value for name, value in recorder.items()}
+    return inherited | ours
