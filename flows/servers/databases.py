@@ -6,12 +6,12 @@ file, so whoever starts a server holds a lock on the file; runs at the same time
 
 from __future__ import annotations
 
-import http.client
 import itertools
 import json
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import OrchestratorError
+from runner.network.client import request
 from runner.system import files, paths
 
 if TYPE_CHECKING:
@@ -114,12 +114,9 @@ def _flow_run(left_behind: str) -> str | None:
 
 
 def _post(port: int, path: str, body: dict[str, Any]) -> Any:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.request("POST", f"/api/{path}", json.dumps(body), {"Content-Type": "application/json"})
-        return json.loads(connection.getresponse().read())
-    finally:
-        connection.close()
+    headers, content = {"Content-Type": "application/json"}, json.dumps(body).encode()
+    reply = request("POST", f"http://127.0.0.1:{port}/api/{path}", headers=headers, body=content, timeout_s=30, proxies=False)
+    return json.loads(reply.body)
 
 
 def _unwritable(error: OSError) -> OrchestratorError:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import sys
 import time
 from pathlib import Path
 
 from runner.errors import OrchestratorError
+from runner.network.client import request
 from runner.secrets import redact
 from runner.system import processes
 
@@ -51,14 +51,10 @@ def is_up(process: processes.Process, port: int, deadline: float) -> bool:
 
 def answers(port: int) -> bool:
     """Whether a Prefect server answers on this port of the loopback (no proxy in between)."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("GET", "/api/health")
-        return connection.getresponse().read() == b"true"
-    except (OSError, http.client.HTTPException):
+        return request("GET", f"http://{HOST}:{port}/api/health", timeout_s=5, proxies=False).body == b"true"
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _command(port: int) -> list[str]:

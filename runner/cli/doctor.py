@@ -9,13 +9,12 @@ import shutil
 import socket
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import msgspec
 
 from runner.cli.options import add_json
 from runner.errors import CacheError, OstinatoError
+from runner.network.client import request
 from runner.secrets import redact
 from runner.system.paths import home, private, shipped_conf
 
@@ -137,7 +136,11 @@ def _prefect() -> Check:
         return Check("prefect", "ok", "no server is kept or named: each run starts one of its own (or: ostinato server start)")
     where = f"{redact(choice.api_url)}, from {choice.source}"
     try:
-        with urlopen(f"{choice.api_url}/health", timeout=5):  # noqa: S310 - the address that the user configured
+        reply = request("GET", f"{choice.api_url}/health", timeout_s=5)
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    else:
+        if reply.ok:
             return Check("prefect", "ok", f"answers at {where}")
-    except (URLError, OSError, ValueError) as error:
-        return Check("prefect", "problem", f"does not answer at {where} ({error}); start it, unset it, or use orchestrator=none")
+        problem = f"HTTP {reply.status} {reply.reason}".rstrip()
+    return Check("prefect", "problem", f"does not answer at {where} ({problem}); start it, unset it, or use orchestrator=none")

@@ -1,72 +1,120 @@
-"""HTTP as the hosted trainers need it: a JSON request at a time, its failures as our errors. Tries once."""
+"""Send small HTTP requests: JSON to a hosted trainer, a webhook, a health check. Nothing here retries."""
 
 from __future__ import annotations
 
-import http.client
 import json
-import urllib.error
-import urllib.request
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.errors import (
-    BadRequestError,
-    LMError,
-    LMTimeoutError,
-    MalformedError,
-    TransportError,
-)
+from runner.errors import BadRequestError, LMError, LMTimeoutError, MalformedError, TransportError
 from runner.network.refusal import classify, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def status_error(provider: str, status: int, message: str, *, after: str | None = None, request_id: str | None = None) -> LMError:
-    """What an answer with this HTTP status, these words and this ``Retry-After`` means."""
-    wait = retry_after({"retry-after": after or ""})
-    return classify(status, message)(message, provider=provider, status=status, retry_after=wait, request_id=request_id)
+class Reply(NamedTuple):
+    """What a server answered: HTTP status, reason phrase, the seconds of ``Retry-After`` as they were sent, and the body."""
+
+    status: int
+    reason: str
+    retry_after: str | None
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        """Whether the status is one of success (2xx)."""
+        return 200 <= self.status < 300  # noqa: PLR2004
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    timeout_s: float = 60.0,
+    proxies: bool = True,
+) -> Reply:
+    """Send one request and return the reply, whatever its status. Redirects are followed.
+
+    Args:
+        method: an HTTP method.
+        url: an ``http(s)://`` URL.
+        headers: sent with it.
+        body: sent as it is.
+        timeout_s: seconds to wait for the connection, and for each part of the reply.
+        proxies: whether the environment's proxies are used; False for servers on this machine.
+
+    Raises:
+        ValueError: `url` is not an http(s) URL.
+        OSError: there is no connection (URLError), no reply in time (TimeoutError), or one that is not HTTP.
+    """
+    from http.client import HTTPException
+    from urllib.error import HTTPError, URLError
+    from urllib.request import ProxyHandler, Request, build_opener
+
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"{url} is not an http(s) URL")
+    sent = Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - checked above
+    opener = build_opener() if proxies else build_opener(ProxyHandler({}))
+    try:
+        with opener.open(sent, timeout=timeout_s) as reply:
+            return Reply(reply.status, reply.reason, reply.headers.get("Retry-After"), reply.read())
+    except HTTPError as refusal:
+        with refusal:
+            return Reply(refusal.code, refusal.reason, refusal.headers.get("Retry-After"), _body(refusal))
+    except HTTPException as error:
+        raise URLError(str(error) or type(error).__name__) from error
 
 
 def send(
     provider: str, method: str, url: str, *, headers: Mapping[str, str], body: Any = None, timeout_s: float = 60.0
 ) -> dict[str, Any]:
-    """Send `body` (bytes as they are, anything else as JSON) and return the JSON object of the answer, empty for an empty one.
+    """Send `body` (bytes as they are, anything else as JSON) and return the JSON object of the reply, empty for an empty one.
 
     Raises:
-        LMError: no answer, or one that says no.
+        LMError: there is no reply, or it refuses.
     """
     content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     kind = "application/octet-stream" if isinstance(body, bytes) else "application/json"
-    request = urllib.request.Request(url, content, {"Content-Type": kind, **headers}, method=method)  # noqa: S310 - checked below
-    if not url.startswith(("http://", "https://")):
-        raise BadRequestError(f"{url} is no address", provider=provider)
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
-            text = answer.read()
-    except urllib.error.HTTPError as error:
-        raise status_error(provider, error.code, _said(error), after=error.headers.get("Retry-After")) from None
+        reply = request(method, url, headers={"Content-Type": kind, **headers}, body=content, timeout_s=timeout_s)
+    except ValueError as error:
+        raise BadRequestError(str(error), provider=provider) from None
     except TimeoutError:
         raise LMTimeoutError(f"no answer within {timeout_s:g} s", provider=provider) from None
-    except (OSError, http.client.HTTPException) as error:
+    except OSError as error:
         raise TransportError(f"no connection: {getattr(error, 'reason', None) or error}", provider=provider) from None
+    if not reply.ok:
+        raise status_error(provider, reply.status, _message(reply), after=reply.retry_after)
     try:
-        found = json.loads(text) if text.strip() else {}
+        found = json.loads(reply.body) if reply.body.strip() else {}
     except ValueError:
-        raise MalformedError(f"the answer is not JSON: {text[:80]!r}", provider=provider) from None
+        raise MalformedError(f"the answer is not JSON: {reply.body[:80]!r}", provider=provider) from None
     if not isinstance(found, dict):
-        raise MalformedError("the answer is no JSON object", provider=provider)
+        raise MalformedError("the answer is not a JSON object", provider=provider)
     return found
 
 
-def _said(error: urllib.error.HTTPError) -> str:
-    """What the body of a refusal says."""
+def status_error(provider: str, status: int, message: str, *, after: str | None = None, request_id: str | None = None) -> LMError:
+    """Return the error that a reply with this status, message and ``Retry-After`` stands for."""
+    wait = retry_after({"retry-after": after or ""})
+    return classify(status, message)(message, provider=provider, status=status, retry_after=wait, request_id=request_id)
+
+
+def _body(refusal: Any) -> bytes:
     try:
-        text = error.read().decode("utf-8", errors="replace")
+        return bytes(refusal.read())
     except OSError:
-        return error.reason or str(error.code)
+        return b""
+
+
+def _message(reply: Reply) -> str:
+    """Return the message in the body of a refusal, else the body, else the reason phrase."""
+    text = reply.body.decode("utf-8", errors="replace")
     try:
         body = json.loads(text)
     except ValueError:
-        return text.strip()[:300] or error.reason or str(error.code)
+        return text.strip()[:300] or reply.reason or str(reply.status)
     inner = body.get("error", body) if isinstance(body, dict) else body
     return str(inner.get("message") if isinstance(inner, dict) else inner)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
+from runner.network.client import request
 from runner.secrets import from_env, redact
 
 if TYPE_CHECKING:
@@ -56,9 +55,8 @@ def _post(webhook_env: str, body: bytes) -> str | None:
     if not url.startswith(("http://", "https://")):
         return "it holds no http:// or https:// URL"
     headers = {"Content-Type": "application/json", "User-Agent": "ostinato"}
-    request = urllib.request.Request(url, body, headers)  # noqa: S310 - the scheme was looked at
     try:
-        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310
-    except (OSError, ValueError) as error:  # URLError is an OSError; ValueError: no URL at all
+        reply = request("POST", url, headers=headers, body=body, timeout_s=TIMEOUT_S)
+    except (OSError, ValueError) as error:  # ValueError: a malformed URL
         return f"{type(error).__name__}: {error}"
-    return None
+    return None if reply.ok else f"HTTP {reply.status} {reply.reason}".rstrip()

@@ -6,7 +6,6 @@ Knows the three programs that can serve (llama.cpp, vLLM, SGLang) and nothing of
 from __future__ import annotations
 
 import contextlib
-import http.client
 import importlib.util
 import os
 import secrets
@@ -17,12 +16,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from runner.errors import ConfigError, LaunchError
 from runner.models import served
+from runner.network.client import request
 from runner.servers import llamacpp
 from runner.system import processes
 from runner.wording.suggest import did_you_mean
@@ -166,15 +165,11 @@ def start(
 
 def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
     """Whether a server answers at this address and takes this key. Proxies are not used."""
-    url = urlsplit(api_base)
-    connection = http.client.HTTPConnection(url.hostname or _HOST, url.port, timeout=timeout_s)
+    headers = {"Authorization": f"Bearer {api_key}"}
     try:
-        connection.request("GET", f"{url.path}/models", headers={"Authorization": f"Bearer {api_key}"})
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
+        return request("GET", f"{api_base}/models", headers=headers, timeout_s=timeout_s, proxies=False).ok
+    except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _wait(
