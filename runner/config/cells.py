@@ -10,6 +10,7 @@ import msgspec
 
 from runner.config.compose import Composition, compose, interpolates, options, resolve
 from runner.config.load import escape, is_literal, is_open, load, unknown_key, walk
+from runner.config.roles import ASIDE
 from runner.config.schema import RunConfig
 from runner.config.schema import Sweep as Section
 from runner.config.sweepers import parsed, sweeper_of, text_of
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from runner.config.sweepers import Asked
 
-UNVARIED = ("name", "runs_dir", "execution", "budget", "sweep", "schedule", "gate", "alias")
-"""Top-level keys that are the sweep's as a whole, and so the same in each of its cells."""
+UNVARIED = frozenset({"name", "budget", "execution", *ASIDE})
+"""Groups of the sweep as a whole. They are the same in each of its cells."""
 
 
 class Cell(msgspec.Struct, frozen=True):

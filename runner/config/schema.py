@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias
+import enum
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -566,24 +567,41 @@ class Schedule(Config, frozen=True, kw_only=True):
             )
 
 
-class RunConfig(Config, frozen=True, kw_only=True):
-    """One whole experiment. Every field has a default: ``RunConfig()`` is what the default.yaml of each group says."""
+class Role(enum.Enum):
+    """Say what a group is to an experiment's identity."""
 
-    name: Name | None = None
-    model: Model = LocalModel()
-    sampling: Sampling = Sampling()
-    prompt: Prompt = Prompt()
-    data: DataSource = InlineData()
-    adapter: Adapter = ChatAdapter()
-    scoring: Scoring = ExactScoring()
-    cache: Cache = Cache()
-    limits: Limits = Limits()
-    budget: Budget = Budget()
-    launch: Launch = Launch()
-    finetune: FinetuneKind | None = None
-    alias: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
-    gate: Gate = Gate()
-    execution: Execution = Execution()
-    sweep: Sweep = Sweep()
-    schedule: Schedule = Schedule()
-    runs_dir: Text = "runs"
+    identity = "changes answers, so another value is another experiment"
+    adjustable = "may change when a run resumes: how fast, how much, served and orchestrated how"
+    aside = "is not used by a single run: where it is recorded, what varies, when it runs, what follows from its scores"
+
+
+T = TypeVar("T")
+Identity: TypeAlias = Annotated[T, Role.identity]
+Adjustable: TypeAlias = Annotated[T, Role.adjustable]
+Aside: TypeAlias = Annotated[T, Role.aside]
+
+
+class RunConfig(Config, frozen=True, kw_only=True):
+    """Declare one whole experiment: each group, and its role in the experiment's identity.
+
+    Every field has a default: ``RunConfig()`` is what the default.yaml of each group says.
+    """
+
+    name: Identity[Name | None] = None
+    model: Identity[Model] = LocalModel()
+    sampling: Identity[Sampling] = Sampling()
+    prompt: Identity[Prompt] = Prompt()
+    data: Identity[DataSource] = InlineData()
+    adapter: Identity[Adapter] = ChatAdapter()
+    scoring: Identity[Scoring] = ExactScoring()
+    cache: Identity[Cache] = Cache()
+    limits: Adjustable[Limits] = Limits()
+    budget: Adjustable[Budget] = Budget()
+    launch: Adjustable[Launch] = Launch()
+    finetune: Identity[FinetuneKind | None] = None
+    alias: Aside[Name | None] = None
+    gate: Aside[Gate] = Gate()
+    execution: Adjustable[Execution] = Execution()
+    sweep: Aside[Sweep] = Sweep()
+    schedule: Aside[Schedule] = Schedule()
+    runs_dir: Aside[Text] = "runs"

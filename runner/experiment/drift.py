@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.config.roles import ADJUSTABLE, group_of
 from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
 from runner.errors import ConfigError, DataError, RecordError
 from runner.secrets import is_secret, redact
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
     from runner.data import Dataset
     from runner.records import RunFolder
     from runner.types import Sample
-
-ADJUSTABLE = ("budget", "limits", "launch", "execution")
-"""Groups that may change when a run goes on: they do not change what is asked."""
 
 MAX_IDS = 10_000
 """Rows up to which the manifest lists the ids, and of which a difference is looked for one by one."""
@@ -114,7 +112,7 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
     """
     from runner.config.compose import compose
 
-    if other := [override for override in overrides if _group(override) not in ADJUSTABLE]:
+    if other := [override for override in overrides if group_of(override) not in ADJUSTABLE]:
         shown = [redact(override) for override in other]
         changes = _would_change(record, config, other)
         told = f"it would have changed\n{indented(changes)}\n" if changes else ""
@@ -241,7 +239,7 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
                 chosen = plain(compose([override]).config())
             except ConfigError:
                 continue
-            group = _group(override).partition("=")[0]
+            group = group_of(override)
             changes += differences(was.get(group), chosen.get(group), group)
     return changes
 
@@ -253,10 +251,6 @@ def _anew(record: RunFolder) -> str:
 
 def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in groups}
-
-
-def _group(override: str) -> str:
-    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
 def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:

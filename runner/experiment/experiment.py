@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import warnings
 from itertools import compress
@@ -17,7 +16,7 @@ from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Player, Slot, status_of
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
-from runner.config.load import dump
+from runner.config.roles import config_hash
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from runner.lm.lm import LM
     from runner.records.summary import RunStatus
     from runner.scoring import Scorer
-
-_BESIDE = ("runs_dir", "execution", "sweep", "schedule", "alias", "gate")
-"""What an experiment is not: where it is recorded, who orchestrates it, what varies, and what is made of its outcome."""
 
 
 class Parts(NamedTuple):
@@ -444,14 +440,6 @@ def attach(folder: str) -> Experiment:
         experiment = Experiment.reopen(Path(folder))
         experiment.plan()
     return experiment
-
-
-def config_hash(config: RunConfig) -> str:
-    """SHA-256 of what the experiment is: the whole config but for `_BESIDE`."""
-    plain = {key: value for key, value in dump(config).items() if key not in _BESIDE}
-    if config.finetune is None:  # as before there was such a group
-        del plain["finetune"]
-    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
 
 
 def _scorer_facts(scorer: Any) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from runner import build
 from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.batch.engine import Stop
+from runner.config.roles import config_hash
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment import training as finetuning
 from runner.experiment.columns import column_of
 from runner.experiment.drift import manifest_of
-from runner.experiment.experiment import Experiment, config_hash
+from runner.experiment.experiment import Experiment
 from runner.experiment.run import FAILURES, ask
 from runner.experiment.train_first import asking, followed, trained_model, untrained
 from runner.finetune.jobs.spec import canonical

@@ -8,9 +8,9 @@ import msgspec
 
 from runner import build
 from runner.cache import KEY_VERSION
+from runner.config.roles import config_hash
 from runner.errors import ConfigError, OstinatoError
 from runner.experiment.drift import changes_of, data_differences, file_differences, rooted
-from runner.experiment.experiment import config_hash
 from runner.records import environment
 from runner.wording.differences import differences
 

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner import build
+from runner.config.roles import config_hash
 from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
-from runner.experiment.experiment import Experiment, Parts, config_hash
+from runner.experiment.experiment import Experiment, Parts
 from runner.experiment.run import FAILURES, RunResult, play_within
 from runner.experiment.train_first import train_first
 from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runner import build
+from runner.config.roles import ADJUSTABLE, IDENTITY, group_of
 from runner.experiment import training as finetuning
-from runner.experiment.drift import ADJUSTABLE, digests_of
+from runner.experiment.drift import digests_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from runner.data import Dataset
 
 T = TypeVar("T")
-
-_APART = {*ADJUSTABLE, "runs_dir", "sweep", "schedule", "alias", "gate"}
-"""What may change between sittings without the answers being others."""
 
 
 class Once:
@@ -62,15 +60,13 @@ class Identities:
         Raises:
             ConfigError, DataError: its data or another file cannot be read.
         """
-        facts: dict[str, Any] = {
-            name: self._digest(getattr(config, name)) for name in config.__struct_fields__ if name not in _APART
-        }
+        facts: dict[str, Any] = {name: self._digest(getattr(config, name)) for name in IDENTITY}
         facts["rows"] = self.dataset(config).fingerprint
         facts["files"] = self.once.get("files", (config.prompt, config.scoring), lambda: digests_of(config))
         if config.finetune is not None:  # whose rows are in a file
             parts = (config.finetune, config.model, config.data, config.prompt, config.adapter)
             facts["training"] = self.once.get("training", parts, lambda: finetuning.prepare(config).spec.job)
-        facts["values"] = {key: value for key, value in values.items() if key.partition(".")[0] in ADJUSTABLE}
+        facts["values"] = {key: value for key, value in values.items() if group_of(key) in ADJUSTABLE}
         return sha256(facts)
 
     def _digest(self, part: Any) -> Any:

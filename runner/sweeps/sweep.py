@@ -15,8 +15,9 @@ from runner.analysis.cells import ranked
 from runner.analysis.export import Format, export
 from runner.analysis.load import load
 from runner.batch.engine import Stop
+from runner.config.cells import UNVARIED
+from runner.config.roles import ADJUSTABLE, group_of
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
-from runner.experiment.drift import ADJUSTABLE
 from runner.experiment.experiment import Experiment, first_of, report
 from runner.experiment.run import FAILURES
 from runner.experiment.train_first import settled, to_be_asked, train_first
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 PlayCell = Callable[[str], Awaitable[None]]
 
 _SLICE_S = 0.5
+
+_PASSED_ON = frozenset(ADJUSTABLE) - UNVARIED
+"""Groups whose overrides a resumed sweep passes on to its cells. The budget and the execution are the sweep's own."""
 
 TABLES: tuple[Format, ...] = ("csv", "parquet")
 """The forms in which a sweep's folder has its table."""
@@ -97,7 +101,7 @@ class Sweep:
         self.playing: dict[str, Experiment] = {}
         self._begun: dict[str, Experiment] = {}
         self._batch: asyncio.Task[Any] | None = None
-        self._again = [override for override in plan.asked.fixed if _group(override) in ("limits", "launch")]
+        self._again = [override for override in plan.asked.fixed if group_of(override) in _PASSED_ON]
         self._writing = threading.Lock()
         self._training = threading.Lock()
         self._expected: dict[str, RunConfig] = {}
@@ -146,7 +150,7 @@ class Sweep:
             ConfigError: overrides of something else.
         """
         record = SweepFolder.open(folder)
-        if other := [override for override in overrides if _group(override) not in ADJUSTABLE]:
+        if other := [override for override in overrides if group_of(override) not in ADJUSTABLE]:
             raise ConfigError(
                 f"'{redact(other[0])}': a sweep goes on as it began; only {', '.join(ADJUSTABLE)} may change. To play more "
                 "cells, run it with more values: `ostinato run -m ...` goes on in the same folder"
@@ -486,7 +490,3 @@ class Sweep:
 def attach_sweep(folder: str) -> Sweep:
     """The sweep of this folder: the one that is live in this process, else re-opened from its record."""
     return live(folder, Sweep) or Sweep.reopen(Path(folder))
-
-
-def _group(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0].partition(".")[0]

@@ -13,10 +13,10 @@ import runner
 from runner.cli import main
 from runner.config.compose import compose
 from runner.config.load import dump
+from runner.config.roles import config_hash
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError
 from runner.experiment import training as finetuning
-from runner.experiment.experiment import config_hash
 from runner.finetune.jobs import ledger
 from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.trainers import child

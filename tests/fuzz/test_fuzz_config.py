@@ -13,9 +13,9 @@ from runner import build
 from runner.config import yaml
 from runner.config.compose import compose, read, to_yaml
 from runner.config.load import dump, load, walk
+from runner.config.roles import config_hash
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError
-from runner.experiment.experiment import config_hash
 from runner.system.paths import shipped_conf
 from tests.fuzz.depth import examples
 from tests.fuzz.values import CONFIG_TEXT, json_values, of

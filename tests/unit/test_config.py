@@ -11,12 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runner.analysis import compare
 from runner.config import yaml
 from runner.config.compose import compose, folders, read, to_yaml
 from runner.config.load import dump, load
+from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, config_hash, group_of, identity_hash
 from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
 from runner.errors import ConfigError
-from runner.experiment.experiment import config_hash
+from runner.report import differences
 from runner.system.paths import shipped_conf
 
 SECRET = "hunter2hunter2x9Qz"
@@ -292,6 +294,45 @@ def test_values_are_normalised(tmp_path):
     assert config_hash(config("sampling=whole")) == config_hash(config("sampling.temperature=0.0")) == config_hash(config())
     assert config_hash(config("runs_dir=elsewhere", "execution.orchestrator=none")) == config_hash(config())
     assert config_hash(config("sampling.temperature=0.1")) != config_hash(config())
+
+
+# -- roles
+
+
+def test_every_group_has_one_role():
+    assert list(ROLES) == list(RunConfig.__struct_fields__)
+    assert sorted([*IDENTITY, *ADJUSTABLE, *ASIDE]) == sorted(ROLES)
+
+
+ANOTHER = {
+    "name": "name=other", "model": "model=fake", "sampling": "sampling.seed=1", "prompt": "prompt.system=x",
+    "data": "data=capitals", "adapter": "adapter=json", "scoring": "scoring=contains", "cache": "cache.mode=off",
+    "finetune": "finetune=default", "limits": "limits.rpm=60", "budget": "budget.usd=1", "launch": "launch.parallel=2",
+    "execution": "execution.orchestrator=none", "alias": "alias=tickets", "gate": "gate.min_gain=0.1",
+    "sweep": "sweep.concurrency=2", "schedule": "schedule.retries=1", "runs_dir": "runs_dir=elsewhere",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("group", ROLES)
+def test_only_groups_of_the_identity_change_the_identity_hash(group):
+    assert (identity_hash(config(ANOTHER[group])) != identity_hash(config())) == (group in IDENTITY)
+
+
+@pytest.mark.parametrize("group", ROLES)
+def test_the_config_hash_leaves_out_the_execution_and_what_is_aside(group):
+    assert (config_hash(config(ANOTHER[group])) == config_hash(config())) == (group in {"execution", *ASIDE})
+
+
+def test_comparisons_and_reports_hide_no_group_that_changes_answers():
+    hidden = {*compare._BESIDE, *differences._WHERE}
+    assert hidden.isdisjoint(set(IDENTITY) - {"name"})
+
+
+@pytest.mark.parametrize(
+    "override", ["limits.rpm=60", "+limits.rpm=60", "++limits.rpm=60", "~limits.rpm", "limits=fast", "limits"]
+)
+def test_the_group_of_an_override_is_its_first_key(override):
+    assert group_of(override) == "limits"
 
 
 # -- models

@@ -251,7 +251,7 @@ def test_from_anywhere_and_with_other_limits(server, monkeypatch, tmp_path):
     assert found.folder.parent == there / "mine" / "rows"
     assert (found.agreement.compared, found.agreement.gone, found.exit_code) == (4, 2, 3)
     assert runner.resume(found.folder, ["budget.requests=null"]).summary.ok == 6
-    with pytest.raises(ConfigError, match="only budget, limits, launch, execution may change"):
+    with pytest.raises(ConfigError, match="only limits, budget, launch, execution may change"):
         reproduce(first.folder, ["sampling.temperature=1"])
 
 

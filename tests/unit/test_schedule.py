@@ -9,8 +9,8 @@ import pytest
 
 import runner
 from runner.config.compose import compose
+from runner.config.roles import config_hash
 from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
-from runner.experiment.experiment import config_hash
 from runner.schedules.canary import is_worse
 from runner.schedules.job import Job, Turn
 from runner.schedules.notify import notify

@@ -248,7 +248,7 @@ def test_a_cell_without_its_key_fails_alone(server):
 
 def test_a_sweep_is_resumed_where_it_was_begun(server, monkeypatch, tmp_path):
     result = sweep(served(server, TEMPERATURES, "budget.requests=6"))
-    with pytest.raises(ConfigError, match="a sweep goes on as it began; only budget, limits, launch, execution may change"):
+    with pytest.raises(ConfigError, match="a sweep goes on as it began; only limits, budget, launch, execution may change"):
         resume_sweep(result.folder, ["sampling.seed=1"])
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("What", "Which"))
     with pytest.raises(RecordError, match="the configs or the data have changed since this sweep began"):

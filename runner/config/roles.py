@@ -1,0 +1,58 @@
+"""Tell which groups of a config decide an experiment's answers, from the roles that the schema gives them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import typing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner.config.load import dump
+from runner.config.schema import Role, RunConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+ROLES: dict[str, Role] = {
+    field.name: role
+    for field in msgspec.structs.fields(RunConfig)
+    for role in typing.get_args(field.type)
+    if isinstance(role, Role)
+}
+"""The role of each group of `RunConfig`, in the order of its fields."""
+
+IDENTITY = tuple(name for name, role in ROLES.items() if role is Role.identity)
+"""Groups that may change an answer. A run, a sweep or a pipeline with other ones is another experiment."""
+
+ADJUSTABLE = tuple(name for name, role in ROLES.items() if role is Role.adjustable)
+"""Groups that may change when a run, a sweep or a pipeline resumes."""
+
+ASIDE = tuple(name for name, role in ROLES.items() if role is Role.aside)
+"""Groups that a single run does not use."""
+
+
+def identity_hash(config: RunConfig) -> str:
+    """Return the SHA-256 of the groups that may change an answer. It stays the same with a larger budget or other limits."""
+    return _hash(config, IDENTITY)
+
+
+def config_hash(config: RunConfig) -> str:
+    """Return the SHA-256 that names a run folder and that its manifest records: of all groups but `execution` and `ASIDE`.
+
+    Unlike `identity_hash` it counts budget, limits and launch, so it tells runs apart that differ in these.
+    """
+    return _hash(config, [name for name in ROLES if name not in {"execution", *ASIDE}])
+
+
+def group_of(override: str) -> str:
+    """Return the top-level key that an override such as ``+limits.rpm=60`` or ``model=fake`` sets."""
+    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
+
+
+def _hash(config: RunConfig, groups: Collection[str]) -> str:
+    plain = {name: value for name, value in dump(config).items() if name in groups}
+    if config.finetune is None:  # configs without this group keep the hash that they had before it was added
+        del plain["finetune"]
+    return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()
