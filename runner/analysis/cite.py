@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from runner.wording.numbers import dollars, mean
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -76,13 +78,13 @@ def _found(summary: Summary | None) -> dict[str, str]:
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "ok")
     facts = {"Status": summary.status, "Samples": f"{summary.rows:,}: {told}"}
     for name, score in summary.scores.items():
-        error = "" if score.stderr is None else f" ± {score.stderr:.4f} (standard error, clustered by row)"
-        mean = "none" if score.mean is None else f"{score.mean:.4f}"
-        facts[f"Score {_code(name)}"] = f"{mean}{error}, n = {score.n:,} rows"
+        error = "" if score.stderr is None else " (standard error, clustered by row)"
+        value = mean(score.mean, score.stderr, digits=4, unknown="none")
+        facts[f"Score {_code(name)}"] = f"{value}{error}, n = {score.n:,} rows"
     usage = summary.usage
     facts["Tokens"] = f"{usage.prompt_tokens:,} prompt, {usage.completion_tokens:,} completion, in {summary.requests:,} requests"
     facts["Answered from the cache"] = f"{summary.cache_hits:,} samples"
-    cost = "unknown (no price)" if summary.cost_usd is None else f"{summary.cost_usd:.4f} US dollars"
+    cost = "unknown (no price)" if summary.cost_usd is None else f"{dollars(summary.cost_usd)} (US dollars)"
     facts["Cost"] = "none (this machine)" if summary.model.startswith(("local/", "fake/")) else cost
     return facts
 

@@ -11,6 +11,7 @@ from runner.analysis.flat import flat_run, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
 from runner.secrets import redact
+from runner.wording.numbers import dollars, mean, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -112,15 +113,12 @@ def _markdown_row(row: dict[str, Any], varied: Iterable[str]) -> dict[str, str]:
     cells = {key: _plain(row.get(key)) for key in varied} or {name: _plain(row.get(name)) for name in ("run", "model")}
     cells |= {"status": _plain(row.get("status")), "n": _plain(row.get("n"))}
     for name in [name for name in row if name.startswith("score.") and f"{name}.stderr" in row]:
-        mean, stderr = row[name], row[f"{name}.stderr"]
-        error = "" if stderr is None else f" ± {stderr:.3f}"
-        cells[name.removeprefix("score.")] = "–" if mean is None else f"{mean:.3f}{error}"
+        cells[name.removeprefix("score.")] = mean(row[name], row[f"{name}.stderr"])
     cells |= {"errors": _plain(row.get("errors")), "tokens in": _plain(row.get("prompt_tokens"))}
     cells |= {"tokens out": _plain(row.get("completion_tokens"))}
-    cells["cost"] = "–" if (cost := row.get("cost_usd")) is None else f"${cost:.4f}"
+    cells["cost"] = "–" if (cost := row.get("cost_usd")) is None else dollars(cost)
     for q in (50, 95):
-        seconds = row.get(f"latency_p{q}_s")
-        cells[f"p{q}"] = "–" if seconds is None else f"{seconds:.2f} s"
+        cells[f"p{q}"] = seconds(row.get(f"latency_p{q}_s"))
     return cells
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.options import shorten
+from runner.wording import numbers
 from runner.wording.printable import printable
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
         columns["errors"] = (lambda row: "-" if row.get("errors") is None else f"{row['errors']:,}", "right")
     columns["tokens"] = (_tokens, "right")
     if any(row.get("cost_usd") is not None for row in rows):
-        columns["cost"] = (lambda row: "-" if row.get("cost_usd") is None else f"${row['cost_usd']:.4f}", "right")
+        columns["cost"] = (lambda row: "-" if row["cost_usd"] is None else numbers.dollars(row["cost_usd"]), "right")
     columns["p50"] = (lambda row: _seconds(row.get("latency_p50_s")), "right")
     columns["p95"] = (lambda row: _seconds(row.get("latency_p95_s")), "right")
     if any(row["status"] != "complete" for row in rows):
@@ -124,9 +125,7 @@ def _value(value: Any) -> str:
 
 def _score(row: dict[str, Any], name: str) -> str:
     mean, error = row.get(f"score.{name}"), row.get(f"score.{name}.stderr")
-    if mean is None:
-        return "-"
-    return f"{mean:.3f}" + (f" ± {error:.3f}" if error is not None else "")
+    return numbers.mean(mean, error, unknown="-")
 
 
 def _standing(row: dict[str, Any]) -> str:
@@ -139,7 +138,7 @@ def _tokens(row: dict[str, Any]) -> str:
 
 
 def _seconds(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds:.2f} s"
+    return "-" if seconds is None else numbers.seconds(seconds)
 
 
 def forecast(args: argparse.Namespace) -> int:
@@ -181,8 +180,8 @@ def _print_outlook(found: Outlook) -> None:
     for cell in found.cells[:SHOWN]:
         cost = cell.estimate.cost_usd_max
         told = "recorded" if cell.recorded else f"{cell.cache_hits:,}"
-        numbers = (f"{cell.samples:,}", told, f"{cell.owed:,}", "-" if cost is None else f"${cost:.4f}")
-        table.add_row(*(_value(cell.values.get(key)) for key in found.keys), *numbers)
+        counts = (f"{cell.samples:,}", told, f"{cell.owed:,}", "-" if cost is None else numbers.dollars(cost))
+        table.add_row(*(_value(cell.values.get(key)) for key in found.keys), *counts)
     _print(table, more=len(found.cells) - SHOWN)
 
 

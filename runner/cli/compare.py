@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from runner.cli.display import aligned
 from runner.cli.options import add_json, add_runs_dir, count
 from runner.errors import ConfigError
+from runner.wording import numbers
 from runner.wording.printable import printable
 
 if TYPE_CHECKING:
@@ -181,31 +182,26 @@ def _score_line(item: tuple[str, ScoreChange]) -> tuple[str, ...]:
     found = change.difference
     if found.mean is None or found.p is None:
         return (name, "-", "-", "-", "-", "-", "-", "nothing to compare")
-    error = f" ± {found.stderr:.3f}" if found.stderr is not None else ""
-    means = (f"{change.mean_a:.3f}", f"{change.mean_b:.3f}", f"{found.mean:+.3f}{error}")
+    means = (numbers.mean(change.mean_a), numbers.mean(change.mean_b), numbers.change(found.mean, found.stderr))
     return (
         name,
         *means,
         _interval(found.ci),
         _interval(found.bootstrap_ci),
-        f"{_p(found.p)} ({found.test})",
+        f"{numbers.p_value(found.p)} ({found.test})",
         str(change.verdict),
     )
 
 
 def _interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
-
-
-def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.001 else "< 0.001"  # noqa: PLR2004
+    return "-" if bounds is None else numbers.bounds(bounds)
 
 
 def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
     label, form = _MEASURES[name]
-    numbers = ["unknown" if value is None else form.format(value) for value in (measure.a, measure.b, measure.difference)]
+    told = ["unknown" if value is None else form.format(value) for value in (measure.a, measure.b, measure.difference)]
     sign = "+" if measure.difference is not None and measure.difference > 0 else ""
-    return (label, *numbers[:2], sign + numbers[2] if measure.difference is not None else "-")
+    return (label, *told[:2], sign + told[2] if measure.difference is not None else "-")
 
 
 def _notes(found: Comparison) -> Iterator[str]:
@@ -234,4 +230,4 @@ def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
         units += f", {change.samples:,} samples" if change.samples != difference.n else ""
         adjusted = "" if change.p_adjusted == difference.p else ", adjusted by Holm"
         than = "with A" if change.verdict == "tied" else "than A"
-        yield f"B is {change.verdict} {than} in {name} (n={units}; p={_p(change.p_adjusted).replace('< ', '<')}{adjusted})"
+        yield f"B is {change.verdict} {than} in {name} (n={units}; {numbers.p_equals(change.p_adjusted)}{adjusted})"

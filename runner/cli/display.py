@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.wording.numbers import dollars
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -151,7 +153,7 @@ def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
     if tally.retries:
         facts.append(f"{tally.retries} retries")
     if tally.cost_usd:
-        facts.append(f"${tally.cost_usd:.4f}")
+        facts.append(dollars(tally.cost_usd))
     if experiment.lm.limiter is not None:
         facts.append(str(experiment.lm.limiter.now()))
     return ", ".join(facts)

@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _versions() -> Iterator[Check]:
-    from runner.records import environment
+    from runner.records.environment import environment
 
     found = environment()
     yield Check("python", "ok", f"{found['python']}, {found['cpus']} cores, {found['os']}")

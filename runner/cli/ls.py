@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.options import add_json, add_runs_dir, shorten
 from runner.errors import RecordError
+from runner.wording import numbers
 
 if TYPE_CHECKING:
     import argparse
@@ -61,7 +62,7 @@ def _run(run: RunFolder) -> dict[str, Any]:
 
 
 def _run_line(facts: dict[str, Any]) -> str:
-    scores = "  ".join(f"{name} {mean:.3f}" for name, mean in facts["scores"].items() if mean is not None)
+    scores = "  ".join(f"{name} {numbers.mean(mean)}" for name, mean in facts["scores"].items() if mean is not None)
     ok = "-" if facts["ok"] is None else facts["ok"]
     rows = "-" if facts["rows"] is None else facts["rows"]
     return f"{facts['run']}  {facts['status']}  {facts['model'] or '-'}  {ok}/{rows}  {scores}".rstrip()

@@ -7,6 +7,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.options import add_config, add_display, composed, shorten
+from runner.types import Score
+from runner.wording import numbers
 
 if TYPE_CHECKING:
     import argparse
@@ -69,18 +71,17 @@ def _print(result: PipelineResult) -> None:
 
 
 def _went(stage: StageOutcome) -> str:
-    return stage.status if stage.status == "skipped" else f"{stage.status}  {stage.wall_s:.1f} s"
+    return stage.status if stage.status == "skipped" else f"{stage.status}  {numbers.seconds(stage.wall_s)}"
 
 
 def _score(told: dict[str, Any]) -> str:
-    error = f" ± {told['stderr']:.3f}" if told["stderr"] is not None else ""
-    return f"{told['mean']:.3f}{error} (n={told['n']:,})" if told["mean"] is not None else "none"
+    return numbers.score_in_full(Score(told["mean"], told["stderr"], told["n"]))
 
 
 def _gain(compared: dict[str, Any]) -> str:
     found = compared["difference"]
-    interval = f", {compared['level']:.0%} interval {found['ci'][0]:+.3f} to {found['ci'][1]:+.3f}" if found["ci"] else ""
-    return f"{found['mean']:+.3f}{interval}, p={found['p']:.3g} (n={found['n']:,}): {compared['verdict']}"
+    interval = f", {compared['level']:.0%} interval {numbers.bounds(found['ci'])}" if found["ci"] else ""
+    return f"{numbers.change(found['mean'])}{interval}, {numbers.p_equals(found['p'])} (n={found['n']:,}): {compared['verdict']}"
 
 
 def _alias(registered: dict[str, Any]) -> str:

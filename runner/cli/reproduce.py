@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.options import add_json, add_run_and_overrides, add_runs_dir, run_and_overrides, shorten
 from runner.errors import ConfigError
+from runner.wording import numbers
 
 if TYPE_CHECKING:
     import argparse
@@ -122,7 +123,7 @@ def _agreement(found: Agreement) -> list[tuple[str, str]]:
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+    return numbers.mean(value, unknown="none")
 
 
 def _show_replayed(replayed: Replayed, args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from runner.config.schema import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, DataError
 from runner.experiment.experiment import Parts
+from runner.wording.numbers import count, dollars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,12 +51,12 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     def line(self) -> str:
         """The estimate for people, in one line."""
-        parts = [f"up to {_count(self.requests, 'request')}", f"about {_count(self.prompt_tokens, 'prompt token')}"]
+        parts = [f"up to {count(self.requests, 'request')}", f"about {count(self.prompt_tokens, 'prompt token')}"]
         if self.completion_tokens_max is None:
             parts.append("answers of any length")
         else:
-            parts.append(f"at most {_count(self.completion_tokens_max, 'completion token')}")
-        parts.append("price unknown" if self.cost_usd_max is None else f"at most {_dollars(self.cost_usd_max)}")
+            parts.append(f"at most {count(self.completion_tokens_max, 'completion token')}")
+        parts.append("price unknown" if self.cost_usd_max is None else f"at most {dollars(self.cost_usd_max)}")
         return ", ".join(parts)
 
 
@@ -107,7 +108,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
                 ("requests", f"up to {work.requests:,}"),
                 ("prompt tokens", f"about {work.prompt_tokens:,}"),
                 ("completion tokens", "unbounded: set sampling.max_tokens" if longest is None else f"at most {longest:,}"),
-                ("cost", "unknown" if work.cost_usd_max is None else f"at most {_dollars(work.cost_usd_max)}"),
+                ("cost", "unknown" if work.cost_usd_max is None else f"at most {dollars(work.cost_usd_max)}"),
             ]
         return [*lines, ("budget", self.budget["verdict"])]
 
@@ -242,7 +243,7 @@ def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
                 return False, "budget.usd refuses a model whose price is unknown: set model.price or budget.unknown_price=allow"
             unknown = True
         elif most_needed > left:
-            amounts = (_dollars(left), _dollars(most_needed)) if name == "usd" else (f"{left:,}", f"{most_needed:,}")
+            amounts = (dollars(left), dollars(most_needed)) if name == "usd" else (f"{left:,}", f"{most_needed:,}")
             return False, (
                 f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; where it does not last, the run stops, and "
                 f"goes on with: ostinato resume RUN budget.{name}=..."
@@ -255,11 +256,3 @@ def _formatted(player: Player, row: Row) -> Formatted | None:
         return player.adapter.format(row)
     except DataError:
         return None
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _dollars(usd: float) -> str:
-    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.3g}"

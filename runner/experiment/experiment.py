@@ -21,7 +21,8 @@ from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
 from runner.models import served
-from runner.records import RunFolder, Summary, environment
+from runner.records import RunFolder, Summary
+from runner.records.environment import environment
 from runner.report import write_report
 from runner.secrets import redact
 from runner.session.sitting import live

@@ -30,7 +30,8 @@ from runner.experiment.train_first import asking, followed, trained_model, untra
 from runner.finetune.jobs.spec import canonical
 from runner.finetune.jobs.status import TrainingStatus
 from runner.models import aliases
-from runner.records import environment, find_run
+from runner.records import find_run
+from runner.records.environment import environment
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
 from runner.secrets import redact
 from runner.session.loop import Notify, silent

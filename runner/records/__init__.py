@@ -2,7 +2,7 @@
 
 from runner.records.files import FORMAT
 from runner.records.folder import RunFolder, find_run, list_runs
-from runner.records.summary import Summary, environment
+from runner.records.summary import Summary
 from runner.records.sweep import SweepFolder, find_record, list_records, list_sweeps, open_record
 
 __all__ = [
@@ -10,7 +10,6 @@ __all__ = [
     "RunFolder",
     "Summary",
     "SweepFolder",
-    "environment",
     "find_record",
     "find_run",
     "list_records",

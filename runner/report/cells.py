@@ -10,7 +10,7 @@ from runner.analysis.flat import CellFacts, RunFacts, flat_cells
 from runner.report.markup import Content, Html, table, tag, tile
 from runner.report.plots import names_of_scores
 from runner.report.text import brief
-from runner.wording.numbers import Z, dollars, interval, score, seconds
+from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +60,7 @@ def ranked(subject: Subject) -> list[Part]:
     """The cells, the best by the primary score first, those without one last."""
     name = subject.primary or ""
     sign = 1 if subject.lower_is_better(name) else -1
-    return sorted(subject.parts, key=lambda part: sign * mean if (mean := _mean(part, name)) is not None else math.inf)
+    return sorted(subject.parts, key=lambda part: sign * value if (value := _mean(part, name)) is not None else math.inf)
 
 
 def cells_table(subject: Subject) -> Html:
@@ -81,8 +81,8 @@ def _facts(part: Part) -> CellFacts:
 def _row(row: dict[str, Any], values: Mapping[str, Any], keys: list[str], scores: list[str]) -> list[Content]:
     means: list[Content] = []
     for name in scores:
-        mean, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
-        means += [None if mean is None else f"{mean:.3f}", None if error is None else f"± {Z * error:.3f}"]
+        value, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
+        means += [None if value is None else mean(value), None if error is None else half_width(error)]
     here = (row["model"] or "").startswith(("local/", "fake/"))
     return [
         row["cell"],

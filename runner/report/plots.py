@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runner.report.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
 from runner.report.charts import Point, Series, Words, bars, plot
 from runner.report.text import brief, whole
-from runner.wording.numbers import Z, dollars, score, seconds
+from runner.wording.numbers import Z, dollars, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 MODEL_KEYS = ("model", "model.name")
 _BINS = 10
-_INTERVALS = "Bars are 95 % intervals (mean ± 1.96 standard errors, which are clustered by row)."
+_POOLED = " Where several cells share a value, a point is the mean of theirs, its interval the mean of theirs."
+_INTERVALS = f"Bars are 95 % intervals (mean ± {Z} standard errors, which are clustered by row)."
 
 
 def names_of_scores(subject: Subject) -> list[str]:
@@ -74,34 +75,38 @@ def _mean(part: Part, name: str) -> float | None:
 
 
 def _against_key(parts: Sequence[Part], name: str, key: str, models: list[str]) -> Html:
-    having = [part for part in parts if key in part.values]
-    x = axis_of(part.values[key] for part in having)
-    place = {text: index for index, text in enumerate(x.names or ())}
-    series, rows = [], []
-    for number, model in enumerate(models):
-        groups: dict[str, list[Part]] = {}
-        for part in having:
-            if model_of(part) == model:
-                groups.setdefault(whole(part.values[key]), []).append(part)
-        points = [_pooled(group, name, key) for group in groups.values()]
-        points.sort(key=lambda point: place[whole(point.x)] if place else point.x)
-        series.append(Series(brief(model, 60), points, number, line=key not in MODEL_KEYS and (not place or _ordered(x))))
-        rows += [_figures(brief(model, 60), point, len(groups[whole(point.x)])) for point in points]
-    several = any(row[-1] != 1 for row in rows)
-    pooled = (
-        " Where several cells share a value, a point is the mean of theirs, its interval the mean of theirs." if several else ""
-    )
+    """Draw a score against one varied key, a series for each model; the cells of a model that share a value are one point."""
+    varied = [part for part in parts if key in part.values]
+    x = axis_of(part.values[key] for part in varied)
+    lines = {model: _by_value([part for part in varied if model_of(part) == model], key, x) for model in models}
+    joined = key not in MODEL_KEYS and (not x.names or _ordered(x))
+    series = [
+        Series(brief(model, 60), [_pooled(cells, name, key) for cells in groups], number, line=joined)
+        for number, (model, groups) in enumerate(lines.items())
+    ]
+    points = [point for one in series for point in one.points]
+    cells = [len(cells) for groups in lines.values() for cells in groups]
+    labels = [one.name for one in series for _ in one.points]
     words = Words(
         title=f"{name} against {key}",
-        about=f"Mean {name} for each value of {key}{', one line a model' if len(models) > 1 else ''}. {_INTERVALS}{pooled}",
+        about=f"Mean {name} for each value of {key}{', one line a model' if len(models) > 1 else ''}. {_INTERVALS}"
+        + (_POOLED if any(number != 1 for number in cells) else ""),
         x=f"{key} (logarithmic)" if x.log else key,
         y=name,
         heads=["model", key, name, "95 % from", "to", "cells"],
-        rows=rows,
+        rows=[_figures(*row) for row in zip(labels, points, cells, strict=True)],
     )
-    if key in MODEL_KEYS:
-        series = [Series(name, [point for one in series for point in one.points], line=False)]
-    return plot(words, x, _score_axis([point for one in series for point in one.points]), series)
+    if key in MODEL_KEYS:  # each model is a place on the axis already
+        series = [Series(name, points, line=False)]
+    return plot(words, x, _score_axis(points), series)
+
+
+def _by_value(parts: Sequence[Part], key: str, x: Axis) -> list[list[Part]]:
+    """Return the cells grouped by their value of `key`, in the order of the axis."""
+    groups: dict[str, list[Part]] = {}
+    for part in parts:
+        groups.setdefault(whole(part.values[key]), []).append(part)
+    return sorted(groups.values(), key=lambda cells: x.at(cells[0].values[key]))
 
 
 def _ordered(x: Axis) -> bool:
@@ -119,19 +124,23 @@ def _pooled(group: Sequence[Part], name: str, key: str) -> Point:
     correlated means is at most the mean of their errors. So the interval may be too wide, and is never too narrow.
     """
     found = [score for part in group if (score := _score(part, name)) and score.mean is not None]
-    mean = math.fsum(one.mean or 0.0 for one in found) / len(found)
+    middle = math.fsum(one.mean or 0.0 for one in found) / len(found)
     errors = [one.stderr for one in found if one.stderr is not None]
     reach = Z * math.fsum(errors) / len(errors) if len(errors) == len(found) else None
     value = group[0].values[key]
-    low, high = (None, None) if reach is None else (mean - reach, mean + reach)
+    low, high = _around(middle, reach)
     where = ", ".join(f"#{part.number}" for part in group[:5]) + ("…" if len(group) > 5 else "")  # noqa: PLR2004
-    text = f"{model_of(group[0])}, {key}={brief(value)}: {mean:.3f}" + (f" ± {reach:.3f}" if reach is not None else "")
-    return Point(value, mean, low, high, f"{text} (cell {where})")
+    text = f"{model_of(group[0])}, {key}={brief(value)}: {mean(middle, reach)}"
+    return Point(value, middle, low, high, f"{text} (cell {where})")
+
+
+def _around(middle: float, reach: float | None) -> tuple[float | None, float | None]:
+    return (None, None) if reach is None else (middle - reach, middle + reach)
 
 
 def _figures(model: str, point: Point, cells: int) -> list[Content]:
-    ends = [None if end is None else f"{end:.3f}" for end in (point.low, point.high)]
-    return [model, brief(point.x), f"{point.y:.3f}", *ends, cells]
+    ends = [None if end is None else mean(end) for end in (point.low, point.high)]
+    return [model, brief(point.x), mean(point.y), *ends, cells]
 
 
 def _score_axis(points: Sequence[Point]) -> Axis:
@@ -191,9 +200,8 @@ def _placed(part: Part, name: str, value: float, write: Callable[[float | None],
     found = _score(part, name)
     assert found is not None
     assert found.mean is not None
-    reach = None if found.stderr is None else Z * found.stderr
-    low, high = (None, None) if reach is None else (found.mean - reach, found.mean + reach)
-    return Point(value, found.mean, low, high, f"#{part.number} {part.label}: {found.mean:.3f}, {write(value)}")
+    low, high = _around(found.mean, None if found.stderr is None else Z * found.stderr)
+    return Point(value, found.mean, low, high, f"#{part.number} {part.label}: {mean(found.mean)}, {write(value)}")
 
 
 def pareto(points: Sequence[tuple[float, float, int]]) -> list[int]:

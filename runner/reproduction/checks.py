@@ -11,7 +11,7 @@ from runner.cache import KEY_VERSION
 from runner.config.roles import config_hash
 from runner.errors import ConfigError, OstinatoError
 from runner.experiment.drift import changes_of, data_differences, file_differences, rooted
-from runner.records import environment
+from runner.records.environment import environment
 from runner.wording.differences import differences
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from runner.records import RunFolder, Summary, find_run
 from runner.reproduction.agreement import Agreement, agree
 from runner.reproduction.checks import Check, checks, of_served
 from runner.session.sitting import recorded
+from runner.wording.numbers import dollars
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -219,7 +220,7 @@ def _announce(experiment: Experiment, found: _Inspected, notify: Notify) -> None
     if not experiment.owed or experiment.config.cache.mode == "replay":
         return
     before = found.record.summary()
-    cost = f"; the recorded run cost ${before.cost_usd:.4f}" if before and before.cost_usd else ""
+    cost = f"; the recorded run cost {dollars(before.cost_usd)}" if before and before.cost_usd else ""
     work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config)).line()
     told = "" if announcement(experiment) else f": {work}"  # where there is a price, it is announced when the run starts
     notify(f"asking {experiment.lm.model} again, past the cache{told}{cost}")

@@ -11,6 +11,7 @@ from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.errors import ConfigError, DataError
 from runner.records import RunFolder, find_run
+from runner.wording.numbers import change, p_equals
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -35,7 +36,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         what = "significantly worse" if self.worse else "not significantly worse"
-        return f"{what} than the reference: {self.score} {self.mean:+.3f} (p = {self.p:.3g}, {self.rows:,} rows)"
+        return f"{what} than the reference: {self.score} {change(self.mean)} ({p_equals(self.p)}, {self.rows:,} rows)"
 
 
 def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:

@@ -28,6 +28,7 @@ from runner.session.sitting import live, recorded
 from runner.sweeps.plan import Plan
 from runner.sweeps.shared import Shared
 from runner.system.clock import now
+from runner.wording.numbers import dollars
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -71,7 +72,7 @@ class Progress(NamedTuple):
     cost_usd: float
 
     def __str__(self) -> str:
-        spent = f", ${self.cost_usd:.4f}" if self.cost_usd else ""
+        spent = f", {dollars(self.cost_usd)}" if self.cost_usd else ""
         return f"{self.done:,}/{self.rows:,} rows of the cells at hand, {self.errors:,} errors{spent}"
 
 

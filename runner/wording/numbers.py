@@ -1,4 +1,4 @@
-"""Figures as people read them."""
+"""Write numbers for people: scores, dollars, counts, durations. Nothing else formats these."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from runner.types import Score
 
 Z = 1.96
@@ -13,28 +15,79 @@ Z = 1.96
 
 
 def score(found: Score | None) -> str:
-    """The mean, or a dash."""
-    return "–" if found is None or found.mean is None else f"{found.mean:.3f}"
+    """Write the mean of a score, or a dash."""
+    return mean(found.mean if found else None)
+
+
+def score_in_full(found: Score) -> str:
+    """Write ``0.800 ± 0.052 (n=60)``: the mean, its standard error and the number of rows."""
+    if found.mean is None:
+        return "none (no sample could be scored)"
+    return f"{mean(found.mean, found.stderr)} (n={found.n:,})"
+
+
+def mean(value: float | None, stderr: float | None = None, *, digits: int = 3, unknown: str = "–") -> str:
+    """Write ``0.800 ± 0.052``: a mean and its standard error, which is left out when it is None.
+
+    Args:
+        value: the mean.
+        stderr: its standard error.
+        digits: decimals of both.
+        unknown: what stands for a mean that is None.
+    """
+    if value is None:
+        return unknown
+    return f"{value:.{digits}f}" + ("" if stderr is None else f" ± {stderr:.{digits}f}")
+
+
+def change(value: float, stderr: float | None = None) -> str:
+    """Write ``+0.100 ± 0.030``: a difference with its sign, and its standard error."""
+    return f"{value:+.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
+
+
+def bounds(found: tuple[float, float] | Sequence[float]) -> str:
+    """Write ``+0.010 to +0.190``: the interval of a difference."""
+    return f"{found[0]:+.3f} to {found[1]:+.3f}"
+
+
+def p_value(p: float) -> str:
+    """Write a p-value to three decimals; below 0.001 it says only that."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"  # noqa: PLR2004
+
+
+def p_equals(p: float) -> str:
+    """Write ``p=0.023`` or ``p=<0.001``, for running text."""
+    return f"p={p_value(p).replace('< ', '<')}"
+
+
+def half_width(stderr: float) -> str:
+    """Write ``± 0.102``: half of the 95 % interval by the normal approximation."""
+    return f"± {Z * stderr:.3f}"
 
 
 def interval(found: Score | None) -> str:
-    """The 95 % interval by the normal approximation, and n."""
+    """Write the 95 % interval by the normal approximation, and n."""
     if found is None or found.mean is None:
         return "no sample could be scored"
     if found.stderr is None:
         return f"n = {found.n:,}"
     if found.stderr == 0:  # an interval of no width would say that we are certain
         return f"the same for every row, n = {found.n:,}"
-    return f"± {Z * found.stderr:.3f} (95 %), n = {found.n:,}"
+    return f"{half_width(found.stderr)} (95 %), n = {found.n:,}"
+
+
+def listed(counts: Mapping[str, int]) -> str:
+    """Write `` (server 1, timeout 3)``, or nothing for no counts."""
+    return f" ({', '.join(f'{name} {number}' for name, number in sorted(counts.items()))})" if counts else ""
 
 
 def count(number: int, what: str) -> str:
-    """``1 row``, ``2,000 rows``."""
+    """Write ``1 row``, ``2,000 rows``."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def share(part: int, whole: int) -> str:
-    """A percentage; one that is not quite all or nothing does not say so."""
+    """Write a percentage; a share below one is never rounded to 100 %, nor one above zero to 0 %."""
     if not whole:
         return "–"
     if 0 < part < whole:
@@ -43,14 +96,14 @@ def share(part: int, whole: int) -> str:
 
 
 def dollars(amount: float | None) -> str:
-    """US dollars with as many digits as matter."""
+    """Write US dollars: cents from one dollar on, three significant digits below."""
     if amount is None:
         return "unknown"
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.3g}" if amount >= 1e-4 else f"${amount:.1e}"  # noqa: PLR2004
 
 
 def seconds(amount: float | None) -> str:
-    """A time in the unit that suits it."""
+    """Write a duration: ``12 ms``, ``5.0 s``, ``2 min 5 s``, ``2 h 1 min``."""
     if amount is None:
         return "–"
     if amount < 1:
@@ -61,8 +114,15 @@ def seconds(amount: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 120 else f"{minutes} min {rest} s"  # noqa: PLR2004
 
 
+def about_seconds(amount: float) -> str:
+    """Write an estimated duration, roughly: ``40 s``, ``3 min``, ``2.5 h``."""
+    if amount < 100:  # noqa: PLR2004
+        return f"{amount:.0f} s"
+    return f"{amount / 60:.0f} min" if amount < 2 * 3600 else f"{amount / 3600:.1f} h"
+
+
 def when(stamp: str | None) -> str:
-    """A timestamp to the minute, in UTC."""
+    """Write an ISO timestamp to the minute, in UTC; nothing for what is not a timestamp."""
     try:
         return datetime.fromisoformat(stamp or "").strftime("%-d %B %Y, %H:%M UTC")
     except ValueError:

@@ -53,7 +53,7 @@ def test_the_appendix_of_a_run(capsys):
     score = result.summary.scores["e"]
     assert facts["Score `e`"] == f"{score.mean:.4f} ± {score.stderr:.4f} (standard error, clustered by row), n = 5 rows"
     assert facts["Tokens"] == "35 prompt, 15 completion, in 5 requests"
-    assert facts["Cost"] == "0.0007 US dollars"
+    assert facts["Cost"] == "$0.00065 (US dollars)"
     assert facts["Ostinato"] == "0.1.0, cache keys of version 1"
     assert "msgspec" in facts["Packages"]
     assert "CPUs" in facts["Hardware"]

@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from runner.errors import RecordError
-from runner.records import FORMAT, RunFolder, Summary, environment, find_run, list_runs
+from runner.records import FORMAT, RunFolder, Summary, find_run, list_runs
 from runner.records import files as files_module
+from runner.records.environment import environment
 from runner.types import RowError, Sample, Score, Usage
 
 HASH = "0123456789abcdef"
@@ -260,9 +262,16 @@ class Frozen(files_module.datetime):
         return self
 
 
+class StillClock(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return datetime(2026, 11, 24, 10, 11, 12, tzinfo=tz or UTC)
+
+
 def test_runs_are_found_by_what_people_write(runs, monkeypatch, tmp_path):
     with pytest.raises(RecordError, match=r"there are no runs in .*runs; `ostinato run` makes one"):
         find_run("latest", runs)
+    monkeypatch.setattr(files_module, "datetime", StillClock)
     one, two, other = make(runs), make(runs, digest="ffff0000"), make(runs, "other")
     monkeypatch.chdir(tmp_path)
     forms = {

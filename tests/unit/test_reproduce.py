@@ -11,8 +11,7 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import ConfigError, RecordError
-from runner.records import RunFolder, find_run
-from runner.records import summary as manifest
+from runner.records import RunFolder, environment, find_run
 from runner.reproduction.reproduce import preview, reproduce
 from tests.support.server import Reply, Server, Status
 
@@ -169,11 +168,11 @@ def test_a_scorer_that_was_edited(server):
 
 def test_packages_and_machine(server, monkeypatch):
     first = play(server)
-    version = manifest.version
-    monkeypatch.setattr(manifest, "version", lambda name: "9.9.9" if name == "msgspec" else version(name))
-    monkeypatch.setattr(manifest.platform, "python_version", lambda: "3.99.0")
-    remembered = manifest._version
-    monkeypatch.setattr(manifest, "_version", remembered.__wrapped__)  # a process asks only once: here it asks anew
+    version = environment.version
+    monkeypatch.setattr(environment, "version", lambda name: "9.9.9" if name == "msgspec" else version(name))
+    monkeypatch.setattr(environment.platform, "python_version", lambda: "3.99.0")
+    remembered = environment._version
+    monkeypatch.setattr(environment, "_version", remembered.__wrapped__)  # a process asks only once: here it asks anew
     found = preview(first.folder)
     assert (states(found)["packages"], states(found)["python"], states(found)["machine"]) == ("changed", "changed", "same")
     assert told(found, "packages") == [f'msgspec: "{version("msgspec")}" -> "9.9.9"']
@@ -314,7 +313,7 @@ def test_the_command(server, capsys):
     assert told["identical"] is True
     assert told["reproduces"] == str(first.folder)
     assert (told["agreement"]["compared"], told["drift"], told["checks"]["data"]) == (6, [], "same")
-    assert err.startswith("asking openai/test again, past the cache; the recorded run cost $0.0001\nup to 6 requests, about ")
+    assert err.startswith("asking openai/test again, past the cache; the recorded run cost $7.8e-05\nup to 6 requests, about ")
     assert main(["reproduce", str(first.folder), "--dry-run"]) == 0
     assert "asking again" in capsys.readouterr().out
     assert main(["reproduce", str(first.folder), "--trust-code"]) == 2

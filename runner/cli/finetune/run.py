@@ -12,6 +12,7 @@ from runner.cli.finetune.follow import follow
 from runner.cli.options import add_config, add_json, composed
 from runner.errors import ConfigError
 from runner.models import aliases
+from runner.wording.numbers import about_seconds, dollars
 
 if TYPE_CHECKING:
     import argparse
@@ -100,12 +101,6 @@ def _work(work: Estimate) -> str:
     rows = f"{work.rows:,} rows" + (f" (and {work.valid_rows:,} to validate)" if work.valid_rows else "")
     steps = "steps as the provider chooses" if work.steps is None else f"{work.steps:,} steps"
     tokens = f"{work.tokens_an_epoch:,} tokens an epoch" if work.tokens is None else f"{work.tokens:,} tokens"
-    time = "time unknown" if work.seconds is None else f"about {_duration(work.seconds)} ({work.seconds_by})"
-    cost = "cost unknown" if work.cost_usd is None else "free" if not work.cost_usd else f"about ${work.cost_usd:,.2f}"
+    time = "time unknown" if work.seconds is None else f"about {about_seconds(work.seconds)} ({work.seconds_by})"
+    cost = "cost unknown" if work.cost_usd is None else "free" if not work.cost_usd else f"about {dollars(work.cost_usd)}"
     return f"{rows}, {steps}, {tokens} by {work.counted_by}; {time}; {cost}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:  # noqa: PLR2004
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 2 * 3600 else f"{seconds / 3600:.1f} h"
