@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from difflib import get_close_matches
 from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError, OstinatoError
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,10 +101,9 @@ class Template:
             name = undefined[1]
         if name is None:
             return DataError(f"row {row.id!r}: {self._where} cannot be filled in: {type(error).__name__}: {error}")
-        near = get_close_matches(name, list(row.fields), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = suggest(name, row.fields) or ";"
         there = ", ".join(repr(column) for column in row.fields) or "none"
-        return DataError(f"row {row.id!r} has no column {name!r}, which {self._where} uses; {hint}the columns are {there}")
+        return DataError(f"row {row.id!r} has no column {name!r}, which {self._where} uses{hint} the columns are {there}")
 
 
 def _is_plain(texts: list[str], names: list[str]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import importlib
 import os
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import OstinatoError
 from runner.secrets import redact
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,9 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb, *rest = words
     if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        print(f"error: there is no verb '{verb}'{hint} `ostinato --help` lists them", file=sys.stderr)
+        print(f"error: there is no verb '{verb}'{suggest(verb, VERBS) or ';'} `ostinato --help` lists them", file=sys.stderr)
         return 2
     return _guarded(verb, rest)
 

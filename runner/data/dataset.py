@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from array import array
-from difflib import get_close_matches
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -14,6 +13,7 @@ import msgspec
 from runner.data.sources import Delimited, Items, JsonLines
 from runner.errors import ConfigError, DataError
 from runner.types import Row
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -184,10 +184,8 @@ class Dataset:
         named = (("data.id", self._id), ("data.target", self._target))
         wanted += [(key, name, fields) for key, name in named if name is not None]
         key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
-        near = get_close_matches(column, list(there), n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
         raise DataError(
-            f"{self._source.place(position)} has no column {column!r}, which {key} names; {hint}"
+            f"{self._source.place(position)} has no column {column!r}, which {key} names{suggest(column, there) or ';'} "
             f"the columns are {', '.join(repr(name) for name in there) or 'none'}"
         )
 

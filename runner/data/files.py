@@ -8,12 +8,12 @@ import shutil
 import tempfile
 import zlib
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from runner.errors import DataError
 from runner.system.paths import expanded
+from runner.wording.suggest import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,6 @@ class DataFile:
             raise DataError(f"{self.path} {kind}: name one data file")
         folder = self.path.absolute().parent
         siblings = [entry.name for entry in folder.iterdir() if entry.is_file()] if folder.is_dir() else []
-        near = get_close_matches(self.path.name, siblings, n=1)
-        hint = f"; did you mean {str(self.path.parent / near[0])!r}?" if near else f" (looked in {folder})"
+        near = closest(self.path.name, siblings)
+        hint = f"; did you mean {str(self.path.parent / near)!r}?" if near else f" (looked in {folder})"
         raise DataError(f"{self.path}: no such file{hint}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,6 +20,7 @@ from runner.records import RunFolder, Summary, find_run
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import Orchestrate, orchestrator
 from runner.session.sitting import recorded, sitting
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -154,9 +154,8 @@ def retry(
     if isinstance(only, str):
         raise ConfigError('codes are a list: retry(run, only=["timeout"])')
     if unknown := [code for code in only or () if code not in FAILURES]:
-        near = difflib.get_close_matches(unknown[0], FAILURES, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ConfigError(f"no row fails with '{unknown[0]}'; {hint}the codes are {', '.join(FAILURES)}")
+        hint = suggest(unknown[0], FAILURES) or ";"
+        raise ConfigError(f"no row fails with '{unknown[0]}'{hint} the codes are {', '.join(FAILURES)}")
     experiment = Experiment.reopen(_folder(run, runs_dir), overrides, again=FAILURES if only is None else only)
     return play_to_end(experiment, notify=notify, watch=watch)
 

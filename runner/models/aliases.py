@@ -6,7 +6,6 @@ One readable file an alias, ``aliases/<name>.json`` in `OSTINATO_HOME`. A versio
 
 from __future__ import annotations
 
-import difflib
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import msgspec
 
 from runner.errors import ConfigError, FinetuneError
 from runner.system import files, paths
+from runner.wording.suggest import closest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,8 +75,8 @@ def resolve(reference: str) -> tuple[str, Version]:
     alias = find(name)
     if alias is None:
         known = [one.name for one in listed()]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean '{near[0]}@{wanted}'?" if near else f"; there is {', '.join(known) or 'none yet'}"
+        near = closest(name, known)
+        hint = f"; did you mean '{near}@{wanted}'?" if near else f"; there is {', '.join(known) or 'none yet'}"
         raise ConfigError(f"{reference}: no model is registered as '{name}'{hint}; `ostinato pipeline` registers what it trains")
     if wanted == LATEST:
         return f"{name}@{alias.latest.version}", alias.latest

@@ -8,7 +8,6 @@ data are no part of the hash, so new data is played; the manifest has its finger
 from __future__ import annotations
 
 import asyncio
-import difflib
 import pkgutil
 import threading
 from collections.abc import Awaitable, Callable
@@ -31,6 +30,7 @@ from runner.secrets import redact
 from runner.session.loop import Notify
 from runner.session.orchestrator import Orchestrate
 from runner.system.paths import expanded
+from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -255,8 +255,6 @@ def _checked(config: RunConfig) -> Schedule:
 
 def _kind(what: str) -> Kind:
     if what not in KINDS:
-        near = difflib.get_close_matches(what, KINDS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"schedule.what: there is no '{what}'; allowed: {', '.join(KINDS)}{hint}")
+        raise ConfigError(f"schedule.what: there is no '{what}'{did_you_mean(what, KINDS)}")
     kind: Kind = pkgutil.resolve_name(KINDS[what])
     return kind

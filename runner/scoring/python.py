@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import traceback
-from difflib import get_close_matches
 from hashlib import sha256
 from numbers import Real
 from types import ModuleType
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError
 from runner.system.paths import expanded
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,9 +75,8 @@ class Python:
         found: Callable[..., Any] | None = getattr(module, self.name, None)
         if not callable(found):
             names = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-            near = get_close_matches(self.name, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its functions are {names}"
-            raise ConfigError(f"scoring.function: {self._path} has no function {self.name!r}; {hint}")
+            hint = suggest(self.name, names) or f"; its functions are {names}"
+            raise ConfigError(f"scoring.function: {self._path} has no function {self.name!r}{hint}")
         if inspect.iscoroutinefunction(found):
             raise ConfigError(f"scoring.function: {self.name!r} of {self._path} is async; scorers are plain functions")
         return found

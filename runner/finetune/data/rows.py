@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from runner.finetune.data.formats import TrainDataFormat
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,8 +33,7 @@ def problems(row: Row, form: TrainDataFormat) -> Iterator[str]:
     allowed = _KEYS[form]
     for key in row:
         if key not in allowed:
-            near = get_close_matches(key, allowed, n=1)
-            yield f"unknown key '{key}'{f'; did you mean {near[0]!r}?' if near else f'; a {form} row has {_listed(allowed)}'}"
+            yield f"unknown key '{key}'{suggest(key, allowed) or f'; a {form} row has {_listed(allowed)}'}"
     match form:
         case TrainDataFormat.COMPLETION:
             for key in ("prompt", "completion"):
@@ -148,8 +147,7 @@ def _turn_problems(turn: Any, where: str) -> Iterator[str]:
         return
     role, content = turn.get("role"), turn.get("content")
     if role not in _ROLES:
-        near = get_close_matches(str(role), _ROLES, n=1)
-        yield f"{where}: there is no role {role!r}{f'; did you mean {near[0]!r}?' if near else f'; there are {_listed(_ROLES)}'}"
+        yield f"{where}: there is no role {role!r}{suggest(str(role), _ROLES) or f'; there are {_listed(_ROLES)}'}"
     if content is None and role == "assistant" and (turn.get("tool_calls") or turn.get("function_call")):
         return
     if content is None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import operator
 import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.errors import ConfigError, DataError
+from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -174,11 +174,8 @@ class Where:
         group = f"{name.partition('.')[0]}."
         if name not in self._names and not (group in self._names and len(name) > len(group)):
             shown = sorted(f"{known}NAME" if known.endswith(".") else known for known in self._names)
-            near = get_close_matches(name, [*self._names], n=1)
-            hint = f"did you mean '{near[0]}'? " if near else ""
-            raise self._wrong(
-                token.at, f"there is no field '{name}'; {hint}there are {', '.join(shown)}; a text stands in quotes"
-            )
+            hint = suggest(name, self._names) or ";"
+            raise self._wrong(token.at, f"there is no field '{name}'{hint} there are {', '.join(shown)}; a text stands in quotes")
 
         def value(fields: Mapping[str, Any]) -> Any:
             if name in fields:

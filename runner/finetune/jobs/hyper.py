@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Meta
 
 from runner.errors import ConfigError
 from runner.secrets import holds_secret
+from runner.wording.suggest import did_you_mean
 
 Positive = Annotated[int, Meta(ge=1)]
 Count = Annotated[int, Meta(ge=0)]
@@ -109,9 +109,7 @@ def whole(kind: type[HyperT], given: dict[str, Any]) -> dict[str, Any]:
     names = kind.__struct_fields__
     for name in given:
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else f"; there are {', '.join(names)}"
-            raise ConfigError(f"train_kwargs: there is no '{name}'{hint}")
+            raise ConfigError(f"train_kwargs: there is no '{name}'{did_you_mean(name, names)}")
     try:
         made: dict[str, Any] = msgspec.to_builtins(msgspec.convert(given, kind))
     except msgspec.ValidationError as error:
