@@ -12,11 +12,34 @@ from tests.support.turns import turn
 
 _KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
 
+LONGEST = [Path(__file__).parent / name for name in ("flows", "contract", "harness", "e2e", "finetune", "fuzz", "browser")]
+TOGETHER = "tests/flows/"
+"""Files of this folder share a Prefect server, which takes long to start: one worker has them all."""
+
 
 def pytest_configure():
     """Have what is started here hear Ctrl-C, also where a shell runs the tests in the background, with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the folders whose files take longest, so that no worker sits idle at the end."""
+    items.sort(key=lambda item: next((at for at, folder in enumerate(LONGEST) if folder in item.path.parents), len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give each worker (``-n 2``) whole files, in the order of the collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Files(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return TOGETHER if file.startswith(TOGETHER) else file
+
+    config.option.loadscopereorder = False
+    return Files(config, log)
 
 
 @pytest.hookimpl(wrapper=True)
