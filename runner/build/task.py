@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import adapters, scoring
 from runner.config import schema
-from runner.data import Dataset, open_dataset
+from runner.data import Columns, Dataset, Selection, open_dataset
 from runner.errors import ConfigError
 from runner.system.paths import expanded
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 def dataset(config: schema.RunConfig) -> Dataset:
     """The rows, checked. Raises DataError."""
     data = config.data
-    common: dict[str, Any] = {"name": data.name, "id": data.id, "target": data.target, "columns": data.columns}
-    common |= {"limit": data.limit, "shuffle": data.shuffle, "seed": data.seed}
+    common: dict[str, Any] = {
+        "name": data.name,
+        "columns": Columns(data.id, data.target, data.columns),
+        "selection": Selection(data.limit, data.shuffle, data.seed),
+    }
     match data:
         case schema.InlineData():
             if not data.rows:

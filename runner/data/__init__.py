@@ -1,5 +1,5 @@
 """Data: rows from inline lists, JSONL, JSON, CSV and TSV, streamed, with stable ids and errors that name file and line."""
 
-from runner.data.dataset import Dataset, open_dataset
+from runner.data.dataset import Columns, Dataset, Selection, open_dataset
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Columns", "Dataset", "Selection", "open_dataset"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from collections.abc import Mapping
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -16,7 +17,7 @@ from runner.types import Row
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from runner.data.sources import Fields, Record, Source
 
@@ -24,6 +25,42 @@ Kind = Literal["inline", "jsonl", "json", "csv", "tsv"]
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 """Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Name the columns that have a meaning.
+
+    Attributes:
+        id: identifies a row; strings or integers, unique. None: a hash of the row's content does.
+        target: holds the answer wanted, and stays among the fields. None: rows have no target.
+        mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. So a column
+            whose name is not an identifier gets into a template.
+    """
+
+    id: str | None = None
+    target: str | None = None
+    mapping: Mapping[str, str] = {}
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Say which rows are used, and in which order.
+
+    Attributes:
+        limit: use the first `limit` rows, after the shuffle; None: all.
+        shuffle: put the rows into a random order that depends only on `seed` and the number of rows.
+        seed: which random order.
+
+    Raises:
+        DataError: `limit` is below 1.
+    """
+
+    limit: int | None = None
+    shuffle: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"data.limit is {self.limit}: give 1 or more, or null for every row")
 
 
 class Dataset:
@@ -50,27 +87,21 @@ class Dataset:
         source: Source,
         *,
         name: str | None = None,
-        id: str | None = None,  # noqa: A002 - the name of the config field
-        target: str | None = None,
-        columns: Mapping[str, str] | None = None,
-        limit: int | None = None,
-        shuffle: bool = False,
-        seed: int = 0,
+        columns: Columns = Columns(),  # noqa: B008 - frozen
+        selection: Selection = Selection(),  # noqa: B008 - frozen
     ) -> None:
-        if limit is not None and limit < 1:
-            raise DataError(f"data.limit is {limit}: give 1 or more, or null for every row")
         self.name = name or source.name
         self._source = source
-        self._id = id
-        self._target = target
-        self._mapping = dict(columns or {})
-        self._limit = limit
+        self._id = columns.id
+        self._target = columns.target
+        self._mapping = dict(columns.mapping)
+        self._limit = selection.limit
         self._order: array[int] | None = None
-        if shuffle:
+        if selection.shuffle:
             order = source.positions()
             # Depends on the seed and the number of records alone, so the same permutation comes back on any machine.
-            random.Random(seed).shuffle(order)  # noqa: S311 - an order, not a secret
-            self._order = order[:limit]
+            random.Random(selection.seed).shuffle(order)  # noqa: S311 - an order, not a secret
+            self._order = order[: selection.limit]
         self._repeated: frozenset[str] = frozenset()
         self._check()
 
@@ -196,12 +227,8 @@ def open_dataset(
     path: str | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
     name: str | None = None,
-    id: str | None = None,  # noqa: A002 - the name of the config field
-    target: str | None = None,
-    columns: Mapping[str, str] | None = None,
-    limit: int | None = None,
-    shuffle: bool = False,
-    seed: int = 0,
+    columns: Columns = Columns(),  # noqa: B008 - frozen
+    selection: Selection = Selection(),  # noqa: B008 - frozen
 ) -> Dataset:
     """Open data and check every row that will be used.
 
@@ -211,21 +238,14 @@ def open_dataset(
         path: the file, for every kind but ``inline``.
         rows: the rows themselves, for ``inline``.
         name: what to call the data; default: the file's stem, or ``inline``.
-        id: the column that identifies a row (strings or integers, unique); default: a hash of the row's content.
-        target: the column with the answer wanted; it stays among the fields. Default: rows have no target.
-        columns: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This is how
-            a column whose name is no identifier gets into a template.
-        limit: use the first `limit` rows, after the shuffle; default: all.
-        shuffle: put the rows into a random order that depends only on `seed` and the number of rows.
-        seed: which random order.
+        columns: which of them identify a row and hold its target.
+        selection: which rows are used, and in which order.
 
     Raises:
         ConfigError: `path` and `rows` do not fit `kind`.
         DataError: the data cannot be used; the message names file, line and what to do.
     """
-    return Dataset(
-        _source(kind, path, rows), name=name, id=id, target=target, columns=columns, limit=limit, shuffle=shuffle, seed=seed
-    )
+    return Dataset(_source(kind, path, rows), name=name, columns=columns, selection=selection)
 
 
 def _source(kind: Kind, path: str | None, rows: Iterable[Mapping[str, Any]] | None) -> Source:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runner.data import open_dataset
 from runner.errors import DataError
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
+from tests.support.data import dataset
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -75,7 +75,7 @@ def test_any_file_is_rows_or_an_error(kind, content, id_column, target, shuffle,
     file.write_bytes(content if gzipped is None else packed(content, gzipped))
     said = ""
     try:
-        data = open_dataset(kind, path=str(file), id=id_column, target=target, shuffle=shuffle)
+        data = dataset(kind, path=str(file), id=id_column, target=target, shuffle=shuffle)
         read = list(data)
     except DataError as error:
         said = str(error)
@@ -86,7 +86,7 @@ def test_any_file_is_rows_or_an_error(kind, content, id_column, target, shuffle,
     assert len(read) == len(data) > 0
     assert len({row.id for row in read}) == len(read)
     assert list(data) == read
-    again = open_dataset(kind, path=str(file), id=id_column, target=target, shuffle=shuffle)
+    again = dataset(kind, path=str(file), id=id_column, target=target, shuffle=shuffle)
     assert (again.fingerprint, list(again)) == (data.fingerprint, read)
     for row in read:
         msgspec.json.encode([row.id, row.fields, row.target])  # as the record writes it

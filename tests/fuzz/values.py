@@ -52,7 +52,8 @@ def of(annotation: Any, text: st.SearchStrategy[str] = CONFIG_TEXT) -> st.Search
     """Plain data that `msgspec.convert` takes as `annotation`: what YAML could hold for a field of the schema."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return _bounded(arguments[0], arguments[1])
+        bounds = [meta for meta in arguments[1:] if isinstance(meta, msgspec.Meta)]
+        return _bounded(arguments[0], bounds[0]) if bounds else of(arguments[0], text)
     if origin is typing.Union or origin is types.UnionType:
         return st.one_of([of(member, text) for member in arguments])
     if origin is Literal:

@@ -306,7 +306,7 @@ def test_every_group_has_one_role():
 
 ANOTHER = {
     "name": "name=other", "model": "model=fake", "sampling": "sampling.seed=1", "prompt": "prompt.system=x",
-    "data": "data.limit=1", "adapter": "adapter=json", "scoring": "scoring=contains", "cache": "cache.mode=off",
+    "data": "data.limit=1", "adapter": "adapter=json", "scoring": "scoring=none", "cache": "cache.mode=off",
     "finetune": "finetune=default", "limits": "limits.rpm=60", "budget": "budget.usd=1", "launch": "launch.parallel=2",
     "execution": "execution.orchestrator=none", "alias": "alias=tickets", "gate": "gate.min_gain=0.1",
     "sweep": "sweep.concurrency=2", "schedule": "schedule.retries=1", "runs_dir": "runs_dir=elsewhere",

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import runner.data
-from runner.data import open_dataset
 from runner.errors import ConfigError, DataError
 from runner.types import Row
+from tests.support.data import dataset
 
 ROWS = [{"q": f"question {n}", "a": str(n), "k": f"id-{n}"} for n in range(7)]
 
@@ -48,7 +48,7 @@ FORMS = {
 
 def opened(tmp_path, name, content, **options):
     kind = name.removesuffix(".gz").rpartition(".")[2]
-    return open_dataset(kind, path=write(tmp_path, name, content), **options)
+    return dataset(kind, path=write(tmp_path, name, content), **options)
 
 
 def error_of(tmp_path, name, content, **options):
@@ -67,16 +67,16 @@ def test_every_form_gives_the_same_rows_again_and_again(tmp_path, form):
     assert list(data) == list(data) == expected
     assert list(data.ids()) == [row["k"] for row in ROWS]
     assert (len(data), data.name, data.columns) == (7, "rows", ("q", "a", "k"))
-    assert data.fingerprint == open_dataset("inline", rows=ROWS, id="k", target="a").fingerprint
+    assert data.fingerprint == dataset("inline", rows=ROWS, id="k", target="a").fingerprint
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_shuffles_alike_and_before_the_limit(tmp_path, form):
     shuffled = opened(tmp_path, form, FORMS[form], id="k", shuffle=True, seed=3)
     assert sorted(shuffled.ids()) == [row["k"] for row in ROWS]
-    assert list(shuffled.ids()) == list(open_dataset("inline", rows=ROWS, id="k", shuffle=True, seed=3).ids())
+    assert list(shuffled.ids()) == list(dataset("inline", rows=ROWS, id="k", shuffle=True, seed=3).ids())
     kind = form.removesuffix(".gz").rpartition(".")[2]
-    limited = open_dataset(kind, path=f"{tmp_path}/{form}", id="k", shuffle=True, seed=3, limit=4)
+    limited = dataset(kind, path=f"{tmp_path}/{form}", id="k", shuffle=True, seed=3, limit=4)
     assert list(limited) == list(shuffled)[:4]
     assert len(limited) == 4
 
@@ -124,28 +124,28 @@ def test_a_limit_stops_before_what_is_wrong_further_on(tmp_path, form):
 def test_content_ids_are_stable_and_do_not_depend_on_the_order_of_keys_or_on_mapped_names():
     canonical = b'{"a":1,"b":"\xc3\xa9"}'
     rows = [{"b": "é", "a": 1}]
-    data = open_dataset("inline", rows=rows)
+    data = dataset("inline", rows=rows)
     assert list(data.ids()) == [hashlib.sha256(canonical).hexdigest()[:16]] == ["09ad9fd2fb648cb2"]
-    assert list(open_dataset("inline", rows=rows, columns={"c": "a"}).ids()) == list(data.ids())
+    assert list(dataset("inline", rows=rows, columns={"c": "a"}).ids()) == list(data.ids())
 
 
 def test_identical_rows_without_an_id_are_numbered():
     rows = [{"a": 1}, {"a": 2}, {"a": 1}, {"a": 1}]
-    ids = list(open_dataset("inline", rows=rows).ids())
+    ids = list(dataset("inline", rows=rows).ids())
     assert ids == [ids[0], ids[1], f"{ids[0]}-2", f"{ids[0]}-3"]
     assert len(set(ids)) == 4
 
 
 def test_ids_are_strings():
-    assert list(open_dataset("inline", rows=[{"n": 1}, {"n": "b"}], id="n").ids()) == ["1", "b"]
+    assert list(dataset("inline", rows=[{"n": 1}, {"n": "b"}], id="n").ids()) == ["1", "b"]
 
 
 def test_a_fingerprint_is_of_the_rows_used_in_their_order():
-    data = open_dataset("inline", rows=[{"b": 1, "a": "x"}, {"b": 2, "a": None}], id="b", target="a")
+    data = dataset("inline", rows=[{"b": 1, "a": "x"}, {"b": 2, "a": None}], id="b", target="a")
     lines = b'["1",{"a":"x","b":1},"x"]\n["2",{"a":null,"b":2},null]\n'
     assert data.fingerprint == hashlib.sha256(lines).hexdigest()
     prints = {
-        open_dataset("inline", rows=ROWS, **options).fingerprint
+        dataset("inline", rows=ROWS, **options).fingerprint
         for options in [
             {},
             {"limit": 3},
@@ -160,9 +160,7 @@ def test_a_fingerprint_is_of_the_rows_used_in_their_order():
 
 
 def test_columns_give_a_second_name_that_id_and_target_may_use():
-    data = open_dataset(
-        "inline", rows=[{"Question Text": "q", "n": 1}], columns={"question": "Question Text", "key": "n"}, id="key"
-    )
+    data = dataset("inline", rows=[{"Question Text": "q", "n": 1}], columns={"question": "Question Text", "key": "n"}, id="key")
     assert list(data) == [Row("1", {"Question Text": "q", "n": 1, "question": "q", "key": 1})]
     assert data.columns == ("Question Text", "n", "question", "key")
 
@@ -172,8 +170,8 @@ def test_columns_are_all_that_are_seen(tmp_path):
 
 
 def test_names():
-    assert open_dataset("inline", rows=[{"a": 1}]).name == "inline"
-    assert open_dataset("inline", rows=[{"a": 1}], name="mine").name == "mine"
+    assert dataset("inline", rows=[{"a": 1}]).name == "inline"
+    assert dataset("inline", rows=[{"a": 1}], name="mine").name == "mine"
 
 
 @pytest.mark.parametrize(
@@ -216,20 +214,20 @@ def test_a_duplicate_id_names_both_lines(tmp_path, shuffle):
 
 
 def test_ids_that_only_share_their_hash_are_no_duplicates():
-    data = open_dataset("inline", rows=[{"id": str(n)} for n in range(3)], id="id")
+    data = dataset("inline", rows=[{"id": str(n)} for n in range(3)], id="id")
     data._find_repeated(array("q", [hash("0"), hash("1"), hash("0")]))
     assert list(data.ids()) == ["0", "1", "2"]
 
 
 def test_limit_must_be_positive():
     with pytest.raises(DataError, match=r"data\.limit is 0"):
-        open_dataset("inline", rows=ROWS, limit=0)
+        dataset("inline", rows=ROWS, limit=0)
 
 
 def test_a_shuffle_depends_on_the_seed_alone():
     rows = [{"n": n} for n in range(10)]
-    assert list(open_dataset("inline", rows=rows, id="n", shuffle=True).ids()) == list("7815342096")
-    orders = {seed: tuple(open_dataset("inline", rows=rows, id="n", shuffle=True, seed=seed).ids()) for seed in range(3)}
+    assert list(dataset("inline", rows=rows, id="n", shuffle=True).ids()) == list("7815342096")
+    orders = {seed: tuple(dataset("inline", rows=rows, id="n", shuffle=True, seed=seed).ids()) for seed in range(3)}
     assert len(set(orders.values())) == 3
 
 
@@ -239,10 +237,10 @@ def test_a_shuffle_depends_on_the_seed_alone():
 def test_a_missing_file_suggests_its_neighbour(tmp_path):
     write(tmp_path, "train.jsonl", "{}")
     with pytest.raises(DataError) as error:
-        open_dataset("jsonl", path=f"{tmp_path}/trian.jsonl")
+        dataset("jsonl", path=f"{tmp_path}/trian.jsonl")
     assert str(error.value) == f"{tmp_path}/trian.jsonl: no such file; did you mean '{tmp_path}/train.jsonl'?"
     with pytest.raises(DataError, match=r"no such file \(looked in"):
-        open_dataset("jsonl", path=f"{tmp_path}/no/such.jsonl")
+        dataset("jsonl", path=f"{tmp_path}/no/such.jsonl")
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):
@@ -254,7 +252,7 @@ def test_what_is_not_a_file_is_refused(tmp_path):
         (tmp_path / "loop.jsonl", "loop"),
     ]:
         with pytest.raises(DataError, match=message):
-            open_dataset("jsonl", path=str(path))
+            dataset("jsonl", path=str(path))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -262,17 +260,17 @@ def test_an_unreadable_file_is_refused(tmp_path):
     path = write(tmp_path, "x.jsonl", "{}")
     Path(path).chmod(0)
     with pytest.raises(DataError, match=r"x\.jsonl cannot be read: Permission denied"):
-        open_dataset("jsonl", path=path)
+        dataset("jsonl", path=path)
 
 
 def test_a_broken_gzip_is_refused(tmp_path):
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(b"not gzip")
     with pytest.raises(DataError, match="cannot be read: Not a gzipped file"):
-        open_dataset("jsonl", path=str(path))
+        dataset("jsonl", path=str(path))
     path.write_bytes(gzip.compress(to_jsonl(ROWS * 1000))[:-20])
     with pytest.raises(DataError, match=r"x\.jsonl\.gz cannot be read"):
-        open_dataset("jsonl", path=str(path))
+        dataset("jsonl", path=str(path))
 
 
 def test_a_file_that_changes_while_in_use_is_refused(tmp_path):
@@ -287,7 +285,7 @@ def test_a_file_that_changes_while_in_use_is_refused(tmp_path):
 )
 def test_path_and_rows_must_fit_the_kind(kind, options):
     with pytest.raises(ConfigError, match=f"data.kind is {kind}: give"):
-        open_dataset(kind, **options)
+        dataset(kind, **options)
 
 
 # -- jsonl and json
@@ -341,7 +339,7 @@ def test_inline_rows_must_be_json():
         ([{"a": object()}], "data.rows, item 1 holds a value that JSON cannot hold"),
     ]:
         with pytest.raises(DataError, match=message):
-            open_dataset("inline", rows=rows)
+            dataset("inline", rows=rows)
 
 
 # -- csv
@@ -355,7 +353,7 @@ def test_csv_reads_what_csv_writes(tmp_path_factory, rows, shuffle):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["a", "b"], *rows])
-    data = open_dataset("csv", path=str(path), shuffle=shuffle)
+    data = dataset("csv", path=str(path), shuffle=shuffle)
     assert sorted((row.fields["a"], row.fields["b"]) for row in data) == sorted(rows)
 
 
@@ -391,7 +389,7 @@ def test_rows_are_streamed_and_not_kept(tmp_path, shuffle):
     rows = 20_000
     path = write(tmp_path, "big.jsonl", "".join(f'{{"id": {n}, "text": "{n:0200d}"}}\n' for n in range(rows)))
     tracemalloc.start()
-    data = open_dataset("jsonl", path=path, id="id", shuffle=shuffle)
+    data = dataset("jsonl", path=path, id="id", shuffle=shuffle)
     assert sum(1 for _ in data) == rows
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
