@@ -25,16 +25,19 @@ from runner.transport import AutoTransport, DirectTransport, FakeTransport, Lite
 
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _USUAL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
+"""Environment variables that hold the key of a provider when the config names none."""
+
 _TAKEN = (set(inspect.signature(LM).parameters) | CONNECTION_KEYS) - {"temperature", "max_tokens"}
+"""Names that `model.params` may not use, because other fields of the config set them."""
 
 
 def pinned(config: schema.RunConfig) -> schema.RunConfig:
-    """The config with the alias of a model (``tickets@latest``) replaced by the model that it names now.
+    """Replace a model's alias (``tickets@latest``) in the config by the model that it names now.
 
-    So a record says which model was asked, whatever the alias names later.
+    The record then says which model was asked, whatever the alias names later.
 
     Raises:
-        ConfigError: there is no such alias, or what it names is no model of this version.
+        ConfigError: the alias does not exist, or this version does not know the model that it names.
     """
     model = config.model
     if not isinstance(model, schema.LocalModel) or not aliases.is_reference(model.name):
@@ -44,45 +47,38 @@ def pinned(config: schema.RunConfig) -> schema.RunConfig:
         named: schema.Model = msgspec.convert(version.model, schema.Model)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{model.name} names a model that this version of ostinato does not know: {error}") from None
-    if isinstance(named, schema.LocalModel):  # what else the config says of a local model holds for this one too
+    if isinstance(named, schema.LocalModel):  # the other fields of a local model stay as configured
         named = msgspec.structs.replace(model, name=named.name)
     return msgspec.structs.replace(config, model=named)
 
 
 def lm(config: schema.RunConfig) -> LM:
-    """The LM that the config describes, with its cache. Nothing is started, nothing is sent, and no key is needed yet.
+    """Build the LM with its cache, retry policy and budget. Nothing is started or sent, and no key is needed yet.
 
     Raises:
-        ConfigError: the model does not take these parameters.
+        ConfigError: `model.params` sets something that another field of the config sets.
     """
-    if taken := _TAKEN & config.model.params.keys():
-        raise ConfigError(f"model.params.{min(taken)}: is no parameter of a request; it has a place of its own in the config")
-    arguments: dict[str, Any] = {
-        "temperature": None,
-        "max_tokens": None,
-        **config.model.params,
-        **{key: value for key, value in _sampling(config.sampling).items() if value is not None},
-        "model_type": config.model.model_type,
-        "cache": cache(config.cache) if config.cache.mode != "off" else False,
-        "timeout": config.limits.timeout_s,
-    }
+    built = _of_kind(config)
+    limits = config.limits
+    pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # no server needs a pause
+    built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
+    built.budget = budget(config.budget)
+    return built
+
+
+def _of_kind(config: schema.RunConfig) -> LM:
+    """Build the LM, with the transport and the price of its kind of model."""
+    arguments = _arguments(config)
     match config.model:
         case schema.LocalModel() as model:
-            launch = config.launch
-            settings: dict[str, Any] = {
-                "backend": model.backend,
-                "context": launch.context,
-                "parallel": launch.parallel,
-                "threads": launch.threads,
-            }
-            settings |= {"port": launch.port, "timeout_s": launch.timeout_s, "args": launch.args}
-            built = LM(f"local/{model.name}", launch_kwargs=settings, **arguments)
+            launch = {"backend": model.backend, **msgspec.structs.asdict(config.launch)}
+            return LM(f"local/{model.name}", launch_kwargs=launch, **arguments)
         case schema.LiteLLMModel() as model:
             built = LM(model.name, api_base=model.api_base, **arguments)
         case schema.ServerModel() as model:
-            built = LM(f"openai/{model.name}", api_base=model.api_base, api_key="none", **arguments)  # clients want some key
+            built = LM(f"openai/{model.name}", api_base=model.api_base, api_key="none", **arguments)  # clients require a key
         case schema.FakeModel() as model:
-            # what it answers depends on its settings, so they are part of the cache key, as an address would be
+            # its answers depend on its settings, so they are part of the cache key, as the address of a real model is
             built = LM(f"fake/{model.name}", api_base=_fake_address(model), **arguments)
             built.transport = FakeTransport(
                 reply=model.reply,
@@ -92,27 +88,38 @@ def lm(config: schema.RunConfig) -> LM:
                 failure=_failure(model.fail_with),
                 fail_attempts=model.fail_attempts,
             )
-    if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
-        built.transport = _transport(config.model.transport)
-        built.price_override = _price(config.model.price)
-    limits = config.limits
-    pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # there is nobody to be polite to
-    built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
-    built.budget = budget(config.budget)
+            return built
+    built.transport = _transport(model.transport)
+    built.price_override = _price(model.price)
     return built
 
 
+def _arguments(config: schema.RunConfig) -> dict[str, Any]:
+    """Return what every kind of model is built with: its parameters, its cache and the timeout in seconds."""
+    if taken := _TAKEN & config.model.params.keys():
+        raise ConfigError(f"model.params.{min(taken)}: is not a parameter of a request; another field of the config sets it")
+    return {
+        "temperature": None,
+        "max_tokens": None,
+        **config.model.params,
+        **{key: value for key, value in _sampling(config.sampling).items() if value is not None},
+        "model_type": config.model.model_type,
+        "cache": cache(config.cache) if config.cache.mode != "off" else False,
+        "timeout": config.limits.timeout_s,
+    }
+
+
 def budget(config: schema.Budget) -> Budget | None:
-    """What may be used at the most; None when nothing is bounded."""
+    """Build the budget; None when nothing is bounded."""
     if all(bound is None for bound in (config.usd, config.tokens, config.requests)):
         return None
     return Budget(**msgspec.structs.asdict(config))
 
 
 def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
-    """The way to the model's endpoint, whose state is shared with all in this process that ask it with the same key.
+    """Build the rate limiter of the model's endpoint. Call `access` first: the key is part of the endpoint's identity.
 
-    Made once the key is there (`access`).
+    All limiters in this process with the same endpoint and key share their state.
     """
     limits = config.limits
     return Limiter(
@@ -125,7 +132,7 @@ def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
 
 
 def access(config: schema.RunConfig) -> dict[str, Any]:
-    """What opens the model's door: ``api_key`` and ``headers``, read from the environment. Only needed to ask, not to replay.
+    """Read ``api_key`` and ``headers`` from the environment. They are needed to send requests, not to replay.
 
     Raises:
         ConfigError: an environment variable that the config names is not set.
@@ -148,7 +155,7 @@ def access(config: schema.RunConfig) -> dict[str, Any]:
 
 
 def cache(config: schema.Cache) -> Cache:
-    """The response cache, not opened yet."""
+    """Build the response cache. It is not opened yet."""
     folder = expanded(config.dir).absolute() if config.dir else home() / "cache"
     return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
 
@@ -176,7 +183,7 @@ def _transport(chosen: Literal["auto", "direct", "litellm"]) -> Transport:
 
 
 def _price(config: schema.Price) -> Price | None:
-    """Dollars per token, from dollars a million; None when no price is given."""
+    """Convert dollars per million tokens to dollars per token; None when no price is given."""
     if config.prompt is None or config.completion is None:
         return None
     others = {name: getattr(config, name) for name in ("cached_prompt", "cache_write", "reasoning")}

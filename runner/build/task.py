@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def dataset(config: schema.RunConfig) -> Dataset:
-    """The rows, checked. Raises DataError."""
+    """Open the rows and check each one that will be used.
+
+    Raises:
+        ConfigError: the config has no rows.
+        DataError: the data cannot be used.
+    """
     data = config.data
     common: dict[str, Any] = {
         "name": data.name,
@@ -40,7 +45,11 @@ def dataset(config: schema.RunConfig) -> Dataset:
 
 
 def adapter(config: schema.RunConfig) -> Adapter:
-    """The adapter with its prompt. Raises ConfigError when it does not fit the model."""
+    """Build the adapter with its prompt.
+
+    Raises:
+        ConfigError: the adapter does not fit the model, or a prompt file cannot be read.
+    """
     prompt = config.prompt
     built_prompt = adapters.Prompt(
         system=text_in(prompt.system_file, "prompt.system_file") if prompt.system_file else prompt.system,
@@ -68,7 +77,11 @@ def adapter(config: schema.RunConfig) -> Adapter:
 
 
 def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
-    """The scorers by name; the first is the primary one. Raises ConfigError when they cannot work on this data."""
+    """Build the scorers by name; the first is the primary one.
+
+    Raises:
+        ConfigError: no scorer is named, or one needs a target and the data has none.
+    """
     match config.scoring:
         case schema.NoScoring():
             return {}
@@ -88,11 +101,11 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
 
 
 def name(config: schema.RunConfig, data: Dataset) -> str:
-    """What the run's folder is called: the config's name, else the data's, made safe for a folder."""
+    """Return the experiment's name: the config's, else the data's, made safe for a folder."""
     return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
 
 
-def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return a kind
+def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per kind
     match config:
         case schema.ExactScoring():
             return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip)

@@ -16,15 +16,15 @@ from runner.secrets import redact
 
 
 def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
-    """How the config's model is trained. No key is needed yet.
+    """Return how the config's model is trained. No key is needed yet.
 
     Args:
-        config: its `finetune` says how.
-        fetch: have the weights of a local base on this machine when this returns.
+        config: its group `finetune` says how to train.
+        fetch: download the weights of a local base that are not on this machine.
 
     Raises:
-        ConfigError: nothing says how, or what it says does not fit the model.
-        LaunchError: weights that cannot be had.
+        ConfigError: `finetune` is null, or does not fit the model.
+        LaunchError: the weights cannot be downloaded.
     """
     match config.finetune:
         case None:
@@ -33,39 +33,59 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
             hyper = whole(LocalHyper, _fields(chosen, LocalHyper))
             return Recipe("local", base_of(_local_base(config), fetch=fetch), hyper, window=chosen.max_length)
         case schema.CommandFinetune() as chosen:
-            if chosen.command is None:
-                raise ConfigError("finetune.command: is required; name the program and its arguments, as in a shell")
-            try:
-                words = shlex.split(chosen.command)
-            except ValueError as error:
-                raise ConfigError(f"finetune.command: {error}, in {chosen.command}") from None
-            text = text_in(chosen.config, "finetune.config") if chosen.config else None
-            if text is not None and redact(text) != text:
-                raise ConfigError(
-                    f"finetune.config: {chosen.config} holds a secret; have the program read it from the environment"
-                )
-            hyper = whole(CommandHyper, {"command": words, "config": text})
+            hyper = whole(CommandHyper, _command(chosen))
             return Recipe("command", base_of(_local_base(config), fetch=fetch), hyper)
         case schema.OpenAIFinetune() as chosen:
-            named = config.model if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel) else None
-            address = chosen.api_base or (named.api_base if named else None)
-            key = chosen.api_key_env or (named.api_key_env if named else None) or openai.KEY_ENV
-            base = openai.base_of(_hosted_base(config), address)
-            hyper = whole(OpenAIHyper, _fields(chosen, OpenAIHyper))
-            access = Access(address, key, chosen.poll_s)
-            return Recipe("openai", base, hyper, access, chosen.window, chosen.usd_per_mtokens)
+            return _openai(config, chosen)
         case schema.DatabricksFinetune() as chosen:
-            for name in ("train_data_path", "register_to"):
-                if getattr(chosen, name) is None:
-                    raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
-            host = databricks.host_of(chosen.host)
-            base = databricks.base_of(_hosted_base(config), host)
-            hyper = databricks.checked(whole(DatabricksHyper, _fields(chosen, DatabricksHyper)))
-            return Recipe("databricks", base, hyper, Access(host, chosen.token_env, chosen.poll_s), chosen.context_length)
+            return _databricks(config, chosen)
+
+
+def _command(chosen: schema.CommandFinetune) -> dict[str, Any]:
+    """Return the words of the program's command line and the text of its config file."""
+    if chosen.command is None:
+        raise ConfigError("finetune.command: is required; name the program and its arguments, as in a shell")
+    try:
+        words = shlex.split(chosen.command)
+    except ValueError as error:
+        raise ConfigError(f"finetune.command: {error}, in {chosen.command}") from None
+    text = text_in(chosen.config, "finetune.config") if chosen.config else None
+    if text is not None and redact(text) != text:
+        raise ConfigError(f"finetune.config: {chosen.config} contains a secret; have the program read it from the environment")
+    return {"command": words, "config": text}
+
+
+def _openai(config: schema.RunConfig, chosen: schema.OpenAIFinetune) -> Recipe:
+    """Train at the address and with the key of `finetune`; those of the model are the defaults."""
+    address, key = chosen.api_base, chosen.api_key_env
+    if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
+        address, key = address or config.model.api_base, key or config.model.api_key_env
+    return Recipe(
+        "openai",
+        openai.base_of(_hosted_base(config), address),
+        whole(OpenAIHyper, _fields(chosen, OpenAIHyper)),
+        Access(address, key or openai.KEY_ENV, chosen.poll_s),
+        chosen.window,
+        chosen.usd_per_mtokens,
+    )
+
+
+def _databricks(config: schema.RunConfig, chosen: schema.DatabricksFinetune) -> Recipe:
+    for name in ("train_data_path", "register_to"):
+        if getattr(chosen, name) is None:
+            raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
+    host = databricks.host_of(chosen.host)
+    return Recipe(
+        "databricks",
+        databricks.base_of(_hosted_base(config), host),
+        databricks.checked(whole(DatabricksHyper, _fields(chosen, DatabricksHyper))),
+        Access(host, chosen.token_env, chosen.poll_s),
+        chosen.context_length,
+    )
 
 
 def _fields(config: schema.Finetune, hyper: type[Hyper]) -> dict[str, Any]:
-    """The hyper-parameters in a config, which has them by the same names."""
+    """Return the hyper-parameters of a config, which has fields of the same names."""
     return {name: getattr(config, name) for name in hyper.__struct_fields__}
 
 
@@ -74,7 +94,7 @@ def _local_base(config: schema.RunConfig) -> str:
         return config.finetune.base.removeprefix("local/")
     if not isinstance(config.model, schema.LocalModel):
         kind = config.model.__struct_config__.tag
-        raise ConfigError(f"model.kind is {kind}, and only weights are trained on this machine: finetune.base=smollm2")
+        raise ConfigError(f"model.kind is {kind}, and this machine trains local weights only; name them: finetune.base=smollm2")
     return config.model.name
 
 

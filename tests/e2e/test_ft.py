@@ -279,7 +279,7 @@ def test_the_bare_question_of_the_evaluation_is_found_too(in_tmp):
         (["finetune=command", "finetune.command=train 'x"], r"finetune\.command: No closing quotation"),
         (["finetune=databricks"], r"finetune\.train_data_path: is required"),
         (["finetune=openai", "finetune.base=null", "model=fake"], "which model is trained"),
-        (["finetune.base=null", "model=fake"], "only weights are trained on this machine"),
+        (["finetune.base=null", "model=fake"], "this machine trains local weights only"),
         (["finetune.data.path=p.jsonl", "finetune.data.format=preference"], r"by TRL: finetune\.backend=trl"),
         (["finetune.data.path=p.jsonl", "finetune.data.format=preference", "finetune.backend=tlr"], r"finetune\.backend"),
     ],
