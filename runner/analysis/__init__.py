@@ -1,1 +1,1 @@
-"""What finished records say: loading, tables, exports, statistics and comparisons. Reads records; knows no config objects."""
+"""Tables, exports and comparisons of finished records. Reads records; uses no config objects."""

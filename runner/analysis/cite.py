@@ -1,4 +1,4 @@
-"""What a paper's appendix says of a run, in Markdown: from its manifest and summary alone."""
+"""A run as an appendix of a paper, in Markdown: from its manifest and summary alone."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _UNKNOWN = "not on record"
 
 
 def cite(name: str, manifest: Mapping[str, Any], summary: Summary | None) -> str:
-    """The run in Markdown: a table of facts, the prompts, how to play it again, and a BibTeX entry.
+    """Return the run in Markdown: a table of facts, the prompts, how to play it again, and a BibTeX entry.
 
     Args:
         name: the run, ``<experiment>/<stamp>``.
-        manifest: of the run.
-        summary: of the run; None while it has none.
+        manifest: the run's manifest.
+        summary: the run's summary; None if it has none yet.
     """
     facts = {**_model(manifest), **_asked(manifest), **_found(summary), **_made(manifest)}
     table = [f"| {what} | {_cell(much)} |" for what, much in facts.items()]
@@ -152,7 +152,7 @@ def _scoring(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
 
 
 def _settings(values: Mapping[str, Any] | None) -> str:
-    """``a = 1, b = x`` of what is set."""
+    """Write the values that are set as ``a = 1, b = x``."""
     said = {key: value for key, value in (values or {}).items() if value is not None and value not in ([], {})}
     return ", ".join(f"{key} = {_code(value)}" for key, value in said.items()) or "none"
 
@@ -179,7 +179,7 @@ def _cell(text: str) -> str:
 
 
 def _fenced(text: str, language: str = "text") -> str:
-    """`text` in a fence that is longer than any in it."""
+    """Return `text` in a fence that is longer than any in it."""
     longest = max((len(found) for found in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}{language}\n{text}\n{fence}"

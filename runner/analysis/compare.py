@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 Verdict = Literal["better", "worse", "tied"]
 
 _BESIDE = ("name", "runs_dir", "execution")
-"""Config keys that say nothing about what was asked."""
+"""Config keys that do not change what is asked."""
 
 _NAMES = ("A", "B")
 _SHOWN_IDS = 5
 
 
 class ScoreChange(msgspec.Struct, frozen=True):
-    """How one score differs between A and B, on the samples that have it in both.
+    """The difference of one score between A and B, on the samples that have it in both.
 
     Attributes:
         mean_a, mean_b: mean over rows, the repeats of a row averaged before; None without rows.
         difference: B - A: see `runner.stats.stats.Paired`. Its `n` is of rows.
-        samples: pairs of samples that it stands on.
-        unscored: pairs of answers that have no such score, or none that is a finite number, on either side; not in `samples`.
+        samples: pairs of samples behind it.
+        unscored: pairs of answers in which either side has no such score or one that is not finite; not in `samples`.
         gained, lost: samples whose score is higher (lower) in B.
         p_adjusted: the p-value, adjusted by Holm for all scores and runs compared at once; None without rows.
-        verdict: B is better or worse where ``p_adjusted < 1 - level``, else tied; None without rows. Intervals are by another
-            method than exact tests, and are not adjusted: near the level, a tie may have an interval that leaves out zero.
+        verdict: B is better or worse if ``p_adjusted < 1 - level``, else tied; None without rows. Intervals come from another
+            method than exact tests and are not adjusted: near the level, the interval of a tie may exclude zero.
         lower_is_better: a smaller score is the better one.
     """
 
@@ -54,7 +54,7 @@ class ScoreChange(msgspec.Struct, frozen=True):
 
 
 class Measure(msgspec.Struct, frozen=True):
-    """Something beside scores, over the samples that both have answered; None: unknown for some of them."""
+    """A measure beside the scores, over the samples that both runs answered; None: unknown for some of them."""
 
     a: float | None
     b: float | None
@@ -68,7 +68,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         a, b: the names of the runs; A is the reference.
         level: the confidence level of intervals and verdicts.
         primary: the score that `verdict`, `difference` and `flips` are about; None when the runs share no score.
-        answered: samples that both have answered; everything below stands on these.
+        answered: samples that both runs answered; everything below is about these.
         errors_a, errors_b: samples in common that failed, and so are in no score.
         only_a, only_b: samples that only one run has; `only_a_ids`, `only_b_ids` are the first few of their rows.
         changed: samples whose answers differ.
@@ -101,26 +101,26 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def difference(self) -> Paired | None:
-        """B - A in the primary score, with ``mean``, ``ci`` and ``p``; None without a score."""
+        """Return B - A in the primary score, with ``mean``, ``ci`` and ``p``; None without a score."""
         return self.scores[self.primary].difference if self.primary is not None else None
 
     @property
     def verdict(self) -> Verdict | None:
-        """B against A in the primary score; None when there was nothing to compare."""
+        """Return the verdict on B against A in the primary score; None if there was nothing to compare."""
         return self.scores[self.primary].verdict if self.primary is not None else None
 
     @property
     def worse(self) -> list[str]:
-        """The scores in which B is significantly worse."""
+        """Return the scores in which B is significantly worse."""
         return [name for name, change in self.scores.items() if change.verdict == "worse"]
 
     @property
     def undecided(self) -> bool:
-        """Whether no verdict could be had: there is no common score, or one that no sample has in both."""
+        """Return whether a verdict is missing: there is no common score, or one that no sample has in both runs."""
         return not self.scores or any(change.verdict is None for change in self.scores.values())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, with the verdict and the difference."""
+        """Return plain JSON data, with the verdict and the difference."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return {"verdict": self.verdict, "difference": msgspec.to_builtins(self.difference), **plain}
 
@@ -207,7 +207,7 @@ def _compared(
     lower_is_better: Collection[str],
     rows: int,
 ) -> Comparison:
-    """The comparison without verdicts: these need all p-values."""
+    """Return the comparison without verdicts, which need all p-values."""
     a, b = pairs.a, pairs.b
     if len(pairs.only_a) == len(a.kept):
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
@@ -358,6 +358,6 @@ def _some_ids(slots: Iterable[tuple[str, int]]) -> list[str]:
 
 
 def _examples(pairs: Pairs) -> str:
-    """The first ids of each, where they have some."""
+    """Return the first ids of each, if both have some."""
     a, b = (_some_ids(slots)[:2] for slots in (pairs.only_a, pairs.only_b))
     return f" ({', '.join(a)}, ...; {', '.join(b)}, ...)" if a and b else ""

@@ -1,4 +1,4 @@
-"""Records for other tools: CSV, JSON lines, Parquet, a Markdown table, JUnit XML. A run is a row a sample, a sweep one a cell."""
+"""Records for other tools: CSV, JSON lines, Parquet, Markdown, JUnit XML. One row per sample of a run, or per cell of a sweep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Format = Literal["csv", "parquet", "jsonl", "md", "junit"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""What makes a spreadsheet take a cell for a formula."""
+"""First characters that make a spreadsheet take a cell for a formula."""
 
 
 def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = False) -> None:
@@ -28,13 +28,13 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
 
     Args:
         record: a run or a sweep.
-        to: ``csv``, ``jsonl`` and ``parquet``: a row a sample (of a sweep: a cell), see `runner.analysis.flat`. ``md``: one row a
-            run (a cell). ``junit``: a test case a sample, see `runner.analysis.junit`.
-        file: where to; bytes, text in UTF-8.
-        exact: in CSV, leave text as it is. Else text that a spreadsheet would run as a formula has a ``'`` in front of it.
+        to: ``csv``, ``jsonl`` and ``parquet``: one row per sample (sweep: per cell), see `runner.analysis.flat`. ``md``: one row
+            per run (sweep: per cell). ``junit``: one test case per sample, see `runner.analysis.junit`.
+        file: the output, in bytes; text is UTF-8.
+        exact: leave text in CSV as it is. Otherwise a ``'`` precedes text that a spreadsheet would run as a formula.
 
     Raises:
-        ConfigError: Parquet, and polars is not installed.
+        ConfigError: polars, which Parquet needs, is not installed.
     """
     match to:
         case "parquet":
@@ -52,7 +52,7 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
 
 
 def _masked(value: Any) -> Any:
-    """The value with every text in it cleaned of secrets: before it is encoded, so that the mask cannot break the encoding."""
+    """Return the value with every text in it cleaned of secrets; done before encoding, which the mask could break."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -61,7 +61,7 @@ def _masked(value: Any) -> Any:
 
 
 def _csv(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
-    """Lines end as RFC 4180 has it; unknown is empty, lists and objects are JSON text."""
+    """Yield the lines, ended as in RFC 4180; unknown is empty, lists and objects are JSON text."""
     header: list[str] | None = None
     for row in rows:
         if header is None:
@@ -93,7 +93,7 @@ def _is_number(text: str) -> bool:
 
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:
-    """One row a run or a cell: what was varied, the scores with their errors, and what they cost."""
+    """Yield a table with one row per run or cell: varied values, scores with their errors, and cost."""
     rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
     lines = [_markdown_row(row, varied) for row in rows]
@@ -131,6 +131,6 @@ def _plain(value: Any) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text as it may stand in a cell: on one line, and no markup of its own."""
+    """Return text for a cell: on one line, with markup escaped."""
     flat = " ".join(text.split())
     return "".join(f"\\{sign}" if sign in "\\|`*_<>[]" else sign for sign in flat)

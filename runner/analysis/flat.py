@@ -21,12 +21,12 @@ _ERROR = ("code", "message", "status", "request_id")
 
 
 def score_names(samples: Iterable[Sample]) -> list[str]:
-    """The names of all scores, in order of appearance."""
+    """Return the names of all scores, in order of appearance."""
     return list({name: None for sample in samples for name in sample.scores})
 
 
 def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
-    """A sample as one row, whose columns only depend on `scores`.
+    """Return a sample as one row, whose columns depend on `scores` alone.
 
     Columns: ``id``, ``repeat``, ``status``, ``score.NAME`` for each of `scores`, ``output``, ``target``, ``parsed``, ``messages``
     or ``prompt``, ``error.code|message|status|request_id``, ``usage.prompt_tokens`` and the other kinds of token,
@@ -43,7 +43,7 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
 
 
 class RunFacts(NamedTuple):
-    """What the row of a run is made from: `latencies` of its samples, in seconds and sorted."""
+    """The source of a run's row; `latencies` are its samples', in seconds and sorted."""
 
     name: str
     status: str | None
@@ -52,7 +52,7 @@ class RunFacts(NamedTuple):
 
 
 class CellFacts(NamedTuple):
-    """What the row of a sweep's cell is made from: `values` by varied key, and the facts of its run; None before it has one."""
+    """The source of a cell's row: `values` by varied key, and the facts of its run, None before it has one."""
 
     id: str
     values: Mapping[str, Any]
@@ -102,5 +102,5 @@ def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str]) -> list[dict[str
 
 
 def to_json(value: Any) -> str:
-    """A value as JSON text."""
+    """Return a value as JSON text."""
     return msgspec.json.encode(value).decode()

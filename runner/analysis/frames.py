@@ -1,4 +1,4 @@
-"""The only door to polars and pandas: flat rows as data frames and as Parquet. Both are optional."""
+"""Flat rows as data frames and as Parquet. The only module that imports polars and pandas, which are optional."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def to_polars(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
-    """Rows as a polars data frame. Raises ConfigError when polars is not installed."""
+    """Return rows as a polars data frame. Raises ConfigError if polars is not installed."""
     try:
         import polars
     except ModuleNotFoundError as error:
@@ -32,7 +32,7 @@ def to_polars(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
 
 
 def to_pandas(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Rows as a pandas data frame. Raises ConfigError when pandas is not installed."""
+    """Return rows as a pandas data frame. Raises ConfigError if pandas is not installed."""
     try:
         import pandas
     except ModuleNotFoundError as error:
@@ -47,7 +47,7 @@ def to_pandas(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
 
 
 def write_parquet(rows: Iterable[dict[str, Any]], file: BinaryIO) -> None:
-    """Write rows as Parquet. Raises ConfigError when polars is not installed."""
+    """Write rows as Parquet. Raises ConfigError if polars is not installed."""
     to_polars(rows).write_parquet(file)
 
 
@@ -56,7 +56,7 @@ def _missing(error: ModuleNotFoundError, install: str) -> ConfigError:
 
 
 def _columns(rows: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Rows turned into columns; a row that lacks a column has None there."""
+    """Return rows as columns; a row that lacks a column has None there."""
     columns: dict[str, list[Any]] = {}
     for count, row in enumerate(rows):
         for name in row:
@@ -68,9 +68,9 @@ def _columns(rows: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
 
 
 def _kind(name: str, values: list[Any]) -> type:
-    """The one type that a column can have without loss: bool, int, float or str (of anything else, JSON text).
+    """Return the one type that a column can have without loss: bool, int, float or str (JSON text for anything else).
 
-    Where all is unknown, the one that its name promises, so that tables of several runs can be put together.
+    If all values are unknown, the column's name decides, so that tables of several runs can be concatenated.
     """
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:

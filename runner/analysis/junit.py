@@ -1,4 +1,4 @@
-"""JUnit XML, as continuous integration reads it: a test suite a run, a test case a sample."""
+"""JUnit XML for continuous integration: one test suite per run, one test case per sample."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from runner.types import Message, Sample
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What no XML 1.0 document may hold, not even escaped."""
+"""Characters that an XML 1.0 document may not contain, not even escaped."""
 
 _COUNTED = ("tests", "failures", "errors")
 
 
 def junit(record: Run | Sweep) -> Iterator[str]:
-    """The document, piece by piece: of a sweep, a test suite for each cell that has a run.
+    """Yield the document, piece by piece; a sweep has one test suite per cell that has a run.
 
-    A sample that failed is an ``error``. One whose primary score is 0, or not a number, is a ``failure``; where there is none,
-    one whose status is not ``ok``. What was asked and answered is its ``system-out``; the answer's latency its time, in seconds.
+    A sample that failed is an ``error``. One whose primary score is 0 or not a number is a ``failure``; without a score, one
+    whose status is not ``ok``. Prompt and answer are its ``system-out``; the answer's latency is its time, in seconds.
     """
     runs = [record] if isinstance(record, Run) else [cell.run for cell in record.cells if cell.run]
     counts = [_count(run) for run in runs]
@@ -59,7 +59,7 @@ def _totals(counted: Counter[str]) -> str:
 
 
 def _problem(sample: Sample, primary: str | None) -> tuple[str, str, str] | None:
-    """What is wrong with a sample: error or failure, its type, its message; None: nothing."""
+    """Return what is wrong with a sample: error or failure, its type, its message; None: nothing."""
     if sample.status == "error":
         error = sample.error
         return "error", error.code if error else "error", error.message if error else "failed"

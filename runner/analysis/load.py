@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 CELLS = "cells"
-"""The folder in a sweep's that holds its cells, as an experiment's folder holds its runs."""
+"""The folder inside a sweep's folder that holds its cells."""
 
 
 def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
@@ -43,7 +43,7 @@ def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
 
 
 class Run:
-    """The record of one run. The files are read when an attribute is first used; samples are read anew each time.
+    """The record of one run. Files are read when an attribute is first used; samples are read again each time.
 
     Attributes:
         folder: the run folder.
@@ -61,51 +61,51 @@ class Run:
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the run was made from."""
+        """Return what the run was made from: ``manifest.json``."""
         return self._record.manifest()
 
     @cached_property
     def summary(self) -> Summary | None:
-        """Its numbers; None while it has none, because it is being played or was killed."""
+        """Return its numbers; None if it has none yet, because it is being played or was killed."""
         return self._record.summary()
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The config it was played with, as plain data."""
+        """Return the config it was played with, as plain data."""
         known = self.manifest.get("config")
         return known if isinstance(known, dict) else _yaml(self._record.config_file)
 
     @property
     def rows(self) -> int | None:
-        """Rows of its data."""
+        """Return the number of rows of its data."""
         found = self.manifest.get("data", {}).get("rows")
         return found if isinstance(found, int) else None
 
     @property
     def primary(self) -> str | None:
-        """The name of its first score; None without one."""
+        """Return the name of its first score; None without one."""
         return next(iter(self.summary.scores), None) if self.summary else None
 
     def samples(self) -> Iterator[Sample]:
-        """Every sample, in the order in which they were finished; of one that was asked again, what counts."""
+        """Yield every sample in the order in which they were finished; of one that was asked again, the last result."""
         return self._record.samples()
 
     def facts(self) -> RunFacts:
-        """Return what its row in a table is made from. Reads all samples, for their latencies."""
+        """Return the source of its row in a table. Reads all samples, for their latencies."""
         latencies = sorted(one.latency_s for one in self.samples() if one.latency_s is not None) if self.summary else []
         return RunFacts(self.name, self.manifest.get("status"), self.summary, latencies)
 
     def table(self) -> Iterator[dict[str, Any]]:
-        """One flat row a sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""
+        """Yield one row per sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""
         names = list(self.summary.scores) if self.summary else score_names(self.samples())
         return (flat_sample(sample, names) for sample in self.samples())
 
     def to_pandas(self) -> pd.DataFrame:
-        """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""
+        """Return the table as a pandas data frame. Raises ConfigError if pandas is not installed."""
         return tables.to_pandas(self.table())
 
     def to_polars(self) -> pl.DataFrame:
-        """The table as a polars data frame. Raises ConfigError when polars is not installed."""
+        """Return the table as a polars data frame. Raises ConfigError if polars is not installed."""
         return tables.to_polars(self.table())
 
 
@@ -127,7 +127,7 @@ class Cell(msgspec.Struct, frozen=True):
     problem: str | None = None
 
     def facts(self) -> CellFacts:
-        """Return what its row in a table is made from."""
+        """Return the source of its row in a table."""
         return CellFacts(self.id, self.values, self.status, self.problem, self.run.facts() if self.run else None)
 
 
@@ -167,11 +167,11 @@ class Sweep:
         yield from flat_cells(facts, self.keys)
 
     def to_pandas(self) -> pd.DataFrame:
-        """The table as a pandas data frame. Raises ConfigError when pandas is not installed."""
+        """Return the table as a pandas data frame. Raises ConfigError if pandas is not installed."""
         return tables.to_pandas(self.table())
 
     def to_polars(self) -> pl.DataFrame:
-        """The table as a polars data frame. Raises ConfigError when polars is not installed."""
+        """Return the table as a polars data frame. Raises ConfigError if polars is not installed."""
         return tables.to_polars(self.table())
 
 
@@ -187,7 +187,7 @@ def _cell(folder: Path, id_: str, facts: dict[str, Any]) -> Cell:
 
 
 def _yaml(file: Path) -> dict[str, Any]:
-    """A config that an earlier version recorded, whose manifest does not hold it."""
+    """Read the config that an earlier version recorded, whose manifest does not contain it."""
     import yaml
 
     try:

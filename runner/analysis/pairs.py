@@ -1,4 +1,4 @@
-"""Two runs side by side: samples aligned by row and repeat. Holds a few numbers a sample; answers are read again when shown."""
+"""Two runs side by side, samples aligned by row and repeat. Holds a few numbers per sample; answers are read again when shown."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Slot = tuple[str, int]
 """A row's id, and which of its repeats."""
 
 Source: TypeAlias = "Run | Sweep | str | Path | Iterable[Sample]"
-"""What can be compared: a run, its folder or name as `load` takes them, or samples. A sweep is told that it cannot."""
+"""Something to compare: a run, its folder or name as `load` takes them, or samples. A sweep raises ConfigError."""
 
 MAX_TEXT = 2_000
-"""Characters of a prompt or an answer that a flip shows."""
+"""The most characters of a prompt or an answer that a flip shows."""
 
 
 class Kept(NamedTuple):
-    """What is remembered of a sample. Unknown is None; latency in seconds, the price of the answer in dollars."""
+    """The numbers kept of a sample. Unknown is None; latency in seconds, the price of the answer in dollars."""
 
     failed: bool
     scores: dict[str, float]
@@ -42,14 +42,14 @@ class Kept(NamedTuple):
 
 
 class Flip(msgspec.Struct, frozen=True):
-    """One sample that two runs answered differently: its score differs or, in lack of such, its answer.
+    """One sample that two runs answered differently: its score differs or, without one, its answer.
 
     Attributes:
         id, repeat: which sample.
         score_a, score_b: the score that is compared; None without one.
-        target: what was wanted.
-        prompt: what A was asked: its last message of the user, or the text to continue.
-        prompt_b: what B was asked, where that is something else.
+        target: the expected answer.
+        prompt: what A was asked: the last user message, or the text to continue.
+        prompt_b: what B was asked, if that differs.
         output_a, output_b: the answers, shortened to `MAX_TEXT` characters.
     """
 
@@ -65,7 +65,7 @@ class Flip(msgspec.Struct, frozen=True):
 
 
 class Side:
-    """One of the runs compared: its samples as few numbers, and where to read them again.
+    """One of the compared runs: a few numbers per sample, and where to read the samples again.
 
     Attributes:
         name: what it is called.
@@ -89,7 +89,7 @@ class Side:
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
 
     def read(self, slots: Collection[Slot]) -> dict[Slot, Sample]:
-        """The samples of these slots, whole."""
+        """Return the samples of these slots, whole."""
         if not slots:
             return {}
         return {slot: sample for sample in self._samples() if (slot := (sample.id, sample.repeat)) in slots}
@@ -114,7 +114,7 @@ class Pairs:
         self.both = [slot for slot in common if not (a.kept[slot].failed or b.kept[slot].failed)]
 
     def scored(self, name: str) -> Iterator[tuple[Slot, float, float]]:
-        """Every slot that has the score `name` in both, as a number that is finite, and the two scores."""
+        """Yield every slot with a finite score `name` in both runs, and the two scores."""
         for slot in self.both:
             one, other = self.a.kept[slot].scores.get(name), self.b.kept[slot].scores.get(name)
             if one is not None and other is not None and math.isfinite(one) and math.isfinite(other):
@@ -122,11 +122,11 @@ class Pairs:
 
     @property
     def changed(self) -> int:
-        """Samples whose answers differ."""
+        """Return the number of samples whose answers differ."""
         return sum(self.a.kept[slot].answer != self.b.kept[slot].answer for slot in self.both)
 
     def flips(self, name: str | None, rows: int, *, lower_is_better: bool = False) -> list[Flip]:
-        """The first `rows` samples to look at: losses in the score `name` (the largest first), gains, then other answers."""
+        """Return the first `rows` samples to look at: losses in the score `name` (largest first), gains, then changed answers."""
         scores = {slot: (one, other) for slot, one, other in self.scored(name)} if name is not None else {}
 
         def rank(slot: Slot) -> tuple[int, float, str, int]:
@@ -159,7 +159,7 @@ def _kept(sample: Sample) -> Kept:
 
 
 def _price(sample: Sample) -> float | None:
-    """What the answer costs, in dollars, whether it was paid for now or came from the cache."""
+    """Return the price of the answer in dollars, whether it was paid now or came from the cache."""
     if sample.cost_usd is None or (sample.cache == "hit" and sample.saved_usd is None):
         return None
     return sample.cost_usd + (sample.saved_usd or 0.0)
@@ -181,7 +181,7 @@ def _flip(a: Sample, b: Sample, score_a: float | None, score_b: float | None) ->
 
 
 def _asked(sample: Sample) -> str:
-    """The last message of the user, or the text to continue."""
+    """Return the last user message, or the text to continue."""
     if sample.messages is None:
         return sample.prompt or ""
     said: Sequence[Message] = [message for message in sample.messages if message.get("role") == "user"] or sample.messages
@@ -190,5 +190,5 @@ def _asked(sample: Sample) -> str:
 
 
 def shortened(text: str, length: int = MAX_TEXT) -> str:
-    """`text`, or its beginning and how much more there is."""
+    """Return `text`, or its beginning and the number of characters left out."""
     return text if len(text) <= length else f"{text[:length]} ... ({len(text) - length:,} characters more)"

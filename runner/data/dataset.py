@@ -1,4 +1,4 @@
-"""A dataset: rows with stable ids and targets, in a fixed order, streamed from a source and checked once, whole, when opened."""
+"""A dataset: rows with stable ids and targets, in a fixed order, streamed from a source and checked in full when opened."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Columns(msgspec.Struct, frozen=True):
-    """Name the columns that have a meaning.
+    """The columns with a meaning.
 
     Attributes:
         id: identifies a row; strings or integers, unique. None: a hash of the row's content does.
-        target: holds the answer wanted, and stays among the fields. None: rows have no target.
-        mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. So a column
-            whose name is not an identifier gets into a template.
+        target: holds the expected answer, and stays among the fields. None: rows have no target.
+        mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This lets
+            templates use a column whose name is not an identifier.
     """
 
     id: str | None = None
@@ -43,7 +43,7 @@ class Columns(msgspec.Struct, frozen=True):
 
 
 class Selection(msgspec.Struct, frozen=True):
-    """Say which rows are used, and in which order.
+    """Rows to use, and their order.
 
     Attributes:
         limit: use the first `limit` rows, after the shuffle; None: all.
@@ -64,17 +64,17 @@ class Selection(msgspec.Struct, frozen=True):
 
 
 class Dataset:
-    """Rows in a fixed order; iterate as often as you like. A file is read anew each time, and rows are not kept.
+    """Rows in a fixed order; iterate as often as you like. A file is read again each time, and rows are not kept.
 
-    Opening makes one pass over the rows that will be used, which finds every error there is in them, and computes what follows.
-    Memory: some 60 bytes a row while opening; afterwards none, or 8 bytes a row when shuffled (``json`` and ``inline`` hold
-    their rows).
+    Opening makes one pass over the rows that will be used, which finds every error in them and computes the attributes.
+    Memory: some 60 bytes per row while opening; afterwards none, or 8 bytes per row when shuffled (``json`` and ``inline``
+    hold their rows).
 
     Ids: the `id` column as a string (integers become strings), else the first 16 hex digits of the SHA-256 of the record's
     canonical JSON, as it stands in the source. Identical records get ``-2``, ``-3``, ... after the first.
 
     Attributes:
-        name: what the data is called: given, else the file's stem, else ``inline``.
+        name: the given name, else the file's stem, else ``inline``.
         columns: every column name seen in the rows used, mapped names included, in order of appearance.
         fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
             JSON (a content id without its ``-2``).
@@ -128,9 +128,9 @@ class Dataset:
         return (row.id for row in self)
 
     def records(self) -> Iterator[Fields]:
-        """Yield the rows used, in order, as they stand in the source: without ids, targets and mapped columns.
+        """Yield the rows used, in order, as they are in the source: without ids, targets and mapped columns.
 
-        Opened as JSON lines, with the same `id`, `target` and `columns` and no `limit` or `shuffle`, they are the same rows.
+        Opened as JSON lines with the same `id`, `target` and `columns`, and no `limit` or `shuffle`, they give the same rows.
         """
         return (fields for _, fields in self._records())
 
@@ -160,7 +160,7 @@ class Dataset:
             yield position, Row(row_id, fields, target), canonical
 
     def _check(self) -> None:
-        """Make the one pass that fails on whatever is wrong, and that counts and fingerprints the rows."""
+        """Make the one pass that finds every error, and that counts and fingerprints the rows."""
         hashes = array("q")
         names: dict[str, None] = {}
         fingerprint = sha256()
@@ -178,7 +178,7 @@ class Dataset:
         self._find_repeated(hashes)
 
     def _find_repeated(self, hashes: array[int]) -> None:
-        """Find ids that occur twice: sorted 64-bit hashes cost a tenth of a set of ids, and equal ones are looked at again."""
+        """Find ids that occur twice: sorted 64-bit hashes need a tenth of the memory of a set; equal ones are checked again."""
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         if not suspects:
             return
@@ -190,7 +190,7 @@ class Dataset:
             if row.id in first:
                 if self._id is not None:
                     raise DataError(
-                        f"{self._source.place(position)}: the {self._id} {row.id!r} is already that of "
+                        f"{self._source.place(position)}: the {self._id} {row.id!r} is already used in "
                         f"{self._source.place(first[row.id])}; ids must be unique"
                     )
                 repeated.add(row.id)
@@ -233,11 +233,11 @@ def open_dataset(
     """Open data and check every row that will be used.
 
     Args:
-        kind: ``inline`` (`rows`), ``jsonl`` (an object a line), ``json`` (a list of objects), ``csv`` or ``tsv`` (with a
+        kind: ``inline`` (`rows`), ``jsonl`` (one object per line), ``json`` (a list of objects), ``csv`` or ``tsv`` (with a
             header; values stay strings). UTF-8, with or without BOM; a name ending in ``.gz`` is unpacked while reading.
         path: the file, for every kind but ``inline``.
         rows: the rows themselves, for ``inline``.
-        name: what to call the data; default: the file's stem, or ``inline``.
+        name: name of the data; default: the file's stem, or ``inline``.
         columns: which of them identify a row and hold its target.
         selection: which rows are used, and in which order.
 

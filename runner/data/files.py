@@ -1,4 +1,4 @@
-"""One data file on disk: opening it, its BOM and gzip, where a position lies, and every way in which reading can fail."""
+"""One data file on disk: opening it, its BOM and gzip, the line of a position, and every way in which reading can fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOM = b"\xef\xbb\xbf"
-"""What Excel and Notepad put before UTF-8 text. Accepted, and no part of the first column's name."""
+"""The mark that Excel and Notepad put before UTF-8 text. Accepted, and not part of the first column's name."""
 
 
 class DataFile:
@@ -48,10 +48,10 @@ class DataFile:
 
     @contextmanager
     def opened(self, *, seekable: bool = False) -> Iterator[BinaryIO]:
-        """Open the file for one pass, standing at its first byte (the BOM included).
+        """Open the file for one pass, at its first byte (the BOM included).
 
         Args:
-            seekable: the pass jumps about. A packed file is then first unpacked into an anonymous temporary file, because
+            seekable: the pass jumps about. A packed file is then unpacked into an anonymous temporary file first, because
                 each jump backwards in gzip starts from the beginning again.
 
         Raises:
@@ -67,7 +67,7 @@ class DataFile:
             raise DataError(f"{self.path} cannot be read: {reason}") from error
 
     def line_at(self, position: int) -> int:
-        """Return the number of the line (from 1) that `position` lies in. Reads the file up to there: for errors only."""
+        """Return the number (from 1) of the line at `position`. Reads the file up to there: for errors only."""
         line = 1
         with self.opened() as file:
             left = position
@@ -77,7 +77,7 @@ class DataFile:
         return line
 
     def place(self, position: int) -> str:
-        """Return what a message calls `position`: ``data/test.jsonl, line 3``."""
+        """Return `position` as messages name it: ``data/test.jsonl, line 3``."""
         return f"{self.path}, line {self.line_at(position)}"
 
     def not_utf8(self, position: int, line: bytes) -> DataError:

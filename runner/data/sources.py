@@ -1,6 +1,6 @@
-"""The forms data comes in. A source yields `(position, fields)`; what ids and targets mean is the dataset's business.
+"""Data sources by file format. A source yields `(position, fields)`; the dataset gives meaning to ids and targets.
 
-A position is cheap to keep for a million records and leads back to the record: a byte offset in a file, an index in a list.
+A position is cheap to keep for a million records and finds the record again: a byte offset in a file, an index in a list.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Record = tuple[int, Fields]
 
 
 class Source(Protocol):
-    """Where records come from."""
+    """A source of records."""
 
     name: str
-    """What the data is called when nobody names it."""
+    """The default name of the data."""
 
     def scan(self) -> Iterator[Record]:
         """Yield every record in order."""
@@ -39,11 +39,11 @@ class Source(Protocol):
         """Yield the records at `positions`, in that order."""
 
     def place(self, position: int) -> str:
-        """Return what an error message calls `position`."""
+        """Return `position` as error messages name it."""
 
 
 class JsonLines:
-    """A ``.jsonl`` file: one JSON object a line. Blank lines are skipped; nothing but the current line is held.
+    """A ``.jsonl`` file: one JSON object per line. Blank lines are skipped; only the current line is held.
 
     Args:
         path: the file, ``.gz`` allowed.
@@ -65,7 +65,7 @@ class JsonLines:
                 try:
                     fields = decode(line)
                 except (ValueError, RecursionError) as error:
-                    # A blank line is only looked for here, so that the lines that decode do not pay for it.
+                    # Blank lines are tested for only here, so that the lines that decode do not pay for it.
                     if not line.isspace():
                         self._fail(position, line, error)
                 else:
@@ -193,9 +193,9 @@ class Items:
     """Rows held in memory: given inline, or the list in a ``.json`` file (read whole; for many rows use JSONL).
 
     Args:
-        name: what the data is called.
+        name: name of the data.
         rows: the rows, JSON-like.
-        place: what a message calls the list: ``rows.json``.
+        place: the list as messages name it: ``rows.json``.
 
     Raises:
         DataError: there are no rows, or one is not an object with string keys.
@@ -248,7 +248,7 @@ class Items:
         return ((position, rows[position]) for position in positions)
 
     def place(self, position: int) -> str:
-        """Return what a message calls the row at index `position`, counted from 1."""
+        """Return the row at index `position` as messages name it, counted from 1."""
         return f"{self._place}, item {position + 1}"
 
 
@@ -272,7 +272,7 @@ def _not_utf8_within(file: DataFile, text: bytes) -> DataError:
 def _json_reason(text: bytes, error: Exception) -> tuple[str, int, int]:
     """Return why `text`, which msgspec refused with `error`, is not JSON, and the line and column (from 1) where that shows.
 
-    The standard library's parser says it better and points at the very character; it is also more lenient.
+    The standard library's parser explains it better and points at the exact character; it is also more lenient.
     """
     try:
         json.loads(text)
@@ -286,6 +286,6 @@ def _json_reason(text: bytes, error: Exception) -> tuple[str, int, int]:
 
 
 def _first_type(text: bytes) -> str:
-    """Return what JSON text is, with its article, from its first character."""
+    """Return the type of JSON text, with its article, from its first character."""
     kinds = {b"{": "an object", b"[": "a list", b'"': "a string", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
     return kinds.get(text.lstrip()[:1], "a number")

@@ -19,10 +19,10 @@ PACKAGES = ("ostinato", "hydra-core", "omegaconf", "litellm", "diskcache", "pref
 
 
 def environment(folder: Path | None = None) -> dict[str, Any]:
-    """The machine and the code: Python, OS, processors, memory, package versions, git commit and whether the tree is changed.
+    """Describe the machine and the code: Python, OS, processors, memory, package versions, git commit, uncommitted changes.
 
     Args:
-        folder: whose git repository is meant; None: the working directory.
+        folder: a folder of the git repository; None: the working directory.
     """
     return {
         "python": platform.python_version(),
@@ -37,7 +37,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
     }
 
 
-@functools.cache  # of one process they do not change, and a sweep asks for them in every cell
+@functools.cache  # fixed for the life of a process, and a sweep asks for them in every cell
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -50,14 +50,14 @@ def _cpus() -> int | None:
 
 
 def _cpu() -> str | None:
-    """The processor's model, as its maker calls it."""
+    """Return the processor's model name."""
     if sys.platform == "darwin":
         return (_run(["sysctl", "-n", "machdep.cpu.brand_string"]) or "").strip() or None
     return _field(Path("/proc/cpuinfo"), "model name") or platform.processor() or None
 
 
 def _gpus() -> list[str]:
-    """NVIDIA's GPUs, as their driver names them."""
+    """Return the NVIDIA GPUs, as their driver names them."""
     found = (_field(file, "Model") for file in sorted(Path("/proc/driver/nvidia/gpus").glob("*/information")))
     return [name for name in found if name]
 
@@ -70,7 +70,7 @@ def _memory_gb() -> float | None:
 
 
 def _field(file: Path, name: str) -> str | None:
-    """The first value of `name` in a file of lines ``name : value``."""
+    """Return the first value of `name` in a file of lines ``name : value``."""
     try:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -79,7 +79,7 @@ def _field(file: Path, name: str) -> str | None:
 
 
 def _git(folder: Path | None) -> dict[str, Any] | None:
-    """Commit, dirty flag, and the digest of what is changed in tracked files; None outside a repository."""
+    """Return commit, dirty flag, and the digest of changes to tracked files; None outside a repository."""
     commit = _run(["git", "rev-parse", "HEAD"], folder)
     if commit is None:
         return None

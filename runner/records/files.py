@@ -1,4 +1,4 @@
-"""A folder of a record: one process at a time, files written whole or not at all, a manifest that says what it is."""
+"""A record's folder: used by one process at a time, files written whole or not at all, with a manifest that names its kind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 1
-"""Version of the record. Readers refuse a newer one."""
+"""Version of the record's format. Readers refuse a newer one."""
 
 
 class Folder:
@@ -34,14 +34,14 @@ class Folder:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The record in `path`. Raises RecordError when it is not one, is of another kind, or of a newer format."""
+        """Open the record in `path`. Raises RecordError if it is not a record, or is of another kind or a newer format."""
         folder = cls(path.absolute())
         manifest = folder.manifest()
         found = manifest.get("format")
         if not isinstance(found, int) or found > FORMAT:
             raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {FORMAT})")
         if (kind := manifest.get("kind", "run")) != cls.kind:
-            hint = f"; name one of {path / 'cells'}, or go on with all: ostinato resume {path}" if kind == "sweep" else ""
+            hint = f"; name one of {path / 'cells'}, or resume all of them: ostinato resume {path}" if kind == "sweep" else ""
             raise RecordError(f"{path} is a {kind}, and a {cls.kind} is needed here{hint}")
         return folder
 
@@ -58,16 +58,16 @@ class Folder:
                 files.write(made / name, content)
         except OSError as error:
             if made is not None:
-                shutil.rmtree(made, ignore_errors=True)  # half a folder is no record
+                shutil.rmtree(made, ignore_errors=True)  # half a folder is not a record
             why = "the disk is full; make space, or" if is_full(error) else f"{error.strerror};"
             raise RecordError(f"cannot make a {cls.kind} folder in {parent}: {why} set runs_dir=...") from None
         return folder
 
     def lock(self) -> None:
-        """Have this folder to oneself, until `close` or the end of the process: two players would pay for every row twice.
+        """Lock this folder until `close` or the end of the process: two players would pay for every row twice.
 
         Raises:
-            RecordError: another process (or another player in this one) has it.
+            RecordError: another process (or another player in this one) holds the lock.
         """
         if self._lock is not None:
             return
@@ -80,7 +80,7 @@ class Folder:
         raise RecordError(f"{self.path} is being played; wait until that has ended, or stop it with Ctrl-C")
 
     def manifest(self) -> dict[str, Any]:
-        """What the run was made from. Raises RecordError when it is missing or broken."""
+        """Return what the run was made from. Raises RecordError if the manifest is missing or broken."""
         return self._read_json("manifest.json")
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ class Folder:
         return RecordError(f"{self.path / name} cannot be written: {error.strerror}; {kept}; {then}")
 
     def point_latest(self) -> None:
-        """Have ``latest`` beside this folder point at it."""
+        """Point ``latest`` beside this folder at it."""
         link = self.path.parent / "latest"
         temporary = self.path.parent / f".latest.{os.getpid()}"
         try:
@@ -140,7 +140,7 @@ class Folder:
 
 
 def fresh(parent: Path, name: str) -> Path:
-    """Make a folder that was not there; two runs may start in the same second."""
+    """Make a new folder; two runs may start in the same second."""
     for attempt in range(1, 1000):
         path = parent / (name if attempt == 1 else f"{name}-{attempt}")
         try:
@@ -152,10 +152,10 @@ def fresh(parent: Path, name: str) -> Path:
 
 
 def is_full(error: OSError) -> bool:
-    """Whether there is no space left."""
+    """Return whether the disk or the quota is full."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def pretty(value: dict[str, Any]) -> bytes:
-    """JSON as people read it."""
+    """Return indented JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

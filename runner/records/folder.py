@@ -1,4 +1,4 @@
-"""The run folder: ``samples.jsonl`` is the truth, appended as rows finish; the other files say what it was made from."""
+"""The run folder: ``samples.jsonl`` is the source of truth, appended as rows finish; the other files describe the run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _decode = msgspec.json.Decoder(Sample).decode
 
 
 class _Slot(msgspec.Struct):
-    """The part of a line that says which sample it is; much faster to read than the whole."""
+    """The part of a line that identifies the sample; much faster to read than the whole."""
 
     id: str
     repeat: int = 0
@@ -38,9 +38,9 @@ _slot = msgspec.json.Decoder(_Slot).decode
 class RunFolder(Folder):
     """One run on disk, ``runs/<experiment>/<YYYYMMDD-HHMMSS>-<hash6>/``.
 
-    Files: ``config.yaml`` (resolved, itself a valid input), ``overrides.yaml``, ``manifest.json``, ``samples.jsonl`` (one line a
-    sample; the last line of a sample counts; a torn last line is work still owed), ``summary.json``,
-    ``report.html``, ``run.log``.
+    Files: ``config.yaml`` (resolved, itself a valid input), ``overrides.yaml``, ``manifest.json``, ``samples.jsonl`` (one
+    line per sample; the last line of a sample counts; a torn last line is work still owed), ``summary.json``, ``report.html``,
+    ``run.log``.
     """
 
     kind = "run"
@@ -61,7 +61,7 @@ class RunFolder(Folder):
         manifest: dict[str, Any],
         latest: bool = True,
     ) -> RunFolder:
-        """Make the folder, its config and its manifest, and point ``latest`` at it (unless it is one of many cells).
+        """Make the folder, its config and its manifest, and point ``latest`` at it (unless it is a sweep's cell).
 
         Raises:
             RecordError: the folder cannot be made or written.
@@ -81,13 +81,13 @@ class RunFolder(Folder):
 
     @property
     def config_file(self) -> Path:
-        """The resolved config."""
+        """Return the path of the resolved config."""
         return self.path / "config.yaml"
 
     # --- samples
 
     def append(self, samples: Iterable[Sample]) -> None:
-        """Add finished samples; they are with the operating system when this returns, so a killed process loses none.
+        """Add finished samples. The operating system has them when this returns, so a killed process loses none.
 
         Raises:
             RecordError: the disk is full, or the file cannot be written. What was written before stays.
@@ -103,7 +103,7 @@ class RunFolder(Folder):
             raise self._unwritable(error, "samples.jsonl") from None
 
     def samples(self) -> Iterator[Sample]:
-        """The samples in the order of their last lines; of a sample with several lines, the last one.
+        """Yield the samples in the order of their last lines; of a sample with several lines, the last one.
 
         Raises:
             RecordError: the file cannot be read.
@@ -111,7 +111,7 @@ class RunFolder(Folder):
         return (sample for sample, counts in self.history() if counts)
 
     def history(self) -> Iterator[tuple[Sample, bool]]:
-        """Every sample ever recorded, in order, and whether it counts: not when a later line has replaced it (`retry`).
+        """Yield every sample ever recorded, in order, and whether it counts: False if a later line has replaced it (`retry`).
 
         Raises:
             RecordError: the file cannot be read.
@@ -124,14 +124,14 @@ class RunFolder(Folder):
                 continue
 
     def rewrite(self, samples: Iterable[Sample]) -> None:
-        """Replace all samples at once (scores were computed anew). The old file stays until the new one is whole."""
+        """Replace all samples at once (after scoring again). The old file stays until the new one is complete."""
         if self._samples is not None:
             os.close(self._samples)
             self._samples = None
         self._write("samples.jsonl", _encoder.encode_lines(samples))
 
     def _replaced(self) -> set[int]:
-        """The numbers of the lines that a later line of the same sample has replaced: few. Of the others, a hash is kept."""
+        """Return the numbers of the few lines that a later line of the same sample has replaced. Keeps a hash of the others."""
         hashes = array("q", (hash(slot) for _, slot in self._slots()))
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
@@ -144,7 +144,7 @@ class RunFolder(Folder):
         return replaced
 
     def _slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
-        """The sample of every whole line; a torn line is work still owed."""
+        """Yield number and sample of every whole line; a torn line is work still owed."""
         for number, line in self._lines():
             try:
                 slot = _slot(line)
@@ -153,7 +153,7 @@ class RunFolder(Folder):
             yield number, (slot.id, slot.repeat)
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
-        """Every whole line with its number; a torn last one is passed over, as `append` would cut it off."""
+        """Yield every whole line with its number; a torn last one is skipped, as `append` would cut it off."""
         file = self.path / "samples.jsonl"
         if not file.exists():
             return
@@ -164,7 +164,7 @@ class RunFolder(Folder):
             raise RecordError(f"{file}: {error.strerror}") from None
 
     def _open_samples(self) -> int:
-        """Open for appending; a torn last line (a process was killed in the middle of it) is cut off first."""
+        """Open for appending; a torn last line (its process was killed) is cut off first."""
         file = self.path / "samples.jsonl"
         handle = os.open(file, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
         size = os.fstat(handle).st_size
@@ -180,7 +180,7 @@ class RunFolder(Folder):
         self._write("config.yaml", config)
 
     def summary(self) -> Summary | None:
-        """The summary, or None while the run has none."""
+        """Return the summary; None if the run has none yet."""
         if not (self.path / "summary.json").exists():
             return None
         try:
@@ -201,19 +201,19 @@ class RunFolder(Folder):
 
 
 def list_runs(runs_dir: Path) -> list[RunFolder]:
-    """Every run below `runs_dir`, oldest first."""
+    """Return every run below `runs_dir`, oldest first."""
     found = [path.parent for path in runs_dir.glob("*/*/manifest.json") if RUN_NAME.match(path.parent.name)]
     return [RunFolder(path.absolute()) for path in sorted(found, key=age)]
 
 
 def age(path: Path) -> tuple[str, int]:
-    """What sorts run folders by when they were made: the second in the name, then the time of a file that is written once."""
+    """Return the sort key for the time a run was made: the second in its name, then the time of a file that is written once."""
     file = path / "overrides.yaml"
     return path.name[:15], file.stat().st_mtime_ns if file.exists() else 0
 
 
 def find_run(text: str, runs_dir: Path) -> RunFolder:
-    """The run that `text` names: a folder, ``latest``, ``<experiment>`` (its newest), ``<experiment>/<stamp>``, or a prefix.
+    """Find the run that `text` names: a folder, ``latest``, ``<experiment>`` (its newest), ``<experiment>/<stamp>``, or a prefix.
 
     Raises:
         RecordError: there is none, or several.
@@ -224,12 +224,12 @@ def find_run(text: str, runs_dir: Path) -> RunFolder:
 
 
 def named_folder(text: str, runs_dir: Path) -> Path | None:
-    """The folder of a record that `text` is the path of, from here or from `runs_dir`."""
+    """Return the record's folder if `text` is its path, from here or from `runs_dir`; else None."""
     return next((path.resolve() for path in (Path(text), runs_dir / text) if (path / "manifest.json").is_file()), None)
 
 
 def pick(text: str, runs_dir: Path, records: Sequence[_Record]) -> _Record:
-    """The one of `records` (oldest first) that `text` names. Raises RecordError when there is none, or several."""
+    """Return the one of `records` (oldest first) that `text` names. Raises RecordError if there is none, or several."""
     if not records:
         raise RecordError(f"there are no runs in {runs_dir}; `ostinato run` makes one")
     if text == "latest":

@@ -1,4 +1,4 @@
-"""The pipeline folder: a manifest of stages, each with what it was made from and what came of it."""
+"""The pipeline folder: a manifest of stages, each with a hash of its inputs and its result."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _NAME = re.compile(r"^pipeline-\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 
 
 class StageRecord(msgspec.Struct, kw_only=True):
-    """One stage: `key` is a hash of all that it was made from, so a stage that is done under its key need not be done again.
+    """One stage. `key` is a hash of all its inputs, so a stage that is done under the same key is not repeated.
 
     Attributes:
-        status: how it stands.
+        status: its state.
         key: SHA-256, in hex.
-        started_at: when it was begun last, UTC, ISO 8601.
+        started_at: its last start, UTC, ISO 8601.
         wall_s: seconds that it took, over all sittings.
-        result: what came of it; plain data.
-        problem: why it has failed, or None.
+        result: its result, as plain data.
+        problem: why it failed, or None.
     """
 
     key: str
@@ -39,9 +39,9 @@ class StageRecord(msgspec.Struct, kw_only=True):
 
 
 class PipelineManifest(msgspec.Struct, kw_only=True):
-    """What a pipeline consists of, and how far it has come.
+    """The stages of a pipeline, and its progress.
 
-    `digest` names what it was asked to do; `source` the run that it learns from, where it learns from one.
+    `digest` identifies its config; `source` is the run that it learns from, if any.
     """
 
     name: str
@@ -74,14 +74,14 @@ class PipelineFolder(Folder):
 
     @classmethod
     def find(cls, runs_dir: Path, name: str, digest: str) -> PipelineFolder | None:
-        """The newest pipeline of this experiment that was asked to do the same; None when there is none."""
+        """Return the newest pipeline of this experiment with the same digest; None if there is none."""
         for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*/manifest.json"), reverse=True):
             if _NAME.match(path.parent.name) and (folder := cls.open(path.parent)).read().digest == digest:
                 return folder
         return None
 
     def read(self) -> PipelineManifest:
-        """The manifest. Raises RecordError when it is broken."""
+        """Read the manifest. Raises RecordError if it is broken."""
         try:
             return msgspec.convert(self.manifest(), PipelineManifest)
         except msgspec.ValidationError as error:

@@ -16,10 +16,10 @@ class Summary(msgspec.Struct, kw_only=True):
     """The numbers of a run. Counts are of samples (rows × repeats); unknown is None, never zero.
 
     Attributes:
-        rows: samples the run consists of; `ok` + `errors` + `refused` + `truncated` + `invalid` + `owed` of them.
-        usage: tokens of requests made; `usage_cached` those of answers that came from the cache.
+        rows: samples of the run: `ok` + `errors` + `refused` + `truncated` + `invalid` + `owed`.
+        usage: tokens of requests made; `usage_cached`: those of answers from the cache.
         unrecorded: the part of `requests`, `usage` and `cost_usd` that was spent on samples which have no line in the record:
-            their conversations were cut off between two turns, or what they met would have met every row.
+            their conversations were cut off between two turns, or their failure would have hit every row.
         cost_usd: what the requests cost; None when a price is unknown. `saved_usd`: what the cache's answers had cost.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
@@ -51,14 +51,14 @@ class Summary(msgspec.Struct, kw_only=True):
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data, every field present, every kind of token counted."""
+        """Return plain JSON data, every field present, every kind of token counted."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         for name in ("usage", "usage_cached"):
             plain[name] = {field: getattr(getattr(self, name), field) for field in Usage.__struct_fields__}
         return plain
 
     def table(self) -> list[dict[str, Any]]:
-        """Two columns, measure and value, for people: what the terminal and Prefect's artifact show."""
+        """Return two columns for people, ``measure`` and ``value``, as the terminal and Prefect's artifact show them."""
         lines: list[tuple[str, str]] = [("model", self.model), ("rows", f"{self.rows:,}"), ("ok", f"{self.ok:,}")]
         lines.append(("errors", f"{self.errors:,}{listed(self.errors_by_code)}"))
         lines += [(name, f"{count:,}") for name in ("refused", "truncated", "invalid", "owed") if (count := getattr(self, name))]

@@ -1,4 +1,4 @@
-"""The sweep folder: a manifest of cells, what was asked, a table, and in ``cells/`` one run folder a cell."""
+"""The sweep folder: a manifest of cells, the command line, a table, and one run folder per cell in ``cells/``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAME = re.compile(r"^sweep-\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 
 
 class CellRecord(msgspec.Struct, kw_only=True):
-    """One cell in the manifest: its values by dotted key, its run folder (relative to the sweep's), and how that ended."""
+    """One cell in the manifest: its values by dotted key, its run folder (relative to the sweep's), and that run's status."""
 
     values: dict[str, Any]
     run: str | None = None
@@ -32,13 +32,13 @@ class CellRecord(msgspec.Struct, kw_only=True):
 
 
 class SweepManifest(msgspec.Struct, kw_only=True):
-    """What a sweep consists of, and how far it has come.
+    """The cells of a sweep, and its progress.
 
     Attributes:
-        digest: of the base config, the varied keys and the sweeper: a sweep that has the same goes on in this folder.
+        digest: hash of the base config, the varied keys and the sweeper: a sweep with the same digest resumes in this folder.
         keys: the varied keys, dotted, in order.
-        primary: the score that cells are ranked by; None when nothing is scored.
-        problem: what has stopped the last sitting; None when nothing has.
+        primary: the score that cells are ranked by; None if nothing is scored.
+        problem: what stopped the last sitting; None if nothing did.
         cells: by the first 12 digits of the hash of their effective config.
     """
 
@@ -61,8 +61,8 @@ class SweepManifest(msgspec.Struct, kw_only=True):
 class SweepFolder(Folder):
     """One sweep on disk, ``runs/<experiment>/sweep-<YYYYMMDD-HHMMSS>-<hash6>/``.
 
-    Files: ``sweep.yaml`` (what was asked, and the base config), ``manifest.json``, ``table.csv``, ``table.parquet``, ``run.log``,
-    and ``cells/``, where each cell has an ordinary run folder.
+    Files: ``sweep.yaml`` (command line and base config), ``manifest.json``, ``table.csv``, ``table.parquet``, ``run.log``, and
+    ``cells/``, with an ordinary run folder per cell.
     """
 
     kind: ClassVar[str] = "sweep"
@@ -77,15 +77,15 @@ class SweepFolder(Folder):
 
     @classmethod
     def find(cls, runs_dir: Path, name: str, digest: str) -> SweepFolder | None:
-        """The newest sweep of this experiment that has this digest; None when there is none."""
+        """Return the newest sweep of this experiment with this digest; None if there is none."""
         for path in sorted((runs_dir.absolute() / name).glob(f"sweep-*-{digest[:6]}*/manifest.json"), reverse=True):
-            folder = cls.open(path.parent)  # one without a manifest is of a process that was killed while it made it
+            folder = cls.open(path.parent)  # without a manifest: its process was killed while making it
             if folder.read().digest == digest:
                 return folder
         return None
 
     def read(self) -> SweepManifest:
-        """The manifest. Raises RecordError when it is broken."""
+        """Read the manifest. Raises RecordError if it is broken."""
         try:
             return msgspec.convert(self.manifest(), SweepManifest)
         except msgspec.ValidationError as error:
@@ -96,7 +96,7 @@ class SweepFolder(Folder):
         self._write("manifest.json", pretty(msgspec.to_builtins(manifest)))
 
     def asked(self) -> dict[str, Any]:
-        """What ``sweep.yaml`` holds. Raises RecordError."""
+        """Read ``sweep.yaml``. Raises RecordError."""
         import yaml
 
         try:
@@ -104,7 +104,7 @@ class SweepFolder(Folder):
         except (OSError, yaml.YAMLError) as error:
             raise RecordError(f"{self.path / 'sweep.yaml'} cannot be read: {error}") from None
         if not isinstance(found, dict) or not isinstance(found.get("overrides"), list):
-            raise RecordError(f"{self.path / 'sweep.yaml'} is broken: it does not say what was asked")
+            raise RecordError(f"{self.path / 'sweep.yaml'} is broken: it has no list of overrides")
         return found
 
     def write_asked(self, asked: str) -> None:
@@ -116,14 +116,14 @@ class SweepFolder(Folder):
         self._write(name, content)
 
     def drop_unnamed(self, cells: Iterable[CellRecord]) -> None:
-        """Delete empty run folders that are of none of these cells: whoever made them was killed before it asked anything."""
+        """Delete empty run folders that belong to none of these cells: their process was killed before it sent anything."""
         named = {self.path / cell.run for cell in cells if cell.run is not None}
         for folder in (self.path / CELLS).glob("*"):
             if RUN_NAME.match(folder.name) and folder not in named and not (folder / "samples.jsonl").exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def run_of(self, cell: CellRecord) -> RunFolder | None:
-        """The run folder of a cell; None when it has none, or that cannot be read."""
+        """Return the run folder of a cell; None if it has none, or it cannot be read."""
         if cell.run is None:
             return None
         try:
@@ -133,26 +133,26 @@ class SweepFolder(Folder):
 
 
 def list_sweeps(runs_dir: Path) -> list[SweepFolder]:
-    """Every sweep below `runs_dir`, oldest first."""
+    """Return every sweep below `runs_dir`, oldest first."""
     found = [path.parent for path in runs_dir.glob("*/sweep-*/manifest.json") if _NAME.match(path.parent.name)]
     return [SweepFolder(path.absolute()) for path in sorted(found, key=_sitting)]
 
 
 def list_records(runs_dir: Path) -> list[RunFolder | SweepFolder]:
-    """Every run and every sweep below `runs_dir`, oldest first; a sweep by when it was last played."""
+    """Return every run and every sweep below `runs_dir`, oldest first; a sweep counts from when it was last played."""
     dated: list[tuple[tuple[str, int], RunFolder | SweepFolder]] = [(age(run.path), run) for run in list_runs(runs_dir)]
     dated += [(_sitting(sweep.path), sweep) for sweep in list_sweeps(runs_dir)]
     return [record for _, record in sorted(dated, key=lambda pair: pair[0])]
 
 
 def find_record(text: str, runs_dir: Path) -> RunFolder | SweepFolder:
-    """The run or the sweep that `text` names, as `find_run` does. Raises RecordError when there is none, or several."""
+    """Find the run or the sweep that `text` names, as `find_run` does. Raises RecordError if there is none, or several."""
     there = named_folder(text, runs_dir)
     return open_record(there if there is not None else pick(text, runs_dir, _folders(list_records(runs_dir))).path)
 
 
 def open_record(path: Path) -> RunFolder | SweepFolder:
-    """The run or the sweep in the folder `path`. Raises RecordError when it is neither."""
+    """Open the run or the sweep in the folder `path`. Raises RecordError if it is neither."""
     sweep = Folder(path).manifest().get("kind") == SweepFolder.kind
     return SweepFolder.open(path) if sweep else RunFolder.open(path)
 
@@ -162,6 +162,6 @@ def _folders(records: Sequence[Folder]) -> Sequence[Folder]:
 
 
 def _sitting(path: Path) -> tuple[str, int]:
-    """When a sweep was last played."""
+    """Return the sort key for the time a sweep was last played."""
     changed = (path / "manifest.json").stat()
     return datetime.fromtimestamp(changed.st_mtime).astimezone().strftime("%Y%m%d-%H%M%S"), changed.st_mtime_ns

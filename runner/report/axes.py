@@ -1,4 +1,4 @@
-"""Scales and ticks: where a value stands on an axis, and which values are written on it."""
+"""Scales and ticks: the place of a value on an axis, and the values written along it."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 LOG_FROM = 30.0
-"""The ratio of the largest to the smallest value from which an axis may be logarithmic."""
+"""Ratio of the largest to the smallest value from which an axis may be logarithmic."""
 
 _FEW = 9
-"""Values up to which the axis is written with the values themselves."""
+"""Up to this many values, the ticks are the values themselves."""
 
 
 class Axis(msgspec.Struct, frozen=True):
     """One axis, from 0 to 1 along its length.
 
     Attributes:
-        ticks: places and what is written there.
-        log: whether equal steps are equal ratios.
-        names: for categories, the values in full, by their place.
+        ticks: values and their labels.
+        log: equal steps are equal ratios.
+        names: the values in full, by place; None for a scale.
     """
 
     low: float
@@ -35,7 +35,7 @@ class Axis(msgspec.Struct, frozen=True):
     names: list[str] | None = None
 
     def at(self, value: Any) -> float:
-        """Where `value` stands: a number, or one of the categories."""
+        """Return the place of `value`, a number or one of the categories."""
         if self.names is not None:
             value = self.names.index(whole(value))
         elif self.log:
@@ -44,9 +44,9 @@ class Axis(msgspec.Struct, frozen=True):
 
 
 def axis_of(values: Iterable[Any]) -> Axis:
-    """The axis of a config key: a scale when all its values are numbers, else a place for each.
+    """Return the axis of a config key: a scale if all its values are numbers, else one place per value.
 
-    Numbers that spread over several orders of magnitude stand on a logarithmic scale; when zero or less is among such, each
+    Numbers that span several orders of magnitude stand on a logarithmic scale. If some of these are zero or negative, each number
     has a place of its own, in order.
     """
     distinct = list({whole(value): value for value in values}.values())
@@ -62,19 +62,19 @@ def axis_of(values: Iterable[Any]) -> Axis:
 
 
 def categories(names: Sequence[str]) -> Axis:
-    """A place for each name, in their order."""
+    """Return an axis with one place per name, in their order."""
     return Axis(-0.5, max(0.5, len(names) - 0.5), [(index, brief(name)) for index, name in enumerate(names)], names=list(names))
 
 
 def scale(numbers: Sequence[float], ticks: Sequence[float] | None = None, *, bounds: tuple[float, float] | None = None) -> Axis:
-    """A linear axis around `numbers`, with round ticks unless some are given."""
+    """Return a linear axis around `numbers`, with round ticks unless `ticks` are given."""
     low, high = bounds or _padded(min(numbers), max(numbers))
     written = [tick for tick in ticks if low <= tick <= high] if ticks else rounds(low, high)
     return Axis(low, high, [(tick, figure(tick)) for tick in apart(written, low, high)])
 
 
 def log_scale(numbers: Sequence[float], ticks: Sequence[float] | None = None) -> Axis:
-    """A logarithmic axis around `numbers`, all positive; its ticks are powers of ten unless given."""
+    """Return a logarithmic axis around `numbers`, all positive; its ticks are powers of ten unless `ticks` are given."""
     room = (max(numbers) / min(numbers)) ** 0.05 if max(numbers) > min(numbers) else 2.0
     low, high = min(numbers) / room, max(numbers) * room
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -86,7 +86,7 @@ def log_scale(numbers: Sequence[float], ticks: Sequence[float] | None = None) ->
 
 
 def rounds(low: float, high: float, about: int = 6) -> list[float]:
-    """Round values between `low` and `high`: steps of 1, 2 or 5 times a power of ten."""
+    """Return round values between `low` and `high`: steps of 1, 2 or 5 times a power of ten."""
     raw = (high - low) / about
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
@@ -95,7 +95,7 @@ def rounds(low: float, high: float, about: int = 6) -> list[float]:
 
 
 def apart(ticks: Sequence[float], low: float, high: float, least: float = 0.07) -> list[float]:
-    """Those ticks that do not run into the one before; the first and the last stay."""
+    """Return the ticks that do not overlap the one before; the first and the last are kept."""
     kept: list[float] = []
     for tick in ticks:
         if not kept or (tick - kept[-1]) / (high - low) >= least:
@@ -106,14 +106,14 @@ def apart(ticks: Sequence[float], low: float, high: float, least: float = 0.07) 
 
 
 def figure(number: float) -> str:
-    """A tick as short as it can be."""
+    """Write a tick as briefly as possible."""
     if number and (abs(number) >= 1e6 or abs(number) < 1e-4):  # noqa: PLR2004
         return f"{number:.3g}".replace("e-0", "e-").replace("e+0", "e")
     return f"{number:,.6g}"
 
 
 def _crowds(positive: Sequence[float]) -> bool:
-    """Whether most of these sorted values would crowd at the low end of a linear scale."""
+    """Return whether most of these sorted values would crowd at the low end of a linear scale."""
     if len(positive) < 3:  # noqa: PLR2004 - two points make no scale
         return False
     return positive[-1] / positive[0] >= LOG_FROM and positive[len(positive) // 2] <= positive[-1] / 4

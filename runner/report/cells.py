@@ -1,4 +1,4 @@
-"""A sweep in figures: what it came to, and one row a cell."""
+"""A sweep in numbers: the tiles of its summary, and one row per cell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEADS = {
 
 
 def sweep_tiles(subject: Subject) -> Iterator[Html]:
-    """The best cell, how many there are, and what they have cost."""
+    """Yield the tiles of a sweep: its best cell, how many cells are complete, and what they have cost."""
     best = next(iter(ranked(subject)), None)
     if best is not None and best.summary and subject.primary and _mean(best, subject.primary) is not None:
         found = best.summary.scores[subject.primary]
@@ -57,7 +57,7 @@ def sweep_tiles(subject: Subject) -> Iterator[Html]:
 
 
 def ranked(subject: Subject) -> list[Part]:
-    """The cells, the best by the primary score first, those without one last."""
+    """Return the cells, best first by the primary score, those without one last."""
     name = subject.primary or ""
     sign = 1 if subject.lower_is_better(name) else -1
     return sorted(subject.parts, key=lambda part: sign * value if (value := _mean(part, name)) is not None else math.inf)

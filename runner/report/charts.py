@@ -1,4 +1,4 @@
-"""Charts as inline SVG: points with intervals and lines through them, and bars. Each says in words what it shows."""
+"""Charts as inline SVG: points with intervals and lines through them, and bars. Each has a description in words."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 52
 SHAPES = 4
-"""Markers there are, so that series differ by more than their colour; colours there are."""
+"""The number of markers (series differ by more than their colour), and of colours."""
 COLOURS = 8
 
 
 class Point(msgspec.Struct):
-    """A point of a chart: `x` as its axis takes it, the interval around `y` (None: unknown), and what it is, in words."""
+    """A point of a chart: `x` as its axis takes it, the interval around `y` (None: unknown), and its description in words."""
 
     x: Any
     y: float
@@ -31,7 +31,7 @@ class Point(msgspec.Struct):
 
 
 class Series(msgspec.Struct):
-    """Points of one name; `line` says whether one leads to the next, `number` chooses colour and marker."""
+    """Points of one name; `line` joins them by a line, `number` chooses colour and marker."""
 
     name: str
     points: list[Point]
@@ -40,7 +40,7 @@ class Series(msgspec.Struct):
 
 
 class Words(msgspec.Struct):
-    """What a chart says without its picture: a heading, a sentence, names of the axes, and the figures as a table."""
+    """A chart without its picture: a heading, a sentence, names of the axes, and the numbers as a table."""
 
     title: str
     about: str
@@ -51,7 +51,7 @@ class Words(msgspec.Struct):
 
 
 def plot(words: Words, x: Axis, y: Axis, series: Sequence[Series], *, front: Sequence[Point] = ()) -> Html:
-    """Points with their intervals; `front`, from left to right, is joined by steps."""
+    """Draw points with their intervals; `front`, from left to right, is joined by steps."""
     steps = _steps(front, x, y) if len(front) > 1 else ""
     body = join([*_grid(x, y, words), steps, *(_series(one, x, y) for one in series)])
     legend = _legend(series) if len(series) > 1 else ""
@@ -59,7 +59,7 @@ def plot(words: Words, x: Axis, y: Axis, series: Sequence[Series], *, front: Seq
 
 
 def bars(words: Words, x: Axis, y: Axis, heights: Sequence[tuple[float, float, int, str]], number: int = 0) -> Html:
-    """Bars from one value of `x` to another, with their height and what they are in words; `number` chooses the colour."""
+    """Draw bars, each from one value of `x` to another, with its height and its description; `number` chooses the colour."""
     drawn = []
     for low, high, height, name in heights:
         left, right, top = _x(x, low), _x(x, high), _y(y, height)
@@ -108,7 +108,7 @@ def _grid(x: Axis, y: Axis, words: Words) -> Iterator[Html]:
 
 
 def _short_names(x: Axis) -> list[str] | None:
-    """What is written for categories: their names where all fit, else A, B, C, which a list explains."""
+    """Return the labels of categories: their names if all fit, else A, B, C, which a list explains."""
     if not x.names:
         return None
     room = (WIDTH - LEFT - RIGHT) / len(x.names) / 7.5
@@ -147,7 +147,7 @@ def _whisker(left: float, point: Point, y: Axis) -> str:
 
 
 def _marker(number: int, left: float, top: float, size: float = 5) -> str:
-    """A circle, square, triangle or diamond around a place."""
+    """Return the path of a circle, square, triangle or diamond around a place."""
     match (number + number // COLOURS) % SHAPES:
         case 0:
             return f"M{left - size:.1f} {top:.1f}a{size} {size} 0 1 0 {2 * size} 0a{size} {size} 0 1 0 {-2 * size} 0z"

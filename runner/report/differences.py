@@ -1,4 +1,4 @@
-"""What the cells of a sweep have in common, and where their configs differ."""
+"""The differences between the configs of a sweep's cells."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from runner.report.gather import Part
 
 _WHERE = {"runs_dir", "execution"}
-"""Where and by whom a run is played is no difference between experiments."""
+"""Config groups that say where and by whom a run is played, which is not a difference between experiments."""
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted keys; empty ones and lists stay values."""
+    """Return nested mappings as one, with dotted keys; empty mappings and lists stay values."""
     found: dict[str, Any] = {}
     for key, one in value.items():
         if isinstance(one, dict) and one:
@@ -27,9 +27,9 @@ def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(parts: Sequence[Part]) -> list[tuple[str, str, list[int]]]:
-    """Keys whose values differ between cells: key, value and the numbers of the cells that have it; in the order of the config.
+    """Return the keys whose values differ: (key, value, numbers of the cells that have it), in the order of the config.
 
-    A key that some cells lack, because another model or scorer has other settings, is "not set" in those.
+    A key that a cell lacks, because its model or scorer has other settings, is "not set" there.
     """
     configs = {part.number: flat(part.config) for part in parts if part.config}
     keys = list(dict.fromkeys(key for config in configs.values() for key in config if key.partition(".")[0] not in _WHERE))
@@ -44,7 +44,7 @@ def differences(parts: Sequence[Part]) -> list[tuple[str, str, list[int]]]:
 
 
 def ranges(numbers: Sequence[int]) -> str:
-    """``#1–4, #7``."""
+    """Write ``#1–4, #7``."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

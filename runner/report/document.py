@@ -1,4 +1,4 @@
-"""The page around the content: one file, styles and script in it, and a policy that lets nothing in or out."""
+"""The page around the content: one file with styles and script, and a content security policy that allows no requests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026", "\u2028".encode
 
 
 def document(title: str, body: Html, data: dict[str, Any]) -> str:
-    """The whole page.
+    """Return the whole page.
 
     Args:
         title: of the browser's tab.
         body: what stands in ``<body>``.
-        data: what the script works on, as plain JSON data.
+        data: the script's input, as plain JSON data.
     """
     style, script = _asset("page.css"), _asset("page.js")
     policy = (
@@ -38,7 +38,7 @@ def document(title: str, body: Html, data: dict[str, Any]) -> str:
 
 
 def embedded(data: dict[str, Any]) -> Html:
-    """JSON that no HTML parser can take for the end of its script: no ``<``, ``>`` or ``&`` is left in it."""
+    """Return JSON without any ``<``, ``>`` or ``&``, so that no HTML parser can take part of it for the end of its script."""
     text = msgspec.json.encode(data)
     for unsafe, safe in _UNSAFE.items():
         text = text.replace(unsafe, safe)

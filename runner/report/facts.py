@@ -1,4 +1,4 @@
-"""What one pass over a run's samples leaves: numbers about all of them, and the bounded selection that the page shows."""
+"""The result of one pass over a run's samples: numbers about all of them, and the bounded selection that the page shows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 SAMPLES = 10_000
-"""Samples on a page, at the most."""
+"""The most samples on one page."""
 
 CHARACTERS = 10_000_000
-"""Characters of prompts and answers on a page, at the most: about what a browser filters without a pause."""
+"""The most characters of prompts and answers on one page: about what a browser filters without a pause."""
 
 
 class Failure(msgspec.Struct):
@@ -36,7 +36,7 @@ class Failure(msgspec.Struct):
 class Facts:
     """Numbers about every sample, and the samples to show: all errors first, then the others in the order they were finished.
 
-    Both are bounded in memory but for eight bytes a score and a latency; a run of any size can be read through it.
+    Memory is bounded except for eight bytes per score and per latency, so a run of any size can be read.
 
     Args:
         samples: read once.
@@ -62,16 +62,16 @@ class Facts:
 
     @property
     def total(self) -> int:
-        """How many samples there are."""
+        """Return the number of samples."""
         return self.status.total()
 
     @property
     def shown(self) -> list[Sample]:
-        """The selection: the errors, then the others, each in the order in which they were finished."""
+        """Return the selection: the errors, then the others, both in the order in which they were finished."""
         return [sample for _, sample in self._failed + self._others]
 
     def quantile(self, share: float) -> float | None:
-        """The quantile of the answered requests' latency, in seconds; None without any."""
+        """Return the quantile of the answered requests' latency, in seconds; None without any."""
         return quantile(self.latencies, share) if self.latencies else None
 
     def _count(self, sample: Sample) -> None:
@@ -89,7 +89,7 @@ class Facts:
             self.failures[code].count += 1
 
     def _keep(self, sample: Sample) -> None:
-        """Take the sample in while there is room; an error pushes the last of the others out."""
+        """Keep the sample while there is room; an error displaces the last of the others."""
         failed = sample.error is not None
         full = len(self._failed) + len(self._others) >= self._most or self._used >= self._characters
         if full and not (failed and self._others):
@@ -101,7 +101,7 @@ class Facts:
         (self._failed if failed else self._others).append((size, sample))
 
     def _size(self, sample: Sample) -> int:
-        """Characters that the sample adds to the page; a message that others have too is there once."""
+        """Return the number of characters that the sample adds to the page; messages it shares with others count once."""
         size = len(sample.output or "") + len(sample.error.message if sample.error else "")
         size += len(sample.target) if isinstance(sample.target, str) else 0
         for text in (sample.prompt, *(message.get("content") for message in sample.messages or ())):

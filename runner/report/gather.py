@@ -1,4 +1,4 @@
-"""What a page is made from: the parts of a run (one) or of a sweep (one a cell), read from their folders."""
+"""The content of a page: the parts of a run (one) or of a sweep (one per cell), read from their folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Part(msgspec.Struct):
         status: as the manifest has it: ``pending`` cells have no run yet.
         summary: None while there is none.
         manifest: of the run; empty without one.
-        overrides: what the run was asked with.
+        overrides: the command line of the run.
         ids: the rows in the order of the data.
     """
 
@@ -41,23 +41,23 @@ class Part(msgspec.Struct):
 
     @property
     def label(self) -> str:
-        """The cell in a few words."""
+        """Describe the cell in a few words."""
         return ", ".join(f"{key.rsplit('.', 1)[-1]}={brief(value, 40)}" for key, value in self.values.items()) or "the run"
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's config, as plain data."""
+        """Return the run's config, as plain data."""
         found = self.manifest.get("config")
         return found if isinstance(found, dict) else {}
 
 
 class Subject(msgspec.Struct):
-    """What the page is about. Everything in it is cleaned of secrets but for the samples that `Facts` hold.
+    """The subject of the page. Everything in it is cleaned of secrets, except the samples that `Facts` hold.
 
     Attributes:
         keys: the varied keys, in order; none for a run.
         primary: the name of the score that counts, or None.
-        direction: which of its values are better.
+        direction: ``maximize`` if higher values of it are better.
     """
 
     kind: Literal["run", "sweep"]
@@ -72,7 +72,7 @@ class Subject(msgspec.Struct):
     direction: Literal["maximize", "minimize"] = "maximize"
 
     def lower_is_better(self, name: str) -> bool:
-        """Whether of this score the lower values are the better ones."""
+        """Return whether lower values of this score are better."""
         return name == self.primary and self.direction == "minimize"
 
 
@@ -118,7 +118,7 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
 
 
 def _cell(path: Path, number: int, cell: dict[str, Any], **room: int) -> Part:
-    """A cell; one whose folder cannot be read says so instead of hiding the others."""
+    """Read a cell; one whose folder cannot be read says so instead of hiding the others."""
     values, status, problem = cell.get("values") or {}, str(cell.get("status")), cell.get("problem")
     run = cell.get("run")
     if run:
@@ -130,7 +130,7 @@ def _cell(path: Path, number: int, cell: dict[str, Any], **room: int) -> Part:
 
 
 def _inside(path: Path, run: str) -> Path:
-    """The cell's folder. Raises RecordError when the manifest points out of the sweep's own."""
+    """Return the cell's folder. Raises RecordError if the manifest points outside the sweep's own."""
     folder = (path / run).resolve()
     if not folder.is_relative_to(path.resolve()):
         raise RecordError(f"{path / 'manifest.json'} is broken: {run} is not a folder of this sweep")

@@ -1,4 +1,4 @@
-"""HTML from plain values: everything is escaped here, unless it was made here."""
+"""HTML from plain values: everything is escaped, except what was made here."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Html(str):
 
 
 Content = str | int | float | None
-"""What can stand in a page; what is not `Html` is text, and None a dash."""
+"""Content of a page: text is escaped unless it is `Html`, and None is a dash."""
 
 
 def esc(content: Content) -> str:
-    """As HTML."""
+    """Return content as HTML."""
     if isinstance(content, Html):
         return content
     return '<span class="none">–</span>' if content is None else escape(str(content))
 
 
 def tag(name: str, *content: Content, **attributes: str | bool | None) -> Html:
-    """An element. Of attributes, ``class_`` is ``class`` and ``aria_label`` is ``aria-label``; False and None stand for none."""
+    """Return an element. ``class_`` is written ``class``, and ``aria_label`` ``aria-label``; False and None are left out."""
     written = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
         for key, value in attributes.items()
@@ -38,12 +38,12 @@ def tag(name: str, *content: Content, **attributes: str | bool | None) -> Html:
 
 
 def join(content: Iterable[Content]) -> Html:
-    """One after the other."""
+    """Return the pieces, one after the other."""
     return Html("".join(map(esc, content)))
 
 
 def table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[Content]], *, class_: str | None = None) -> Html:
-    """A table that scrolls by itself when it is too wide. The first column heads the rows; figures stand to the right."""
+    """Return a table that scrolls on its own. The first column heads the rows; columns of numbers are right-aligned."""
     lines = list(rows)
     numeric = [any(map(_is_figure, column)) and all(map(_fits_figures, column)) for column in zip(*lines, strict=True)]
     classes = ["number" if one else None for one in (numeric or [False] * len(heads))]
@@ -70,12 +70,12 @@ def _fits_figures(content: Content) -> bool:
 
 
 def section(anchor: str, title: str, *content: Content) -> Html:
-    """A section with its heading."""
+    """Return a section with its heading."""
     head = tag("h2", title, id=f"{anchor}-title")
     return tag("section", head, *content, id=anchor, aria_labelledby=f"{anchor}-title")
 
 
 def tile(name: str, value: str, more: str = "", *, lead: bool = False) -> Html:
-    """One figure of a summary: what it is, how much, and what to know with it."""
+    """Return one number of a summary: its name, its value, and a note."""
     content = [tag("div", name, class_="name"), tag("div", value, class_="value"), tag("div", more, class_="more")]
     return tag("div", *content, class_="tile lead" if lead else "tile")

@@ -1,11 +1,11 @@
 "use strict";
-// The page's script: the sample browser, the choice of a score, sortable tables. Everything from rows and models is set as text.
+// The page's script: the sample browser, the choice of a score, sortable tables. Content from rows and models is always set as text.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 25;
   const $ = (id) => document.getElementById(id);
 
-  /** An element with properties, attributes (in `attributes`) and children; strings are text. */
+  /** Make an element with properties, attributes (in `attributes`) and children; strings are text. */
   function make(name, properties = {}, ...children) {
     const { attributes = {}, ...plain } = properties;
     const element = Object.assign(document.createElement(name), plain);
@@ -22,7 +22,7 @@
   const seconds = (value) => (value === undefined ? "–" : value < 1 ? `${Math.round(value * 1000)} ms` : `${value.toFixed(1)} s`);
   const dollars = (value) => (value >= 1 || value === 0 ? `$${value.toFixed(2)}` : `$${Number(value.toPrecision(3))}`);
 
-  // --- the rows, and which of them are asked for
+  // --- the rows and their filters
 
   const samples = data.samples;
   samples.forEach((sample, index) => {
@@ -30,7 +30,7 @@
     sample.part ??= 0;
     sample.scores = new Map(Object.entries(sample.scores ?? {})); // a score may be called __proto__
   });
-  let messageTexts = null; // lower case, made when first searched
+  let messageTexts = null; // lower case, made on the first search
 
   function prepareSearch() {
     messageTexts = data.messages.map((message) => message.text.toLowerCase());
@@ -51,7 +51,7 @@
   const statusTests = new Map([["", () => true]]);
   const scoreTests = new Map([["", () => true]]);
 
-  /** The options of the status filter: every status there is, and every code that errors have. */
+  /** Return the options of the status filter: every status and every error code that occurs. */
   function statusOptions() {
     const options = [["", "any status"]];
     const seen = new Set(samples.map((sample) => sample.status));
@@ -66,7 +66,7 @@
     return options;
   }
 
-  /** The options of the score filter: right and wrong where scores go from 0 to 1, else above and below the median. */
+  /** Return the options of the score filter: right and wrong for scores from 0 to 1, else above and below the median. */
   function scoreOptions() {
     const options = [["", "any score"]];
     const add = (key, label, test) => { options.push([key, label]); scoreTests.set(key, test); };
@@ -116,7 +116,7 @@
     browser.dataset.took = (performance.now() - began).toFixed(1);
   }
 
-  /** Order of two values; what is missing comes last, whichever way it is sorted. */
+  /** Compare two values; missing ones come last in both directions. */
   function compare(a, b, way) {
     if (a === undefined || b === undefined) return way * ((a === undefined) - (b === undefined));
     return a < b ? -1 : a > b ? 1 : 0;
@@ -307,7 +307,7 @@
     return true;
   }
 
-  /** Go up or down by one sample, over the ends of pages; an open pane follows. */
+  /** Move up or down by one sample, across pages; an open pane follows. */
   function step(by, { open = state.open !== null, keep = false } = {}) {
     const index = state.focus + by;
     const there = index >= 0 && index < list.rows.length;
@@ -378,7 +378,7 @@
     show();
   }
 
-  /** Have the columns of a table sorted by their heads: as numbers where they are, else as text. */
+  /** Make a table sort by a column when its heading is pressed: as numbers where they are, else as text. */
   function sortable(table) {
     const heads = [...table.tHead.rows[0].cells];
     const number = (text) => Number(text.replace(/^[#±$ ]+|[,%]| m?s$/g, "")) * (/\d s$/.test(text) ? 1000 : 1);

@@ -1,4 +1,4 @@
-"""Which charts a page has: scores against what was varied, against cost and latency, and how scores are spread."""
+"""The charts of a page: scores against the varied keys, against cost and latency, and their distributions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 MODEL_KEYS = ("model", "model.name")
 _BINS = 10
-_POOLED = " Where several cells share a value, a point is the mean of theirs, its interval the mean of theirs."
+_POOLED = " Where several cells share a value, the point is the mean of their scores, its interval the mean of their intervals."
 _INTERVALS = f"Bars are 95 % intervals (mean ± {Z} standard errors, which are clustered by row)."
 
 
 def names_of_scores(subject: Subject) -> list[str]:
-    """Every score there is, the primary one first."""
+    """Return the names of all scores, the primary one first."""
     found = dict.fromkeys(name for part in subject.parts if part.summary for name in part.summary.scores)
     return sorted(found, key=lambda name: name != subject.primary)
 
 
 def charts_of(subject: Subject, name: str) -> Iterator[Html]:
-    """The charts of one score of a sweep."""
+    """Yield the charts of one score of a sweep."""
     parts = [part for part in subject.parts if _mean(part, name) is not None]
     if not parts:
         return
@@ -47,13 +47,13 @@ def charts_of(subject: Subject, name: str) -> Iterator[Html]:
 
 
 def model_of(part: Part) -> str:
-    """What the cell's line is named after: what the sweep chose as its model, else the model that was asked."""
+    """Return the model that names a cell's line: the one that the sweep chose, else the one that was asked."""
     chosen = [whole(part.values[key]) for key in MODEL_KEYS if key in part.values]
     return " ".join(chosen) or (part.summary.model if part.summary else "")
 
 
 def cost_of(part: Part) -> float | None:
-    """Dollars per 1,000 answered samples; what came from the cache counts as it cost when it was made. None: unknown or free."""
+    """Return dollars per 1,000 answered samples, answers from the cache at their original cost. None: unknown or free."""
     summary = part.summary
     if summary is None or summary.cost_usd is None:
         return None
@@ -89,7 +89,7 @@ def _against_key(parts: Sequence[Part], name: str, key: str, models: list[str]) 
     labels = [one.name for one in series for _ in one.points]
     words = Words(
         title=f"{name} against {key}",
-        about=f"Mean {name} for each value of {key}{', one line a model' if len(models) > 1 else ''}. {_INTERVALS}"
+        about=f"Mean {name} for each value of {key}{', one line per model' if len(models) > 1 else ''}. {_INTERVALS}"
         + (_POOLED if any(number != 1 for number in cells) else ""),
         x=f"{key} (logarithmic)" if x.log else key,
         y=name,
@@ -110,7 +110,7 @@ def _by_value(parts: Sequence[Part], key: str, x: Axis) -> list[list[Part]]:
 
 
 def _ordered(x: Axis) -> bool:
-    """Whether categories are numbers in order, so that a line through them means something."""
+    """Return whether categories are numbers in order, so that a line through them is meaningful."""
     try:
         return [float(name) for name in x.names or ()] == sorted(float(name) for name in x.names or ())
     except ValueError:
@@ -118,10 +118,10 @@ def _ordered(x: Axis) -> bool:
 
 
 def _pooled(group: Sequence[Part], name: str, key: str) -> Point:
-    """The cells that share a value, as one point.
+    """Return the cells that share a value as one point.
 
     Their standard errors are averaged, not divided by the root of their number: cells share rows, and the error of a mean of
-    correlated means is at most the mean of their errors. So the interval may be too wide, and is never too narrow.
+    correlated means is at most the mean of their errors. So the interval may be too wide but never too narrow.
     """
     found = [score for part in group if (score := _score(part, name)) and score.mean is not None]
     middle = math.fsum(one.mean or 0.0 for one in found) / len(found)
@@ -144,7 +144,7 @@ def _figures(model: str, point: Point, cells: int) -> list[Content]:
 
 
 def _score_axis(points: Sequence[Point]) -> Axis:
-    """From 0 to 1 when that is where the means are, with the intervals cut off there; else around everything."""
+    """Return an axis from 0 to 1 if all means lie there, with the intervals cut off; else one around everything."""
     values = [point.y for point in points]
     if all(0 <= value <= 1 for value in values):
         return scale(values, bounds=(0.0, 1.0))
@@ -156,7 +156,7 @@ def _score_axis(points: Sequence[Point]) -> Axis:
 
 
 class Measure(NamedTuple):
-    """What a score is traded against: its name and unit, how it is had of a cell, and how it is written."""
+    """A quantity that a score is traded against: its name and unit, how to read it from a cell, and how to write it."""
 
     what: str
     unit: str
@@ -205,9 +205,9 @@ def _placed(part: Part, name: str, value: float, write: Callable[[float | None],
 
 
 def pareto(points: Sequence[tuple[float, float, int]]) -> list[int]:
-    """Of points (cost, score, number), the numbers of those that none beats: as cheap and better, or cheaper and as good.
+    """Return the numbers of the points (cost, score, number) that no other point dominates.
 
-    In ascending order of cost; of equal points the first stands for all.
+    They are in ascending order of cost. Of equal points the first stands for all.
     """
     best = -math.inf
     front = []
@@ -222,7 +222,7 @@ def pareto(points: Sequence[tuple[float, float, int]]) -> list[int]:
 
 
 def spreads(subject: Subject) -> Iterator[Html]:
-    """How each score is distributed over the samples of a run, or of each model of a sweep; and the latencies of a run."""
+    """Yield the distribution of each score over the samples of a run, or of each model of a sweep, and of a run's latencies."""
     for name in names_of_scores(subject):
         yield from spread_of(subject, name)
     if subject.kind == "run" and len(subject.parts[0].facts.latencies) > 1:
@@ -230,7 +230,7 @@ def spreads(subject: Subject) -> Iterator[Html]:
 
 
 def spread_of(subject: Subject, name: str) -> Iterator[Html]:
-    """The distribution of one score, a chart for each model."""
+    """Yield the distribution of one score, one chart per model."""
     parts = [part for part in subject.parts if part.facts.scores.get(name)]
     models = list(dict.fromkeys(map(model_of, parts)))
     for number, model in enumerate(models):
@@ -253,9 +253,9 @@ def _histogram(title: str, x_name: str, values: list[float], of: str, number: in
 
 
 def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, float, int, str]], Axis]:
-    """Bars (from, to, how many, name) and their axis: two values or one have a bar each, others are put into ten equal ones.
+    """Return bars (from, to, count, name) and their axis: one bar per value for one or two values, else ten of equal width.
 
-    `fixed`: values from 0 to 1 have an axis from 0 to 1, however few of it they use.
+    `fixed`: values between 0 and 1 have an axis from 0 to 1.
     """
     counts: dict[float, int] = {}
     for value in values:

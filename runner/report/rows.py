@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Shown(msgspec.Struct, omit_defaults=True):
-    """A sample as the browser gets it; what it has not is left out."""
+    """A sample as the browser gets it; what it lacks is left out."""
 
     id: str
     status: str
@@ -37,7 +37,7 @@ class Shown(msgspec.Struct, omit_defaults=True):
 
 
 class Rows:
-    """The samples of a page: `samples` for the browser, `messages` that they point into by number."""
+    """The samples of a page: `samples` for the browser, and the `messages` that they refer to by number."""
 
     def __init__(self) -> None:
         self.samples: list[Shown] = []

@@ -23,13 +23,13 @@ _KINDS = ("errors", "owed", "truncated", "refused", "invalid")
 
 
 def sections(subject: Subject) -> Iterator[Html]:
-    """Header, then everything else in ``<main>``."""
+    """Yield the header, then everything else in ``<main>``."""
     yield tag("a", "Skip to the samples", href="#samples", class_="skip")
     yield _header(subject)
     sweep = subject.kind == "sweep"
     first = [_sweep_summary(subject), _sweep_scores(subject)] if sweep else [_summary(subject), _scores(subject)]
     yield tag("main", *first, _errors(subject), _samples(subject), _config(subject))
-    yield tag("footer", f"Made by Ostinato from {subject.folder}. This file is complete: it asks no network for anything.")
+    yield tag("footer", f"Made by Ostinato from {subject.folder}. This file is complete: it loads nothing from the network.")
 
 
 def _header(subject: Subject) -> Html:
@@ -45,7 +45,7 @@ def _summary(subject: Subject) -> Html:
     part = subject.parts[0]
     problem = tag("p", tag("strong", "Problem: "), part.problem, class_="problem") if part.problem else ""
     if part.summary is None:
-        text = "This run has no summary yet: it is being played, or was killed. What it has recorded so far is below."
+        text = "This run has no summary yet: it is being played, or was killed. Its results so far are below."
         return section("summary", "Summary", problem, tag("p", text), tile("samples so far", f"{part.facts.total:,}"))
     lines = [(line["measure"], line["value"]) for line in part.summary.table()]
     details = tag("details", tag("summary", "All figures"), table("Summary", ["measure", "value"], lines))
@@ -91,7 +91,7 @@ def _sweep_summary(subject: Subject) -> Html:
 
 
 def _sweep_scores(subject: Subject) -> Html:
-    """A group of charts for each score; the script shows one at a time."""
+    """Return one group of charts per score; the script shows one at a time."""
     names = names_of_scores(subject)
     groups = [
         tag("div", *charts_of(subject, name), *spread_of(subject, name), class_="charts", data_score=name) for name in names
@@ -146,10 +146,10 @@ def _samples(subject: Subject) -> Html:
         of = ", with an equal part for each cell" if subject.kind == "sweep" else ""
         text = (
             f"This page holds {shown:,} of {total:,} samples{of}: errors first, then the others in the order in which they were "
-            "finished. The figures above are of all; all samples are in samples.jsonl."
+            "finished. The numbers above are of all samples, which are in samples.jsonl."
         )
         partly = tag("p", text, class_="note")
-    nothing = tag("noscript", tag("p", "The sample browser needs JavaScript; everything else on this page does without."))
+    nothing = tag("noscript", tag("p", "The sample browser needs JavaScript; everything else on this page works without it."))
     return section("samples", "Samples", partly, nothing, tag("div", id="browser"))
 
 
@@ -185,7 +185,7 @@ def _differences(subject: Subject) -> Html:
     rows = [(key, value, ranges(numbers), len(numbers)) for key, value, numbers in differences(subject.parts)]
     if not rows:
         return tag("p", "The configs of the cells do not differ.")
-    about = tag("p", "Every key whose value is not the same in all cells; the rest of the config is.")
+    about = tag("p", "Every key whose value differs between cells; the rest of the config is the same.")
     return join([about, table("Differences between cells", ["key", "value", "in cells", "cells"], rows)])
 
 

@@ -1,4 +1,4 @@
-"""Texts of rows, models and configs on their way to a page: cleaned of secrets, and cut where nobody reads on."""
+"""Texts of rows, models and configs on their way to a page: cleaned of secrets, and shortened."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from runner.secrets import redact
 
 LONGEST = 50_000
-"""Characters of one text on a page; the rest is in ``samples.jsonl``, and the page says so."""
+"""The most characters of one text on a page; the rest is in ``samples.jsonl``, and the page says so."""
 
 _SHORT = 2_000
-"""Characters of a text inside structured content, such as an image in base64, which nobody reads."""
+"""The most characters of a text inside structured content, such as an image in base64, which nobody reads."""
 
 
 def cut(text: str) -> str:
-    """`text` without secrets, and no longer than `LONGEST`."""
+    """Return `text` without secrets, and no longer than `LONGEST`."""
     clean = redact(text)
     if len(clean) <= LONGEST:
         return clean
@@ -23,25 +23,25 @@ def cut(text: str) -> str:
 
 
 def text_of(value: Any) -> str:
-    """A text as it is, None as nothing, anything else as JSON that people can read."""
+    """Return a text as it is, None as nothing, anything else as indented JSON."""
     if value is None:
         return ""
     return cut(value if isinstance(value, str) else json.dumps(_shortened(value), ensure_ascii=False, indent=2))
 
 
 def whole(value: Any) -> str:
-    """A config's value as one text without secrets: what tells it from others."""
+    """Return a config's value in full as one text without secrets."""
     return redact(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def brief(value: Any, most: int = 200) -> str:
-    """A config's value on one line, as far as that goes."""
+    """Return a config's value shortened to `most` characters."""
     text = whole(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def redacted(value: Any) -> Any:
-    """Plain JSON data with every text in it, keys too, cleaned of secrets."""
+    """Return plain JSON data with every text in it, keys too, cleaned of secrets."""
     match value:
         case str():
             return redact(value)

@@ -1,4 +1,4 @@
-"""Making the page of a folder, and putting it on disk whole or not at all."""
+"""Make the page of a folder, and write it whole or not at all."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def write_report(run: str | Path, out: str | Path | None = None, *, runs_dir: st
 
 
 def render(folder: Path) -> str:
-    """The page as text. Raises RecordError when the folder is no record."""
+    """Return the page as text. Raises RecordError if the folder is not a record."""
     subject = gather(folder)
     return document(f"{subject.name}: {subject.status}", join(sections(subject)), _data(subject))
 
 
 def _data(subject: Subject) -> dict[str, Any]:
-    """What the sample browser works on."""
+    """Return the input of the sample browser."""
     rows = Rows()
     for index, part in enumerate(subject.parts):
         for sample in _in_data_order(part):

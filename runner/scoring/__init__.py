@@ -1,4 +1,4 @@
-"""Scoring: how good one answer is (a scorer), and what a run's scores say together (mean, standard error, n)."""
+"""Scoring: how good one answer is (a scorer), and the summary of a run's scores (mean, standard error, n)."""
 
 from runner.scoring.numeric import Numeric
 from runner.scoring.python import Python

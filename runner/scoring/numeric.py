@@ -1,4 +1,4 @@
-"""The numeric scorer, and how numbers are read out of text."""
+"""The numeric scorer, and how numbers are read from text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LARGEST = 1e308
 _DECIMAL = r"(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|(?<!\.)\.[0-9]+"
 _NUMBER = re.compile(
     rf"""
-    (?<![^\W_])(?<![0-9]\.)                       # no part of a word (the 2 of x2) or of another number
+    (?<![^\W_])(?<![0-9]\.)                       # not part of a word (the 2 of x2) or of another number
     (?P<sign>[-+\N{{MINUS SIGN}}]?)(?:[$€£¥][ ]?(?P<inner>[-\N{{MINUS SIGN}}]?))?
     (?:
         (?:(?P<whole>[0-9]+)[ ])?(?P<top>[0-9]+)/(?P<bottom>0*[1-9][0-9]*)(?![0-9/]|\.[0-9])
@@ -33,7 +33,7 @@ class Numeric:
 
     Numbers in text: signs, decimals, ``1,234,567.5``, ``1.5e-3``, fractions ``3/4`` and ``1 1/2``. A currency sign before and a
     percent sign after are ignored: ``$5`` is 5, ``50%`` is 50. A comma only groups thousands. Digits inside a word (``x2``)
-    are no number.
+    are not a number.
 
     Args:
         tolerance: the absolute difference allowed. Default 1e-6.
@@ -43,7 +43,7 @@ class Numeric:
             number in the target, which reads GSM8K's ``... #### 18`` as it is.
 
     Raises:
-        ConfigError: `target_pattern` is no regular expression, or a tolerance is negative.
+        ConfigError: `target_pattern` is not a valid regular expression, or a tolerance is negative.
     """
 
     name = "numeric"
@@ -64,7 +64,7 @@ class Numeric:
         self._target_pattern = None if target_pattern is None else compile_pattern("scoring.target_pattern", target_pattern)
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Compare; a list of targets means any of them."""
+        """Compare the number in the answer; a list of targets means any of them."""
         options = [self._target(option) for option in wanted(self.name, target)]
         number = read_number(output, first=self._first)
         if number is None:

@@ -1,4 +1,4 @@
-"""The python scorer: a function of the user's own, from a file whose hash is recorded."""
+"""The python scorer: a user's function, from a file whose hash is recorded."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class Python:
-    """Whatever ``function(output, target, row)`` returns: a bool or any finite number.
+    """The result of ``function(output, target, row)``: a bool or any finite number.
 
-    `output` is the model's text, `target` the row's target (None where there is none), `row` the row's columns. The file is
+    `output` is the model's text, `target` the row's target (None without one), `row` the row's columns. The file is
     run once, here; what is hashed is what is run. It can import installed packages, but not the files beside it.
 
     Args:
@@ -51,7 +51,7 @@ class Python:
         """Call the function.
 
         Raises:
-            DataError: it raised an exception, or returned something else than a bool or a finite number.
+            DataError: it raised an exception, or returned something other than a bool or a finite number.
         """
         try:
             value = self._function(output, target, fields)

@@ -1,4 +1,4 @@
-"""The json_match scorer: the answer as JSON, compared with a target that is JSON."""
+"""The json_match scorer: compares the answer as JSON with a JSON target."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 _OPENING = re.compile(r"[{\[]")
 _decode_at = json.JSONDecoder().raw_decode
-"""The standard library's decoder, which can begin in the middle of a text and does not mind what follows the value."""
+"""The standard library's decoder, which can start in the middle of a text and ignores what follows the value."""
 
 
 _NOTHING = object()
-"""Equal to no JSON, null included."""
+"""Not equal to any JSON value, null included."""
 
 
 class JsonMatch:
@@ -37,7 +37,7 @@ class JsonMatch:
         self._keys = None if keys is None else tuple(keys)
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Compare; the target is a dict, a list, or JSON text. A list is one JSON value here, not "any of"."""
+        """Compare the JSON; the target is a dict, a list, or JSON text. A list is one JSON value here, not "any of"."""
         expected = self._target(target)
         answer = parsed if parsed is not None else first_json(output)
         if self._keys is None:
@@ -62,7 +62,7 @@ class JsonMatch:
 
 
 def first_json(text: str) -> Any:
-    """Return the JSON value that `text` is, else the first object or list inside it, else something equal to no JSON."""
+    """Return the JSON value that `text` is, else the first object or list inside it, else a value that equals no JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What scores say together: the mean, its standard error, and how many they stand on. Streaming."""
+"""The summary of scores: the mean, its standard error, and n. Streaming."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def summarise(values: Iterable[float]) -> Score:
-    """Summarise independent scores, one a row.
+    """Summarise independent scores, one per row.
 
     Args:
         values: the scores; they are not kept (Welford's algorithm).
 
     Returns:
-        Mean, standard error (the sample's standard deviation, n - 1 in its denominator, by the root of n; None for n < 2)
-        and n. The mean of nothing is None.
+        Mean, standard error (the sample standard deviation, with n - 1 in its denominator, over the root of n; None for n < 2)
+        and n. The mean of no scores is None.
     """
     n = 0
     mean = squares = 0.0
@@ -47,12 +47,12 @@ def summarise_by_row(pairs: Iterable[tuple[str, float]]) -> Score:
 
 
 class RowMean:
-    """The mean over all scores, with a standard error that knows repeats of one row are not independent, while the rows are.
+    """The mean over all scores, with a standard error for repeats of one row that are not independent, while the rows are.
 
     The standard error is clustered by row (Miller 2024, "Adding Error Bars to Evals", with the usual factor R / (R - 1) for R
-    rows): with every row repeated as often, it is the standard error of the rows' means, and with one score a row it is that of
-    `summarise`. Rows of which some repeats are missing weigh by the repeats they have. A few sums are kept, whatever the number
-    of rows; those of squares are of differences from the first score, so that large scores that differ little lose no digits.
+    rows): if every row has as many repeats, it is the standard error of the rows' means; with one score per row it is that of
+    `summarise`. Rows that lack some repeats weigh by the repeats they have. A few sums are kept, whatever the number
+    of rows; those of squares use differences from the first score, so that large scores that differ little lose no digits.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class RowMean:
         self._total = self._squares = self._products = self._weights = 0.0
 
     def add(self, total: float, count: int) -> None:
-        """Add one row: the sum of its scores, and how many they are (1 or more)."""
+        """Add one row: the sum of its scores, and their number (1 or more)."""
         if not self._rows:
             self._origin = total / count
         self._sum += total
@@ -76,10 +76,10 @@ class RowMean:
         self._weights += count * count
 
     def score(self, more: Iterable[tuple[float, int]] = ()) -> Score:
-        """Summarise: mean, standard error (None for fewer than two rows), and n, the number of rows. The mean of nothing is None.
+        """Summarise: mean, standard error (None for fewer than two rows), and n, the number of rows. The mean of none is None.
 
         Args:
-            more: rows to count here, that are not added for good.
+            more: rows to include in this summary only.
         """
         if more := list(more):
             whole = copy.copy(self)

@@ -1,4 +1,4 @@
-"""What a scorer is, and what it may expect of a row's target."""
+"""The interface of a scorer, and the check of a row's target."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Scorer(Protocol):
-    """Says how good one answer is.
+    """An object that scores one answer.
 
-    The caller decides which samples are scored (answers do, errors and refusals never) and knows which row it is at: a scorer
-    that cannot use a target raises a `DataError` that says why, and the caller puts the row's id before it.
+    The caller decides which samples are scored (answers are, errors and refusals never). A scorer that cannot use a target raises
+    a `DataError` that says why; the caller, who knows the row, puts its id in front.
 
     Attributes:
         name: the metric's name in ``scores``.
@@ -27,20 +27,20 @@ class Scorer(Protocol):
 
         Args:
             output: the model's text, as it came.
-            target: the answer wanted; most scorers take a list as "any of these".
+            target: the expected answer; most scorers take a list as "any of these".
             fields: the row's columns.
-            parsed: what the adapter made of `output`, or None.
+            parsed: `output` as the adapter parsed it, or None.
 
         Returns:
             A score from 0.0 to 1.0; `Python` may return any finite number.
 
         Raises:
-            DataError: the target is missing or of no use to this scorer.
+            DataError: the target is missing, or this scorer cannot use it.
         """
 
 
 def wanted(scorer: str, target: Any) -> list[Any]:
-    """Return the targets of which any one will do; `scorer` is named in the error.
+    """Return the accepted targets; the error names `scorer`.
 
     Raises:
         DataError: there is none.

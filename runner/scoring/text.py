@@ -29,7 +29,7 @@ class Exact:
         self._strip = strip
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Compare; a list of targets means any of them."""
+        """Compare the text; a list of targets means any of them."""
         answer = self._normal(output)
         return float(answer in [self._normal(str(option)) for option in wanted(self.name, target)])
 
@@ -53,7 +53,7 @@ class Contains:
         self._whole_word = whole_word
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Search; a list of targets means any of them."""
+        """Search for the target; a list of targets means any of them."""
         answer = output.casefold() if self._ignore_case else output
         return float(any(self._has(answer, str(option)) for option in wanted(self.name, target)))
 
@@ -70,11 +70,11 @@ class Regex:
     """1.0 when a regular expression is found in the answer, else 0.0. Python's `re`; use ``^`` and ``$`` for the whole answer.
 
     Args:
-        pattern: the expression; the target is then not looked at. Default None: each row's target is its expression.
+        pattern: the expression; the target is then ignored. Default None: each row's target is its expression.
         ignore_case: match without regard to case. Default False.
 
     Raises:
-        ConfigError: `pattern` is no regular expression.
+        ConfigError: `pattern` is not a valid regular expression.
     """
 
     name = "regex"
@@ -84,13 +84,13 @@ class Regex:
         self._pattern = None if pattern is None else compile_pattern("scoring.pattern", pattern, self._flags)
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Search; without `pattern`, a list of targets means any of them."""
+        """Search for the pattern; without `pattern`, a list of targets means any of them."""
         if self._pattern is not None:
             return float(self._pattern.search(output) is not None)
         try:
             return float(any(re.search(str(option), output, self._flags) for option in wanted(self.name, target)))
         except re.error as error:
-            raise DataError(f"the target {target!r} is no regular expression: {error}") from error
+            raise DataError(f"the target {target!r} is not a valid regular expression: {error}") from error
 
 
 class Choice:
@@ -100,7 +100,7 @@ class Choice:
     counts. An answer that names none scores 0.0.
 
     Args:
-        labels: every label there is.
+        labels: all labels.
         pick: which one counts when the answer names several: ``first`` (default; as evaluation harnesses do for a short
             answer), ``last`` (for an answer that reasons before it concludes), or ``only`` (an answer that names two
             different labels has not chosen, and scores 0.0).
@@ -152,14 +152,14 @@ class Choice:
 class F1:
     """Overlap of words between answer and target: the harmonic mean of precision and recall, as SQuAD computes it.
 
-    Case, ASCII punctuation and the articles a, an, the do not count; words count as often as they occur in both. When nothing
+    Case, ASCII punctuation and the articles a, an, the do not count; words count as often as they occur in both. If nothing
     is left of one side, the score is 1.0 if nothing is left of the other either, else 0.0.
     """
 
     name = "f1"
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Score; of a list of targets the best one counts."""
+        """Score the overlap; the best of a list of targets counts."""
         answer = _words(output)
         return max(_f1(answer, _words(str(option))) for option in wanted(self.name, target))
 
@@ -168,12 +168,12 @@ def compile_pattern(key: str, pattern: str, flags: int = 0) -> re.Pattern[str]:
     """Compile a regular expression that the config holds under `key`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: `pattern` is not a valid regular expression.
     """
     try:
         return re.compile(pattern, flags)
     except re.error as error:
-        raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from error
+        raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from error
 
 
 def _whole_word(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The two distributions that paired tests need, Student's t and the binomial, from one function: the incomplete beta."""
+"""Student's t and the binomial, which paired tests need, both from the incomplete beta function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MAX_TERMS = 100_000
 
 
 def beta_share(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), for a, b > 0 and 0 <= x <= 1.
+    """Return the regularised incomplete beta function I_x(a, b), for a, b > 0 and 0 <= x <= 1.
 
     By its continued fraction (NIST Digital Library of Mathematical Functions, 8.17.22), evaluated by Lentz's method as Thompson
     and Barnett (1986) modified it; on the side of the mean where that converges fast, else by I_x(a, b) = 1 - I_{1-x}(b, a).
@@ -40,7 +40,7 @@ def beta_share(a: float, b: float, x: float) -> float:
 
 
 def t_two_sided(t: float, df: int) -> float:
-    """The probability that Student's t with `df` degrees of freedom lies at least as far from 0 as `t`."""
+    """Return the probability that Student's t with `df` degrees of freedom lies at least as far from 0 as `t`."""
     if math.isinf(t):
         return 0.0
     return beta_share(df / 2, 0.5, df / (df + t * t))
@@ -48,7 +48,7 @@ def t_two_sided(t: float, df: int) -> float:
 
 @lru_cache(maxsize=256)
 def t_critical(level: float, df: int) -> float:
-    """The bound that Student's t with `df` degrees of freedom stays within with probability `level`, 0 < level < 1."""
+    """Return the bound that abs(t) with `df` degrees of freedom stays below with probability `level`, 0 < level < 1."""
     high = 1.0
     while t_two_sided(high, df) > 1 - level:
         high *= 2
@@ -62,7 +62,7 @@ def t_critical(level: float, df: int) -> float:
 
 
 def even_odds(k: int, n: int) -> float:
-    """The two-sided exact p of `k` heads in `n` throws of a fair coin: twice the smaller tail, at most 1."""
+    """Return the exact two-sided p of `k` heads in `n` throws of a fair coin: twice the smaller tail, at most 1."""
     fewer = min(k, n - k)
     if n == 0 or 2 * fewer >= n - 1:  # the middle: the two tails meet
         return 1.0

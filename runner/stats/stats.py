@@ -1,4 +1,4 @@
-"""Paired statistics: how much two runs differ on the same rows, and how sure that is. Plain numbers in, plain numbers out."""
+"""Paired statistics: how much two runs differ on the same rows, and how certain that is. Plain numbers in, plain numbers out."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ RESAMPLES = 2_000
 """Resamples of a bootstrap interval."""
 
 MAX_RESAMPLED = 5_000
-"""Units that are resampled one by one; more of them are resampled in as many random groups."""
+"""Up to this many units are resampled one by one; more are resampled in this many random groups."""
 
 MAX_FLIPPED = 14
-"""Units that differ, up to which every way to flip their signs is tried (2^13 sums)."""
+"""Up to this many units that differ, every way to flip their signs is tried (2^13 sums)."""
 
 
 class Unit(NamedTuple):
-    """What is independent of all others: a row, or a cluster of rows. The sum of its rows' differences, and how many they are."""
+    """An independent unit, a row or a cluster of rows: the sum of its rows' differences, and their number."""
 
     total: float
     rows: int
 
 
 class Paired(msgspec.Struct, frozen=True):
-    """A mean difference over rows and how sure it is; see `paired`.
+    """A mean difference over rows and its uncertainty; see `paired`.
 
     Attributes:
         n: rows.
@@ -45,7 +45,7 @@ class Paired(msgspec.Struct, frozen=True):
         ci: its interval by Student's t with units - 1 degrees of freedom; None for fewer than two units.
         bootstrap_ci: its bootstrap interval; None for fewer than two units.
         p: the two-sided p-value of no difference; None for no rows.
-        test: where `p` comes from.
+        test: the test that `p` comes from.
     """
 
     n: int
@@ -66,18 +66,18 @@ def paired(
     level: float = 0.95,
     seed: int = 0,
 ) -> Paired:
-    """Judge differences between two runs, one a row (repeats of a row are averaged before).
+    """Test differences between two runs, one per row (repeats of a row are averaged before).
 
-    Pairing by row takes the part of the variance away that comes from some rows being harder than others (Miller 2024, "Adding
-    Error Bars to Evals": the standard error of the mean of the differences). See `mean_and_stderr`, `p_value`
+    Pairing by row removes the variance that comes from some rows being harder than others (Miller 2024, "Adding Error Bars to
+    Evals": the standard error of the mean of the differences). See `mean_and_stderr`, `p_value`
     and `bootstrap_interval` for the parts.
 
     Args:
         differences: B - A of each row; finite.
-        clusters: the group that each row belongs to, where rows of a group are not independent.
+        clusters: the group of each row, where rows of a group are not independent.
         binary: both runs' scores are 0 or 1, so that McNemar's test applies (not to clusters).
-        level: of the intervals, 0 < level < 1.
-        seed: of the bootstrap.
+        level: confidence level of the intervals, 0 < level < 1.
+        seed: seed of the bootstrap.
     """
     units = units_of(differences, clusters)
     if not units:
@@ -92,7 +92,7 @@ def paired(
 
 
 def units_of(differences: Sequence[float], clusters: Sequence[Hashable] | None = None) -> list[Unit]:
-    """The independent units: every row, or every cluster in order of its first row."""
+    """Return the independent units: every row, or every cluster in order of its first row."""
     if clusters is None:
         return [Unit(value, 1) for value in differences]
     members: dict[Hashable, list[float]] = {}
@@ -102,12 +102,12 @@ def units_of(differences: Sequence[float], clusters: Sequence[Hashable] | None =
 
 
 def mean_and_stderr(units: Sequence[Unit]) -> tuple[float, float | None]:
-    """The mean over rows and its cluster-robust standard error (None for one unit).
+    """Return the mean over rows and its cluster-robust standard error (None for one unit).
 
-    With n rows in G units, and u_g the sum of what the rows of unit g deviate from the mean, the standard error is
+    With n rows in G units, and u_g the sum of the deviations from the mean in unit g, the standard error is
     sqrt(G / (G - 1) * sum(u_g^2)) / n: the clustered standard error of Miller (2024), with the usual correction
-    for few clusters (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference"). With a row a unit it is the
-    ordinary standard error of a mean.
+    for few clusters (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference"). With one row per unit
+    it is the ordinary standard error of a mean.
     """
     rows = sum(unit.rows for unit in units)
     mean = math.fsum(unit.total for unit in units) / rows
@@ -118,14 +118,14 @@ def mean_and_stderr(units: Sequence[Unit]) -> tuple[float, float | None]:
 
 
 def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test]:
-    """The two-sided p-value of "neither run is better", and the test it comes from.
+    """Return the two-sided p-value of "neither run is better", and the test it comes from.
 
     - McNemar's exact test of binary scores, whose differences are -1, 0 or 1: see `mcnemar`.
     - The exact sign-flip test where at most `MAX_FLIPPED` units differ (Fisher 1935, "The Design of Experiments", chapter III):
       under the null hypothesis each unit's difference is as likely to have the other sign, so p is the share of all flips whose
       sum is at least as far from zero. It keeps its level for any number of rows, where t does not for few.
     - Else the paired t-test with units - 1 degrees of freedom, cluster-robust; never below 2^(1 - units that differ), the
-      smallest p that flipping signs can give, so that a difference of no variance is not taken for certainty.
+      smallest p that flipping signs can give, so that a difference without variance is not taken for certainty.
     """
     if binary:
         return mcnemar(sum(unit.total > 0 for unit in units), sum(unit.total < 0 for unit in units)), "mcnemar"
@@ -138,7 +138,7 @@ def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test
 
 
 def mcnemar(gained: int, lost: int) -> float:
-    """McNemar's exact p-value: of the rows that changed, the gains are heads of a fair coin (two-sided binomial test).
+    """Return McNemar's exact p-value: of the rows that changed, the gains are heads of a fair coin (two-sided binomial test).
 
     McNemar (1947), "Note on the sampling error of the difference between correlated proportions", in its exact form.
     """
@@ -146,7 +146,7 @@ def mcnemar(gained: int, lost: int) -> float:
 
 
 def sign_flip(values: Sequence[float]) -> float:
-    """The exact two-sided sign-flip p-value: over all 2^len(values) ways to flip signs, by symmetry half of them."""
+    """Return the exact two-sided sign-flip p-value over all 2^len(values) flips of signs; by symmetry half are tried."""
     if not values:
         return 1.0
     first, *others = (abs(value) for value in values)
@@ -160,17 +160,17 @@ def sign_flip(values: Sequence[float]) -> float:
 def bootstrap_interval(
     units: Sequence[Unit], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval | None:
-    """The BCa bootstrap interval of the mean over rows: bias-corrected and accelerated (None for fewer than two units).
+    """Return the BCa (bias-corrected and accelerated) bootstrap interval of the mean over rows; None for fewer than two units.
 
     Efron (1987), "Better Bootstrap Confidence Intervals"; Efron & Tibshirani (1993), "An Introduction to the Bootstrap",
     chapter 14. Units are drawn with replacement; the acceleration is from the units' influence on the mean. Beyond
-    `MAX_RESAMPLED` units, random groups of them of about equal number are drawn instead, which costs no precision to speak of.
+    `MAX_RESAMPLED` units, random groups of about equal size are drawn instead, which costs no precision to speak of.
 
     Args:
         units: see `units_of`.
-        level: of the interval.
-        resamples: how many means are drawn.
-        seed: of ``random.Random``: the same units, in the same order, give the same interval everywhere.
+        level: confidence level of the interval.
+        resamples: number of means drawn.
+        seed: seed of ``random.Random``: the same units, in the same order, give the same interval everywhere.
     """
     if len(units) < 2:  # noqa: PLR2004
         return None
@@ -190,7 +190,7 @@ def bootstrap_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for being many, so that the chance of any false finding stays below the level: in the order given.
+    """Adjust p-values for multiple tests, so that the chance of any false finding stays below the level. Order is kept.
 
     Holm (1979), "A simple sequentially rejective multiple test procedure": the i-th smallest of m times m - i + 1, never below
     the one before it, at most 1.
@@ -204,7 +204,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def quantile(ordered: Sequence[float], q: float) -> float:
-    """The quantile `q` (0 to 1) of sorted numbers, linear between two of them (Hyndman & Fan 1996, type 7; numpy's default)."""
+    """Return the quantile `q` (0 to 1) of sorted numbers, interpolated linearly (Hyndman & Fan 1996, type 7; numpy's default)."""
     place = q * (len(ordered) - 1)
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
@@ -226,7 +226,7 @@ def _resampled(units: Sequence[Unit], resamples: int, rng: random.Random) -> Ite
 
 
 def _bias_corrected(means: Sequence[float], mean: float, acceleration: float, level: float) -> Interval:
-    """The BCa bounds among sorted `means`; ties with the mean count half on either side."""
+    """Return the BCa bounds among sorted `means`; ties with the mean count half on either side."""
     normal = NormalDist()
     slack = 1e-12 * max(abs(means[0]), abs(means[-1]))
     below = (sum(one < mean - slack for one in means) + sum(one <= mean + slack for one in means)) / 2

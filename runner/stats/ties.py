@@ -1,4 +1,4 @@
-"""Whether two runs over the same rows differ in a score by more than chance: by the test that `compare` has for it."""
+"""Ties: runs over the same rows whose scores differ by no more than chance, by the test that `compare` uses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 
 def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
-    """The mean score of each row over its repeats, from (row id, score) in any order."""
+    """Return the mean score of each row over its repeats, from (row id, score) in any order."""
     sums: dict[str, tuple[float, int]] = {}
     for row, value in scores:
         total, count = sums.get(row, (0.0, 0))
@@ -22,14 +22,14 @@ def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
 
 
 def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
-    """Whether the difference, paired by row, may as well be chance: p of `runner.stats.stats.p_value` is 5 % or more.
+    """Return whether the difference, paired by row, may be chance: `runner.stats.stats.p_value` gives 5 % or more.
 
     Args:
         one: mean score by row id.
-        other: likewise; rows that only one of them has are left out.
+        other: the same; rows that only one of them has are left out.
 
     Returns:
-        None when fewer than two rows are in both: nothing is known of chance.
+        None if fewer than two rows are in both: nothing is known of chance.
     """
     differences = [one[row] - other[row] for row in one if row in other]
     return p_value(units_of(differences))[0] >= 1 - LEVEL if len(differences) > 1 else None

@@ -1,1 +1,1 @@
-"""How things are said to people: numbers, differences, suggestions."""
+"""Text for people: numbers, differences, suggestions."""

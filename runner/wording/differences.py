@@ -1,4 +1,4 @@
-"""What differs between two pieces of plain data, told to people."""
+"""Differences between two pieces of plain data, for people."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ BEGAN = ("when the run began", "now")
 
 
 def differences(was: Any, now: Any, path: str = "", *, names: tuple[str, str] = BEGAN) -> Iterator[str]:
-    """Every value in which two pieces of plain data differ, as ``path: was -> is``; long text as a unified diff.
+    """Yield every value in which two pieces of plain data differ, as ``path: was -> is``; long text as a unified diff.
 
     Args:
-        was: the one; dicts and lists are compared by their parts.
-        now: the other.
-        path: where they stand.
-        names: what unified diffs call the two.
+        was: the old value; dicts and lists are compared part by part.
+        now: the new value.
+        path: their path in the whole.
+        names: the names of the two in unified diffs.
     """
     if isinstance(was, dict) and isinstance(now, dict):
         for key in [*was, *(key for key in now if key not in was)]:
@@ -47,13 +47,13 @@ def _shown(value: Any) -> str:
 
 
 def unified(was: str, now: str, names: tuple[str, str] = BEGAN) -> list[str]:
-    """The lines in which two texts differ, as a unified diff; `names` is what it calls the two."""
+    """Return the lines in which two texts differ, as a unified diff with these `names`."""
     lines = list(difflib.unified_diff(was.splitlines(), now.splitlines(), *names, lineterm="", n=1))
     return lines or ["(only line ends have changed)"]
 
 
 def indented(lines: Sequence[str]) -> str:
-    """Lines, indented and of no great number, as the end of a message."""
+    """Return lines for the end of a message: indented, and limited in number."""
     flat = [line for text in lines for line in text.splitlines()]
     more = [f"... and {len(flat) - _SHOWN_LINES:,} lines more"] if len(flat) > _SHOWN_LINES else []
     return "\n".join(f"  {line}" for line in [*flat[:_SHOWN_LINES], *more])

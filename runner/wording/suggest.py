@@ -1,4 +1,4 @@
-"""Suggestions: the allowed name that somebody who wrote another one most likely meant."""
+"""Suggest the allowed name that the user most likely meant."""
 
 from __future__ import annotations
 

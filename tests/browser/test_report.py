@@ -32,7 +32,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-async def test_what_rows_and_models_say_is_text(tab, tmp_path):
+async def test_content_of_rows_and_models_is_shown_as_text(tab, tmp_path):
     rows = [
         Sample(id=evil, messages=[{"role": evil, "content": evil}, {"role": "user", "content": [{"type": evil}]}], output=evil,
                target=[evil], scores={evil: 0.5}, model_served=evil, finish_reason=evil)
@@ -53,7 +53,7 @@ async def test_what_rows_and_models_say_is_text(tab, tmp_path):
     assert await tab.ask("document.querySelectorAll('img, iframe, link, a:not(.skip), body body').length") == 0
 
 
-async def test_the_policy_lets_nothing_in_or_out(tab, sweep_page):
+async def test_the_content_security_policy_blocks_all_requests(tab, sweep_page):
     await tab.open(sweep_page)
     await tab.ask("""new Promise((done) => {
         document.addEventListener('securitypolicyviolation', () => done(), { once: true });
@@ -111,7 +111,7 @@ async def test_samples_are_sorted(tab, sweep_page):
     assert await tab.ask("document.querySelectorAll('#sample-table [aria-sort]').length") == 1
 
 
-async def test_keys_do_it_all(tab, sweep_page):
+async def test_the_sample_browser_works_by_keyboard(tab, sweep_page):
     await tab.open(sweep_page)
     await tab.press("/")
     assert await tab.ask("document.activeElement.id") == "f-query"
@@ -149,7 +149,7 @@ async def test_keys_do_it_all(tab, sweep_page):
     assert await tab.ask(FOUND) == "360 samples"
 
 
-async def test_errors_lead_to_their_rows(tab, sweep_page):
+async def test_error_buttons_show_their_rows(tab, sweep_page):
     await tab.open(sweep_page)
     text = await tab.ask("document.getElementById('errors').innerText")
     assert "no answer in 120 s" in text
@@ -160,7 +160,7 @@ async def test_errors_lead_to_their_rows(tab, sweep_page):
     assert await tab.ask("document.activeElement.closest('tbody') !== null")
 
 
-async def test_ten_thousand_long_answers_can_be_used(tab, long_page):
+async def test_ten_thousand_long_answers_are_filtered_quickly(tab, long_page):
     await tab.open(long_page)
     assert await tab.ask(FOUND) == "10,000 samples"
     assert await tab.ask("document.querySelectorAll('#sample-table tbody tr').length") == 25
@@ -204,7 +204,7 @@ CONTRASTS = """(() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_everything_can_be_read_in(tab, sweep_page, scheme):
+async def test_all_text_has_enough_contrast(tab, sweep_page, scheme):
     await tab.open(sweep_page, scheme=scheme)
     await tab.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     await tab.ask(pick("f-status", "is error") + "document.querySelector('#sample-table tbody button').click()")
@@ -228,7 +228,7 @@ async def test_nothing_is_wider_than_the_window(tab, sweep_page, long_page, widt
 # -- by ear
 
 
-async def test_a_screen_reader_finds_its_way(tab, sweep_page):
+async def test_landmarks_and_names_are_accessible(tab, sweep_page):
     await tab.open(sweep_page)
     named = await tab.accessible()
     for role, name in [
@@ -261,7 +261,7 @@ async def test_headings_go_down_one_level_at_a_time_and_tables_have_heads(tab, s
 # -- the charts and tables of a sweep
 
 
-async def test_charts_of_one_score_at_a_time(tab, sweep_page):
+async def test_charts_of_one_score_are_shown_at_a_time(tab, sweep_page):
     await tab.open(sweep_page)
     titles = "[...document.querySelectorAll('.charts:not([hidden]) h3')].map((one) => one.textContent)"
     assert await tab.ask(titles) == [
@@ -273,7 +273,7 @@ async def test_charts_of_one_score_at_a_time(tab, sweep_page):
     assert await tab.ask("document.querySelectorAll('.charts:not([hidden]) .line').length") == 2  # one a model
 
 
-async def test_cells_are_sorted(tab, sweep_page):
+async def test_cells_are_sorted_by_column(tab, sweep_page):
     await tab.open(sweep_page)
     column = "[...document.querySelectorAll('table.cells tbody tr')].map((row) => row.cells[0].textContent)"
     assert (await tab.ask(column))[0] == "#5"
@@ -281,7 +281,7 @@ async def test_cells_are_sorted(tab, sweep_page):
     assert await tab.ask(column) == [f"#{number}" for number in range(1, 9)]
 
 
-async def test_without_a_script_the_rest_is_there(tab, sweep_page):
+async def test_the_page_works_without_a_script(tab, sweep_page):
     await tab.call("Emulation.setScriptExecutionDisabled", value=True)
     await tab.open(sweep_page)
     text = await tab.ask("document.body.innerText")

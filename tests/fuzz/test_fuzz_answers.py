@@ -150,7 +150,7 @@ def test_any_body_is_an_answer_or_an_error(body, kind):
 
 
 @pytest.mark.parametrize("body", NASTY, ids=lambda body: body[:48].decode(errors="replace"))
-def test_nasty_bodies_are_answers_or_errors(body):
+def test_known_bad_bodies_are_answers_or_errors(body):
     check(lambda: _response(body, REQUESTS["chat"], Connection()))
     raised = _refused(429, body, {}, REQUESTS["chat"], HERE)
     assert isinstance(raised, LMError)
@@ -190,7 +190,7 @@ HEADERS = st.dictionaries(
 @example({"retry-after": ""})
 @example({"retry-after": "-5"})
 @example({"retry-after": "1e400"})
-def test_any_retry_after_is_a_wait_or_none(headers):
+def test_any_retry_after_is_a_finite_wait_or_none(headers):
     wait = retry_after(headers)
     assert wait is None or (wait >= 0 and not math.isnan(wait))
 
@@ -209,7 +209,7 @@ def test_any_retry_after_is_a_wait_or_none(headers):
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
     ],
 )
-def test_what_a_retry_after_says(headers, wait):
+def test_retry_after_headers_are_read(headers, wait):
     assert retry_after(headers) == wait
 
 
@@ -279,7 +279,7 @@ LINES = st.dictionaries(
 @example(204, b"", {}, 0, b"")
 @example(304, b"", {}, 0, b"")
 @example(200, b"x" * 9, {"Content-Encoding": "gzip"}, 0, b"")
-def test_anything_on_the_wire_is_an_answer_or_an_error(status, body, headers, off_by, junk):
+def test_any_bytes_on_the_wire_are_an_answer_or_an_error(status, body, headers, off_by, junk):
     head = [f"HTTP/1.1 {status} Any", *(f"{name}: {value}" for name, value in headers.items())]
     head += [f"Content-Length: {max(0, len(body) + off_by)}"] if "Transfer-Encoding" not in headers else []
     with Echo() as server:

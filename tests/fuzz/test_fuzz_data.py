@@ -70,7 +70,7 @@ files = st.builds(torn, whole, st.integers(0, 2**32))
 @example("tsv", b"\xef\xbb\xbf", None, None, False, None)
 @example("jsonl", b"\xef\xbb\xbf\n", None, None, False, None)
 @example("jsonl", b"x" * 40, None, None, True, 7)
-def test_any_file_is_rows_or_an_error(kind, content, id_column, target, shuffle, gzipped):
+def test_any_file_gives_rows_or_an_error(kind, content, id_column, target, shuffle, gzipped):
     file = Path(f"data.{kind}") if gzipped is None else Path(f"data.{kind}.gz")
     file.write_bytes(content if gzipped is None else packed(content, gzipped))
     said = ""

@@ -65,7 +65,7 @@ def test_the_appendix_of_a_run(capsys):
     assert f"config {manifest['config_hash'][:12]}}}" in text
 
 
-def test_what_is_not_on_record_is_said_not_to_be():
+def test_missing_facts_are_marked_as_not_on_record():
     text = cite("x/y", {"format": 1}, None)
     assert "| Model requested | not on record |" in text
     assert "| Status | no summary yet |" in text

@@ -70,7 +70,7 @@ def test_verdicts_and_lower_is_better(b, verdict):
     assert compare(scored([1 - b] * 5), scored([b] * 5), level=0.9).verdict == verdict
 
 
-def test_what_failed_and_what_only_one_has_is_counted_and_not_scored():
+def test_failed_and_unpaired_samples_are_counted_but_not_scored():
     a = [*scored([1, None, 1, None, 0]), *scored([1, 1], start=100)]
     b = [*scored([1, 1, None, None, 1]), *scored([1], start=200)]
     found = compare(a, b)
@@ -93,7 +93,7 @@ def test_repeats_are_averaged_and_rows_are_the_units():
     assert found.difference.test == "sign-flip"  # the repeats of a row are not independent, as McNemar's test would have it
 
 
-def test_clusters():
+def test_clusters_are_the_units_of_the_test():
     rng = random.Random(2)
     a, b = [[rng.random() for _ in range(40)] for _ in range(2)]
     clusters = {f"r{index}": index // 4 for index in range(40)}
@@ -119,7 +119,7 @@ def test_many_comparisons_are_adjusted_together():
     assert [comparison.b for comparison in found] == ["B", "C", "D", "E"]
 
 
-def test_scores_of_one_run_are_adjusted_together_too_and_one_can_be_chosen():
+def test_scores_of_one_run_are_adjusted_together_unless_one_is_chosen():
     def both(hit, other):
         return [Sample(id=f"r{n}", output="x", scores={"hit": hit[n], "f1": other[n]}) for n in range(8)]
 
@@ -134,7 +134,7 @@ def test_scores_of_one_run_are_adjusted_together_too_and_one_can_be_chosen():
             compare(a, b, **options)
 
 
-def test_scores_that_cannot_be_compared():
+def test_scores_that_cannot_be_compared_are_an_error():
     a = [*scored([math.nan, math.inf, 1.0]), *scored([1.0], start=3, name="old")]
     b = [*scored([1.0, 1.0, 1.0]), *scored([1.0], start=3, name="new")]
     found = compare(a, b)
@@ -147,11 +147,11 @@ def test_scores_that_cannot_be_compared():
     assert (unscored.changed, [flip.id for flip in unscored.flips]) == (1, ["a"])
 
 
-def test_true_and_false_are_scores():
+def test_booleans_are_scores():
     assert compare(scored([True, True, False]), scored([1.0, 0.0, 0])).difference.test == "mcnemar"
 
 
-def test_nothing_in_common_is_an_error():
+def test_runs_without_common_rows_are_an_error():
     with pytest.raises(
         RecordError, match=r"A and B have no row in common \(r0, ...; r5, ...\): were they played on the same data"
     ):
@@ -168,7 +168,7 @@ def test_identical_runs_are_tied():
     assert (found.difference.mean, found.difference.stderr, found.difference.p) == (0.0, 0.0, 1.0)
 
 
-def test_flips_are_losses_then_gains_then_other_answers():
+def test_flips_are_losses_then_gains_then_changed_answers():
     a = scored([1.0, 0.0, 0.9, 0.5, 0.5, 0.2])
     b = scored([0.0, 1.0, 0.8, 0.5, 0.5, 0.3])
     b[3].output = "something else"
@@ -180,7 +180,7 @@ def test_flips_are_losses_then_gains_then_other_answers():
     assert (found.changed, found.flips[0].score_a, found.flips[0].output_b) == (5, 1.0, "says 0.0")
 
 
-def test_what_a_flip_shows():
+def test_a_flip_shows_prompt_target_and_answers():
     asked = [
         {"role": "system", "content": "short"},
         {"role": "user", "content": "q"},
@@ -196,7 +196,7 @@ def test_what_a_flip_shows():
     assert (same.prompt, same.prompt_b, same.score_a) == ("p", None, None)
 
 
-def test_tokens_prices_and_latencies_are_those_of_samples_that_both_have_answered():
+def test_measures_are_of_samples_that_both_runs_answered():
     def run(tokens, cost, latency, **more):
         usage = [Usage(10, tokens + n, 10 + tokens + n) for n in range(3)]
         samples = [Sample(id=f"r{n}", output="x", usage=usage[n], cost_usd=cost, latency_s=latency * n, **more) for n in range(3)]
@@ -217,7 +217,7 @@ def test_tokens_prices_and_latencies_are_those_of_samples_that_both_have_answere
 
 @settings(max_examples=100, deadline=None)
 @given(st.data())
-def test_the_other_way_round_is_the_mirror_image(data):
+def test_swapping_the_runs_mirrors_the_comparison(data):
     value = st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan]))
     a, b = (data.draw(st.lists(value, min_size=1, max_size=25)) for _ in range(2))
     there, back = compare(scored(a), scored(b), rows=0), compare(scored(b), scored(a), rows=0)
@@ -246,7 +246,7 @@ def test_false_regressions_are_rare():
 # --- of records
 
 
-def test_runs_by_name_and_what_differs_in_their_setup():
+def test_runs_are_compared_by_name_with_their_config_changes():
     system = "prompt.system="
     a = play(*rows(12), "model.reply=yes", f"{system}one")
     b = play(*rows(12), "model.reply=no", f"{system}two", "sampling.temperature=0.5", "name=other", "runs_dir=elsewhere")
@@ -262,7 +262,7 @@ def test_runs_by_name_and_what_differs_in_their_setup():
     assert compare(a, str(b)).difference == found.difference
 
 
-def test_other_data_and_other_prompt_files_are_told():
+def test_changes_of_data_and_prompt_files_are_reported():
     Path("prompt.txt").write_text("Say yes.\nOr no.\n")
     a = play(*rows(12), "model.reply=yes", "prompt.system_file=prompt.txt")
     Path("prompt.txt").write_text("Say yes.\nOr maybe.\n")
@@ -289,7 +289,7 @@ def good_and_bad():
     return [str(play(*rows(30), f"model.reply={reply}")) for reply in ("yes", "no")]
 
 
-def test_a_regression_is_exit_code_100(good_and_bad, capsys):
+def test_a_regression_exits_with_100(good_and_bad, capsys):
     good, bad = good_and_bad
     assert main(["compare", good, bad]) == 0
     assert main(["compare", good, bad, "--fail-on-regression"]) == 100
@@ -301,7 +301,7 @@ def test_a_regression_is_exit_code_100(good_and_bad, capsys):
     assert main(["compare", good, again, bad, "--fail-on-regression"]) == 100
 
 
-def test_a_gate_with_nothing_to_compare_is_not_passed(capsys):
+def test_a_gate_without_scores_to_compare_fails(capsys):
     good = str(play(*rows(5), "model.reply=yes"))
     failed = str(play(*rows(5), "model.fail_rate=1", "model.fail_with=context_window"))
     unscored = str(play(*rows(5), "model.reply=yes", "scoring=none"))
@@ -311,7 +311,7 @@ def test_a_gate_with_nothing_to_compare_is_not_passed(capsys):
         assert "nothing to compare, so no regression can be ruled out" in capsys.readouterr().err
 
 
-def test_what_people_read(good_and_bad, capsys):
+def test_the_command_prints_scores_flips_and_a_verdict(good_and_bad, capsys):
     good, bad = good_and_bad
     assert main(["compare", good, bad, "--rows", "2"]) == 0
     text = capsys.readouterr().out
@@ -324,7 +324,7 @@ def test_what_people_read(good_and_bad, capsys):
     assert text.endswith("B is worse than A in exact (n=30 rows; p=<0.001)\n")
 
 
-def test_an_answer_does_not_command_the_terminal(capsys):
+def test_control_characters_of_answers_are_escaped(capsys):
     a, b = (str(record("runs", [Sample(id="r", output=text, scores={"hit": 1.0})])) for text in ("a\x1b[2Jb\nc", "d" * 5_000))
     assert main(["compare", a, b]) == 0
     text = capsys.readouterr().out
@@ -332,7 +332,7 @@ def test_an_answer_does_not_command_the_terminal(capsys):
     assert f"B         {'d' * 300} ... (" in text
 
 
-def test_one_json_object(good_and_bad, capsys):
+def test_json_output_is_one_object(good_and_bad, capsys):
     good, bad = good_and_bad
     assert main(["compare", good, bad, good, "--json", "--rows", "1"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -343,7 +343,7 @@ def test_one_json_object(good_and_bad, capsys):
     assert len(comparison["flips"]) == 1
 
 
-def test_clusters_are_a_column_of_the_data(good_and_bad, capsys, monkeypatch, tmp_path):
+def test_the_command_takes_clusters_from_a_data_column(good_and_bad, capsys, monkeypatch, tmp_path):
     good, bad = good_and_bad
     monkeypatch.chdir(tmp_path)  # the data is where it was when the run began
     assert main(["compare", good, bad, "--cluster", "topic", "--rows", "0"]) == 0
@@ -366,7 +366,7 @@ def test_rows_without_a_cluster_are_named(capsys):
     assert "row 'r0' has nothing in the column 'topic'" in capsys.readouterr().err
 
 
-def test_a_sweep_stands_for_its_cells(capsys):
+def test_the_command_compares_the_cells_of_a_sweep(capsys):
     runs = [play(*rows(20), f"model.reply={reply}") for reply in ("yes", "no", "maybe")]
     values = [{"model.reply": reply} for reply in ("yes", "no", "maybe")]
     folder = sweep([*zip(values, runs, strict=True), ({"model.reply": "lost"}, None)])
@@ -390,7 +390,7 @@ def test_a_sweep_stands_for_its_cells(capsys):
         (["latest", "nowhere"], 1, "no run matches 'nowhere'"),
     ],
 )
-def test_mistakes(words, code, message, capsys):
+def test_mistakes_have_an_exit_code_and_a_message(words, code, message, capsys):
     play(*rows(3))
     assert main(["compare", *words]) == code
     assert message in capsys.readouterr().err

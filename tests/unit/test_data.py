@@ -61,7 +61,7 @@ def error_of(tmp_path, name, content, **options):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_rows_again_and_again(tmp_path, form):
+def test_every_format_gives_the_same_rows_each_time(tmp_path, form):
     data = opened(tmp_path, form, FORMS[form], id="k", target="a")
     expected = [Row(row["k"], row, row["a"]) for row in ROWS]
     assert list(data) == list(data) == expected
@@ -71,7 +71,7 @@ def test_every_form_gives_the_same_rows_again_and_again(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_shuffles_alike_and_before_the_limit(tmp_path, form):
+def test_every_format_shuffles_alike_and_before_the_limit(tmp_path, form):
     shuffled = opened(tmp_path, form, FORMS[form], id="k", shuffle=True, seed=3)
     assert sorted(shuffled.ids()) == [row["k"] for row in ROWS]
     assert list(shuffled.ids()) == list(dataset("inline", rows=ROWS, id="k", shuffle=True, seed=3).ids())
@@ -82,7 +82,7 @@ def test_every_form_shuffles_alike_and_before_the_limit(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_accepts_a_bom_and_windows_line_ends(tmp_path, form):
+def test_every_format_accepts_a_bom_and_windows_line_ends(tmp_path, form):
     content = b"\xef\xbb\xbf" + FORMS[form].replace(b"\n", b"\r\n")
     data = opened(tmp_path, form, content, id="k", target="a")
     assert [(row.id, row.fields) for row in data] == [(row["k"], row) for row in ROWS]
@@ -90,13 +90,13 @@ def test_every_form_accepts_a_bom_and_windows_line_ends(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_says_when_it_is_empty(tmp_path, form):
+def test_every_format_reports_empty_data(tmp_path, form):
     assert error_of(tmp_path, form, b"") == f"{form} is empty: it has no rows"
     assert error_of(tmp_path, form, b"\xef\xbb\xbf") == f"{form} is empty: it has no rows"
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_says_where_it_is_not_utf8(tmp_path, form):
+def test_every_format_reports_where_it_is_not_utf8(tmp_path, form):
     bad = FORMS[form].replace(b"question 0", b"caf\xe9 question")
     line = bad.count(b"\n", 0, bad.index(b"\xe9")) + 1
     expected = f"{form}, line {line}: byte {bad.index(0xE9)} (0xe9) is not UTF-8; save the file as UTF-8"
@@ -111,7 +111,7 @@ def test_utf16_is_recognised(tmp_path, form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_limit_stops_before_what_is_wrong_further_on(tmp_path, form):
+def test_a_limit_ignores_errors_in_later_rows(tmp_path, form):
     if form == "rows.json":
         pytest.skip("a JSON list is read whole")
     data = opened(tmp_path, form, FORMS[form] + b"{bad\xff,", limit=7)
@@ -136,11 +136,11 @@ def test_identical_rows_without_an_id_are_numbered():
     assert len(set(ids)) == 4
 
 
-def test_ids_are_strings():
+def test_integer_ids_become_strings():
     assert list(dataset("inline", rows=[{"n": 1}, {"n": "b"}], id="n").ids()) == ["1", "b"]
 
 
-def test_a_fingerprint_is_of_the_rows_used_in_their_order():
+def test_the_fingerprint_depends_on_the_rows_used_and_their_order():
     data = dataset("inline", rows=[{"b": 1, "a": "x"}, {"b": 2, "a": None}], id="b", target="a")
     lines = b'["1",{"a":"x","b":1},"x"]\n["2",{"a":null,"b":2},null]\n'
     assert data.fingerprint == hashlib.sha256(lines).hexdigest()
@@ -159,17 +159,17 @@ def test_a_fingerprint_is_of_the_rows_used_in_their_order():
     assert len(prints) == 7
 
 
-def test_columns_give_a_second_name_that_id_and_target_may_use():
+def test_id_and_target_may_use_mapped_column_names():
     data = dataset("inline", rows=[{"Question Text": "q", "n": 1}], columns={"question": "Question Text", "key": "n"}, id="key")
     assert list(data) == [Row("1", {"Question Text": "q", "n": 1, "question": "q", "key": 1})]
     assert data.columns == ("Question Text", "n", "question", "key")
 
 
-def test_columns_are_all_that_are_seen(tmp_path):
+def test_columns_are_collected_from_all_rows(tmp_path):
     assert opened(tmp_path, "x.jsonl", '{"a":1}\n{"a":1,"b":2}\n').columns == ("a", "b")
 
 
-def test_names():
+def test_data_is_named_after_its_file():
     assert dataset("inline", rows=[{"a": 1}]).name == "inline"
     assert dataset("inline", rows=[{"a": 1}], name="mine").name == "mine"
 
@@ -191,7 +191,7 @@ def test_names():
         ),
     ],
 )
-def test_a_missing_column_is_named_with_the_columns_there_are(tmp_path, options, message):
+def test_a_missing_column_is_named_with_those_that_exist(tmp_path, options, message):
     lines = '{"idd": 1, "anser": 2, "zzz": 3}\n{"id": 1, "answer": 2}\n'
     assert error_of(tmp_path, "x.jsonl", lines, **options).startswith(message)
 
@@ -210,10 +210,10 @@ def test_a_duplicate_id_names_both_lines(tmp_path, shuffle):
     message = error_of(tmp_path, "x.csv", 'id,t\n1,"a\nb"\n2,c\n1,d\n', id="id", shuffle=shuffle)
     lines = ("x.csv, line 2", "x.csv, line 5")
     later, earlier = lines if shuffle and message.startswith(lines[0]) else lines[::-1]
-    assert message == f"{later}: the id '1' is already that of {earlier}; ids must be unique"
+    assert message == f"{later}: the id '1' is already used in {earlier}; ids must be unique"
 
 
-def test_ids_that_only_share_their_hash_are_no_duplicates():
+def test_ids_with_equal_hashes_are_not_duplicates():
     data = dataset("inline", rows=[{"id": str(n)} for n in range(3)], id="id")
     data._find_repeated(array("q", [hash("0"), hash("1"), hash("0")]))
     assert list(data.ids()) == ["0", "1", "2"]
@@ -224,7 +224,7 @@ def test_limit_must_be_positive():
         dataset("inline", rows=ROWS, limit=0)
 
 
-def test_a_shuffle_depends_on_the_seed_alone():
+def test_a_shuffle_depends_only_on_the_seed():
     rows = [{"n": n} for n in range(10)]
     assert list(dataset("inline", rows=rows, id="n", shuffle=True).ids()) == list("7815342096")
     orders = {seed: tuple(dataset("inline", rows=rows, id="n", shuffle=True, seed=seed).ids()) for seed in range(3)}
@@ -234,7 +234,7 @@ def test_a_shuffle_depends_on_the_seed_alone():
 # -- files
 
 
-def test_a_missing_file_suggests_its_neighbour(tmp_path):
+def test_a_missing_file_suggests_a_similar_name(tmp_path):
     write(tmp_path, "train.jsonl", "{}")
     with pytest.raises(DataError) as error:
         dataset("jsonl", path=f"{tmp_path}/trian.jsonl")
@@ -243,7 +243,7 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
         dataset("jsonl", path=f"{tmp_path}/no/such.jsonl")
 
 
-def test_what_is_not_a_file_is_refused(tmp_path):
+def test_directories_and_devices_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
     for path, message in [
@@ -349,7 +349,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_siz
 
 
 @given(rows=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=6), shuffle=st.booleans())
-def test_csv_reads_what_csv_writes(tmp_path_factory, rows, shuffle):
+def test_csv_reads_back_what_csv_writes(tmp_path_factory, rows, shuffle):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["a", "b"], *rows])
@@ -357,7 +357,7 @@ def test_csv_reads_what_csv_writes(tmp_path_factory, rows, shuffle):
     assert sorted((row.fields["a"], row.fields["b"]) for row in data) == sorted(rows)
 
 
-def test_large_and_multiline_values(tmp_path):
+def test_large_and_multiline_values_are_read(tmp_path):
     long = "x" * 300_000
     data = opened(tmp_path, "x.csv", f'a,b\n"{long}","1\n2 ""quoted"""\n\nshort,3\n', shuffle=True)
     assert sorted((len(row.fields["a"]), row.fields["b"]) for row in data) == [(5, "3"), (300_000, '1\n2 "quoted"')]
@@ -396,5 +396,5 @@ def test_rows_are_streamed_and_not_kept(tmp_path, shuffle):
     assert peak < 100 * rows, "the rows themselves would take five times as much"
 
 
-def test_exported_names():
+def test_the_package_exports_its_names():
     assert all(hasattr(runner.data, name) for name in runner.data.__all__)

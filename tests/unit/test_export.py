@@ -59,7 +59,7 @@ def made():
 # --- csv
 
 
-def test_csv_is_read_back(made):
+def test_csv_reads_back(made):
     rows = list(csv.DictReader(io.StringIO(exported("csv", made).decode(), newline="")))
     assert [row["id"] for row in rows] == ["right", "wrong", "failed", "refused", "told"]
     assert rows[1]["output"] == NASTY
@@ -74,7 +74,7 @@ def test_csv_is_read_back(made):
 
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1", "\r=1", "- a list"])
-def test_no_cell_is_a_formula(text):
+def test_no_csv_cell_is_a_formula(text):
     (row,) = csv.DictReader(io.StringIO("".join(_csv([{"a": text}], exact=False)), newline=""))
     assert row["a"] == f"'{text}"
     (row,) = csv.DictReader(io.StringIO("".join(_csv([{"a": text}], exact=True)), newline=""))
@@ -89,7 +89,7 @@ def test_numbers_and_plain_text_stay_as_they_are(text):
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
-def test_any_text_is_read_back(texts):
+def test_any_text_reads_back_from_csv(texts):
     lines = "".join(_csv([{"a": one, "b": other} for one, other in texts], exact=True))
     assert [(row["a"], row["b"]) for row in csv.DictReader(io.StringIO(lines, newline=""))] == texts
 
@@ -97,14 +97,14 @@ def test_any_text_is_read_back(texts):
 # --- jsonl, parquet, md
 
 
-def test_json_lines_hold_the_flat_row(made):
+def test_json_lines_are_the_flat_rows(made):
     rows = [json.loads(line) for line in exported("jsonl", made).decode().split("\n")[:-1]]
     assert (rows[0]["score.hit"], rows[0]["usage.total_tokens"], rows[0]["messages"][0]["role"]) == (1.0, 3, "user")
     assert (rows[1]["target"], rows[2]["score.hit"], rows[1]["output"]) == (["no", 2], None, NASTY)
     assert {tuple(row) for row in rows} == {tuple(rows[0])}
 
 
-def test_parquet_is_read_back(made):
+def test_parquet_reads_back(made):
     frame = pl.read_parquet(io.BytesIO(exported("parquet", made)))
     assert frame["score.hit"].to_list() == [1.0, 0.0, None, None, -1.0]
     assert frame["output"][1] == NASTY
@@ -119,7 +119,7 @@ def test_markdown_is_a_table_of_the_runs_numbers():
     assert "| fake/fake | complete | 6 | 0.000 ± 0.000 | 0 |" in row
 
 
-def test_a_sweeps_formats_have_a_row_a_cell():
+def test_formats_of_a_sweep_have_one_row_per_cell():
     folder = sweep([({"sampling.temperature": 9.0}, None), ({"sampling.temperature": 0.5}, play("data.limit=3"))])
     rows = list(csv.DictReader(io.StringIO(exported("csv", folder).decode(), newline="")))
     assert [(row["sampling.temperature"], row["status"], row["ok"]) for row in rows] == [
@@ -138,7 +138,7 @@ def test_a_sweeps_formats_have_a_row_a_cell():
 # --- junit
 
 
-def test_junit_has_a_case_a_sample(made):
+def test_junit_has_one_case_per_sample(made):
     root = ET.fromstring(exported("junit", made))
     (suite,) = root
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "time", "timestamp")} == {
@@ -162,7 +162,7 @@ def test_junit_has_a_case_a_sample(made):
     assert suite[1].find("system-out").text == f"user: {shown}\nanswer: {shown}\nhit: 0\nf1: 0.5"
 
 
-def test_a_failure_is_a_primary_score_of_zero():
+def test_a_primary_score_of_zero_is_a_junit_failure():
     folder = play("model.reply=Paris", "data.limit=4")  # right for the first row only
     suite = ET.fromstring(exported("junit", folder))[0]
     assert (suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("4", "3", "0")
@@ -182,7 +182,7 @@ ALLOWED = {
 INSIDE = {"testsuites": {"testsuite"}, "testsuite": {"testcase"}, "testcase": {"failure", "error", "system-out"}}
 
 
-def test_junit_keeps_to_what_its_readers_know(made):
+def test_junit_follows_the_schema_of_its_readers(made):
     """The elements and attributes of the schema that Jenkins validates with (junit-10.xsd of its xunit plugin)."""
     for element in ET.fromstring(exported("junit", made)).iter():
         assert set(element.attrib) <= ALLOWED[element.tag]
@@ -193,7 +193,7 @@ def test_junit_keeps_to_what_its_readers_know(made):
 
 @settings(max_examples=200, deadline=None)
 @given(st.text())
-def test_any_text_is_xml(text):
+def test_any_text_is_valid_xml(text):
     element = ET.fromstring(f"<a b={_attribute(text)}>{_text(text)}</a>")
     allowed = "".join(
         sign if re.match("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", sign) else "\ufffd" for sign in text
@@ -205,7 +205,7 @@ def test_any_text_is_xml(text):
 
 
 @pytest.mark.parametrize("to", ["csv", "jsonl", "junit"])
-def test_no_secret_is_exported_and_the_mask_breaks_nothing(made, to):
+def test_exports_mask_secrets_and_stay_readable(made, to):
     text = exported(to, made).decode()
     assert SECRET not in text
     assert "the key is ***" in text
@@ -228,7 +228,7 @@ def test_the_command_writes_to_stdout_or_a_file(capfdbinary, in_tmp):
     assert sorted(path.name for path in in_tmp.iterdir()) == ["rows.csv", "rows.parquet", "runs"]
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was(capsys, in_tmp, monkeypatch):
+def test_a_failed_export_leaves_the_old_file(capsys, in_tmp, monkeypatch):
     play("data.limit=1")
     assert main(["export", "--to", "md", "-o", "nowhere/x.md"]) == 1
     assert "nowhere/x.md cannot be written: No such file or directory" in capsys.readouterr().err

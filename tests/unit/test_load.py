@@ -26,7 +26,7 @@ from tests.support.records import OFFLINE, play, record, sweep
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
-def test_a_run_is_loaded_by_what_people_write():
+def test_runs_are_loaded_by_folder_name_or_latest():
     folder = play("data.limit=5")
     for name in (folder, str(folder), "latest", "capitals", f"capitals/{folder.name}"):
         run = runner.load(name)
@@ -42,21 +42,21 @@ def test_a_run_is_loaded_by_what_people_write():
         runner.load("nowhere")
 
 
-def test_a_run_of_another_folder():
+def test_runs_are_loaded_from_another_runs_dir():
     folder = play("runs_dir=elsewhere")
     assert runner.load("latest", runs_dir="elsewhere").folder == folder
     with pytest.raises(RecordError, match="there are no runs in runs"):
         runner.load("latest")
 
 
-def test_a_run_that_is_being_played_has_no_summary_yet():
+def test_a_run_that_is_being_played_has_no_summary():
     folder = record("runs", [Sample(id="a", scores={"hit": 1.0}), Sample(id="b", scores={"hit": 0.0, "late": 1.0})])
     run = runner.load(folder)
     assert (run.summary, run.primary, run.rows, run.config) == (None, None, None, {})
     assert run.to_polars().select("score.hit", "score.late").rows() == [(1.0, None), (0.0, 1.0)]
 
 
-def test_frames_have_a_row_a_sample():
+def test_frames_have_one_row_per_sample():
     folder = play("data.limit=4", "sampling.repeats=2", "sampling.temperature=1")
     run = runner.load(folder)
     samples = list(run.samples())
@@ -71,7 +71,7 @@ def test_frames_have_a_row_a_sample():
     assert float(run.to_pandas().groupby("id")["score.contains"].mean().mean()) == run.summary.scores["contains"].mean
 
 
-def test_types_do_not_depend_on_what_is_known():
+def test_column_types_do_not_depend_on_missing_values():
     """So that the tables of several runs can be put together."""
     nothing = record("one", [Sample(id="a", error=RowError("timeout", "late"), status="error")])
     all_of_it = record(
@@ -98,7 +98,7 @@ def test_types_do_not_depend_on_what_is_known():
 
 
 @pytest.mark.parametrize("frame", [lambda rows: to_polars(rows).to_dicts(), lambda rows: to_pandas(rows).to_dict("records")])
-def test_columns_of_several_kinds_are_text(frame):
+def test_columns_of_mixed_types_are_text(frame):
     rows = [{"a": 1, "b": [1, "x"], "c": True, "d": 2**70}, {"a": 2.5, "b": "plain", "c": False, "d": 1}]
     assert frame(iter(rows)) == [
         {"a": 1.0, "b": '[1,"x"]', "c": True, "d": str(2**70)},
@@ -106,7 +106,7 @@ def test_columns_of_several_kinds_are_text(frame):
     ]
 
 
-def test_columns_that_come_later_and_stay_away():
+def test_columns_that_rows_lack_are_filled_with_none():
     frame = to_polars([{"a": 1}, {"a": None, "b": "x"}, {}])
     assert frame.rows() == [(1, None), (None, "x"), (None, None)]
     assert to_pandas([{"a": 1}, {"a": None}])["a"].dtype == "Int64"
@@ -114,14 +114,14 @@ def test_columns_that_come_later_and_stay_away():
 
 
 @pytest.mark.parametrize(("name", "install"), [("polars", r"pip install 'ostinato\[tables\]'"), ("pandas", "pip install pandas")])
-def test_what_is_not_installed_is_named(monkeypatch, name, install):
+def test_packages_that_are_not_installed_are_named(monkeypatch, name, install):
     run = runner.load(play("data.limit=1"))
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ConfigError, match=f"this needs {name}, which is not installed: {install}"):
         getattr(run, f"to_{name}")()
 
 
-def test_loading_loads_no_data_frames():
+def test_loading_imports_no_data_frame_library():
     play("data.limit=1")
     check = "import sys, runner; runner.load('latest').summary; assert not {'polars', 'pandas', 'hydra'} & set(sys.modules)"
     done = subprocess.run(
@@ -134,7 +134,7 @@ def test_loading_loads_no_data_frames():
     assert done.returncode == 0, done.stderr
 
 
-def test_a_sweep_is_a_row_a_cell():
+def test_a_sweep_has_one_row_per_cell():
     cold, hot = play("data.limit=5"), play("data.limit=5", "sampling.temperature=1.0")
     folder = sweep(
         [({"sampling.temperature": 9.0}, None), ({"sampling.temperature": 0.0}, cold), ({"sampling.temperature": 1.0}, hot)]
@@ -159,7 +159,7 @@ def test_a_sweep_is_a_row_a_cell():
     assert 0 <= row["latency_p50_s"] <= row["latency_p95_s"]
 
 
-def test_a_folder_that_says_it_is_a_sweep_and_is_none():
+def test_a_broken_manifest_of_a_sweep_is_an_error():
     folder = sweep([], keys=None)
     with pytest.raises(RecordError, match="is not a sweep's"):
         runner.load(folder)
@@ -210,12 +210,12 @@ def cells_on(page):
     return heads, lines
 
 
-def test_a_varied_model_is_in_the_tables_as_it_was_written():
+def test_a_varied_model_is_in_the_tables_as_written():
     folder = sweep([({"model": "small"}, play("data.limit=1")), ({"model": "large"}, None)], keys=["model"])
     assert [row["model"] for row in runner.load(folder).table()] == ["small", "large"]
 
 
-def test_a_cell_whose_folder_is_gone_says_so():
+def test_a_cell_whose_folder_is_gone_has_a_problem():
     values = [{"sampling.temperature": 0.0}, {"sampling.temperature": 1.0}]
     folder = sweep([(one, play("data.limit=2")) for one in values])
     gone, there = runner.load(folder).cells

@@ -64,7 +64,7 @@ def test_a_report_that_cannot_be_made_does_not_fail_the_run(in_tmp, monkeypatch)
     assert (result.summary.status, (result.folder / "report.html").exists()) == ("complete", False)
 
 
-def test_a_run_that_is_still_played_has_a_report_too(tmp_path):
+def test_a_run_without_a_summary_has_a_report(tmp_path):
     folder = record(tmp_path, "half", answers(5, seed=1, right=1, latency=0.1, price=None))
     (folder.path / "summary.json").unlink()
     page = render(folder.path)
@@ -72,7 +72,7 @@ def test_a_run_that_is_still_played_has_a_report_too(tmp_path):
     assert len(data_of(page)["samples"]) == 5
 
 
-def test_samples_stand_in_the_order_of_the_data(tmp_path):
+def test_samples_are_in_the_order_of_the_data(tmp_path):
     samples = answers(30, seed=1, right=0.5, latency=0.1, price=None, fails=0.3)
     folder = record(tmp_path, "order", samples)
     folder.append(reversed([Sample(id=sample.id, output="later") for sample in samples]))
@@ -91,7 +91,7 @@ def test_no_secret_is_on_the_page(tmp_path):
     assert page.count("***") > 10
 
 
-def test_a_message_without_content_shows_what_it_has(tmp_path):
+def test_a_message_without_content_shows_its_tool_calls(tmp_path):
     calls = [{"id": "1", "function": {"name": "add", "arguments": "{}"}}]
     rows = [Sample(id="a", messages=[{"role": "assistant", "tool_calls": calls}, {"role": "user", "content": "go on"}])]
     first, second = data_of(render(record(tmp_path, "calls", rows).path))["messages"]
@@ -99,7 +99,7 @@ def test_a_message_without_content_shows_what_it_has(tmp_path):
     assert second == {"role": "user", "text": "go on"}
 
 
-def test_messages_that_samples_share_are_written_once(tmp_path):
+def test_shared_messages_are_written_once(tmp_path):
     rows = answers(50, seed=1, right=1, latency=0.1, price=None)
     page = render(record(tmp_path, "shared", rows).path)
     assert page.count("Answer in one word.") == 1
@@ -107,7 +107,7 @@ def test_messages_that_samples_share_are_written_once(tmp_path):
 
 
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda one: st.lists(one) | st.dictionaries(st.text(), one)))
-def test_embedded_data_ends_no_script_and_reads_back(value):
+def test_embedded_data_cannot_end_the_script_and_reads_back(value):
     try:
         text = embedded({"value": value})
     except (UnicodeEncodeError, OverflowError):
@@ -133,13 +133,13 @@ def test_a_large_run_shows_errors_first_and_counts_everything():
     assert (facts.total, facts.failures["server"].count, len(facts.scores["exact"])) == (1000, 50, 950)
 
 
-def test_a_large_run_of_errors_alone_shows_the_first():
+def test_a_large_run_of_errors_shows_the_first_ones():
     facts = Facts(large(1000, 1), most=100)
     assert [int(sample.id) for sample in facts.shown] == list(range(100))
     assert facts.failures["server"].example_id == "0"
 
 
-def test_long_texts_are_bounded_too():
+def test_the_characters_on_a_page_are_bounded():
     facts = Facts(large(1000, 20), characters=600)
     assert {sample.status for sample in facts.shown} == {"error", "ok"}
     assert sum(len(sample.output or sample.error.message) for sample in facts.shown) <= 620
@@ -159,7 +159,7 @@ def test_the_page_says_what_it_leaves_out(tmp_path, monkeypatch):
     assert "This page holds" not in visible(render(folder.path))
 
 
-def test_a_text_beyond_reading_is_cut(tmp_path):
+def test_very_long_texts_are_cut(tmp_path):
     folder = record(tmp_path, "long", [Sample(id="a", output="y" * (LONGEST + 5))])
     (sample,) = data_of(render(folder.path))["samples"]
     assert sample["output"] == "y" * LONGEST + "\n… cut here: the text has 50,005 characters, and is whole in samples.jsonl"
@@ -173,7 +173,7 @@ def swept(tmp_path_factory):
     return sweep(tmp_path_factory.mktemp("sweep"))
 
 
-def test_a_sweep_in_figures(swept):
+def test_the_page_of_a_sweep_shows_its_numbers(swept):
     text = re.sub(r"\s+", " ", visible(render(swept)))
     assert "cells complete 6 of 8" in text
     assert "1 failed, 1 pending" in text
@@ -184,7 +184,7 @@ def test_a_sweep_in_figures(swept):
     assert "sampling.max_tokens" not in text.split("Differences between cells")[1].split("Whole config")[0]
 
 
-def test_points_say_their_intervals(swept):
+def test_points_have_their_intervals_in_words(swept):
     page = render(swept)
     assert re.search(r"<title>openai/gpt-4o-mini, sampling.temperature=0.0: 0.\d{3} ± 0.\d{3} \(cell #5\)</title>", page)
     assert "Where several cells share a value" not in page
@@ -207,7 +207,7 @@ def test_cells_that_share_a_value_are_one_point(swept, tmp_path):
     assert {"exact against prompt.system", "exact against sampling.seed"} <= set(re.findall(r"<h3>(.*?)</h3>", page))
 
 
-def test_a_manifest_does_not_lead_out_of_its_folder(swept, tmp_path):
+def test_cell_folders_outside_the_sweep_are_not_read(swept, tmp_path):
     manifest = json.loads((swept / "manifest.json").read_text())
     (outside,) = [
         cell for cell in manifest["cells"].values() if cell["values"] == {"model": "smollm2", "sampling.temperature": 0}
@@ -224,7 +224,7 @@ def render_of(folder, manifest):
     return render(folder)
 
 
-def test_a_sweep_without_an_end_or_a_cell(tmp_path):
+def test_reports_of_unfinished_empty_and_broken_sweeps(tmp_path):
     manifest = {"format": 1, "kind": "sweep", "name": "s", "status": "running", "keys": ["a"], "primary": None, "cells": {}}
     assert "Nothing is recorded yet." in visible(render_of(tmp_path, manifest))
     manifest["cells"] = {"x": {"values": {"a": 1}, "run": None, "status": "pending", "problem": None}}
@@ -255,7 +255,7 @@ def test_a_sweep_without_an_end_or_a_cell(tmp_path):
         ([], [], False),
     ],
 )
-def test_axes_of_keys(values, ticks, log):
+def test_axes_fit_the_values_of_a_key(values, ticks, log):
     axis = axis_of(values)
     assert [name for _, name in axis.ticks] == ticks
     assert axis.log == log
@@ -263,7 +263,7 @@ def test_axes_of_keys(values, ticks, log):
 
 
 @given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9))
-def test_round_ticks_are_few_in_order_and_within(low, width):
+def test_round_ticks_are_few_ordered_and_within_bounds(low, width):
     width = max(width, abs(low) * 1e-6)
     high = low + width
     ticks = rounds(low, high)
@@ -273,14 +273,14 @@ def test_round_ticks_are_few_in_order_and_within(low, width):
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=30))
-def test_numbers_stand_within_their_axis_in_order(numbers):
+def test_numbers_are_placed_within_their_axis_in_order(numbers):
     for axis in (scale(numbers), log_scale(numbers)):
         places = [axis.at(number) for number in sorted(numbers)]
         assert places == sorted(places)
         assert -1e-6 <= places[0] <= places[-1] <= 1 + 1e-6
 
 
-def test_ticks_do_not_run_into_each_other():
+def test_ticks_do_not_overlap():
     assert apart([0, 0.01, 0.5, 0.99, 1], 0, 1) == [0, 0.5, 1]
     assert [figure(number) for number in (0, 1500, 0.25, 2e7, 1e-7)] == ["0", "1,500", "0.25", "2e7", "1e-7"]
 
@@ -289,7 +289,7 @@ def test_ticks_do_not_run_into_each_other():
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=20))
-def test_the_pareto_front_is_what_nothing_beats(points):
+def test_the_pareto_front_is_the_undominated_points(points):
     front = set(pareto([(cost, gain, number) for number, (cost, gain) in enumerate(points)]))
     for number, (cost, gain) in enumerate(points):
         beaten = any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points)
@@ -299,20 +299,20 @@ def test_the_pareto_front_is_what_nothing_beats(points):
             assert beaten or points.index((cost, gain)) < number
 
 
-def test_latencies_are_spread_over_their_own_axis(tmp_path):
+def test_the_distribution_of_latencies_has_its_own_axis(tmp_path):
     page = render(record(tmp_path, "fast", answers(40, seed=1, right=0.5, latency=0.01, price=None)).path)
     counted = [int(count) for count in re.findall(r"<title>[\d.]+ to [\d.]+: (\d+) requests", page)]
     assert len(counted) == 10
     assert max(counted) < sum(counted) == 40
 
 
-def test_quantiles_are_those_of_every_other_place():
+def test_latency_quantiles_are_interpolated():
     facts = Facts(Sample(id=str(n), latency_s=float(n)) for n in range(1, 101))
     assert [facts.quantile(share) for share in (0.5, 0.95, 1.0)] == pytest.approx([50.5, 95.05, 100])
     assert Facts([Sample(id="a")]).quantile(0.5) is None
 
 
-def test_figures_as_people_read_them():
+def test_numbers_are_written_for_people():
     assert [share(part, 1000) for part in (0, 1, 999, 1000)] == ["0%", "0.1%", "99.9%", "100%"]
     assert share(99_999, 100_000) == "99.9%"
     amounts = (None, 0.0, 0.00378, 0.00001, 1234.5)
@@ -330,7 +330,7 @@ def test_figures_as_people_read_them():
 # -- the command
 
 
-def test_the_command(in_tmp, capsys, monkeypatch):
+def test_the_command_writes_a_report(in_tmp, capsys, monkeypatch):
     folder = runner.run(overrides=FAKE).folder
     (folder / "report.html").unlink()
     assert main(["report"]) == 0
@@ -349,7 +349,7 @@ def test_the_command(in_tmp, capsys, monkeypatch):
     assert "no run matches 'nope'" in capsys.readouterr().err
 
 
-def test_the_command_takes_a_sweep(in_tmp, capsys):
+def test_the_command_accepts_a_sweep(in_tmp, capsys):
     folder = sweep(in_tmp / "runs", rows=5)
     assert main(["report", f"primes/{folder.name}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["report"] == str(folder / "report.html")
@@ -366,7 +366,7 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert RunFolder.open(folder).manifest()["name"] == "whole"
 
 
-def test_values_that_begin_alike_are_told_apart():
+def test_values_with_a_common_beginning_stay_distinct():
     one, other = "x" * 300 + "1", "x" * 300 + "2"
     axis = axis_of([one, other])
     assert axis.at(one) != axis.at(other)

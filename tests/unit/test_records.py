@@ -42,7 +42,7 @@ def runs(tmp_path):
 # -- samples
 
 
-def test_a_record_holds_what_was_put_in(runs):
+def test_records_read_back(runs):
     record = make(runs)
     full = Sample(
         id="é", repeat=2, status="invalid", messages=[{"role": "user", "content": "a\nb\x85"}], output='{"a":1}', parsed={"a": 1},
@@ -168,13 +168,13 @@ def test_a_full_disk_leaves_the_old_file_whole(runs, monkeypatch):
     assert not list(record.path.glob(".*"))
 
 
-def test_a_folder_that_cannot_be_made(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RecordError, match=r"cannot make a run folder in .*/file/exp: Not a directory; set runs_dir=\.\.\."):
         make(tmp_path / "file")
 
 
-def test_a_folder_that_has_gone(runs):
+def test_a_deleted_folder_is_an_error(runs):
     record = make(runs)
     (record.path / "samples.jsonl").mkdir()
     with pytest.raises(RecordError, match=r"samples\.jsonl cannot be written: Is a directory"):
@@ -223,7 +223,7 @@ def test_a_newer_format_is_refused(runs, found):
         RunFolder.open(record.path)
 
 
-def test_environment_says_what_code_ran(tmp_path, monkeypatch):
+def test_the_environment_names_the_git_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = environment()
     assert found["git"] is None
@@ -239,7 +239,7 @@ def test_environment_says_what_code_ran(tmp_path, monkeypatch):
 # -- finding runs
 
 
-def test_runs_of_one_second_have_folders_of_their_own(runs, monkeypatch):
+def test_runs_of_the_same_second_have_separate_folders(runs, monkeypatch):
     monkeypatch.setattr(files_module, "datetime", Frozen)
     made = [make(runs).path.name for _ in range(12)]
     other = make(runs, digest="ffff0000").path.name
@@ -268,7 +268,7 @@ class StillClock(datetime):
         return datetime(2026, 11, 24, 10, 11, 12, tzinfo=tz or UTC)
 
 
-def test_runs_are_found_by_what_people_write(runs, monkeypatch, tmp_path):
+def test_runs_are_found_by_folder_name_prefix_or_latest(runs, monkeypatch, tmp_path):
     with pytest.raises(RecordError, match=r"there are no runs in .*runs; `ostinato run` makes one"):
         find_run("latest", runs)
     monkeypatch.setattr(files_module, "datetime", StillClock)
@@ -290,14 +290,14 @@ def test_runs_are_found_by_what_people_write(runs, monkeypatch, tmp_path):
         find_run(one.path.name, runs)  # exp and other were made from the same config in the same second
 
 
-def test_latest_without_links(runs, monkeypatch):
+def test_latest_works_on_file_systems_without_links(runs, monkeypatch):
     monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError(errno.EPERM, "no links here")))
     record = make(runs)
     assert find_run("latest", runs).path == record.path
     assert [file.name for file in (runs / "exp").iterdir()] == [record.path.name]
 
 
-def test_folders_that_are_no_runs_are_passed_over(runs):
+def test_folders_that_are_not_runs_are_skipped(runs):
     record = make(runs)
     (runs / "exp" / "notes").mkdir()
     (runs / "exp" / "notes" / "manifest.json").write_text("{}")
@@ -309,7 +309,7 @@ def test_folders_that_are_no_runs_are_passed_over(runs):
 # -- what a summary says
 
 
-def test_the_summary_in_words():
+def test_the_summary_is_a_table_for_people():
     summary = Summary(
         run="r", name="n", model="openai/x", status="incomplete", rows=10, ok=6, errors=2, invalid=1, owed=1, cache_hits=4,
         requests=9, scores={"exact": Score(0.5, 0.1, 8), "f1": Score(None, None, 0), "one": Score(1.0, None, 1)}, cost_usd=0.0123,

@@ -44,7 +44,7 @@ def score(scorer, output, target, fields=None, parsed=None):
         (Regex(), "code 404", ["x", "4+"], 1),
     ],
 )
-def test_text_scorers(scorer, output, target, expected):
+def test_text_scorers_score_as_documented(scorer, output, target, expected):
     assert score(scorer, output, target) == expected
 
 
@@ -67,7 +67,7 @@ LABELS = ["positive", "negative", "very negative"]
         ({"ignore_case": False}, "Positive", "positive", 0),
     ],
 )
-def test_choice(options, output, target, expected):
+def test_choice_finds_the_label(options, output, target, expected):
     assert score(Choice(LABELS, **options), output, target) == expected
 
 
@@ -130,14 +130,14 @@ def test_numeric_reads_numbers_in_text(output, target, expected):
     assert score(Numeric(), output, target) == expected
 
 
-def test_numeric_options():
+def test_numeric_tolerances_and_extraction():
     assert score(Numeric(extract="first"), "18 of 20", 18) == 1
     assert score(Numeric(tolerance=0.5), "18.4", 18) == 1
     assert score(Numeric(relative=0.1), "109", 100) == 1
     assert score(Numeric(relative=0.1), "111", 100) == 0
     assert score(Numeric(target_pattern=r"#### (\S+)"), "18", "#### 18 (of 20)") == 1
     assert score(Numeric(target_pattern=r"\d+ apples"), "3", "3 apples and 4 pears") == 1
-    with pytest.raises(ConfigError, match="no regular expression"):
+    with pytest.raises(ConfigError, match="not a valid regular expression"):
         Numeric(target_pattern="(")
     with pytest.raises(ConfigError, match="negative"):
         Numeric(tolerance=-1)
@@ -180,7 +180,7 @@ def test_numeric_reads_back_what_python_writes(number, around):
         (["a"], "[1]", {"a": 1}, 0),
     ],
 )
-def test_json_match(keys, output, target, expected):
+def test_json_match_compares_values(keys, output, target, expected):
     assert score(JsonMatch(keys=keys), output, target) == expected
 
 
@@ -210,7 +210,7 @@ def test_json_match_refuses_targets_it_cannot_compare_with():
         ("1999", 1999, 1),
     ],
 )
-def test_f1(output, target, expected):
+def test_f1_is_the_overlap_of_words(output, target, expected):
     assert score(F1(), output, target) == pytest.approx(expected)
 
 
@@ -234,10 +234,10 @@ def test_contains_refuses_an_empty_target():
         score(Contains(), "a", "")
 
 
-def test_regular_expressions_are_checked():
-    with pytest.raises(ConfigError, match=r"scoring\.pattern: '\(' is no regular expression"):
+def test_invalid_regular_expressions_are_errors():
+    with pytest.raises(ConfigError, match=r"scoring\.pattern: '\(' is not a valid regular expression"):
         Regex("(")
-    with pytest.raises(DataError, match="the target '\\(' is no regular expression"):
+    with pytest.raises(DataError, match="the target '\\(' is not a valid regular expression"):
         score(Regex(), "a", "(")
 
 
@@ -287,12 +287,12 @@ def test_python_calls_the_users_function(code):
         ("fails", r"the scorer 'fails' failed at .*mine\.py, line 17: KeyError: 'nope'"),
     ],
 )
-def test_python_reports_what_the_function_did_wrong(code, function, message):
+def test_python_reports_errors_of_the_function(code, function, message):
     with pytest.raises(DataError, match=message):
         score(Python(f"{code}:{function}"), "a", "a")
 
 
-def test_python_refuses_what_it_cannot_load(code, tmp_path):
+def test_python_refuses_functions_that_cannot_be_loaded(code, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("def f(:")
     for function, message in [
@@ -321,14 +321,14 @@ def test_summary_is_the_mean_and_its_standard_error(values):
     assert summary.stderr == pytest.approx(statistics.stdev(values) / math.sqrt(len(values)), abs=1e-6)
 
 
-def test_summary_of_few():
+def test_the_summary_of_fewer_than_two_scores_has_no_error():
     assert summarise([]) == summarise_by_row([]) == Score(None, None, 0)
     assert summarise([0.5]) == Score(0.5, None, 1)
     assert summarise_by_row([("a", 0.0), ("a", 1.0)]) == Score(0.5, None, 1)
 
 
 @given(VALUES)
-def test_one_sample_a_row_is_the_plain_summary(values):
+def test_one_sample_per_row_gives_the_plain_summary(values):
     plain, by_row = summarise(values), summarise_by_row((str(i), value) for i, value in enumerate(values))
     assert (by_row.mean, by_row.stderr, by_row.n) == (
         pytest.approx(plain.mean, abs=1e-6),
@@ -353,5 +353,5 @@ def test_missing_repeats_weigh_less():
     assert summary.stderr == pytest.approx(math.sqrt(2 * ((1 - 0.25) ** 2 + (0 - 0.75) ** 2)) / 4)
 
 
-def test_exported_names():
+def test_the_package_exports_its_scorers():
     assert all(hasattr(runner.scoring, name) for name in runner.scoring.__all__)
