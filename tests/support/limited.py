@@ -1,9 +1,9 @@
-"""A real HTTP server on loopback that lets through so many requests a minute, and the client that asks it through a Limiter.
+"""An endpoint with a rate limit, simulated or on loopback, and a client that asks it through a Limiter.
 
-    with LimitedServer(TokenBucket(600, burst=600), latency_s=0.05) as server:
-        counts = asyncio.run(ask(server, limiter, workers=32, seconds=10))
+    server = Limited(TokenBucket(600, burst=600), latency_s=0.05)
+    counts = simulate(ask(server, limiter, workers=32, seconds=60))    # simulated time: see `tests.support.clock`
 
-The server refuses at once and answers after `latency_s`, as real ones do. It keeps the books: what came, what was let through.
+It refuses at once and answers after `latency_s`, as real ones do, and counts what came and what was let through.
 """
 
 from __future__ import annotations
@@ -11,17 +11,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import random
 import threading
-import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self
 
 from runner.errors import RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from runner.limits import Limiter, Pass
+
+    Send = Callable[[], Awaitable[tuple[int, dict[str, str]]]]
+    """Sends a request; the status of the answer, and its headers."""
+
+ROUND_TRIP_S = (0.001, 0.01)
+"""The least and the most that the simulated network takes: requests that all took the same time would come in waves."""
 
 
 class Policy(Protocol):
@@ -41,10 +48,10 @@ class TokenBucket:
         self.rpm = rpm
         self.burst = burst
         self.level = burst
-        self.at = time.monotonic()
+        self.at: float | None = None
 
     def decide(self, now: float) -> float | None:
-        self.level = min(self.burst, self.level + (now - self.at) * self.rpm / 60)
+        self.level = min(self.burst, self.level + (now - (now if self.at is None else self.at)) * self.rpm / 60)
         self.at = now
         if self.level < 1:
             return (1 - self.level) * 60 / self.rpm
@@ -93,8 +100,8 @@ class FixedWindow:
         return self.limit * math.ceil(seconds / self.period_s - 1e-3)
 
 
-class LimitedServer:
-    """The server, in a thread of its own.
+class Limited:
+    """The endpoint, for tasks of one event loop.
 
     Args:
         policy: what it lets through; None: everything.
@@ -120,6 +127,41 @@ class LimitedServer:
         self.refusal = refusal
         self.came = self.passed = self.refused = 0
         self.in_flight = self.most_in_flight = 0
+        self._dice = random.Random(1)
+
+    async def answer(self) -> tuple[int, dict[str, str]]:
+        """Refuse or answer one request: the status, and the headers."""
+        now = asyncio.get_running_loop().time()
+        self.came += 1
+        wait = self.policy.decide(now) if self.policy else None
+        headers = self.policy.headers(now) if self.policy and self.tell else {}
+        if wait is not None:
+            self.refused += 1
+            if self.hint:
+                headers["Retry-After"] = str(math.ceil(wait))
+            return self.refusal, headers
+        self.passed += 1
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self.latency_s(self.in_flight) if callable(self.latency_s) else self.latency_s)
+        finally:
+            self.in_flight -= 1
+        return 200, headers
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Send]:
+        """Yield what sends one request."""
+
+        async def send() -> tuple[int, dict[str, str]]:
+            await asyncio.sleep(self._dice.uniform(*ROUND_TRIP_S))
+            return await self.answer()
+
+        yield send
+
+
+class LimitedServer(Limited):
+    """The endpoint as an HTTP server on loopback, in a thread of its own, for clients in any thread."""
 
     def __enter__(self) -> Self:
         self._ready = threading.Event()
@@ -154,7 +196,7 @@ class LimitedServer:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
                 while True:
                     await reader.readuntil(b"\r\n\r\n")
-                    status, headers = await self._answer()
+                    status, headers = await self.answer()
                     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
                     writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{head}\r\n".encode())
                     await writer.drain()
@@ -162,24 +204,20 @@ class LimitedServer:
             self._handlers.discard(task)
             writer.close()
 
-    async def _answer(self) -> tuple[int, dict[str, str]]:
-        now = time.monotonic()
-        self.came += 1
-        wait = self.policy.decide(now) if self.policy else None
-        headers = self.policy.headers(now) if self.policy and self.tell else {}
-        if wait is not None:
-            self.refused += 1
-            if self.hint:
-                headers["Retry-After"] = str(math.ceil(wait))
-            return self.refusal, headers
-        self.passed += 1
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Send]:
+        """Yield what sends one request over a connection of its own."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def send() -> tuple[int, dict[str, str]]:
+            writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
+            status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+            return int(status.split()[1]), dict(line.split(": ", 1) for line in lines)
+
         try:
-            await asyncio.sleep(self.latency_s(self.in_flight) if callable(self.latency_s) else self.latency_s)
+            yield send
         finally:
-            self.in_flight -= 1
-        return 200, headers
+            writer.close()
 
 
 @dataclass
@@ -196,23 +234,20 @@ class Counts:
 
 
 async def ask(
-    server: LimitedServer, limiter: Limiter, *, workers: int, seconds: float | None = None, rows: int | None = None
+    server: Limited, limiter: Limiter, *, workers: int, seconds: float | None = None, rows: int | None = None
 ) -> Counts:
     """Ask with so many workers for so many seconds, or until so many rows are answered, as the engine does: a row that is refused
     is asked again."""
     counts = Counts()
 
     async def work() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        try:
+        async with server.connection() as send:
             while rows is None or counts.ok < rows:
                 pass_ = await limiter.acquire()
                 try:
-                    await _once(pass_, reader, writer, counts)
+                    await _once(pass_, send, counts)
                 finally:
                     pass_.abandoned()
-        finally:
-            writer.close()
 
     with limiter.using():
         tasks = [asyncio.create_task(work()) for _ in range(workers)]
@@ -225,21 +260,20 @@ async def ask(
     return counts
 
 
-async def _once(pass_: Pass, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, counts: Counts) -> None:
-    sent = time.perf_counter()
-    writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n\r\n")
+async def _once(pass_: Pass, send: Send, counts: Counts) -> None:
+    now = asyncio.get_running_loop().time
+    sent = now()
     try:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        status, headers = await send()
     except (asyncio.IncompleteReadError, ConnectionError) as error:
         counts.failed += 1
         pass_.failed(TransportError(f"the connection broke: {error}"), 0.0)
         return
-    status, *lines = head.strip().split("\r\n")
-    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-    seconds = time.perf_counter() - sent
+    headers = {name.lower(): value for name, value in headers.items()}
+    seconds = now() - sent
     pass_.hear(headers)
     hint = float(headers["retry-after"]) if "retry-after" in headers else None
-    match int(status.split()[1]):
+    match status:
         case 200:
             counts.ok += 1
             pass_.succeeded(10, seconds)

@@ -26,7 +26,7 @@ def test_the_first_two_sh_blocks_are_one_command_each():
     first, second = blocks("sh")
     assert len(first.strip().splitlines()) == len(second.strip().splitlines()) == 1
     assert first.strip().endswith("ostinato run")
-    assert second.strip().endswith("pytest -n 2 --dist loadfile")
+    assert second.strip().endswith("pytest -n 2")
 
 
 @pytest.mark.parametrize("source", blocks("python"))
