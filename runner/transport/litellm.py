@@ -3,36 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import importlib.util
 import logging
 import os
-import re
 import sys
 import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from runner.errors import (
-    AuthenticationError,
-    BadRequestError,
-    ContentFilterError,
-    ContextWindowError,
-    LMError,
-    LMTimeoutError,
-    TransportError,
-)
-from runner.network.refusal import classify
-from runner.secrets import remember
-from runner.transport.base import failure, malformed
+from runner.errors import LMError
+from runner.transport.base import malformed
+from runner.transport.litellm_errors import mapped
 from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from runner.transport.base import Hear
 
@@ -59,7 +46,7 @@ class LiteLLMTransport:
         except LMError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise _mapped(error, request, connection, hear) from None
+            raise mapped(error, request, connection, hear) from None
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Ask without blocking the event loop. Raises LMError."""
@@ -76,7 +63,7 @@ class LiteLLMTransport:
         except LMError:
             raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise _mapped(error, request, connection, hear) from None
+            raise mapped(error, request, connection, hear) from None
 
     async def aclose(self) -> None:
         """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address).
@@ -301,76 +288,3 @@ def _text(answer: Any, name: str) -> str | None:
 def _encodable(text: str | None) -> str | None:
     """Text that can be written as UTF-8: half of a surrogate pair, as a cut-off answer may end with, becomes ``?``."""
     return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
-
-
-_PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:LiteLLM|Timeout Error|[\w-]*(?:Error|Exception|Timeout))(?:: | - ))+")
-_UNNUMBERED = 422
-"""What litellm (1.106) calls a 2xx answer that holds an error without a number, as overloaded servers give."""
-_KINDS: dict[str, type[LMError]] = {
-    "ContextWindowExceededError": ContextWindowError,
-    "ContentPolicyViolationError": ContentFilterError,
-    "Timeout": LMTimeoutError,
-}
-
-
-def _mapped(error: Exception, request: Request, connection: Connection, hear: Hear | None) -> LMError:
-    """An exception of litellm's call as ours.
-
-    litellm calls much a server error (500) that is none: a broken connection, an answer that cannot be read. What really
-    happened is in the exception of the SDK, of httpx or of Python that it has wrapped.
-    """
-    remember(os.environ.get(f"{request.model.partition('/')[0].upper()}_API_KEY", ""))  # litellm finds it there by itself
-    causes = list(_causes(error))
-    kind = next((_KINDS[cls.__name__] for cls in type(error).__mro__ if cls.__name__ in _KINDS), None)
-    message = _PREFIX.sub("", str(error))
-    for cause in causes:
-        answer: Any = getattr(cause, "response", None)
-        if getattr(answer, "status_code", 0) >= 400:  # noqa: PLR2004
-            if hear is not None:
-                hear(answer.headers)
-            message, words = _said(cause, message)
-            kind = kind or classify(answer.status_code, words)
-            return failure(answer.status_code, message, request=request, connection=connection, headers=answer.headers, kind=kind)
-    kind = kind or _unanswered(causes)
-    if kind is LMTimeoutError and connection.timeout_s:
-        message = f"no answer within {connection.timeout_s:g} s"
-    status = getattr(error, "status_code", None)
-    if kind is not None:
-        message = message or type(next(iter(causes), error)).__name__
-        return failure(None, message, request=request, connection=connection, kind=kind)
-    unnumbered = any(type(cause) is Exception and getattr(cause, "status_code", 0) == _UNNUMBERED for cause in causes)
-    if isinstance(status, int) and status >= 400 and status != 500 and not unnumbered:  # noqa: PLR2004 - litellm's words, or an SDK's
-        return failure(status, message, request=request, connection=connection)
-    return malformed(request, message or "it is empty")
-
-
-def _unanswered(causes: Iterable[BaseException]) -> type[LMError] | None:
-    """The class of a failure for which there is no answer of a server; None when there must have been one."""
-    names = {cls.__name__ for cause in causes for cls in type(cause).__mro__}
-    if names & {"TimeoutError", "TimeoutException"}:
-        return LMTimeoutError
-    if names & {"ConnectionError", "APIConnectionError", "TransportError"}:
-        return TransportError
-    if any(type(cause).__name__ == "OpenAIError" for cause in causes):  # the SDK's base class: it has found no key
-        return AuthenticationError
-    return BadRequestError if "ImportError" in names else None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What litellm's exception has wrapped, from the outside in, without litellm's own classes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if not type(cause).__module__.startswith("litellm"):
-            yield cause
-        cause = cause.__cause__ or cause.__context__
-
-
-def _said(refusal: BaseException, otherwise: str) -> tuple[str, str]:
-    """The server's message, and all its words: the message with the code and the type of the error."""
-    body = getattr(refusal, "body", None)
-    if body is None and otherwise.startswith("{"):
-        with contextlib.suppress(msgspec.DecodeError):
-            body = msgspec.json.decode(otherwise).get("error")
-    if not isinstance(body, dict) or not body.get("message"):
-        return otherwise, otherwise
-    return str(body["message"]), f"{body.get('code')} {body.get('type')} {body['message']}"

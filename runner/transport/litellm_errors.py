@@ -1,0 +1,135 @@
+"""Map the exceptions of a litellm call to ours, by one table.
+
+litellm wraps what happened in an exception of its own, and its class and status are often wrong: it calls a broken connection and
+an unreadable answer a server error (500). What it has wrapped is true: the exception of the SDK, of httpx or of Python. So the
+order is: what litellm alone knows, the server's refusal, what happened without an answer, litellm's status, and else an answer
+that cannot be used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from runner.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ContentFilterError,
+    ContextWindowError,
+    LMError,
+    LMTimeoutError,
+    TransportError,
+)
+from runner.network.refusal import classify
+from runner.secrets import remember
+from runner.transport.base import failure, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runner.transport.base import Hear
+    from runner.types import Connection, Request
+
+
+class Row(NamedTuple):
+    """An exception class, by its name, and the error that it stands for. Subclasses count, unless `exactly`."""
+
+    name: str
+    kind: type[LMError]
+    why: str
+    exactly: bool = False
+
+
+BY_LITELLM = (
+    Row("ContextWindowExceededError", ContextWindowError, "litellm knows how each provider says it"),
+    Row("ContentPolicyViolationError", ContentFilterError, "litellm knows how each provider says it"),
+    Row("Timeout", LMTimeoutError, "litellm's own limit, or a provider's status for it"),
+)
+"""Classes of litellm that are believed, whatever they have wrapped."""
+
+WITHOUT_ANSWER = (
+    Row("TimeoutError", LMTimeoutError, "Python's"),
+    Row("TimeoutException", LMTimeoutError, "httpx's"),
+    Row("ConnectionError", TransportError, "Python's"),
+    Row("APIConnectionError", TransportError, "the SDK's"),
+    Row("TransportError", TransportError, "httpx's"),
+    Row("OpenAIError", AuthenticationError, "the SDK's base class: it has found no key", exactly=True),
+    Row("ImportError", BadRequestError, "a package that this provider needs is not installed"),
+)
+"""Wrapped classes that say why there is no answer of a server. The first row that matches counts."""
+
+_REFUSED = 400
+_UNTRUE = 500
+"""litellm's status for everything that it has no other for."""
+_UNNUMBERED = 422
+"""litellm's status (1.106) for a 2xx answer that holds an error without a number, as overloaded servers give."""
+_PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:LiteLLM|Timeout Error|[\w-]*(?:Error|Exception|Timeout))(?:: | - ))+")
+
+
+def mapped(error: Exception, request: Request, connection: Connection, hear: Hear | None) -> LMError:
+    """Return the error that an exception of a litellm call stands for.
+
+    Args:
+        error: what litellm raised.
+        request: what was sent.
+        connection: where it was sent.
+        hear: told the headers of a refusal.
+    """
+    remember(os.environ.get(f"{request.model.partition('/')[0].upper()}_API_KEY", ""))  # litellm finds it there by itself
+    causes = list(_causes(error))
+    kind = _kind(BY_LITELLM, [error])
+    message = _PREFIX.sub("", str(error))
+    for cause in causes:
+        answer: Any = getattr(cause, "response", None)
+        if getattr(answer, "status_code", 0) >= _REFUSED:
+            if hear is not None:
+                hear(answer.headers)
+            message, words = _said(cause, message)
+            kind = kind or classify(answer.status_code, words)
+            return failure(answer.status_code, message, request=request, connection=connection, headers=answer.headers, kind=kind)
+    if kind := kind or _kind(WITHOUT_ANSWER, causes):
+        if kind is LMTimeoutError and connection.timeout_s:
+            message = f"no answer within {connection.timeout_s:g} s"
+        message = message or type(next(iter(causes), error)).__name__
+        return failure(None, message, request=request, connection=connection, kind=kind)
+    if (status := _status(error, causes)) is not None:
+        return failure(status, message, request=request, connection=connection)
+    return malformed(request, message or "it is empty")
+
+
+def _kind(table: Iterable[Row], raised: Iterable[BaseException]) -> type[LMError] | None:
+    """Return the error of the first row that one of these exceptions matches."""
+    exact = {type(error).__name__ for error in raised}
+    names = {cls.__name__ for error in raised for cls in type(error).__mro__}
+    return next((row.kind for row in table if row.name in (exact if row.exactly else names)), None)
+
+
+def _status(error: Exception, causes: Iterable[BaseException]) -> int | None:
+    """Return the status that litellm gives a refusal of its own or of an SDK, None when it is not true."""
+    status = getattr(error, "status_code", None)
+    unnumbered = any(type(cause) is Exception and getattr(cause, "status_code", 0) == _UNNUMBERED for cause in causes)
+    return status if isinstance(status, int) and status >= _REFUSED and status != _UNTRUE and not unnumbered else None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what litellm's exception has wrapped, from the outside in, without litellm's own classes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if not type(cause).__module__.startswith("litellm"):
+            yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _said(refusal: BaseException, otherwise: str) -> tuple[str, str]:
+    """Return the server's message, and all its words: the message with the code and the type of the error."""
+    body = getattr(refusal, "body", None)
+    if body is None and otherwise.startswith("{"):
+        with contextlib.suppress(msgspec.DecodeError):
+            body = msgspec.json.decode(otherwise).get("error")
+    if not isinstance(body, dict) or not body.get("message"):
+        return otherwise, otherwise
+    return str(body["message"]), f"{body.get('code')} {body.get('type')} {body['message']}"
