@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.errors import ConfigError
 from runner.lm.connection import is_connection
@@ -24,6 +24,18 @@ _REASONING = re.compile(
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 _OURS = frozenset({"cache", "cache_in_memory", "rollout_id", "num_retries"})
 _SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access_key|authorization", re.IGNORECASE)
+
+
+class Inputs(NamedTuple):
+    """The arguments of one call, as the caller gave them."""
+
+    prompt: str | None
+    messages: list[Message] | None
+    kwargs: dict[str, Any]
+
+    def shown(self) -> dict[str, Any]:
+        """Return the keyword arguments that may be shown: those that are not about the connection."""
+        return {name: value for name, value in self.kwargs.items() if not is_connection(name)}
 
 
 @functools.lru_cache(maxsize=64)

@@ -8,8 +8,10 @@ import random
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import TracebackType
+
+    from runner.lm.arguments import Inputs
 
 logger = logging.getLogger("ostinato")
 
@@ -37,7 +39,7 @@ class Observed:
     Args:
         instance: who is called.
         callbacks: who is told.
-        inputs: makes the call's arguments; called when there is somebody to tell.
+        inputs: the arguments of the call.
 
     Attributes:
         outputs: what the call came to, filled in by the one who makes it.
@@ -45,13 +47,14 @@ class Observed:
 
     __slots__ = ("_call_id", "_callbacks", "_inputs", "_instance", "outputs")
 
-    def __init__(self, instance: Any, callbacks: Sequence[Callback], inputs: Callable[[], dict[str, Any]]) -> None:
+    def __init__(self, instance: Any, callbacks: Sequence[Callback], inputs: Inputs) -> None:
         self._instance, self._callbacks, self._inputs = instance, tuple(callbacks), inputs
         self.outputs: list[Any] = []
 
     def __enter__(self) -> Self:
         if self._callbacks:
-            self._call_id, given = new_id(), self._inputs()
+            self._call_id = new_id()
+            given = {"prompt": self._inputs.prompt, "messages": self._inputs.messages, **self._inputs.shown()}
             for callback in self._callbacks:
                 with _logged("on_lm_start"):
                     callback.on_lm_start(call_id=self._call_id, instance=self._instance, inputs=given)

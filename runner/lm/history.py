@@ -12,7 +12,8 @@ from runner.system.clock import now
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.types import Completion, Message, ModelType
+    from runner.lm.arguments import Inputs
+    from runner.types import Completion, Request
 
 
 class Settings(msgspec.Struct):
@@ -30,36 +31,29 @@ class Settings(msgspec.Struct):
 settings = Settings()
 
 
-def remember_call(
-    history: list[dict[str, Any]],
-    completion: Completion,
-    *,
-    prompt: str | None,
-    messages: list[Message] | None,
-    kwargs: dict[str, Any],
-    outputs: list[Any],
-    model: str,
-    model_type: ModelType,
-) -> None:
-    """Add a call to a history, by the names that entries have in dspy; beyond `Settings.max_history_size` the oldest go."""
+def entry(inputs: Inputs, request: Request, completion: Completion, outputs: list[Any]) -> dict[str, Any]:
+    """Return the history entry of a call, under the names that dspy gives its parts."""
     response = completion.response
-    history.append(
-        {
-            "prompt": prompt,
-            "messages": messages,
-            "kwargs": kwargs,
-            "response": response,
-            "outputs": outputs,
-            "usage": msgspec.to_builtins(response.usage) if response.usage else {},
-            "cost": completion.cost_usd,
-            "timestamp": now(),
-            "uuid": new_id(),
-            "model": model,
-            "response_model": response.model,
-            "model_type": model_type,
-            "cache_hit": completion.cache == "hit",
-        }
-    )
+    return {
+        "prompt": inputs.prompt,
+        "messages": inputs.messages,
+        "kwargs": inputs.shown(),
+        "response": response,
+        "outputs": outputs,
+        "usage": msgspec.to_builtins(response.usage) if response.usage else {},
+        "cost": completion.cost_usd,
+        "timestamp": now(),
+        "uuid": new_id(),
+        "model": request.model,
+        "response_model": response.model,
+        "model_type": request.model_type,
+        "cache_hit": completion.cache == "hit",
+    }
+
+
+def remember(history: list[dict[str, Any]], entry: dict[str, Any]) -> None:
+    """Add an entry to a history; beyond `Settings.max_history_size` the oldest entries go."""
+    history.append(entry)
     if (excess := len(history) - settings.max_history_size) > 0:
         del history[:excess]
 

@@ -17,6 +17,7 @@ from runner.cost.tokens import limit_of
 from runner.errors import ConfigError, FinetuneError
 from runner.finetune.data.formats import TrainDataFormat
 from runner.lm.arguments import (
+    Inputs,
     as_data,
     as_text,
     check_messages,
@@ -29,9 +30,9 @@ from runner.lm.arguments import (
 from runner.lm.call import Call
 from runner.lm.callbacks import Callback, Observed
 from runner.lm.channel import Channel
-from runner.lm.connection import api_base, connection_of, is_connection, normalise_url
+from runner.lm.connection import api_base, connection_of, normalise_url
 from runner.lm.flight import SingleFlight
-from runner.lm.history import remember_call, settings, show
+from runner.lm.history import entry, remember, settings, show
 from runner.lm.parameters import LastParameters
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
@@ -40,7 +41,7 @@ from runner.transport import AutoTransport, FakeTransport, Transport
 from runner.types import Completion, Connection, Message, ModelType, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -151,18 +152,20 @@ class LM:
             LMError: no answer after all attempts.
             CacheError: a miss in replay mode.
         """
+        inputs = Inputs(prompt, messages, kwargs)
         if not self.callbacks and self.limiter is None:
-            return self._call(prompt, messages, kwargs)
-        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
-            seen.outputs = self._call(prompt, messages, kwargs)
+            return self._call(inputs)
+        with self._asking(), Observed(self, self.callbacks, inputs) as seen:
+            seen.outputs = self._call(inputs)
         return seen.outputs
 
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """As calling the LM, without blocking the event loop."""
+        inputs = Inputs(prompt, messages, kwargs)
         if not self.callbacks and self.limiter is None:
-            return await self._acall(prompt, messages, kwargs)
-        with self._asking(), Observed(self, self.callbacks, lambda: _inputs(prompt, messages, kwargs)) as seen:
-            seen.outputs = await self._acall(prompt, messages, kwargs)
+            return await self._acall(inputs)
+        with self._asking(), Observed(self, self.callbacks, inputs) as seen:
+            seen.outputs = await self._acall(inputs)
         return seen.outputs
 
     def request(
@@ -190,7 +193,7 @@ class LM:
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._aplay(request, request_key(request), self._store({}), {})
+        return await self._complete(request, request_key(request), {})
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
@@ -268,9 +271,10 @@ class LM:
     # --- state
 
     def copy(self, **kwargs: Any) -> LM:
-        """An independent LM with an empty history; attributes and request arguments are updated (dspy 2.6).
+        """Return an independent LM with an empty history; attributes and request arguments are updated (dspy 2.6).
 
-        The cache, transport, limiter and budget are shared, because they stand for things that are.
+        The cache, transport, limiter and budget are shared: each stands for one thing outside the LM. With another `model`, the
+        copy is reached, launched and priced as that model is.
         """
         if isinstance(cache := kwargs.get("cache"), Cache):
             kwargs |= {"cache": True, "store": cache}
@@ -282,15 +286,7 @@ class LM:
             if key in self.kwargs or not hasattr(self, key):
                 new.kwargs[key] = value
         if new.model != self.model:
-            new.price_override = kwargs.get("price_override")
-            if "provider" not in kwargs and type(self.provider) is type(self.infer_provider()):
-                new.provider = new.infer_provider()
-            if "transport" not in kwargs and type(_transport(new.model)) is not type(_transport(self.model)):
-                new.transport = _transport(new.model)
-            if new.model.startswith("local/"):  # the address of its own server comes with `launch`; ours serves another model
-                for name in ("api_base", "api_key"):
-                    if name not in kwargs:
-                        new.kwargs.pop(name, None)
+            _replace_what_the_model_decides(new, self, kept=kwargs.keys())
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
@@ -336,21 +332,22 @@ class LM:
         """For the time of a call: what its attempts learn of the endpoint holds from one to the next."""
         return self.limiter.using() if self.limiter else contextlib.nullcontext()
 
-    def _call(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
-        request, key = self._prepare(prompt, messages, kwargs)
-        store = self._store(kwargs)
+    def _call(self, inputs: Inputs) -> list[Any]:
+        request, key = self._prepare(inputs)
+        store = self._store(inputs.kwargs)
         completion = self._cached(key, store)
         if completion is None:
-            completion = Call(self.channel(kwargs), request, key, store).run()
-        return self._finish(completion, request, prompt, messages, kwargs)
+            completion = Call(self.channel(inputs.kwargs), request, key, store).run()
+        return self._finish(inputs, request, completion)
 
-    async def _acall(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> list[Any]:
-        request, key = self._prepare(prompt, messages, kwargs)
-        completion = await self._aplay(request, key, self._store(kwargs), kwargs)
-        return self._finish(completion, request, prompt, messages, kwargs)
+    async def _acall(self, inputs: Inputs) -> list[Any]:
+        request, key = self._prepare(inputs)
+        completion = await self._complete(request, key, inputs.kwargs)
+        return self._finish(inputs, request, completion)
 
-    def _prepare(self, prompt: str | None, messages: list[Message] | None, kwargs: dict[str, Any]) -> tuple[Request, str]:
-        """What a call sends, and its key."""
+    def _prepare(self, inputs: Inputs) -> tuple[Request, str]:
+        """Return what a call sends, and its key."""
+        prompt, messages, kwargs = inputs
         if prompt is None and not messages:
             raise ConfigError("nothing to ask: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
@@ -380,8 +377,9 @@ class LM:
             rollout=rollout,
         )
 
-    async def _aplay(self, request: Request, key: str, store: Cache | None, kwargs: Mapping[str, Any]) -> Completion:
-        """Play a request once: one that is in flight already is waited for, as the cache would answer a moment later."""
+    async def _complete(self, request: Request, key: str, kwargs: Mapping[str, Any]) -> Completion:
+        """Answer a request from the cache, or send it; while the same request is in flight, wait for its answer."""
+        store = self._store(kwargs)
         if (cached := self._cached(key, store)) is not None:
             return cached
         call = Call(self.channel(kwargs), request, key, store)
@@ -401,29 +399,13 @@ class LM:
         store.refuse_miss(key)
         return None
 
-    def _finish(
-        self,
-        completion: Completion,
-        request: Request,
-        prompt: str | None,
-        messages: list[Message] | None,
-        kwargs: Mapping[str, Any],
-    ) -> list[Any]:
+    def _finish(self, inputs: Inputs, request: Request, completion: Completion) -> list[Any]:
         response = completion.response
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
             logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit_of(request))
         if not settings.disable_history:
-            remember_call(
-                self.history,
-                completion,
-                prompt=prompt,
-                messages=messages,
-                kwargs={key: value for key, value in kwargs.items() if not is_connection(key)},
-                outputs=outputs,
-                model=self.model,
-                model_type=self.model_type,
-            )
+            remember(self.history, entry(inputs, request, completion, outputs))
         return outputs
 
     # --- what a call needs
@@ -466,8 +448,17 @@ class LM:
         return reached[1]
 
 
-def _inputs(prompt: str | None, messages: list[Message] | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    return {"prompt": prompt, "messages": messages, **{k: v for k, v in kwargs.items() if not is_connection(k)}}
+def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> None:
+    """Give the copy of an LM what follows from the name of its own model, except what is `kept`."""
+    if "price_override" not in kept:
+        new.price_override = None
+    if "provider" not in kept and type(old.provider) is type(old.infer_provider()):
+        new.provider = new.infer_provider()
+    if "transport" not in kept and type(_transport(old.model)) is not type(_transport(new.model)):
+        new.transport = _transport(new.model)
+    if new.model.startswith("local/"):  # its own server, and so its address and key, come with `launch`
+        for name in {"api_base", "api_key"}.difference(kept):
+            new.kwargs.pop(name, None)
 
 
 def _transport(model: str) -> Transport:
