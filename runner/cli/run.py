@@ -61,15 +61,15 @@ def main(args: argparse.Namespace) -> int:
         return _sweep(args)
     if args.dry_run:
         return _forecast(composition, as_json=args.json)
-    from runner import build
     from runner.cli.display import Display
     from runner.experiment.experiment import Experiment
+    from runner.experiment.prepared import prepare
     from runner.experiment.run import play_to_end
     from runner.experiment.train_first import train_first
 
     display = Display(args.display)
-    config = train_first(build.pinned(composition.config()), display.say)
-    experiment = Experiment.create(config, composition.overrides)
+    prepared = train_first(prepare(composition.config()), display.say)
+    experiment = Experiment.create(prepared, composition.overrides)
     result = play_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
 
@@ -82,11 +82,11 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _forecast(composition: Composition, *, as_json: bool) -> int:
     """Say what a run would do. Returns 0, whether the budget covers it or not."""
-    from runner import build
     from runner.experiment.estimate import forecast
+    from runner.experiment.prepared import prepare
     from runner.experiment.train_first import foreseen
 
-    found = forecast(foreseen(build.pinned(composition.config())))
+    found = forecast(foreseen(prepare(composition.config())))
     if as_json:
         print(json.dumps(found.to_dict()))
         return 0

@@ -28,19 +28,16 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         ConfigError, DataError: the first mistake.
     """
-    from runner import build
+    from runner.experiment.prepared import prepare
 
-    config = build.pinned(composed(args).config())
-    data, adapter = build.dataset(config), build.adapter(config)
-    lm, scorers = build.lm(config), build.scorers(config)
+    prepared = prepare(composed(args).config())
+    config, (data, scorers, lm, adapter) = prepared.config, prepared.parts()
     for row in data:
         adapter.format(row)
     samples = len(data) * config.sampling.repeats
-    facts = {"name": build.name(config, data), "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
+    facts = {"name": prepared.name, "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
     if config.finetune is not None:
-        from runner.experiment import training as finetuning
-
-        facts["training"] = finetuning.prepare(config).spec.job
+        facts["training"] = prepared.training.spec.job
     if args.json:
         print(json.dumps({"valid": True, **facts}))
     else:

@@ -8,11 +8,13 @@ import msgspec
 
 from runner import build
 from runner.errors import DataError, RecordError
-from runner.experiment.drift import rooted
+from runner.experiment.files import rooted
 from runner.records import RunFolder
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from runner.data import Dataset
 
 
 def column_of(folder: Path, column: str) -> dict[str, str]:
@@ -31,6 +33,11 @@ def column_of(folder: Path, column: str) -> dict[str, str]:
         raise RecordError(f"{folder}: the data has changed since this run began, so '{column}' cannot be taken from it")
     if column not in data.columns:
         raise DataError(f"{data.name} has no column '{column}'; it has {', '.join(data.columns)}")
+    return values_of(data, column)
+
+
+def values_of(data: Dataset, column: str) -> dict[str, str]:
+    """Read `column` as text, by row id. Raises DataError where a row has nothing in it."""
     return {row.id: _text(row.fields.get(column), row.id, column) for row in data}
 
 

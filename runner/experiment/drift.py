@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import re
 import shlex
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.config.roles import ADJUSTABLE, group_of
-from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
+from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError, RecordError
-from runner.secrets import is_secret, redact
-from runner.system.paths import expanded
+from runner.experiment.files import contents_of, digest, kept_text, named_files
+from runner.secrets import redact
 from runner.wording.differences import differences, indented, unified
 
 if TYPE_CHECKING:
@@ -30,29 +27,19 @@ if TYPE_CHECKING:
 MAX_IDS = 10_000
 """Rows up to which the manifest lists the ids, and of which a difference is looked for one by one."""
 
-MAX_TEXT = 64 * 2**10
-"""Bytes of a file up to which the manifest keeps its text."""
-
-_ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
-
 
 def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> dict[str, Any]:
     """The part of the manifest that a later sitting is compared with: ``config``, ``data``, ``files``, ``texts``. No secrets."""
     facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
     if len(data) <= MAX_IDS:  # the ids of larger data stand in the samples only
         facts["ids"] = list(data.ids())
-    files = _files(rooted_config)
+    files = contents_of(rooted_config)
     return {
         "config": plain(config),
         "data": facts,
-        "files": {key: _digest(content) for key, content in files.items()},
+        "files": {key: digest(content) for key, content in files.items()},
         "texts": {key: text for key, content in files.items() if (text := kept_text(content)) is not None},
     }
-
-
-def digests_of(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of each file that the config names beside the data, by key. Raises ConfigError when one cannot be read."""
-    return {key: _digest(content) for key, content in _files(config).items()}
 
 
 def plain(value: Any) -> Any:
@@ -62,46 +49,15 @@ def plain(value: Any) -> Any:
 
 def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConfig) -> dict[str, Any]:
     """`manifest` for a run whose answers are from now on scored as `config` says; all else in it stays."""
-    files = {key: content for key, content in _files(rooted_config).items() if key.startswith("scoring")}
+    files = {key: content for key, content in contents_of(rooted_config).items() if key.startswith("scoring")}
     kept = {
         name: {key: value for key, value in manifest.get(name, {}).items() if not key.startswith("scoring")}
         for name in ("files", "texts")
     }
-    kept["files"] |= {key: _digest(content) for key, content in files.items()}
+    kept["files"] |= {key: digest(content) for key, content in files.items()}
     kept["texts"] |= {key: text for key, content in files.items() if (text := kept_text(content)) is not None}
     before = {"config": manifest["config"] | {"scoring": plain(config.scoring)}} if "config" in manifest else {}
     return {**manifest, **before, **kept}
-
-
-def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
-    """`config` with its files where they were when the run began, wherever the command runs now."""
-    cwd = Path(manifest.get("cwd", "."))
-    replace = msgspec.structs.replace
-    if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
-        config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
-    return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
-
-
-def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
-    """`config` with other paths for its files, by the keys of `named_files`."""
-    replace = msgspec.structs.replace
-    prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
-    if prompts:
-        config = replace(config, prompt=replace(config.prompt, **prompts))
-    scoring = config.scoring
-
-    def own(scorer: PythonScoring, key: str) -> PythonScoring:
-        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
-
-    if isinstance(scoring, PythonScoring):
-        return replace(config, scoring=own(scoring, "scoring.function"))
-    if isinstance(scoring, SeveralScoring):
-        scorers = {
-            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, PythonScoring) else scorer
-            for name, scorer in scoring.scorers.items()
-        }
-        return replace(config, scoring=replace(scoring, scorers=scorers))
-    return config
 
 
 def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -164,8 +120,8 @@ def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tu
     """
     known, texts = manifest.get("files", {}), manifest.get("texts", {})
     named = dict(named_files(config))
-    for key, content in _files(config).items():
-        if known.get(key, _digest(content)) == _digest(content):
+    for key, content in contents_of(config).items():
+        if known.get(key, digest(content)) == digest(content):
             continue
         text = kept_text(content)
         yield f"{key} ({named[key]})", unified(texts[key], text) if key in texts and text is not None else []
@@ -251,50 +207,3 @@ def _anew(record: RunFolder) -> str:
 
 def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in groups}
-
-
-def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """The files that the config names beside the data, by key."""
-    scoring = config.scoring
-    for key in ("system_file", "user_file"):
-        if path := getattr(config.prompt, key):
-            yield f"prompt.{key}", path
-    if isinstance(scoring, PythonScoring):
-        yield "scoring.function", scoring.function.rpartition(":")[0]
-    elif isinstance(scoring, SeveralScoring):
-        for name, scorer in scoring.scorers.items():
-            if isinstance(scorer, PythonScoring):
-                yield f"scoring.scorers.{name}.function", scorer.function.rpartition(":")[0]
-
-
-def _files(config: RunConfig) -> dict[str, bytes]:
-    """What those files hold. Raises ConfigError when one cannot be read."""
-    found: dict[str, bytes] = {}
-    for key, path in named_files(config):
-        try:
-            found[key] = expanded(path).read_bytes()
-        except OSError as error:
-            raise ConfigError(f"{key}: {path}: {error.strerror}") from None
-    return found
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def kept_text(content: bytes) -> str | None:
-    """The text of a file as it may be kept: of no great length, and without what could be a secret."""
-    if len(content) > MAX_TEXT:
-        return None
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return None
-    return redact(
-        _ASSIGNED.sub(lambda found: f"{found['head']}***" if is_secret(found["name"], found["value"]) else found[0], text)
-    )
-
-
-def holds_secret_code(content: bytes) -> bool:
-    """Whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
-    return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))

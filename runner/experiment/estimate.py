@@ -9,21 +9,20 @@ import msgspec
 
 from runner import build
 from runner.batch.engine import plan
-from runner.batch.player import Player
 from runner.config.schema import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, DataError
-from runner.experiment.experiment import Parts
 from runner.wording.numbers import count, dollars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.adapters import Formatted
-    from runner.batch.player import Slot
+    from runner.batch.player import Player, Slot
     from runner.config.schema import RunConfig
     from runner.cost.budget import Budget
     from runner.experiment.experiment import Experiment
+    from runner.experiment.prepared import Prepared
     from runner.types import Row, Sample
 
 _REASK_TOKENS = 1_000
@@ -113,19 +112,16 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         return [*lines, ("budget", self.budget["verdict"])]
 
 
-def forecast(config: RunConfig) -> Forecast:
-    """What `run` would do with this config. Checks what a run checks; makes no run folder, starts nothing, sends nothing.
+def forecast(prepared: Prepared) -> Forecast:
+    """Forecast a run of an experiment. Checks what a run checks; makes no run folder, starts nothing, sends nothing.
 
     Raises:
         ConfigError, DataError: the run could not begin.
         CacheError: replay mode, and the cache lacks an answer; or the cache cannot be used.
     """
-    config = build.pinned(config)
-    parts = Parts.of(config)
-    parts.adapter.format(next(iter(parts.dataset)))
+    config, parts = prepared.in_place, prepared.parts()
     lm, repeats = parts.lm, config.sampling.repeats
-    seed = lm.kwargs.get("seed")
-    player = Player(lm, parts.adapter, {}, seed=seed if isinstance(seed, int) else None)
+    player = parts._replace(scorers={}).player()
     hits = failing = 0
 
     def keep(samples: list[Sample]) -> None:
@@ -147,7 +143,7 @@ def forecast(config: RunConfig) -> Forecast:
     if work.samples:
         build.access(config)
     return Forecast(
-        name=build.name(config, parts.dataset),
+        name=prepared.name,
         model=lm.model,
         rows=len(parts.dataset),
         repeats=repeats,

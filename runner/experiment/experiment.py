@@ -7,19 +7,20 @@ import time
 import warnings
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import build
 from runner.batch.engine import Stop, plan, play
-from runner.batch.player import Player, Slot, status_of
+from runner.batch.player import Slot, status_of
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import config_hash
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
-from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files, rooted
+from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
+from runner.experiment.files import rooted
+from runner.experiment.parts import Parts
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
@@ -32,25 +33,8 @@ from runner.types import Sample, Score
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
-    from runner.adapters import Adapter
-    from runner.data import Dataset
-    from runner.lm.lm import LM
+    from runner.experiment.prepared import Prepared
     from runner.records.summary import RunStatus
-    from runner.scoring import Scorer
-
-
-class Parts(NamedTuple):
-    """What a config is made into."""
-
-    dataset: Dataset
-    scorers: dict[str, Scorer]
-    lm: LM
-    adapter: Adapter
-
-    @classmethod
-    def of(cls, config: RunConfig) -> Parts:
-        """Build them. Raises ConfigError and DataError."""
-        return cls(build.dataset(config), build.scorers(config), build.lm(config), build.adapter(config))
 
 
 class Experiment:
@@ -67,14 +51,14 @@ class Experiment:
         on_fetch: told bytes done and in all while weights are fetched.
     """
 
-    def __init__(self, config: RunConfig, record: RunFolder, overrides: Sequence[str], parts: Parts | None = None) -> None:
+    def __init__(self, config: RunConfig, record: RunFolder, overrides: Sequence[str], parts: Parts) -> None:
         self.config = config
         self.record = record
         self.overrides = [redact(override) for override in overrides]
         self.folder = record.path
         self.name = config.name or record.path.parent.name
-        self.dataset, self.scorers, self.lm, adapter = parts or Parts.of(config)
-        self.player = Player(self.lm, adapter, self.scorers, seed=self._seed())
+        self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
+        self.player = parts.player()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
         self.player.on_cut = self.tally.cut
         self.stop = Stop()
@@ -93,23 +77,21 @@ class Experiment:
     @classmethod
     def create(
         cls,
-        config: RunConfig,
+        prepared: Prepared,
         overrides: Sequence[str] = (),
         *,
         within: Path | None = None,
-        cwd: Path | None = None,
         facts: Mapping[str, Any] | None = None,
         partial: bool = False,
     ) -> Experiment:
         """Check everything and make the run folder. Nothing is looked up, started or sent.
 
         Args:
-            config: the experiment.
+            prepared: the experiment.
             overrides: what it was asked with, for the record.
             within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
-            cwd: where the config's files are looked for; None: the working directory.
             facts: more for the manifest.
-            partial: in replay mode, let what the cache cannot answer stay owed; else that is an error of `plan`.
+            partial: in replay mode, leave owed what the cache cannot answer; otherwise `plan` raises an error.
 
         Raises:
             ConfigError, DataError: found before a folder is made.
@@ -117,32 +99,27 @@ class Experiment:
         """
         from runner.config.compose import to_yaml
 
-        config = build.pinned(config)
-        # everything that can be wrong with every row is found before a folder is made
-        in_place = rooted(config, {"cwd": str(cwd)}) if cwd else config
-        parts = Parts.of(in_place)
-        parts.adapter.format(next(iter(parts.dataset)))
-        endpoint = parts.lm.request(prompt="").endpoint
-        name = build.name(config, parts.dataset)
-        config, in_place = (msgspec.structs.replace(one, name=name) for one in (config, in_place))
+        parts, name = prepared.parts(), prepared.name
+        config, in_place = (msgspec.structs.replace(one, name=name) for one in (prepared.config, prepared.in_place))
         digest = config_hash(config)
         place = within or Path(config.runs_dir) / name
+        begun = {
+            "status": "running",
+            "name": name,
+            "config_hash": digest,
+            "started_at": now(),
+            "cwd": str(prepared.cwd or Path.cwd()),
+            **manifest_of(config, in_place, parts.dataset),
+            "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint},
+            **(facts or {}),
+        }
         record = RunFolder.create(
             place.parent,
             place.name,
             digest,
             config=to_yaml(config),
             overrides=to_yaml([redact(override) for override in overrides]),
-            manifest={
-                "status": "running",
-                "name": name,
-                "config_hash": digest,
-                "started_at": now(),
-                "cwd": str(cwd or Path.cwd()),
-                **manifest_of(config, in_place, parts.dataset),
-                "model": {"requested": parts.lm.model, "endpoint": endpoint},
-                **(facts or {}),
-            },
+            manifest=begun,
             latest=within is None,
         )
         record.lock()
@@ -182,7 +159,7 @@ class Experiment:
         config = adjusted(record, config, overrides)
         in_place = rooted(config, manifest)
         refuse_changed_files(record, in_place)
-        experiment = cls(in_place, record, recorded_overrides(record))
+        experiment = cls(in_place, record, recorded_overrides(record), Parts.of(in_place))
         refuse_changed_data(record, experiment.dataset, experiment.player.adapter)
         if changes := changes_of(record, config):
             record.log(f"goes on with {', '.join(changes)}")
@@ -395,10 +372,6 @@ class Experiment:
             for sample in samples:
                 self.tally.add(sample)
 
-    def _seed(self) -> int | None:
-        seed = self.lm.kwargs.get("seed")
-        return seed if isinstance(seed, int) else None
-
     def _manifest(self, summary: Summary) -> dict[str, Any]:
         store = self.lm.store
         previous = self.record.manifest()
@@ -409,7 +382,7 @@ class Experiment:
             "ended_at": now(),
             "model": {**previous["model"], **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
-            "seeds": {"sampling": self._seed(), "data": self.config.data.seed if self.config.data.shuffle else None},
+            "seeds": {"sampling": self.player.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
             "cache": {
                 "mode": self.config.cache.mode,
                 "hits": summary.cache_hits,

@@ -9,8 +9,10 @@ import msgspec
 
 from runner.batch.player import status_of
 from runner.errors import ConfigError, RecordError
-from runner.experiment.drift import rescored, rooted
+from runner.experiment.drift import rescored
 from runner.experiment.experiment import Experiment, recorded_overrides
+from runner.experiment.files import rooted
+from runner.experiment.parts import Parts
 from runner.experiment.run import RunResult
 from runner.records import find_run
 
@@ -58,7 +60,7 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
         base = {} if anew else {"config_dir": str(folder), "config_name": record.config_file.stem}
         config = msgspec.structs.replace(config, scoring=compose(list(overrides), **base).config().scoring)
     in_place = rooted(config, manifest)
-    experiment = Experiment(in_place, record, recorded_overrides(record))
+    experiment = Experiment(in_place, record, recorded_overrides(record), Parts.of(in_place))
     if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
         raise RecordError(f"{folder}: the data has changed since this run began, so its answers cannot be scored again")
     before = record.summary()

@@ -15,6 +15,7 @@ from runner import build
 from runner.errors import ConfigError, LMError
 from runner.experiment.estimate import announcement
 from runner.experiment.experiment import Experiment
+from runner.experiment.prepared import prepare
 from runner.experiment.train_first import train_first
 from runner.records import RunFolder, Summary, find_run
 from runner.session.loop import Notify, silent
@@ -89,8 +90,8 @@ def run(
         config = compose(list(overrides)).config()
     if config.sweep.varies:
         raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
-    config = train_first(build.pinned(config), notify or silent)
-    return play_to_end(Experiment.create(config, overrides), notify=notify, watch=watch)
+    prepared = train_first(prepare(config), notify or silent)
+    return play_to_end(Experiment.create(prepared, overrides), notify=notify, watch=watch)
 
 
 def resume(

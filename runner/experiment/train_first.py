@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.config.schema import LiteLLMModel, LocalModel, Model, RunConfig, ServerModel
+from runner.config.schema import LiteLLMModel, LocalModel, Model, ServerModel
 from runner.errors import FinetuneError
-from runner.experiment import training as finetuning
-from runner.experiment.experiment import Parts
 from runner.finetune.jobs import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.experiment.prepared import Prepared
     from runner.finetune.jobs.training import Training
 
 SAY_EVERY_S = 5.0
@@ -26,69 +25,67 @@ def _never() -> bool:
     return False
 
 
-def asking(config: RunConfig, model: str) -> RunConfig:
-    """`config` asking the trained `model`, and training nothing.
+def asking(prepared: Prepared, model: str) -> Prepared:
+    """Return the experiment asking the trained `model`, and training nothing.
 
     Args:
-        config: the experiment that the model was trained for.
+        prepared: the experiment that the model was trained for.
         model: the trained model as an LM names it: ``local/ft-...``, ``openai/ft:...``.
     """
-    return msgspec.structs.replace(config, model=_named(config.model, model), finetune=None)
+    return prepared.replace(model=_named(prepared.config.model, model), finetune=None)
 
 
-def untrained(config: RunConfig) -> RunConfig:
-    """`config` asking the model as it is before training."""
-    return msgspec.structs.replace(config, finetune=None)
+def untrained(prepared: Prepared) -> Prepared:
+    """Return the experiment asking the model as it is before training."""
+    return prepared.replace(finetune=None)
 
 
-def settled(config: RunConfig) -> RunConfig | None:
-    """`config` asking the model that it trains, where that is trained already; None while it is not.
+def settled(prepared: Prepared) -> Prepared | None:
+    """Return the experiment asking the model that it trains; None while that is not trained.
 
     Raises:
-        ConfigError, DataError, RecordError: what is to be trained cannot be made out.
+        ConfigError, DataError, RecordError: what is to be trained cannot be determined.
     """
-    if config.finetune is None:
-        return config
-    model = trained_model(finetuning.prepare(config).spec.job)
-    return asking(config, model) if model else None
+    if prepared.config.finetune is None:
+        return prepared
+    model = trained_model(prepared.training.spec.job)
+    return asking(prepared, model) if model else None
 
 
-def foreseen(config: RunConfig) -> RunConfig:
-    """`config` as far as it can be told what it will ask before the training is done: a model that no cache knows anything of."""
-    if (known := settled(config)) is not None:
+def foreseen(prepared: Prepared) -> Prepared:
+    """Return the experiment as far as it is known before the training is done. Then no cache has an answer of its model."""
+    if (known := settled(prepared)) is not None:
         return known
-    base = untrained(config)
-    return msgspec.structs.replace(base, cache=msgspec.structs.replace(base.cache, mode="off"))
+    base = untrained(prepared)
+    return base.replace(cache=msgspec.structs.replace(base.config.cache, mode="off"))
 
 
-def train_first(config: RunConfig, notify: Callable[[str], None], *, stop: Callable[[], bool] = _never) -> RunConfig:
-    """`config` asking the model that it trains, once it is trained: this waits for it. Without `finetune`, `config` itself.
+def train_first(prepared: Prepared, notify: Callable[[str], None], *, stop: Callable[[], bool] = _never) -> Prepared:
+    """Train what the config asks for, wait for it, and return the experiment asking the trained model.
 
-    The training outlives this process, and is begun once for all that ask for the same.
+    The training outlives this process. Experiments that ask for the same training share one. Without a section `finetune`,
+    `prepared` itself is returned.
 
     Args:
-        config: the experiment.
-        notify: told what happens, a line at a time.
-        stop: whether to wait no longer; the training goes on.
+        prepared: the experiment.
+        notify: called with what happens, one line at a time.
+        stop: tells whether to stop waiting; the training continues.
 
     Raises:
         ConfigError, DataError: found before anything is begun, in the run as well as in the training.
         FinetuneError, LaunchError: it could not be begun, or has failed.
         asyncio.CancelledError: `stop` said so.
     """
-    if config.finetune is None:
-        return config
-    parts = Parts.of(untrained(config))
-    parts.adapter.format(next(iter(parts.dataset)))
-    parts.lm.request(prompt="")
-    prepared = finetuning.prepare(config)
-    job = prepared.spec.job
+    if prepared.config.finetune is None:
+        return prepared
+    prepared.parts()  # finds what is wrong with the run before the training begins
+    job = prepared.training.spec.job
     if (model := trained_model(job)) is None:
-        training = prepared.open()
+        training = prepared.training.open()
         training.begin()
         notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
         model = followed(training, notify, stop)
-    return asking(config, model)
+    return asking(prepared, model)
 
 
 def trained_model(job: str) -> str | None:
@@ -98,12 +95,12 @@ def trained_model(job: str) -> str | None:
     return None
 
 
-def to_be_asked(config: RunConfig) -> RunConfig:
-    """`config` asking the model that it will train, by the name that it will have, where that is known before."""
-    if config.finetune is None:
-        return config
-    spec = finetuning.prepare(config).spec
-    return asking(config, f"local/ft-{spec.job}") if spec.provider in ("local", "command") else untrained(config)
+def to_be_asked(prepared: Prepared) -> Prepared:
+    """Return the experiment asking the model that it will train, if the name of that is known before the training."""
+    if prepared.config.finetune is None:
+        return prepared
+    spec = prepared.training.spec
+    return asking(prepared, f"local/ft-{spec.job}") if spec.provider in ("local", "command") else untrained(prepared)
 
 
 def progress_of(training: Training) -> str | None:

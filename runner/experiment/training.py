@@ -5,13 +5,11 @@ Nothing is spent before `Training.begin`. Plain Python, usable in a notebook; kn
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from runner import build
-from runner.config.schema import InlineData, RunConfig, TrainingData
 from runner.errors import ConfigError, DataError
 from runner.finetune.data.check import Located, Requirements, check, read, split
 from runner.finetune.data.formats import TrainDataFormat
@@ -28,7 +26,11 @@ from runner.system.paths import in_conf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from runner.adapters import Adapter
+    from runner.config.schema import RunConfig, TrainingData
+    from runner.data import Dataset
     from runner.finetune.data.check import Problem
     from runner.finetune.data.rows import Row
     from runner.types import Sample
@@ -39,7 +41,23 @@ _FIELDS = (
 )
 
 
-class Prepared(NamedTuple):
+class TrainingRows(NamedTuple):
+    """Training rows as they were read.
+
+    Attributes:
+        located: the rows, each with the place that it comes from.
+        wrong: what could not be read.
+        form: the format of the rows.
+        source: where they come from, for people.
+    """
+
+    located: list[Located]
+    wrong: list[Problem]
+    form: TrainDataFormat
+    source: str
+
+
+class PreparedTraining(NamedTuple):
     """A training that could be begun.
 
     Attributes:
@@ -75,32 +93,34 @@ class Prepared(NamedTuple):
         return Training(JobFolder.create(spec, self.train, self.valid), backend)
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """Find and check the rows of a config, and work out what the training will take. Nothing is begun, and nothing sent.
+def prepare_training(
+    config: RunConfig, recipe: Recipe, rows: TrainingRows, evaluation: tuple[Dataset, Adapter] | None
+) -> PreparedTraining:
+    """Check training rows, and estimate what the training takes. Nothing is begun, and nothing sent.
 
-    Weights are fetched only if they are a hub's, of which nobody knows beforehand which they are.
+    Args:
+        config: the experiment that the model is trained for.
+        recipe: how the model is trained.
+        rows: what it learns from.
+        evaluation: the rows that the model will be measured on, and how they are asked; None: no such rows are known.
 
     Raises:
-        ConfigError: the config does not say what to train, or on what.
-        DataError: the rows are not what they should be, or ask what the model will be measured on.
-        RecordError: there is no such run.
+        DataError: the training rows are wrong, or ask what the model will be measured on.
     """
-    recipe = build.finetuning(config)
     assert config.finetune is not None
     chosen = config.finetune.data
-    located, wrong, form, source = _rows(chosen, config)
     requirements = Requirements(
-        form,
+        rows.form,
         window=recipe.window,
         text_only=recipe.provider == "local",
-        evaluation=_asked_in_evaluation(config),
+        evaluation=_asked_in_evaluation(*evaluation) if evaluation else {},
         allow_overlap=chosen.allow_overlap,
     )
-    remarks = check(located, requirements, wrong=wrong)
-    train, valid = split([one.row for one in located], chosen.valid_fraction, chosen.split_seed)
-    spec = Spec.make(recipe, form, facts_of(train, valid))
+    remarks = check(rows.located, requirements, wrong=rows.wrong)
+    train, valid = split([one.row for one in rows.located], chosen.valid_fraction, chosen.split_seed)
+    spec = Spec.make(recipe, rows.form, facts_of(train, valid))
     work = estimate(spec, [tokens(row) for row in train], usd_per_mtokens=recipe.usd_per_mtokens)
-    return Prepared(config, spec, train, valid, remarks, list(_notices(recipe)), source, work)
+    return PreparedTraining(config, spec, train, valid, remarks, list(_notices(recipe)), rows.source, work)
 
 
 def attach(folder: JobFolder) -> Training:
@@ -112,13 +132,24 @@ def attach(folder: JobFolder) -> Training:
     return Training(folder, backend_of(folder.spec))
 
 
-def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[Problem], TrainDataFormat, str]:
+def read_rows(chosen: TrainingData, runs_dir: Path) -> TrainingRows:
+    """Read training rows from a file, or from the answers of a run.
+
+    Args:
+        chosen: the section ``finetune.data``.
+        runs_dir: the folder in which a run is looked for.
+
+    Raises:
+        ConfigError: neither is named, or the expression ``where`` is wrong.
+        DataError: there is nothing to learn from, or the file cannot be read.
+        RecordError: there is no such run.
+    """
     if chosen.path is not None:
         located, wrong = read(in_conf(chosen.path))
-        return located, wrong, TrainDataFormat(chosen.format), chosen.path
+        return TrainingRows(located, wrong, TrainDataFormat(chosen.format), chosen.path)
     if chosen.from_run is None:
         raise ConfigError("finetune.data: what is learned? give path (a file of JSON lines) or from_run (a run)")
-    run = find_run(chosen.from_run, Path(config.runs_dir))
+    run = find_run(chosen.from_run, runs_dir)
     where = Where(chosen.where, {*_FIELDS, "score."}) if chosen.where else None
     source = f"{run.path.parent.name}/{run.path.name}"
     summary = run.summary()
@@ -137,7 +168,7 @@ def _rows(chosen: TrainingData, config: RunConfig) -> tuple[list[Located], list[
     if not located:
         picked = f"finetune.data.where picks none of its {seen:,} answers" if seen else "it has no answers"
         raise DataError(f"{source}: there is nothing to learn from: {picked}")
-    return located, [], form, source
+    return TrainingRows(located, [], form, source)
 
 
 def _row(sample: Sample) -> Row:
@@ -154,13 +185,10 @@ def _facts(sample: Sample) -> dict[str, Any]:
     return {**facts, **{f"score.{name}": value for name, value in sample.scores.items()}}
 
 
-def _asked_in_evaluation(config: RunConfig) -> dict[str, str]:
-    """What the config's own data asks, normalised, to the id of the row: the question as it is sent."""
-    if isinstance(config.data, InlineData) and not config.data.rows:
-        return {}
-    adapter = build.adapter(config)
+def _asked_in_evaluation(dataset: Dataset, adapter: Adapter) -> dict[str, str]:
+    """Map each question of the evaluation, normalised as it is sent, to the id of its row."""
     asked: dict[str, str] = {}
-    for row in build.dataset(config):
+    for row in dataset:
         formatted = adapter.format(row)
         said = {"messages": formatted.messages} if formatted.messages is not None else {"prompt": formatted.prompt}
         sent = next(reversed(questions(said)), "")

@@ -21,10 +21,10 @@ from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.config.roles import config_hash
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
-from runner.experiment import training as finetuning
-from runner.experiment.columns import column_of
-from runner.experiment.drift import manifest_of
+from runner.experiment.columns import values_of
 from runner.experiment.experiment import Experiment
+from runner.experiment.files import digests_of
+from runner.experiment.prepared import prepare
 from runner.experiment.run import FAILURES, ask
 from runner.experiment.train_first import asking, followed, trained_model, untrained
 from runner.finetune.jobs.spec import canonical
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from runner.config.schema import RunConfig
-    from runner.experiment.training import Prepared
+    from runner.experiment.prepared import Prepared
     from runner.lm.lm import LM
 
 STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
@@ -65,15 +65,16 @@ class Pipeline:
         notify: told what happens, a line at a time.
     """
 
-    def __init__(self, config: RunConfig, prepared: Prepared, record: PipelineFolder, overrides: Sequence[str]) -> None:
-        self.config = config
+    def __init__(self, prepared: Prepared, record: PipelineFolder, overrides: Sequence[str]) -> None:
         self.prepared = prepared
+        self.config = prepared.config
+        self.training = prepared.training
         self.record = record
         self.folder = record.path
         self.manifest = record.read()
         self.name = self.manifest.name
         self.overrides = [redact(override) for override in overrides]
-        self.keys = _keys(config, prepared)
+        self.keys = _keys(prepared)
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
@@ -93,25 +94,23 @@ class Pipeline:
         """
         from runner.config.compose import to_yaml
 
-        asked = _named(config)
-        digest, record = config_hash(asked), _found(asked)
-        config = _sourced(asked, record.read().source if record else None)
-        prepared = finetuning.prepare(config)
+        asked, prepared, record = _located(config)
         if record is None:
+            learned = prepared.config.finetune
             manifest = PipelineManifest(
                 name=asked.name or "",
-                digest=digest,
+                digest=config_hash(asked),
                 status="running",
                 started_at=now(),
                 cwd=str(Path.cwd()),
-                source=config.finetune.data.from_run if config.finetune else None,
+                source=learned.data.from_run if learned else None,
                 overrides=[redact(override) for override in overrides],
                 environment=environment(),
             )
-            record = PipelineFolder.create(Path(config.runs_dir), manifest, config=to_yaml(asked))
+            record = PipelineFolder.create(Path(asked.runs_dir), manifest, config=to_yaml(asked))
         record.lock()
         try:
-            pipeline = cls(config, prepared, record, overrides)
+            pipeline = cls(prepared, record, overrides)
             pipeline.manifest.status, pipeline.manifest.ended_at = "running", None
             pipeline._save()
         except BaseException:
@@ -200,26 +199,26 @@ class Pipeline:
     # --- the stages: each returns what came of it, plain data
 
     async def _data(self, _stage: StageRecord) -> dict[str, Any]:
-        data = self.prepared.spec.data
+        data = self.training.spec.data
         return {
-            "source": self.prepared.source,
+            "source": self.training.source,
             "rows": data.rows,
             "valid_rows": data.valid_rows,
             "fingerprint": data.fingerprint,
         }
 
     async def _validate(self, _stage: StageRecord) -> dict[str, Any]:
-        for remark in self.prepared.remarks:
+        for remark in self.training.remarks:
             self.record.log(str(remark))
-        for notice in self.prepared.notices:
+        for notice in self.training.notices:
             self.notify(notice)
-        return {"remarks": len(self.prepared.remarks), "estimate": msgspec.to_builtins(self.prepared.estimate)}
+        return {"remarks": len(self.training.remarks), "estimate": msgspec.to_builtins(self.training.estimate)}
 
     async def _baseline(self, stage: StageRecord) -> dict[str, Any]:
-        return await self._run(stage, untrained(self.config))
+        return await self._run(stage, untrained(self.prepared))
 
     async def _train(self, _stage: StageRecord) -> dict[str, Any]:
-        training = await asyncio.to_thread(self.prepared.open)
+        training = await asyncio.to_thread(self.training.open)
         await asyncio.to_thread(training.begin)
         job = training.folder.spec.job
         self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
@@ -239,17 +238,17 @@ class Pipeline:
         return {"job": job, "model": model, **facts}
 
     async def _launch(self, _stage: StageRecord) -> dict[str, Any]:
-        self._served = build.lm(self._tuned_config())
+        self._served = build.lm(self._tuned_experiment().config)
         await asyncio.to_thread(self._served.launch)
         return {"model": self._served.model, "endpoint": self._served.request(prompt="").endpoint}
 
     async def _tuned(self, stage: StageRecord) -> dict[str, Any]:
-        return await self._run(stage, self._tuned_config())
+        return await self._run(stage, self._tuned_experiment())
 
     async def _compare(self, _stage: StageRecord) -> dict[str, Any]:
         folders = [self.folder.parent / self.result(name)["run"] for name in ("baseline", "tuned")]
         metric, gate = _metric(self.config), self.config.gate
-        clusters = column_of(folders[0], gate.cluster) if gate.cluster else None
+        clusters = values_of(self.prepared.dataset, gate.cluster) if gate.cluster else None
         found = await asyncio.to_thread(compare, *map(load, folders), scores=[metric], level=gate.level, clusters=clusters)
         difference = found.difference
         if difference is None or difference.mean is None:
@@ -273,14 +272,14 @@ class Pipeline:
             "pipeline": str(self.folder.name),
             "experiment": self.name,
             "config_hash": self.manifest.digest,
-            "base": self.prepared.spec.base.name,
-            "job": self.prepared.spec.job,
+            "base": self.training.spec.base.name,
+            "job": self.training.spec.job,
             "training_data": self.result("data"),
             "baseline": self.result("baseline"),
             "tuned": self.result("tuned"),
             **compared,
         }
-        version = aliases.register(alias, msgspec.to_builtins(self._tuned_config().model), lineage)
+        version = aliases.register(alias, msgspec.to_builtins(self._tuned_experiment().config.model), lineage)
         return {"alias": alias, "moved": True, "version": version.version, "reason": f"the gain is surely above {sure:+.3f}"}
 
     async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
@@ -289,9 +288,9 @@ class Pipeline:
 
     # --- inside
 
-    async def _run(self, stage: StageRecord, config: RunConfig) -> dict[str, Any]:
+    async def _run(self, stage: StageRecord, prepared: Prepared) -> dict[str, Any]:
         """Play a run of the experiment, or go on with the one that the stage has begun."""
-        experiment = await asyncio.to_thread(self._experiment, stage, config)
+        experiment = await asyncio.to_thread(self._experiment, stage, prepared)
         self._playing = experiment
         if self.stop.requested:
             experiment.interrupt()
@@ -320,17 +319,17 @@ class Pipeline:
             "cost_usd": summary.cost_usd,
         }
 
-    def _experiment(self, stage: StageRecord, config: RunConfig) -> Experiment:
+    def _experiment(self, stage: StageRecord, prepared: Prepared) -> Experiment:
         begun = stage.result.get("run")
         if begun is not None and (self.folder.parent / begun / "manifest.json").is_file():
             return Experiment.reopen(self.folder.parent / begun, again=FAILURES)
-        experiment = Experiment.create(config, self.overrides)
+        experiment = Experiment.create(prepared, self.overrides)
         stage.result = {"run": experiment.folder.name}
         self._save()
         return experiment
 
-    def _tuned_config(self) -> RunConfig:
-        return asking(self.config, self.result("train")["model"])
+    def _tuned_experiment(self) -> Prepared:
+        return asking(self.prepared, self.result("train")["model"])
 
     def _settled(self, name: str) -> bool:
         """Whether a stage is done for what it would be made from now, and what it has made is still there."""
@@ -356,19 +355,18 @@ class Pipeline:
         self.record.write(self.manifest)
 
 
-def _keys(config: RunConfig, prepared: Prepared) -> dict[str, str]:
-    """What each stage is made from, as a hash: the data, the settings, and through them the stages before it."""
-    dataset = build.dataset(config)
-    base = untrained(config)
-    evaluation = manifest_of(base, base, dataset)
-    data = _key(msgspec.to_builtins(prepared.spec.data), prepared.source)
-    baseline = _key(config_hash(base), evaluation["data"]["fingerprint"], evaluation["files"])
-    train = _key(prepared.spec.job)
+def _keys(prepared: Prepared) -> dict[str, str]:
+    """Hash what each stage is made from: the data, the settings, and through them the stages before it."""
+    config, training, rows = prepared.config, prepared.training, prepared.dataset.fingerprint
+    base = untrained(prepared).config
+    data = _key(msgspec.to_builtins(training.spec.data), training.source)
+    baseline = _key(config_hash(base), rows, digests_of(base))
+    train = _key(training.spec.job)
     tuned = _key(baseline, train)
     compared = _key(baseline, tuned, _metric(config), config.gate.level, config.gate.cluster)
     return {
         "data": data,
-        "validate": _key(data, evaluation["data"]["fingerprint"]),
+        "validate": _key(data, rows),
         "baseline": baseline,
         "train": train,
         "launch": tuned,
@@ -389,54 +387,61 @@ def outlook(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: the pipeline could not begin.
     """
-    asked = _named(config)
-    record = _found(asked)
-    config = _sourced(asked, record.read().source if record else None)
-    prepared = finetuning.prepare(config)
-    owed = STAGES if record is None else Pipeline(config, prepared, record, ()).owed
+    asked, prepared, record = _located(config)
+    owed = STAGES if record is None else Pipeline(prepared, record, ()).owed
     return {
-        "name": config.name,
-        "job": prepared.spec.job,
+        "name": asked.name,
+        "job": prepared.training.spec.job,
         "stages": {name: "owed" if name in owed else "done" for name in STAGES},
-        "estimate": msgspec.to_builtins(prepared.estimate),
+        "estimate": msgspec.to_builtins(prepared.training.estimate),
     }
 
 
-def _named(config: RunConfig) -> RunConfig:
-    """The config with its name and its model settled. Raises ConfigError and DataError."""
-    config = build.pinned(config)
-    check_pipeline(config)
-    return msgspec.structs.replace(config, name=build.name(config, build.dataset(config)))
+def _located(config: RunConfig) -> tuple[RunConfig, Prepared, PipelineFolder | None]:
+    """Prepare a pipeline, and look for its folder.
+
+    Returns:
+        The config with its name and its model settled; the experiment, whose training rows are read; and the folder of a
+        pipeline that was asked to do the same, or None.
+
+    Raises:
+        ConfigError, DataError, RecordError: the pipeline could not begin.
+    """
+    prepared = prepare(config)
+    check_pipeline(prepared)
+    prepared = prepared.replace(name=prepared.name)
+    asked = prepared.config
+    record = PipelineFolder.find(Path(asked.runs_dir), asked.name or "", config_hash(asked))
+    prepared = _sourced(prepared, record.read().source if record else None)
+    _ = prepared.training  # read and checked before a folder is made
+    return asked, prepared, record
 
 
-def _sourced(config: RunConfig, source: str | None) -> RunConfig:
-    """The config with the run that it learns from named for good: ``latest`` is another one as soon as the baseline is played.
+def _sourced(prepared: Prepared, source: str | None) -> Prepared:
+    """Name the run that is learned from for good: ``latest`` is another one as soon as the baseline has run.
 
     Args:
-        config: whose ``finetune.data.from_run`` may be any name of a run.
+        prepared: whose ``finetune.data.from_run`` may be any name of a run.
         source: the name that an earlier sitting has found for it.
 
     Raises:
         RecordError: there is no such run.
     """
-    assert config.finetune is not None
-    data = config.finetune.data
+    finetune = prepared.config.finetune
+    assert finetune is not None
+    data = finetune.data
     if data.from_run is None:
-        return config
+        return prepared
     if source is None:
-        run = find_run(data.from_run, Path(config.runs_dir)).path
+        run = find_run(data.from_run, Path(prepared.config.runs_dir)).path
         source = f"{run.parent.name}/{run.name}"
     pinned = msgspec.structs.replace(data, from_run=source)
-    return msgspec.structs.replace(config, finetune=msgspec.structs.replace(config.finetune, data=pinned))
+    return prepared.replace(finetune=msgspec.structs.replace(finetune, data=pinned))
 
 
-def _found(config: RunConfig) -> PipelineFolder | None:
-    """The folder of a pipeline that was asked to do the same."""
-    return PipelineFolder.find(Path(config.runs_dir), config.name or "", config_hash(config))
-
-
-def check_pipeline(config: RunConfig) -> None:
+def check_pipeline(prepared: Prepared) -> None:
     """Raise ConfigError for a config that no pipeline can be made of."""
+    config = prepared.config
     if config.finetune is None:
         raise ConfigError(
             "a pipeline trains a model, and nothing says how: add finetune=default finetune.data.path=..., "
@@ -445,7 +450,7 @@ def check_pipeline(config: RunConfig) -> None:
     names = list(build.scorers(config))
     if not names:
         raise ConfigError("scoring=none: a pipeline compares scores; choose a scorer")
-    cluster, columns = config.gate.cluster, build.dataset(config).columns
+    cluster, columns = config.gate.cluster, prepared.dataset.columns
     if cluster is not None and cluster not in columns:
         raise ConfigError(f"gate.cluster: the data has no column '{cluster}'; it has {', '.join(columns)}")
     if config.gate.metric is not None and config.gate.metric not in names:

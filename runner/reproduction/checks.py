@@ -10,7 +10,8 @@ from runner import build
 from runner.cache import KEY_VERSION
 from runner.config.roles import config_hash
 from runner.errors import ConfigError, OstinatoError
-from runner.experiment.drift import changes_of, data_differences, file_differences, rooted
+from runner.experiment.drift import changes_of, data_differences, file_differences
+from runner.experiment.files import rooted
 from runner.records.environment import environment
 from runner.wording.differences import differences
 

@@ -17,17 +17,9 @@ from runner import __version__, build
 from runner.cache import ENTRY_VERSION, Cache, Entry, Stored, request_key
 from runner.config import schema
 from runner.errors import RecordError
-from runner.experiment.drift import (
-    changes_of,
-    holds_secret_code,
-    named_files,
-    plain,
-    refuse_changed_data,
-    refuse_changed_files,
-    renamed,
-    rooted,
-)
+from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.experiment import recorded_overrides
+from runner.experiment.files import holds_secret_code, named_files, renamed, rooted
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.agreement import changes, has_answer

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.batch.engine import LOOKUP_BATCH
-from runner.batch.player import Player
 from runner.cache import Cache, Stored, request_key
 from runner.config import schema
 from runner.errors import CacheError, OstinatoError, RecordError
-from runner.experiment.drift import named_files, rooted
-from runner.experiment.experiment import Parts
+from runner.experiment.files import named_files, rooted
+from runner.experiment.parts import Parts
 from runner.lm.lm import Pinned
 from runner.records import RunFolder
 from runner.reproduction import capsule
@@ -26,6 +25,7 @@ from runner.wording.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.batch.player import Player
     from runner.config.schema import RunConfig
     from runner.types import Row
 
@@ -189,9 +189,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, 
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
     parts.lm.pinned = Pinned(manifest.model.endpoint)
-    seed = parts.lm.kwargs.get("seed")
-    player = Player(parts.lm, parts.adapter, parts.scorers, seed=seed if isinstance(seed, int) else None)
-    return player, {row.id: row for row in parts.dataset}
+    return parts.player(), {row.id: row for row in parts.dataset}
 
 
 def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:

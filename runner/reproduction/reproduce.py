@@ -9,9 +9,10 @@ import msgspec
 
 from runner.config.schema import Cache
 from runner.errors import RecordError
-from runner.experiment.drift import adjusted, rooted
+from runner.experiment.drift import adjusted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.experiment import Experiment, recorded_overrides
+from runner.experiment.prepared import prepare
 from runner.experiment.run import EXIT_CODES, play_to_end
 from runner.records import RunFolder, Summary, find_run
 from runner.reproduction.agreement import Agreement, agree
@@ -96,10 +97,8 @@ def preview(
     Args and errors are those of `reproduce`.
     """
     found = _inspect(_record(run, runs_dir), overrides, replay=replay, strict=strict, notify=notify)
-    if replay:
-        estimate = "nothing: the cache is to answer"
-    else:
-        estimate = forecast(rooted(found.config, {"cwd": str(found.cwd)})).estimate.line()
+    prepared = prepare(found.config, cwd=found.cwd)
+    estimate = "nothing: the cache is to answer" if replay else forecast(prepared).estimate.line()
     return Reproduction(reproduces=found.record.path, checks=found.checks, strict=strict, replay=replay, estimate=estimate)
 
 
@@ -137,7 +136,8 @@ def reproduce(
     found = _inspect(_record(run, runs_dir), overrides, replay=replay, strict=strict, notify=notify)
     config = msgspec.structs.replace(found.config, runs_dir=str(runs_dir)) if runs_dir else found.config
     record, asked = found.record, [*recorded_overrides(found.record), *overrides]
-    experiment = Experiment.create(config, asked, cwd=found.cwd, facts={"reproduces": _name(record)}, partial=True)
+    prepared = prepare(config, cwd=found.cwd)
+    experiment = Experiment.create(prepared, asked, facts={"reproduces": _name(record)}, partial=True)
     if replay:
         with recorded(experiment):
             experiment.plan()

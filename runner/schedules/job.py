@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import build
 from runner.config.roles import config_hash
 from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
-from runner.experiment.experiment import Experiment, Parts
+from runner.experiment.experiment import Experiment
+from runner.experiment.prepared import prepare
 from runner.experiment.run import FAILURES, RunResult, play_within
 from runner.experiment.train_first import train_first
 from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline
@@ -84,11 +84,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         schedule = _checked(config)
         if config.sweep.varies:
             raise ConfigError("the config has a section `sweep`, and a schedule plays one run; schedule an experiment without it")
+        prepared = prepare(config)  # each turn resolves the alias of a model again
         if schedule.what == "pipeline":
-            check_pipeline(config)
-        parts = Parts.of(build.pinned(config))  # an alias is resolved anew each time
-        parts.adapter.format(next(iter(parts.dataset)))
-        experiment = build.name(config, parts.dataset)
+            check_pipeline(prepared)
+        prepared.parts()
+        experiment = prepared.name
         return cls(
             name=schedule.name or (experiment if schedule.what == "run" else f"{experiment}-{schedule.what}"[:64]),
             experiment=experiment,
@@ -225,7 +225,7 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
     else:
         stopped = threading.Event()
         try:
-            ready = await asyncio.to_thread(train_first, build.pinned(config), turn.notify, stop=stopped.is_set)
+            ready = await asyncio.to_thread(train_first, prepare(config), turn.notify, stop=stopped.is_set)
         except asyncio.CancelledError:
             stopped.set()
             raise

@@ -10,10 +10,10 @@ import msgspec
 
 from runner import build
 from runner.batch.engine import LOOKUP_BATCH, plan
-from runner.batch.player import Player
 from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment.estimate import Estimate, expected, reasks, verdict
+from runner.experiment.parts import Parts
 from runner.experiment.train_first import foreseen
 from runner.records import SweepFolder
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.adapters import Adapter, Formatted
-    from runner.batch.player import Slot
+    from runner.batch.player import Player, Slot
     from runner.config.schema import RunConfig
     from runner.data import Dataset
     from runner.sweeps.plan import Plan
@@ -107,8 +107,8 @@ class _Seer:
 
     def __init__(self, planned: Plan) -> None:
         self._cells = planned.cells
-        self._identities = planned.identities
-        self._once = planned.identities.once
+        self._prepared = planned.prepared
+        self._once = planned.sources.once
         self._stores: dict[Any, Cache] = {}
         self._asked: set[str] = set()
         record = SweepFolder.find(Path(planned.config.runs_dir), planned.name, planned.digest)
@@ -122,16 +122,15 @@ class _Seer:
 
     def cell(self, key: str) -> CellOutlook:
         """What this cell would do."""
-        config, values = self._foreseen(key), self._cells[key].values
+        foretold, values = foreseen(self._prepared[key]), self._cells[key].values
+        config, dataset = foretold.config, foretold.dataset
         lm, repeats = build.lm(config), config.sampling.repeats
-        dataset = self._identities.dataset(config)
         samples = len(dataset) * repeats
         if key in self._complete:
             return CellOutlook(cell=key, values=values, model=lm.model, samples=samples, recorded=True)
         lm.store = self._store(config)
         adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
-        seed = lm.kwargs.get("seed")
-        player = Player(lm, adapter, {}, seed=seed if isinstance(seed, int) else None)
+        player = Parts(dataset, {}, lm, adapter).player()
         said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))
         keys = [request_key(player.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]
         hits = self._hits(lm.store, keys)
@@ -156,10 +155,6 @@ class _Seer:
             owed=sum(owed),
             estimate=likely,
         )
-
-    def _foreseen(self, key: str) -> RunConfig:
-        config = self._cells[key].config
-        return config if config.finetune is None else foreseen(config)
 
     def _store(self, config: RunConfig) -> Cache | None:
         if config.cache.mode == "off":

@@ -12,6 +12,7 @@ from runner.config.cells import Cell, Cells, combinations, narrowed, refuse_unva
 from runner.config.load import dump
 from runner.config.sweepers import GRID, multirun, split
 from runner.errors import ConfigError
+from runner.experiment.prepared import Prepared, Sources, prepare
 from runner.secrets import redact
 from runner.sweeps.identity import Identities, sha256
 from runner.wording.suggest import suggest
@@ -19,7 +20,7 @@ from runner.wording.suggest import suggest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from runner.config.schema import Model, RunConfig
+    from runner.config.schema import RunConfig
     from runner.config.schema import Sweep as Section
     from runner.config.sweepers import Asked
 
@@ -33,6 +34,8 @@ class Plan:
         section: its section `sweep`, without the keys that the command line gives.
         keys: what varies, in order.
         cells: all of them by id, for a grid; those met so far, for a sweeper that searches.
+        prepared: the experiments of these cells, by id.
+        sources: what they have in common.
     """
 
     def __init__(self, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None) -> None:
@@ -40,8 +43,9 @@ class Plan:
         self.named: dict[str, Any] = {"config_name": config_name, "config_dir": config_dir}
         self.asked: Asked = split(overrides)
         self._cells = Cells(self.asked, **self.named)
-        self._models: dict[bytes, Model] = {}
-        self.config: RunConfig = self._pinned(self._cells.base)
+        self.sources = Sources()
+        base = prepare(self._cells.base, sources=self.sources)
+        self.config: RunConfig = base.config
         given = {override.partition("=")[0].lstrip("+") for override in self.asked.fixed}
         params = {key: f"{key}={values}" for key, values in self._cells.params.items() if key not in given}
         self.asked = msgspec.structs.replace(self.asked, varied=params | self.asked.varied)
@@ -51,10 +55,12 @@ class Plan:
             refuse_unvaried(key)
         if not self.keys:
             raise ConfigError("nothing varies: give a key several values, for example sampling.temperature=0,0.5,1")
-        self.identities = Identities()
-        self.name = build.name(self.config, self.identities.dataset(self.config))
+        self._identities = Identities(self.sources.once)
+        self._base = base
+        self.name = base.name
         self.primary = _primary(self.config)
         self.cells: dict[str, Cell] = {}
+        self.prepared: dict[str, Prepared] = {}
         if self.is_grid:
             self.propose(self._collect, folder=Path(self.config.runs_dir))
 
@@ -76,7 +82,7 @@ class Plan:
     @property
     def digest(self) -> str:
         """What tells this sweep from others: the base, what varies, and who proposes."""
-        whole = self.identities.of(self.config, {})
+        whole = self._identities.of(self._base, {})
         return sha256([whole, sorted(self.keys), self.sweeper])
 
     def take(self, jobs: Iterable[Sequence[str]]) -> list[str]:
@@ -84,22 +90,16 @@ class Plan:
         ids = []
         for job in jobs:
             cell = self._cells.cell(job)
-            cell = msgspec.structs.replace(cell, config=self._pinned(cell.config))
-            key = self.identities.of(cell.config, cell.values)[:12]
-            self.cells.setdefault(key, cell)
+            prepared = prepare(cell.config, sources=self.sources)
+            key = self._identities.of(prepared, cell.values)[:12]
+            self.cells.setdefault(key, msgspec.structs.replace(cell, config=prepared.config))
+            self.prepared.setdefault(key, prepared)
             ids.append(key)
         return ids
 
     def propose(self, launch: Callable[[Sequence[Sequence[str]]], Sequence[float | None]], *, folder: Path) -> None:
         """Have the sweeper propose cells to `launch` until it is done."""
         multirun(self.asked, self.section, launch, combine=combinations, folder=folder, **self.named)
-
-    def _pinned(self, config: RunConfig) -> RunConfig:
-        """The config with the model that its alias names; what that is, is asked once: all cells are of one time."""
-        key = msgspec.json.encode(config.model, order="sorted")
-        if key not in self._models:
-            self._models[key] = build.pinned(config).model
-        return msgspec.structs.replace(config, model=self._models[key])
 
     def as_yaml(self) -> str:
         """What ``sweep.yaml`` holds: what was asked, what varies, and the base config."""
@@ -118,12 +118,12 @@ class Plan:
 
     def _collect(self, jobs: Sequence[Sequence[str]]) -> list[None]:
         for key in self.take(jobs):
-            self._check(self.cells[key].config)
+            self._check(self.prepared[key])
         return [None] * len(jobs)
 
-    def _check(self, config: RunConfig) -> None:
+    def _check(self, prepared: Prepared) -> None:
         """Raise ConfigError or DataError for a cell that could not begin."""
-        once, data = self.identities.once, self.identities.dataset(config)
+        once, data, config = self.sources.once, prepared.dataset, prepared.config
         once.get("scorers", (config.scoring, config.data), lambda: build.scorers(config))
         adapter = once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
         once.get("first", (adapter, data), lambda: adapter.format(next(iter(data))))

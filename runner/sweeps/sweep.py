@@ -32,6 +32,7 @@ from runner.wording.numbers import dollars
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
+    from runner.experiment.prepared import Prepared
     from runner.records.summary import RunStatus
 
 PlayCell = Callable[[str], Awaitable[None]]
@@ -197,7 +198,7 @@ class Sweep:
             return self._ranks(ids)
 
         if self.plan.is_grid:
-            self._expected = {key: to_be_asked(self.plan.cells[key].config) for key in self._due(self.plan.cells)}
+            self._expected = {key: to_be_asked(self.plan.prepared[key]).config for key in self._due(self.plan.cells)}
             self.shared.expect(self._expected.values())
         proposing = asyncio.ensure_future(asyncio.to_thread(self.plan.propose, launch, folder=self.folder))
         try:
@@ -420,7 +421,7 @@ class Sweep:
             await experiment.lm.aclose()
 
     def _owes_training(self, key: str) -> bool:
-        return self.manifest.cells[key].run is None and settled(self.plan.cells[key].config) is None
+        return self.manifest.cells[key].run is None and settled(self.plan.prepared[key]) is None
 
     def _begin(self, key: str) -> Experiment:
         """The experiment of a cell, in its run folder, with what the cache can answer recorded already."""
@@ -429,8 +430,8 @@ class Sweep:
             experiment = Experiment.reopen(run.path, self._again, again=FAILURES)
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
-            config = self._trained(key)
-            experiment = Experiment.create(config, [*self.overrides, *varied], within=self.folder / CELLS)
+            prepared = self._trained(key)
+            experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None
         self._save()
@@ -445,16 +446,16 @@ class Sweep:
             raise
         return experiment
 
-    def _trained(self, key: str) -> RunConfig:
-        """The config of a cell, asking the model that it trains: one training at a time. Raises as `train_first`."""
-        config = self.plan.cells[key].config
-        if config.finetune is None:
-            return config
+    def _trained(self, key: str) -> Prepared:
+        """Return a cell asking the model that it trains; one training runs at a time. Raises as `train_first`."""
+        prepared = self.plan.prepared[key]
+        if prepared.config.finetune is None:
+            return prepared
         while not self._training.acquire(timeout=_SLICE_S):
             if self.stop.requested:
                 raise asyncio.CancelledError("stopped on request")
         try:
-            return train_first(config, self.record.log, stop=lambda: self.stop.requested)
+            return train_first(prepared, self.record.log, stop=lambda: self.stop.requested)
         finally:
             self._training.release()
 

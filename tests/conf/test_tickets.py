@@ -11,7 +11,7 @@ import pytest
 
 from runner import build
 from runner.config.compose import compose
-from runner.experiment import training as finetuning
+from runner.experiment.prepared import prepare
 from runner.system.paths import in_conf
 
 WORDS = 5
@@ -55,5 +55,5 @@ def test_both_are_asked_in_the_same_way(config, learned):
 
 
 def test_they_can_be_learned_from_as_they_are(config):
-    prepared = finetuning.prepare(config)
+    prepared = prepare(config).training
     assert (len(prepared.train), prepared.valid, prepared.remarks, prepared.estimate.steps) == (360, [], [], 90)

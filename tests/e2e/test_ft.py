@@ -16,7 +16,7 @@ from runner.config.load import dump
 from runner.config.roles import config_hash
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError
-from runner.experiment import training as finetuning
+from runner.experiment.prepared import prepare
 from runner.finetune.jobs import ledger
 from runner.finetune.jobs.status import TrainingStatus
 from runner.finetune.trainers import child
@@ -227,7 +227,7 @@ GOLDEN = "257ab26f12e1105b8a8b3449d24598198586490919e32e061f0408eeb7ac335e"
 
 
 def prepared(*overrides):
-    return finetuning.prepare(compose(["finetune=default", "finetune.base=smollm2", *overrides]).config())
+    return prepare(compose(["finetune=default", "finetune.base=smollm2", *overrides]).config()).training
 
 
 def run_fake(*overrides):

@@ -222,7 +222,7 @@ def test_a_scorer_that_was_edited_and_the_secret_in_it(several):
 
 
 def test_a_file_that_is_too_long_to_keep_or_no_text(monkeypatch):
-    monkeypatch.setattr("runner.experiment.drift.MAX_TEXT", 20)
+    monkeypatch.setattr("runner.experiment.files.MAX_TEXT", 20)
     Path("prompt.txt").write_text("{{ question }}, please, and soon")
     folder = begin("prompt.user_file=prompt.txt")
     assert RunFolder.open(folder).manifest()["texts"] == {}

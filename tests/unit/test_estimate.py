@@ -11,6 +11,7 @@ from runner.cost.budget import Budget
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
 from runner.experiment.estimate import Estimate, forecast, verdict
+from runner.experiment.prepared import prepare
 from runner.experiment.run import resume
 from runner.types import Request
 from tests.support.command import ostinato
@@ -33,7 +34,7 @@ def rows(count=10, *, text=TEXT, missing=0):
 
 
 def seen(*overrides):
-    return forecast(compose(list(overrides)).config())
+    return forecast(prepare(compose(list(overrides)).config()))
 
 
 def chat(*texts, **params):

@@ -10,7 +10,7 @@ import pytest
 import runner
 from runner.cli import main
 from runner.errors import RecordError
-from runner.experiment.experiment import Parts
+from runner.experiment.parts import Parts
 from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.reproduction.pack import pack

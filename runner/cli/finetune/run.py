@@ -17,7 +17,7 @@ from runner.wording.numbers import about_seconds, dollars
 if TYPE_CHECKING:
     import argparse
 
-    from runner.experiment.training import Prepared
+    from runner.experiment.training import PreparedTraining
     from runner.finetune.jobs.estimate import Estimate
 
 _SHOWN = 10
@@ -43,11 +43,10 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         OstinatoError: it could not be begun.
     """
-    from runner import build
-    from runner.experiment import training as finetuning
+    from runner.experiment.prepared import prepare
 
     args.overrides = _with_group(args.overrides)
-    prepared = finetuning.prepare(build.pinned(composed(args).config()))
+    prepared = prepare(composed(args).config()).training
     facts = _facts(prepared)
     _announce(prepared)
     if args.dry_run:
@@ -74,7 +73,7 @@ def _with_group(overrides: list[str]) -> list[str]:
     return overrides if chosen or not any(name.startswith("finetune.") for name in names) else ["finetune=default", *overrides]
 
 
-def _facts(prepared: Prepared) -> dict[str, Any]:
+def _facts(prepared: PreparedTraining) -> dict[str, Any]:
     spec = prepared.spec
     return {
         "job": spec.job,
@@ -86,7 +85,7 @@ def _facts(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _announce(prepared: Prepared) -> None:
+def _announce(prepared: PreparedTraining) -> None:
     """Say on stderr what will be trained and what that will take."""
     spec = prepared.spec
     lines = [f"{spec.job}: {spec.base.name} by {spec.provider}, on {prepared.source}", f"  {_work(prepared.estimate)}"]

@@ -1,0 +1,107 @@
+"""The files that a config names beside its data: where they are, what they hold, and which text of them may be kept."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
+from runner.errors import ConfigError
+from runner.secrets import is_secret, redact
+from runner.system.paths import expanded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_TEXT = 64 * 2**10
+"""Bytes of a file up to which the manifest keeps its text."""
+
+_ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
+
+
+def digests_of(config: RunConfig) -> dict[str, str]:
+    """SHA-256 of each file that the config names beside the data, by key. Raises ConfigError when one cannot be read."""
+    return {key: digest(content) for key, content in contents_of(config).items()}
+
+
+def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
+    """`config` with its files where they were when the run began, wherever the command runs now."""
+    cwd = Path(manifest.get("cwd", "."))
+    replace = msgspec.structs.replace
+    if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
+        config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
+    return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
+
+
+def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
+    """`config` with other paths for its files, by the keys of `named_files`."""
+    replace = msgspec.structs.replace
+    prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
+    if prompts:
+        config = replace(config, prompt=replace(config.prompt, **prompts))
+    scoring = config.scoring
+
+    def own(scorer: PythonScoring, key: str) -> PythonScoring:
+        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
+
+    if isinstance(scoring, PythonScoring):
+        return replace(config, scoring=own(scoring, "scoring.function"))
+    if isinstance(scoring, SeveralScoring):
+        scorers = {
+            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, PythonScoring) else scorer
+            for name, scorer in scoring.scorers.items()
+        }
+        return replace(config, scoring=replace(scoring, scorers=scorers))
+    return config
+
+
+def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The files that the config names beside the data, by key."""
+    scoring = config.scoring
+    for key in ("system_file", "user_file"):
+        if path := getattr(config.prompt, key):
+            yield f"prompt.{key}", path
+    if isinstance(scoring, PythonScoring):
+        yield "scoring.function", scoring.function.rpartition(":")[0]
+    elif isinstance(scoring, SeveralScoring):
+        for name, scorer in scoring.scorers.items():
+            if isinstance(scorer, PythonScoring):
+                yield f"scoring.scorers.{name}.function", scorer.function.rpartition(":")[0]
+
+
+def contents_of(config: RunConfig) -> dict[str, bytes]:
+    """What those files hold. Raises ConfigError when one cannot be read."""
+    found: dict[str, bytes] = {}
+    for key, path in named_files(config):
+        try:
+            found[key] = expanded(path).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+    return found
+
+
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of a file's content, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def kept_text(content: bytes) -> str | None:
+    """The text of a file as it may be kept: of no great length, and without what could be a secret."""
+    if len(content) > MAX_TEXT:
+        return None
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return redact(
+        _ASSIGNED.sub(lambda found: f"{found['head']}***" if is_secret(found["name"], found["value"]) else found[0], text)
+    )
+
+
+def holds_secret_code(content: bytes) -> bool:
+    """Whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
+    return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))

@@ -1,0 +1,40 @@
+"""The parts that a config is made into: data, scorers, model and adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner import build
+from runner.batch.player import Player
+
+if TYPE_CHECKING:
+    from runner.adapters import Adapter
+    from runner.config.schema import RunConfig
+    from runner.data import Dataset
+    from runner.lm.lm import LM
+    from runner.scoring import Scorer
+
+
+class Parts(NamedTuple):
+    """The parts of one experiment."""
+
+    dataset: Dataset
+    scorers: dict[str, Scorer]
+    lm: LM
+    adapter: Adapter
+
+    @classmethod
+    def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
+        """Build the parts of a config, on data that is open already or is opened here. Raises ConfigError and DataError."""
+        data = build.dataset(config) if dataset is None else dataset
+        return cls(data, build.scorers(config), build.lm(config), build.adapter(config))
+
+    @property
+    def seed(self) -> int | None:
+        """The seed that the model is sent; None if none is sent."""
+        seed = self.lm.kwargs.get("seed")
+        return seed if isinstance(seed, int) else None
+
+    def player(self) -> Player:
+        """Make what turns rows into samples."""
+        return Player(self.lm, self.adapter, self.scorers, seed=self.seed)

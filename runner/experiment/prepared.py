@@ -1,0 +1,151 @@
+"""Prepare configs: the alias of a model resolved, the data opened and the training rows read, each of them once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from runner import build
+from runner.config.schema import InlineData
+from runner.experiment.files import rooted
+from runner.experiment.parts import Parts
+from runner.experiment.training import PreparedTraining, TrainingRows, prepare_training, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.config.schema import Model, RunConfig
+    from runner.data import Dataset
+
+T = TypeVar("T")
+
+
+class Once:
+    """Makes things once for the same sources: the cells of a sweep share the groups in which they do not differ."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
+
+    def get(self, what: str, sources: tuple[object, ...], make: Callable[[], T]) -> T:
+        """Return the `what` made of these sources, which are told apart by identity; make it the first time."""
+        key = (what, *map(id, sources))
+        if key not in self._made:
+            self._made[key] = (sources, make())  # keeps the sources alive, so that their ids stay unique
+        made: T = self._made[key][1]
+        return made
+
+
+class Sources:
+    """Read what configs are made from, once for all that name the same, so that the cells of a sweep agree on it.
+
+    Attributes:
+        once: what was made of groups so far.
+    """
+
+    def __init__(self) -> None:
+        self.once = Once()
+        self._models: dict[bytes, Model] = {}
+        self._rows: dict[bytes, TrainingRows] = {}
+
+    def pinned(self, config: RunConfig) -> RunConfig:
+        """Replace the alias of a model (``tickets@latest``) by the model that it named when it was first met here."""
+        key = msgspec.json.encode(config.model, order="sorted")
+        if key not in self._models:
+            self._models[key] = build.pinned(config).model
+        return msgspec.structs.replace(config, model=self._models[key])
+
+    def dataset(self, config: RunConfig) -> Dataset:
+        """Open the data of a config. Raises ConfigError and DataError."""
+        return self.once.get("dataset", (config.data,), lambda: build.dataset(config))
+
+    def training_rows(self, config: RunConfig) -> TrainingRows:
+        """Read the training rows of a config. Raises as `read_rows` does."""
+        assert config.finetune is not None
+        chosen, runs_dir = config.finetune.data, Path(config.runs_dir)
+        key = msgspec.json.encode((chosen, config.runs_dir), order="sorted")
+        if key not in self._rows:
+            self._rows[key] = read_rows(chosen, runs_dir)
+        return self._rows[key]
+
+
+class Prepared:
+    """A config whose model is pinned, with its data and its training rows. They are opened when first used, and only once.
+
+    Made by `prepare`, which says what is shared.
+
+    Attributes:
+        config: the experiment; its model is not an alias.
+        cwd: the folder that relative names of files start from; None: the working directory.
+        in_place: `config` with the names of its files absolute, where there is a `cwd`.
+    """
+
+    def __init__(self, config: RunConfig, sources: Sources, cwd: Path | None = None) -> None:
+        self.config = config
+        self.cwd = cwd
+        self.in_place = rooted(config, {"cwd": str(cwd)}) if cwd else config
+        self._sources = sources
+
+    def replace(self, **groups: Any) -> Prepared:
+        """Return the same with other groups. What does not depend on them is not made again."""
+        return Prepared(msgspec.structs.replace(self.config, **groups), self._sources, self.cwd)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The rows. Raises ConfigError and DataError."""
+        return self._sources.dataset(self.in_place)
+
+    @property
+    def name(self) -> str:
+        """The experiment's name. Raises as `dataset` does."""
+        return build.name(self.config, self.dataset)
+
+    @property
+    def training(self) -> PreparedTraining:
+        """The training that the config asks for, checked. Nothing is begun, and nothing sent.
+
+        Weights are fetched only if they are a hub's, whose revision is not known before.
+
+        Raises:
+            ConfigError: the config does not say what to train, or on what.
+            DataError: the training rows are wrong, or ask what the model will be measured on.
+            RecordError: the run whose answers are to be learned does not exist.
+        """
+        config = self.in_place
+        parts = (config.finetune, config.model, config.data, config.prompt, config.adapter)
+        return self._sources.once.get("training", parts, self._training)
+
+    def parts(self) -> Parts:
+        """Build what an experiment needs, and try it on the first row. The model and the adapter are made for each call.
+
+        Raises:
+            ConfigError, DataError: found before anything is made on disk or sent.
+        """
+        parts = Parts.of(self.in_place, self.dataset)
+        parts.adapter.format(next(iter(parts.dataset)))
+        parts.lm.request(prompt="")
+        return parts
+
+    def _training(self) -> PreparedTraining:
+        config = self.in_place
+        recipe = build.finetuning(config)
+        rows = self._sources.training_rows(config)
+        measured = not isinstance(config.data, InlineData) or config.data.rows
+        evaluation = (self.dataset, build.adapter(config)) if measured else None
+        return prepare_training(config, recipe, rows, evaluation)
+
+
+def prepare(config: RunConfig, *, cwd: Path | None = None, sources: Sources | None = None) -> Prepared:
+    """Pin the model of a config. Everything else is read when it is first used.
+
+    Args:
+        config: the experiment.
+        cwd: the folder that relative names of files start from; None: the working directory.
+        sources: what other configs have read already, to be shared with them.
+
+    Raises:
+        ConfigError: the config names a model by an alias that does not exist.
+    """
+    known = sources or Sources()
+    return Prepared(known.pinned(config), known, cwd)
