@@ -251,7 +251,7 @@ HIDE_CURSOR = "\x1b[?25l"
 
 
 def test_a_terminal_sees_a_live_bar():
-    seen = on_a_terminal("model.latency_s=0.15")
+    seen = on_a_terminal("model.latency_s=0.5", "limits.max_concurrency=4")  # long enough for a picture on a busy machine
     assert HIDE_CURSOR in seen
     assert re.search(r"\d+/60", seen)
     assert "rows/s" in seen

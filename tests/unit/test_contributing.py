@@ -1,0 +1,121 @@
+"""The pages for contributors say what is true: every path, name and command in them exists, and the picture is the contracts'."""
+
+import ast
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import runner
+from runner.cli import VERBS
+from tests.support.command import REPOSITORY
+
+PAGES = sorted((REPOSITORY / ".github").rglob("*.md"))
+CONTRIBUTING, ARCHITECTURE = (
+    (REPOSITORY / ".github" / f"{name}.md").read_text("utf-8") for name in ("CONTRIBUTING", "ARCHITECTURE")
+)
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+TOP = (
+    "runner/",
+    "flows/",
+    "tests/",
+    "conf/",
+    ".ci/",
+    ".github/",
+    "README.md",
+    "CHANGELOG.md",
+    "pyproject.toml",
+    ".constraints.txt",
+)
+
+
+def named(page):
+    """The paths in a page, each with the name in it that is meant: ``runner/lm/call.py:Call.arun``."""
+    spans = re.findall(r"`([^`\n]+)`", page.read_text("utf-8"))
+    return [span.partition(":")[::2] for span in spans if span.startswith(TOP) and " " not in span and "(" not in span]
+
+
+def defined(tree):
+    """The names that a module or a class defines, with what they are."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                yield getattr(target, "id", None), node
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page):
+    for path, _ in named(page):
+        assert list(REPOSITORY.glob(re.sub(r"<\w+>", "*", path.rstrip("/")))), f"{page.name}: {path}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_are_defined_where_the_page_says(page):
+    for path, name in named(page):
+        scope = ast.parse((REPOSITORY / path).read_text("utf-8")) if name else None
+        for part in name.split(".") if name else ():
+            found = dict(defined(scope))
+            assert part in found, f"{page.name}: {path}:{name}"
+            scope = found[part]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_there_are_some():
+    assert len(PAGES) > 8
+    assert sum(bool(name) for page in PAGES for _, name in named(page)) > 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_use_verbs_that_exist(page):
+    for verb in re.findall(r"`(?:\.venv/bin/)?ostinato (\w+)", page.read_text("utf-8")):
+        assert verb in VERBS, f"{page.name}: ostinato {verb}"
+
+
+def test_the_commands_to_install_and_check_are_those_of_the_repository():
+    install, quick, full = (block.strip() for block in re.findall(r"^```sh\n(.*?)^```", CONTRIBUTING, re.MULTILINE | re.DOTALL))
+    assert f"{install} && " in (REPOSITORY / "README.md").read_text("utf-8")
+    script = (REPOSITORY / full).read_text("utf-8").splitlines()
+    assert set(quick.split(" && ")) <= set(script)
+    assert os.access(REPOSITORY / full, os.X_OK)
+
+
+def test_the_picture_shows_every_room_in_the_order_of_the_floors():
+    (picture,) = re.findall(r"^```text\n(people .*?)^```", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    shown = [line[17:].split()[0] for line in picture.splitlines() if line.strip()]
+    rooms = {path.parent.name for path in REPOSITORY.glob("runner/*/__init__.py")} | {"flows"}
+    assert sorted(shown) == sorted(rooms)
+    (floors,) = [contract["layers"] for contract in PROJECT["tool"]["importlinter"]["contracts"] if contract["type"] == "layers"]
+    height = {room.strip().removeprefix("runner."): floor for floor, layer in enumerate(floors) for room in layer.split("|")}
+    assert [height[room] for room in shown] == sorted(height[room] for room in shown)
+
+
+def test_the_doors_are_those_of_the_contract():
+    (contract,) = [one for one in PROJECT["tool"]["importlinter"]["contracts"] if one["name"].startswith("One door each")]
+    allowed = {tuple(line.split(" -> ")) for line in contract["ignore_imports"]}
+    doors = re.findall(r"^\| ([a-z0-9, ]+) \| (`.+`) \|$", ARCHITECTURE, re.MULTILINE)
+    assert len(doors) > 7
+    for libraries, paths in doors:
+        for path in re.findall(r"`([^`]+)`", paths):
+            module = ".".join(Path(path).with_suffix("").parts) + (".*" if path.endswith("/") else "")
+            assert {(module, library) for library in libraries.split(", ")} <= allowed, path
+
+
+def test_every_decision_is_listed():
+    listed = re.findall(r"\(decisions/([^)]+)\)", ARCHITECTURE)
+    assert listed == sorted(path.name for path in (REPOSITORY / ".github/decisions").iterdir())
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((REPOSITORY / ".github/CITATION.cff").read_text("utf-8"))
+    assert (citation["version"], citation["license"]) == (runner.__version__, PROJECT["project"]["license"])
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
