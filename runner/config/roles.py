@@ -46,6 +46,11 @@ def config_hash(config: RunConfig) -> str:
     return _hash(config, [name for name in ROLES if name not in {"execution", *ASIDE}])
 
 
+def adjusted_like(config: RunConfig, other: RunConfig) -> RunConfig:
+    """Return `config` with the adjustable groups of `other`."""
+    return msgspec.structs.replace(config, **{name: getattr(other, name) for name in ADJUSTABLE})
+
+
 def group_of(override: str) -> str:
     """Return the top-level key that an override such as ``+limits.rpm=60`` or ``model=fake`` sets."""
     return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]

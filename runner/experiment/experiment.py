@@ -15,7 +15,7 @@ from runner.batch.engine import Stop, plan, play
 from runner.batch.player import Slot, status_of
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
-from runner.config.roles import config_hash
+from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema import LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
@@ -128,13 +128,16 @@ class Experiment:
         return experiment
 
     @classmethod
-    def reopen(cls, folder: Path, overrides: Sequence[str] = (), *, again: Container[str] = ()) -> Experiment:
-        """The experiment of a run folder, with what it still owes.
+    def reopen(
+        cls, folder: Path, overrides: Sequence[str] = (), *, like: RunConfig | None = None, again: Container[str] = ()
+    ) -> Experiment:
+        """Open the experiment of a run folder, with what it still owes.
 
         Args:
             folder: the run folder.
-            overrides: changes that leave the answers as they are: of the groups `ADJUSTABLE`, such as a larger budget.
-            again: codes of errors; the rows that failed with one of them are played again. Until a row's new line is in the
+            overrides: changes to the groups `ADJUSTABLE`, which leave the answers as they are, such as a larger budget.
+            like: a config that these groups are taken from; None: they stay as recorded.
+            again: codes of errors; the rows that failed with one of them are asked again. Until a row's new line is in the
                 record, its old one counts.
 
         Raises:
@@ -144,19 +147,21 @@ class Experiment:
         record = RunFolder.open(folder)
         record.lock()
         try:
-            return cls._reopened(record, overrides, again)
+            return cls._reopened(record, overrides, like, again)
         except BaseException:
             record.close()
             raise
 
     @classmethod
-    def _reopened(cls, record: RunFolder, overrides: Sequence[str], again: Container[str]) -> Experiment:
+    def _reopened(cls, record: RunFolder, overrides: Sequence[str], like: RunConfig | None, again: Container[str]) -> Experiment:
         from runner.config.compose import read, to_yaml
 
         manifest = record.manifest()
         config = read(record.config_file)
         changes_of(record, config)  # an edited config.yaml is refused before anything is built from it
         config = adjusted(record, config, overrides)
+        if like is not None:
+            config = adjusted_like(config, like)
         in_place = rooted(config, manifest)
         refuse_changed_files(record, in_place)
         experiment = cls(in_place, record, recorded_overrides(record), Parts.of(in_place))

@@ -47,6 +47,7 @@ class Sources:
     def __init__(self) -> None:
         self.once = Once()
         self._models: dict[bytes, Model] = {}
+        self._datasets: dict[bytes, Dataset] = {}
         self._rows: dict[bytes, TrainingRows] = {}
 
     def pinned(self, config: RunConfig) -> RunConfig:
@@ -58,7 +59,10 @@ class Sources:
 
     def dataset(self, config: RunConfig) -> Dataset:
         """Open the data of a config. Raises ConfigError and DataError."""
-        return self.once.get("dataset", (config.data,), lambda: build.dataset(config))
+        key = self.once.get("encoded", (config.data,), lambda: msgspec.json.encode(config.data, order="sorted"))
+        if key not in self._datasets:
+            self._datasets[key] = build.dataset(config)
+        return self._datasets[key]
 
     def training_rows(self, config: RunConfig) -> TrainingRows:
         """Read the training rows of a config. Raises as `read_rows` does."""

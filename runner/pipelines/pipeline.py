@@ -19,7 +19,8 @@ from runner import build
 from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.batch.engine import Stop
-from runner.config.roles import config_hash
+from runner.config.compose import read
+from runner.config.roles import adjusted_like, config_hash, identity_hash
 from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment.columns import values_of
 from runner.experiment.experiment import Experiment
@@ -65,7 +66,7 @@ class Pipeline:
         notify: told what happens, a line at a time.
     """
 
-    def __init__(self, prepared: Prepared, record: PipelineFolder, overrides: Sequence[str]) -> None:
+    def __init__(self, prepared: Prepared, begun: RunConfig, record: PipelineFolder, overrides: Sequence[str]) -> None:
         self.prepared = prepared
         self.config = prepared.config
         self.training = prepared.training
@@ -74,7 +75,7 @@ class Pipeline:
         self.manifest = record.read()
         self.name = self.manifest.name
         self.overrides = [redact(override) for override in overrides]
-        self.keys = _keys(prepared)
+        self.keys = _keys(prepared, begun)
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
@@ -94,12 +95,12 @@ class Pipeline:
         """
         from runner.config.compose import to_yaml
 
-        asked, prepared, record = _located(config)
+        prepared, begun, record = _located(config)
         if record is None:
             learned = prepared.config.finetune
             manifest = PipelineManifest(
-                name=asked.name or "",
-                digest=config_hash(asked),
+                name=begun.name or "",
+                digest=config_hash(begun),
                 status="running",
                 started_at=now(),
                 cwd=str(Path.cwd()),
@@ -107,10 +108,10 @@ class Pipeline:
                 overrides=[redact(override) for override in overrides],
                 environment=environment(),
             )
-            record = PipelineFolder.create(Path(asked.runs_dir), manifest, config=to_yaml(asked))
+            record = PipelineFolder.create(Path(begun.runs_dir), manifest, config=to_yaml(begun))
         record.lock()
         try:
-            pipeline = cls(prepared, record, overrides)
+            pipeline = cls(prepared, begun, record, overrides)
             pipeline.manifest.status, pipeline.manifest.ended_at = "running", None
             pipeline._save()
         except BaseException:
@@ -322,7 +323,7 @@ class Pipeline:
     def _experiment(self, stage: StageRecord, prepared: Prepared) -> Experiment:
         begun = stage.result.get("run")
         if begun is not None and (self.folder.parent / begun / "manifest.json").is_file():
-            return Experiment.reopen(self.folder.parent / begun, again=FAILURES)
+            return Experiment.reopen(self.folder.parent / begun, like=self.config, again=FAILURES)
         experiment = Experiment.create(prepared, self.overrides)
         stage.result = {"run": experiment.folder.name}
         self._save()
@@ -355,10 +356,15 @@ class Pipeline:
         self.record.write(self.manifest)
 
 
-def _keys(prepared: Prepared) -> dict[str, str]:
-    """Hash what each stage is made from: the data, the settings, and through them the stages before it."""
+def _keys(prepared: Prepared, begun: RunConfig) -> dict[str, str]:
+    """Hash what each stage is made from: the data, the settings, and through them the stages before it.
+
+    Args:
+        prepared: the experiment.
+        begun: its config, with the adjustable groups as they were when the pipeline began: a larger budget repeats no stage.
+    """
     config, training, rows = prepared.config, prepared.training, prepared.dataset.fingerprint
-    base = untrained(prepared).config
+    base = adjusted_like(untrained(prepared).config, begun)
     data = _key(msgspec.to_builtins(training.spec.data), training.source)
     baseline = _key(config_hash(base), rows, digests_of(base))
     train = _key(training.spec.job)
@@ -387,22 +393,22 @@ def outlook(config: RunConfig) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: the pipeline could not begin.
     """
-    asked, prepared, record = _located(config)
-    owed = STAGES if record is None else Pipeline(prepared, record, ()).owed
+    prepared, begun, record = _located(config)
+    owed = STAGES if record is None else Pipeline(prepared, begun, record, ()).owed
     return {
-        "name": asked.name,
+        "name": prepared.config.name,
         "job": prepared.training.spec.job,
         "stages": {name: "owed" if name in owed else "done" for name in STAGES},
         "estimate": msgspec.to_builtins(prepared.training.estimate),
     }
 
 
-def _located(config: RunConfig) -> tuple[RunConfig, Prepared, PipelineFolder | None]:
+def _located(config: RunConfig) -> tuple[Prepared, RunConfig, PipelineFolder | None]:
     """Prepare a pipeline, and look for its folder.
 
     Returns:
-        The config with its name and its model settled; the experiment, whose training rows are read; and the folder of a
-        pipeline that was asked to do the same, or None.
+        The experiment, whose training rows are read; its config as the pipeline began with it, but for the run that it learns
+        from; and the pipeline's folder, None if it has none.
 
     Raises:
         ConfigError, DataError, RecordError: the pipeline could not begin.
@@ -410,11 +416,30 @@ def _located(config: RunConfig) -> tuple[RunConfig, Prepared, PipelineFolder | N
     prepared = prepare(config)
     check_pipeline(prepared)
     prepared = prepared.replace(name=prepared.name)
-    asked = prepared.config
-    record = PipelineFolder.find(Path(asked.runs_dir), asked.name or "", config_hash(asked))
+    begun, record = _found(prepared.config)
     prepared = _sourced(prepared, record.read().source if record else None)
     _ = prepared.training  # read and checked before a folder is made
-    return asked, prepared, record
+    return prepared, begun, record
+
+
+def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
+    """Find the newest pipeline that was asked to do the same, whatever its budget, limits and launch were.
+
+    Returns:
+        `config` with the adjustable groups that the pipeline began with, and its folder; `config` itself and None if there is
+        no such pipeline.
+    """
+    folders = list(PipelineFolder.all_of(Path(config.runs_dir), config.name or ""))
+    digest = config_hash(config)
+    for record in folders:
+        if record.read().digest == digest:
+            return config, record
+    for record in folders:
+        with contextlib.suppress(ConfigError):  # of another version
+            begun = read(record.path / "config.yaml")
+            if identity_hash(begun) == identity_hash(config):
+                return adjusted_like(config, begun), record
+    return config, None
 
 
 def _sourced(prepared: Prepared, source: str | None) -> Prepared:

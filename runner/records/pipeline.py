@@ -11,6 +11,7 @@ from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PipelineStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
@@ -73,12 +74,11 @@ class PipelineFolder(Folder):
         return cls._make(runs_dir.absolute() / manifest.name, manifest.digest[:6], files, prefix="pipeline-")
 
     @classmethod
-    def find(cls, runs_dir: Path, name: str, digest: str) -> PipelineFolder | None:
-        """Return the newest pipeline of this experiment with the same digest; None if there is none."""
-        for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*/manifest.json"), reverse=True):
-            if _NAME.match(path.parent.name) and (folder := cls.open(path.parent)).read().digest == digest:
-                return folder
-        return None
+    def all_of(cls, runs_dir: Path, name: str) -> Iterator[PipelineFolder]:
+        """Yield the pipelines of an experiment, the newest first."""
+        for path in sorted((runs_dir.absolute() / name).glob("pipeline-*/manifest.json"), reverse=True):
+            if _NAME.match(path.parent.name):
+                yield cls.open(path.parent)
 
     def read(self) -> PipelineManifest:
         """Read the manifest. Raises RecordError if it is broken."""

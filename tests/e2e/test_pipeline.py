@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pkgutil
 import signal
 
 import pytest
 
+from runner import run, sweep
 from runner.models import aliases
+from runner.pipelines.pipeline import STAGES
+from runner.pipelines.run import pipeline
 from tests.support.clock import wait_until
 from tests.support.command import ostinato
 from tests.support.finetuning import KEY, OpenAI
@@ -49,6 +53,22 @@ def test_from_nothing_to_a_moved_alias_and_then_nothing_more(loop):
     by_alias = ostinato("run", *plain, "model=tickets@latest", "--json", TUNING_KEY=KEY)
     assert by_alias.json["scores"]["exact"]["mean"] == 1.0
     assert by_alias.json["cache_hits"] == 12
+
+
+def test_a_larger_budget_and_other_limits_continue_the_same_pipeline(loop):
+    small = loop.play("budget.requests=5")
+    assert (small.code, small.json["status"]) == (3, "incomplete"), small.err
+    larger = loop.play("budget.requests=100", "limits.max_concurrency=2")
+    assert (larger.code, larger.json["pipeline"]) == (0, small.json["pipeline"]), larger.err
+    assert statuses(larger.json) == dict.fromkeys(STAGES, "done") | {"data": "skipped", "validate": "skipped"}
+    assert loop.server.count == 5 + 7 + 12
+    for other in ("budget.requests=5", "budget.requests=200"):
+        again = loop.play(other)
+        assert (again.code, again.json["pipeline"]) == (0, small.json["pipeline"]), again.err
+        assert set(statuses(again.json).values()) == {"skipped"}
+    assert (loop.server.count, len(loop.trainer.jobs)) == (24, 1)
+    elsewhere = loop.play("budget.requests=200", "sampling.max_tokens=9", "--dry-run")
+    assert elsewhere.json["stages"]["baseline"] == "owed"
 
 
 def test_a_gate_that_stays_closed_moves_nothing(loop, monkeypatch):
@@ -170,3 +190,40 @@ def test_a_training_that_is_cancelled_stays_cancelled(loop):
     assert "was cancelled" in done.err
     assert done.json["status"] == "failed"
     assert len(loop.trainer.jobs) == 1
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often the evaluation data was opened, and the training rows were read, in this process."""
+    counts = {"opened": 0, "read": 0}
+
+    def counted(what, target):
+        real = pkgutil.resolve_name(target)
+
+        def call(*args):
+            counts[what] += 1
+            return real(*args)
+
+        monkeypatch.setattr(target.replace(":", "."), call)
+
+    counted("opened", "runner.build:dataset")
+    counted("read", "runner.experiment.training:read")
+    monkeypatch.setenv("TUNING_KEY", KEY)
+    return counts
+
+
+def test_a_pipeline_reads_its_data_once(loop, reads):
+    assert pipeline(overrides=loop.overrides).exit_code == 0
+    assert reads == {"opened": 1, "read": 1}
+
+
+def test_a_run_that_trains_reads_its_data_once(loop, reads):
+    assert run(overrides=loop.overrides).exit_code == 0
+    assert reads == {"opened": 1, "read": 1}
+
+
+def test_a_sweep_that_trains_reads_its_data_once(loop, reads):
+    varied = ["finetune.learning_rate_multiplier=1,2", "sampling.temperature=0,1"]
+    assert sweep([*loop.overrides, *varied]).exit_code == 0
+    assert len(loop.trainer.jobs) == 2
+    assert reads == {"opened": 1, "read": 1}
