@@ -7,10 +7,17 @@ import signal
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.turns import turn
 
 _KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
+
+# a slow machine is not a failure, and fixtures that set the environment may be shared by all examples
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("patient")
 
 LONGEST = [Path(__file__).parent / name for name in ("flows", "contract", "harness", "e2e", "finetune", "fuzz", "browser")]
 TOGETHER = "tests/flows/"

@@ -175,7 +175,7 @@ async def test_large_bounds_are_counted_to_the_token():
         await budget.reserve(usd=None, tokens=1)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(AMOUNT, st.integers(0, 100), st.integers(0, 4)), min_size=1, max_size=300),
     st.integers(0, 3000),

@@ -215,7 +215,7 @@ def test_measures_are_of_samples_that_both_runs_answered():
     assert (unknown.a, unknown.b, unknown.difference) == (0.5, None, None)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data())
 def test_swapping_the_runs_mirrors_the_comparison(data):
     value = st.one_of(st.none(), st.floats(0, 1), st.sampled_from([0.0, 1.0, math.nan]))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.analysis import compare
@@ -209,7 +209,7 @@ def test_hostile_text_comes_back_from_a_record():
 CHARACTERS = st.sampled_from("${}\\'\",: \n#-[]") | st.characters(codec="utf-8", exclude_categories=["Cc"])
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20)
 @given(texts=st.lists(st.text(CHARACTERS, max_size=30), min_size=3, max_size=3))
 def test_any_text_goes_into_a_config_and_comes_back(texts):
     user, cell, reply = texts

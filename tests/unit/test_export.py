@@ -87,7 +87,7 @@ def test_numbers_and_plain_text_stay_as_they_are(text):
     assert row == {"a": text, "b": "-1.5"}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_any_text_reads_back_from_csv(texts):
     lines = "".join(_csv([{"a": one, "b": other} for one, other in texts], exact=True))
@@ -191,7 +191,7 @@ def test_junit_follows_the_schema_of_its_readers(made):
         assert re.fullmatch(r"\d+\.\d{3}", element.get("time", "0.000"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.text())
 def test_any_text_is_valid_xml(text):
     element = ET.fromstring(f"<a b={_attribute(text)}>{_text(text)}</a>")

@@ -1,7 +1,7 @@
 """Secrets: what looks like one is found, and no remembered one is ever shown."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner import secrets
@@ -89,7 +89,7 @@ def test_the_shortest_texts_that_hold_a_secret_are_cleaned(text):
     assert "***" in redact(text)
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(
     before=st.text(max_size=20), held=st.from_regex(secrets._KNOWN) | st.from_regex(secrets._BEARER), after=st.text(max_size=20)
 )

@@ -35,7 +35,7 @@ DARWIN = [49, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48]
 SLEEP = [1.2, 2.4, 1.3, 1.3, 0.0, 1.0, 1.8, 0.8, 4.6, 1.4]
 """Hours of sleep gained, Cushny & Peebles (1905), as in "Student" (1908)."""
 
-some = settings(max_examples=200, deadline=None)
+some = settings(max_examples=200)
 scores = st.floats(-5, 5).map(lambda value: round(value, 3))
 
 
@@ -169,7 +169,7 @@ def test_without_rows_there_are_no_statistics():
     assert bootstrap_interval([Unit(0.3, 1)]) is None
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_equals_statsmodels(p_values):
     expected = multipletests(p_values, method="holm")[1] if p_values else []
