@@ -1,1 +1,1 @@
-"""Playing again what is on record, on this machine or another, and saying what has changed."""
+"""Run recorded experiments again, on this machine or another, and report what has changed."""

@@ -1,4 +1,4 @@
-"""How the samples of two runs of one experiment agree: row by row, repeat by repeat, byte for byte."""
+"""Compare the samples of two runs of one experiment: row by row, repeat by repeat, byte for byte."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 SHOWN = 5
-"""Differences that are shown; all are counted."""
+"""How many differences are shown. All are counted."""
 
 _ANSWER = ("status", "output", "parsed", "finish_reason", "target", "messages", "prompt")
 _encode = msgspec.json.Encoder(order="deterministic").encode
@@ -27,13 +27,13 @@ class Agreement(msgspec.Struct, kw_only=True):
     """How the samples of two runs agree, row by row and repeat by repeat.
 
     Attributes:
-        compared: samples that both have.
-        same: those of them that are the same in prompt, output, status and scores.
-        prompts, outputs, statuses, scores: those that differ in it.
-        gone: samples with an answer that the second run lacks. `new`: samples that only the second has.
-        unanswered: samples that failed in the first, and that the second lacks.
+        compared: samples that both runs have.
+        same: samples of these that have the same prompt, output, status and scores.
+        prompts, outputs, statuses, scores: samples that differ in each of these.
+        gone: answered samples that the second run lacks. `new`: samples that only the second run has.
+        unanswered: samples that failed in the first run and that the second lacks.
         shown: the first differences.
-        means: by score: ``before``, ``after`` and their ``difference``.
+        means: ``before``, ``after`` and their ``difference``, by score.
     """
 
     compared: int = 0
@@ -50,12 +50,12 @@ class Agreement(msgspec.Struct, kw_only=True):
 
     @property
     def differs(self) -> bool:
-        """Whether anything that both have differs."""
+        """Return whether any sample that both runs have differs."""
         return self.same < self.compared
 
 
 def agree(before: RunFolder, after: RunFolder) -> Agreement:
-    """Compare two runs. Of the first, some hundred bytes a sample are held, and no text.
+    """Compare two runs. Holds about a hundred bytes per sample of the first run in memory, and no text.
 
     Raises:
         RecordError: a record cannot be read.
@@ -84,27 +84,27 @@ def agree(before: RunFolder, after: RunFolder) -> Agreement:
 
 
 def changes(recorded: Sample, played: Sample, *, not_scored: Iterable[str] = ()) -> list[str]:
-    """In what an answer that was played again differs from the recorded one, byte for byte. What it cost is no part of it."""
+    """Return how an answer that was computed again differs from the recorded one, byte for byte. Costs are not compared."""
     unscored = set(not_scored)
     was, now = _answer(recorded, unscored), _answer(played, unscored)
-    if unscored and was["error"] == "scoring":  # only its scorer, which is not run, had found fault with it
+    if unscored and was["error"] == "scoring":  # the only error was its scorer's, which is not run
         for answer in (was, now):
             del answer["status"], answer["error"]
     return [] if _encode(was) == _encode(now) else list(differences(plain(was), plain(now)))
 
 
 def label(sample: Sample) -> str:
-    """What a sample is called in a message."""
+    """Return the name of a sample for messages."""
     return f"{sample.id} (repeat {sample.repeat})" if sample.repeat else sample.id
 
 
 def has_answer(sample: Sample) -> bool:
-    """Whether a sample can be played again from what is on record: it has an answer, or failed before anything was sent."""
+    """Return whether the record is enough to compute a sample again: it has an answer, or failed before anything was sent."""
     return sample.status != "error" or (sample.error is not None and sample.error.code in ("scoring", "data"))
 
 
 class _Known(NamedTuple):
-    """What is compared of a sample."""
+    """The parts of a sample that are compared."""
 
     prompt: bytes
     output: bytes

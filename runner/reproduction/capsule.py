@@ -1,9 +1,9 @@
-"""The container of a packed run: a zip that is written in one way only, and read as if it came from an enemy.
+"""Write and read the container of a packed run: a zip with one way to write it, which is read as untrusted input.
 
-Knows nothing of what its files mean. The last bytes of a capsule, the zip's comment, are ``ostinato capsule 1 sha256:`` and the
-digest of all bytes before the digest: a changed, missing or added byte is found before anything is parsed. ``capsule.json``, its
-first file, lists the others with their digests. A digest proves that nothing has changed, not who wrote it; so sizes, names
-and kinds are checked too, while reading, and nothing is decoded that could run.
+This module does not know what the files mean. The last bytes of a capsule, the zip's comment, are ``ostinato capsule 1 sha256:``
+and the digest of all bytes before the digest, so a changed, missing or added byte is found before anything is parsed.
+``capsule.json``, its first file, lists the others with their digests. A digest proves that nothing has changed, not who wrote it,
+so sizes, names and types are checked too while reading, and nothing is decoded that could run.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FORMAT = 1
-"""Version of the capsule. Readers refuse a newer one."""
+"""Version of the format. Readers refuse a newer one."""
 
 MAX_BYTES = 2**31 - 1
-"""Bytes of a capsule, and of all its files unpacked, at the most: where zips need no extension of their format."""
+"""The largest size of a capsule, and of its unpacked files, in bytes. Larger zips need an extension of the zip format."""
 
 MAX_RATIO = 200
-"""Times its size that a capsule may unpack to, beyond `SMALL_BYTES`. Records of runs pack by 5 to 30."""
+"""The largest ratio of unpacked to packed size, beyond `SMALL_BYTES`. Records of runs have 5 to 30."""
 
 SMALL_BYTES = 2**26
-"""Bytes up to which no ratio is looked at."""
+"""The unpacked size, in bytes, up to which the ratio is not checked."""
 
 MAX_FILES = 64
 MAX_DEPTH = 64
@@ -63,7 +63,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """``capsule.json``: what the capsule holds, and what its maker says of it (`facts`)."""
+    """The content of ``capsule.json``: the files of the capsule, and what its maker says of it (`facts`)."""
 
     format: int
     files: dict[str, Member]
@@ -71,7 +71,7 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 class Capsule(msgspec.Struct, frozen=True):
-    """An unpacked capsule: every file in `folder` is what ``capsule.json`` says, and all its JSON can be decoded."""
+    """An unpacked capsule. Every file in `folder` is as ``capsule.json`` says, and all its JSON can be decoded."""
 
     folder: Path
     contents: Contents
@@ -79,7 +79,7 @@ class Capsule(msgspec.Struct, frozen=True):
 
 
 def is_capsule(file: Path) -> bool:
-    """Whether `file` ends as a capsule does. Says nothing of whether it is whole."""
+    """Return whether `file` ends as a capsule does. It may still be damaged."""
     with contextlib.suppress(OSError), file.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - 128))
@@ -94,7 +94,7 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
         The SHA-256 of the capsule, in hex.
 
     Raises:
-        RecordError: it cannot be written, or it would be larger than a capsule may be.
+        RecordError: it cannot be written, or it would be too large.
     """
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
@@ -126,10 +126,10 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
 
 @contextlib.contextmanager
 def opened(file: Path) -> Iterator[Capsule]:
-    """Check a capsule whole, and unpack it into a private folder that is gone afterwards.
+    """Check a whole capsule, and unpack it into a private folder that is deleted afterwards.
 
     Raises:
-        RecordError: it is not what a capsule has to be; the message says why. Nothing of it has been used.
+        RecordError: it is not a valid capsule; the message says why. Nothing of it was used.
     """
     try:
         stream = file.open("rb")
@@ -147,7 +147,7 @@ def opened(file: Path) -> Iterator[Capsule]:
         yield Capsule(folder, contents, digest)
 
 
-class _Refused(Exception):  # noqa: N818 - a reason, told to people by `opened`
+class _Refused(Exception):  # noqa: N818 - a reason, which `opened` puts into its message
     pass
 
 
@@ -156,7 +156,7 @@ def _refuse(why: str) -> NoReturn:
 
 
 def _check(file: Path) -> None:
-    """Read a capsule as it will be read elsewhere."""
+    """Read a new capsule as a reader will."""
     with file.open("rb") as stream, tempfile.TemporaryDirectory(prefix="ostinato-") as place:
         _, size = _check_whole(stream)
         _unpack(stream, size, Path(place))
@@ -176,7 +176,7 @@ def _measured(file: Path) -> Member:
 
 
 def _sealed(file: Path) -> str:
-    """Write the digest over all that stands before it into the last 64 bytes; return that of the whole."""
+    """Write the digest of all bytes before the last 64 into these. Returns the digest of the whole."""
     with file.open("r+b") as stream:
         size = stream.seek(0, os.SEEK_END)
         digest = _digest(stream, size - 64)
@@ -189,7 +189,7 @@ def _sealed(file: Path) -> str:
 
 
 def _digest(stream: IO[bytes], size: int) -> Any:
-    """SHA-256 of the first `size` bytes."""
+    """Return the SHA-256 of the first `size` bytes."""
     stream.seek(0)
     digest = hashlib.sha256()
     while size > 0 and (block := stream.read(min(size, _BLOCK))):
@@ -199,7 +199,7 @@ def _digest(stream: IO[bytes], size: int) -> Any:
 
 
 def _check_whole(stream: IO[bytes]) -> tuple[str, int]:
-    """The digest and the size of a capsule in which every byte is as it was written."""
+    """Check that every byte is as it was written. Returns the digest and the size."""
     size = stream.seek(0, os.SEEK_END)
     if size > MAX_BYTES:
         _refuse(f"it has {size:,} bytes, more than a capsule may have")
@@ -218,7 +218,7 @@ def _check_whole(stream: IO[bytes]) -> tuple[str, int]:
 
 
 def _check_directory(stream: IO[bytes], at: int) -> None:
-    """Look at the zip's own end record, at `at`, before a library reads as many entries as it claims."""
+    """Check the zip's end record, at `at`, before a library reads as many entries as it claims."""
     stream.seek(max(0, at - 20))
     before, record = stream.read(min(20, max(0, at))), stream.read(_END_BYTES)
     if at < 0 or not record.startswith(_END) or record.count(_END) > 1:
@@ -235,14 +235,14 @@ def _unpack(stream: IO[bytes], size: int, folder: Path) -> Contents:
             return _copied(archive, names, _Allowance(size), folder)
     except _Refused:
         raise
-    except Exception as error:  # boundary: on bytes made for it, zipfile raises whatever it runs into
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's first byte
+    except Exception as error:  # boundary: on malicious bytes zipfile raises anything
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # an offset before the first byte
             raise
         _refuse(f"it cannot be read as a zip ({type(error).__name__}: {error})")
 
 
 def _names(archive: zipfile.ZipFile) -> list[str]:
-    """The names in the zip's directory, each of which is one that a capsule may hold, of a plain file."""
+    """Return the names in the zip's directory. Each must be one that a capsule may hold, of a regular file."""
     names = [entry.filename for entry in archive.infolist()]
     for entry in archive.infolist():
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
@@ -251,7 +251,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
         if names.count(name) > 1:
             _refuse(f"it holds {name} twice")
         if kind not in (0, stat.S_IFREG):
-            _refuse(f"{name} in it is no plain file")
+            _refuse(f"{name} in it is not a regular file")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             _refuse(f"{name} in it is encrypted, or packed in a way that capsules do not use")
     if CONTENTS not in names:
@@ -282,7 +282,7 @@ def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, f
 
 
 class _Allowance:
-    """How many bytes may still come out of a capsule of `size` bytes."""
+    """The bytes that may still be unpacked from a capsule of `size` bytes."""
 
     def __init__(self, size: int) -> None:
         self.left = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * size))
@@ -307,13 +307,13 @@ def _copy(archive: zipfile.ZipFile, name: str, folder: Path, allowance: _Allowan
 
 
 def _check_json(file: Path, name: str) -> None:
-    """Refuse what is not JSON, or so deeply nested that reading it would end in an error elsewhere."""
+    """Refuse what is not JSON, or nested so deeply that other readers would fail."""
     with file.open("rb") as stream:
         for number, text in enumerate(stream if name.endswith(".jsonl") else [stream.read()], 1):
             try:
                 value = msgspec.json.decode(text)
             except (ValueError, RecursionError):
-                _refuse(f"{name} in it is no JSON, or too deeply nested (line {number})")
+                _refuse(f"{name} in it is not JSON, or too deeply nested (line {number})")
             if text.count(b"[") + text.count(b"{") > MAX_DEPTH and _is_deep(value):
                 _refuse(f"{name} in it is nested deeper than {MAX_DEPTH} levels (line {number})")
 
@@ -330,5 +330,5 @@ def _is_deep(value: Any) -> bool:
 
 
 def _quoted(name: str) -> str:
-    """A name that came from outside, safe to print and of no great length."""
+    """Return a name from outside, shortened and safe to print."""
     return json.dumps(name[:80])

@@ -1,4 +1,4 @@
-"""What a run was made from, compared with what is there now: config, data, files, model, code, packages, machine."""
+"""Compare what a run was made from with what is there now: config, data, files, model, code, packages, machine."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Check(msgspec.Struct, frozen=True):
 
     Attributes:
         what: its name.
-        state: ``same``, ``changed``, ``missing`` (there is nothing to run with), or ``unknown`` (the record does not say).
-        told: the differences, or what is worth knowing, a line each.
+        state: ``same``, ``changed``, ``missing`` (it cannot be used), or ``unknown`` (the record does not say).
+        told: the differences or other facts, one per line.
     """
 
     what: str
@@ -41,11 +41,11 @@ class Check(msgspec.Struct, frozen=True):
 
     @property
     def drifted(self) -> bool:
-        """Whether this is not as it was, or not to be had."""
+        """Return whether this has changed or is missing."""
         return self.state in ("changed", "missing")
 
     def lines(self) -> list[str]:
-        """The check for people."""
+        """Return the check as lines for people."""
         flat = [line for text in self.told for line in text.splitlines()]
         return [f"{self.what}: {self.state}", *(f"  {line}" for line in flat)]
 
@@ -55,8 +55,8 @@ def checks(record: RunFolder, config: RunConfig, again: RunConfig, cwd: Path) ->
 
     Args:
         record: the run.
-        config: what its ``config.yaml`` holds.
-        again: what is to be played.
+        config: the config in its ``config.yaml``.
+        again: the config of the new run.
         cwd: where its files are looked for.
 
     Raises:
@@ -78,8 +78,8 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
     """Compare the code, the packages and the machine of a manifest with those of this process.
 
     Args:
-        manifest: the record's.
-        folder: whose git repository is looked at; None: the working directory.
+        manifest: the record's manifest.
+        folder: a folder in the git repository to compare; None: the working directory.
     """
     was = manifest.get("environment")
     if not was:
@@ -90,12 +90,12 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
     yield _code(was.get("git"), now["git"])
     yield _compared("packages", was.get("packages", {}), now["packages"])
     yield _compared("python", was.get("python"), now["python"])
-    known = [name for name in _MACHINE if name in was]  # records of earlier versions say less
+    known = [name for name in _MACHINE if name in was]  # records of earlier versions have fewer fields
     yield _compared("machine", {name: was[name] for name in known}, {name: now[name] for name in known})
 
 
 def of_served(before: dict[str, Any], after: dict[str, Any]) -> Check:
-    """Compare which model answered, by the manifests of two runs."""
+    """Compare which model answered, according to the manifests of two runs."""
     was, now = (
         {name: manifest.get("model", {}).get(name) or [] for name in ("served", "fingerprints")} for manifest in (before, after)
     )
@@ -159,7 +159,7 @@ def _model(manifest: dict[str, Any], config: RunConfig) -> Check:
 
 
 def _code(was: dict[str, Any] | None, now: dict[str, Any] | None) -> Check:
-    """The user's repository. Of a tree that is changed, the digest of the changes says whether it is changed in the same way."""
+    """Compare the user's repository. If the tree has uncommitted changes, their digest says whether they are the same."""
     if was is None:
         return Check("code", "unknown", ["the run was not begun in a git repository"])
     if now is None:

@@ -1,20 +1,18 @@
-"""What goes into a capsule: a run's record, the rows and files it used and the answers it got, with nothing of this machine.
+"""Pack a run into a capsule: its record, rows, files and answers, without anything of this machine.
 
-Packing plays the run once, from the answers that go in, and refuses to pack what would not come out as recorded.
+Packing replays the run once from the answers that go in, and refuses to pack what would differ from the record.
 """
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner import __version__, build
-from runner.cache import ENTRY_VERSION, Cache, Entry, Stored, request_key
+from runner.cache import Cache, Entry, request_key
 from runner.config import schema
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
@@ -22,29 +20,22 @@ from runner.experiment.experiment import recorded_overrides
 from runner.experiment.files import holds_secret_code, named_files, renamed, rooted
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
-from runner.reproduction.agreement import changes, has_answer
+from runner.reproduction.answers import Answers
 from runner.reproduction.replay import CACHE, DATA, FILES, Facts, Manifest, stage
 from runner.reproduction.traces import Places, refuse_places, refuse_secrets, remember_keys, short
 from runner.system.paths import expanded
-from runner.types import Choice, Completion, Request, Response, Sample, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from runner.batch.player import Player
     from runner.config.schema import RunConfig
     from runner.data import Dataset
     from runner.records import RunFolder
-    from runner.types import Row
-
-Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
-"""Finds the answer to a request of this sample."""
+    from runner.types import Request, Sample
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Packed(msgspec.Struct, frozen=True, kw_only=True):
-    """A capsule that was made: where, its SHA-256 in hex, its bytes, and what it says of itself."""
+    """A new capsule: its file, its SHA-256 in hex, its size in bytes, and what it says of itself."""
 
     file: Path
     sha256: str
@@ -52,13 +43,13 @@ class Packed(msgspec.Struct, frozen=True, kw_only=True):
     facts: Facts
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return plain JSON data."""
         facts: dict[str, Any] = msgspec.to_builtins(self.facts)
         return {"capsule": str(self.file), "sha256": self.sha256, "bytes": self.bytes, **facts}
 
 
 def pack(run: str | Path, file: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Packed:
-    """Pack a run into one file, which `replay` plays again anywhere. The same run makes the same bytes.
+    """Pack a run into one file that `replay` can replay anywhere. The same run makes the same bytes.
 
     Args:
         run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
@@ -69,14 +60,14 @@ def pack(run: str | Path, file: str | Path | None = None, *, runs_dir: str | Pat
         The capsule's file, its SHA-256, its size in bytes, and what it holds.
 
     Raises:
-        RecordError: there is no such run; its data or files have changed since; an answer would not come out as recorded; or
-            something in it is a secret, or names a place on this machine that a capsule cannot do without.
-        ConfigError, DataError: the config or the data cannot be used any more.
+        RecordError: there is no such run; its data or files have changed since; a replay would differ from the record; or
+            something in it is a secret, or a path of this machine that cannot be left out.
+        ConfigError, DataError: the config or the data can no longer be used.
     """
     record = find_run(str(run), Path(runs_dir))
     file = Path(file) if file else Path(f"{record.path.parent.name}-{record.path.name}.ostinato")
     if file.exists() and not capsule.is_capsule(file):
-        raise RecordError(f"{file} is there already and is no capsule; give another name")
+        raise RecordError(f"{file} already exists and is not a capsule; give another name")
     record.lock()
     try:
         with tempfile.TemporaryDirectory(prefix="ostinato-") as place:
@@ -89,7 +80,7 @@ def pack(run: str | Path, file: str | Path | None = None, *, runs_dir: str | Pat
 
 
 class _Packing:
-    """One run on its way into `folder`, whose `names` are the capsule's files.
+    """Writes the files of one run's capsule to `folder`. `names` are these files.
 
     Raises:
         ConfigError, DataError, RecordError: as `pack`.
@@ -102,7 +93,7 @@ class _Packing:
         self.folder = folder
         self.manifest = record.manifest()
         self.config = read(record.config_file)
-        changes_of(record, self.config)  # an edited config.yaml is refused
+        changes_of(record, self.config)  # refuses an edited config.yaml
         self.in_place = rooted(self.config, self.manifest)
         refuse_changed_files(record, self.in_place)
         self.dataset = build.dataset(self.in_place)
@@ -140,7 +131,7 @@ class _Packing:
     # --- config, files, manifest
 
     def _copy_files(self) -> RunConfig:
-        """The config with its files as the capsule's."""
+        """Copy the files that the config names. Returns the config that names the copies."""
         named: dict[str, str] = {}
         for number, (key, path) in enumerate(named_files(self.in_place), 1):
             code = key.startswith("scoring")
@@ -157,7 +148,7 @@ class _Packing:
         return renamed(self.config, named)
 
     def _portable(self, config: RunConfig) -> RunConfig:
-        """`config` with nothing in it that only this machine has."""
+        """Return `config` without anything that only this machine has."""
         data = config.data
         for known in (data, self.in_place.data):
             if path := getattr(known, "path", None):
@@ -190,7 +181,7 @@ class _Packing:
             self.names.append("summary.json")
 
     def _says_nothing(self, override: str) -> bool:
-        """Whether an override names no file and no place; the config says all that it says."""
+        """Return whether an override names no file and no path. The config says all that it says."""
         return (
             short(override) == override
             and not any(path in override for path in self.moved)
@@ -200,20 +191,17 @@ class _Packing:
     # --- samples and answers
 
     def _write_samples(self) -> Facts:
-        """Write the record's lines, and each answer once, in the order in which they are needed."""
-        written: dict[str, bytes] = {}
+        """Write the lines of the record, and each answer once, in the order in which a replay needs them."""
+        found = Answers(self.record.path, self.player, self.rows, self._from_cache)
         without: list[tuple[str, int]] = []
         answers = from_record = 0
         with (self.folder / "samples.jsonl").open("wb") as lines, (self.folder / CACHE).open("wb") as entries:
             for sample, counts in self.record.history():
-                if counts and (found := self._answered(sample, written)) is not None:
-                    played, asked, known = found
-                    answers, from_record = answers + 1, from_record + (not known)
-                    sample.request_key = played.request_key
-                    for key, stored in asked.items():
-                        if key not in written:
-                            written[key] = _said(stored)
-                            entries.write(_encode(stored) + b"\n")
+                if counts and (answer := found.find(sample)) is not None:
+                    answers, from_record = answers + 1, from_record + (not answer.cached)
+                    sample.request_key = answer.sample.request_key
+                    for stored in found.use(answer):
+                        entries.write(_encode(stored) + b"\n")
                 elif counts:
                     without.append((sample.id, sample.repeat))
                 sample.model_requested = self.player.lm.model
@@ -233,35 +221,8 @@ class _Packing:
             code=self.code,
         )
 
-    def _answered(self, sample: Sample, written: dict[str, bytes]) -> tuple[Sample, dict[str, Stored], bool] | None:
-        """The sample played again, the answers that it took, and whether they are the cache's; None for one that has no answer.
-
-        Raises:
-            RecordError: it would not come out as recorded.
-        """
-        if not has_answer(sample):
-            return None
-        row = self.rows.get(sample.id)
-        if row is None:
-            raise RecordError(f"{self.record.path}: the record has a row {sample.id!r} that is not in the data")
-        told = ["it has no answer"]
-        for look in (self._from_cache, _from_sample):
-            if (found := _played(self.player, row, sample, look)) is None:
-                continue
-            played, asked = found
-            if told := changes(sample, played):
-                continue
-            if all(written.get(key, _said(stored)) == _said(stored) for key, stored in asked.items()):
-                return played, asked, look != _from_sample
-        if not told:
-            return None  # the same request was answered otherwise for another row: a cache can hold one answer
-        raise RecordError(
-            f"{self.record.path}: row {sample.id!r} would not come out as recorded: {'; '.join(told)[:500]}; "
-            "its scorer or its adapter may have changed since: `ostinato score` computes the scores again"
-        )
-
     def _from_cache(self, request: Request, _sample: Sample) -> Entry | None:
-        """What the cache of this machine knows. There, the model may go by a name that is a path."""
+        """Return the answer in the cache of this machine, where the model's name may be a path."""
         if self.cache is None:
             return None
         endpoint = self.manifest["model"]["endpoint"]
@@ -274,47 +235,8 @@ class _Packing:
         file.write_bytes(content)
 
 
-def _played(player: Player, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
-    """The sample that comes of the answers that `look` knows, and these by their keys; None when it lacks one."""
-    turns = player.turns(row, sample.repeat)
-    asked: dict[str, Stored] = {}
-    try:
-        request = next(turns)
-        while (entry := look(request, sample)) is not None:
-            key = request_key(request)
-            asked[key] = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
-            request = turns.send(Completion.hit(key, entry.response, entry.cost_usd))
-    except StopIteration as end:
-        return end.value, asked
-    turns.close()
-    return None
-
-
-def _from_sample(request: Request, sample: Sample) -> Entry | None:
-    """The answer as the record has it: the last one, or one that the model was asked about again."""
-    created = datetime.fromisoformat(sample.started_at).timestamp() if sample.started_at else 0.0
-    said = sample.messages or []
-    turn = len(request.messages or [])
-    if turn < len(said):
-        answer = Choice(text=str(said[turn].get("content")), finish_reason="stop")
-        return Entry(ENTRY_VERSION, created, Response(choices=[answer], model=sample.model_served))
-    response = Response(
-        choices=[Choice(text=sample.output, finish_reason=sample.finish_reason)],
-        model=sample.model_served,
-        usage=sample.usage or Usage(),
-        system_fingerprint=sample.system_fingerprint,
-    )
-    return Entry(ENTRY_VERSION, created, response, sample.saved_usd if sample.cache == "hit" else sample.cost_usd)
-
-
-def _said(stored: Stored) -> bytes:
-    """A digest of what was answered: two answers to one request are the same when it is."""
-    answers = [(choice.text, choice.finish_reason, choice.tool_calls) for choice in stored.response.choices]
-    return hashlib.sha256(_encode(answers)).digest()
-
-
 def _cache(manifest: dict[str, Any], config: RunConfig) -> Cache | None:
-    """The cache that the run used, if it is there; it is only read."""
+    """Return the cache that the run used, if it exists. It is only read."""
     folder = Path(manifest.get("cache", {}).get("folder") or build.cache(config.cache).folder)
     return Cache(folder, mode="read") if (folder / "cache.db").is_file() else None
 

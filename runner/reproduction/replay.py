@@ -1,4 +1,4 @@
-"""Playing a capsule again on any machine: no network, no key, no weights; every output and score compared with its record."""
+"""Replay a capsule on any machine, without network, key or weights, and compare every output and score with its record."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
 
 
 RECORD = {"manifest.json", "samples.jsonl", DATA, CACHE}
-"""Files that a capsule is played from."""
+"""Files from which a capsule is replayed."""
 
 _ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "scoring")
-"""What decides what is asked, and how answers are read and scored."""
+"""Groups of the config that decide what is asked, and how answers are parsed and scored."""
 
 
 class Data(msgspec.Struct, frozen=True):
-    """Of the manifest: which rows were used."""
+    """The manifest's facts about the rows."""
 
     fingerprint: str
 
 
 class Model(msgspec.Struct, frozen=True):
-    """Of the manifest: where the model was served."""
+    """The manifest's facts about the model."""
 
     endpoint: str | None
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """The part of a run's manifest that a capsule is played by."""
+    """The part of a run's manifest that a replay uses."""
 
     config: dict[str, Any]
     data: Data
@@ -61,16 +61,16 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a capsule says of itself beside its files.
+    """What a capsule says of itself in addition to its files.
 
     Attributes:
         ostinato: the version that packed it.
         run: the run's folder, ``<experiment>/<stamp>``.
-        rows: samples that the run consists of.
-        answers: samples that can be played again.
-        from_record: those of them whose answer was not in the cache any more, and was taken from the record.
-        without_answer: samples (id, repeat) that have none: they failed, or their request was answered in two ways.
-        code: files that hold code, by what names them in the config.
+        rows: how many samples the run has.
+        answers: how many samples can be replayed.
+        from_record: how many of these have an answer that is no longer in the cache and was taken from the record.
+        without_answer: samples (id, repeat) without an answer: they failed, or their request has two different answers.
+        code: files that hold code, by the key that names them in the config.
     """
 
     ostinato: str
@@ -83,18 +83,18 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(msgspec.Struct, kw_only=True):
-    """How a capsule's replay went.
+    """The outcome of replaying a capsule.
 
     Attributes:
-        sha256: of the capsule, in hex.
+        sha256: the digest of the capsule, in hex.
         facts: what the capsule says of itself.
-        outputs: outputs that came out byte for byte as recorded.
-        scores: scores likewise.
-        different: samples that did not.
-        missing: samples that could not be answered, though the capsule says that they can be.
+        outputs: how many outputs are byte for byte as recorded.
+        scores: how many scores are.
+        different: how many samples differ.
+        missing: how many samples have no answer, although the capsule says that they have one.
         shown: the first differences, as ``id (repeat n): output: "a" -> "b"``.
-        not_scored: scorers that were not run, because they are code and nobody said to trust it.
-        environment: in what this machine and its packages differ from what the run was recorded with.
+        not_scored: scorers that were not run, because they are code that the caller did not trust.
+        environment: how this machine and its packages differ from those of the recorded run.
     """
 
     sha256: str
@@ -109,24 +109,24 @@ class Replayed(msgspec.Struct, kw_only=True):
 
     @property
     def identical(self) -> bool:
-        """Whether all that was played came out as recorded."""
+        """Return whether everything that was replayed is as recorded."""
         return not self.different and not self.missing
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0 as recorded, 100 not so, 3 scores that nobody computed again."""
+        """Return the command's exit code: 0 if all is as recorded, 100 if not, 3 if scores were not computed again."""
         if not self.identical:
             return 100
         return 3 if self.not_scored else 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return plain JSON data."""
         told: dict[str, Any] = msgspec.to_builtins(self)
         return {**told.pop("facts"), **told, "identical": self.identical}
 
 
 def replay(file: str | Path, *, trust_code: bool = False) -> Replayed:
-    """Play the run in a capsule again, from the answers in it, and compare. Leaves nothing behind.
+    """Replay the run in a capsule from the answers in it, and compare. Leaves nothing behind.
 
     Args:
         file: the capsule.
@@ -154,11 +154,15 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     record = RunFolder.open(folder)
     manifest = msgspec.convert(record.manifest(), Manifest)
     config = _config(manifest.config, set(opened.contents.files))
-    for _ in _lines(folder / "samples.jsonl", Sample):  # each can be decoded: `record.samples` passes over those that cannot
+    for _ in _lines(
+        folder / "samples.jsonl", Sample
+    ):  # make sure that each can be decoded: `record.samples` skips those that cannot
         pass
     if not trust_code:
         config, report.not_scored = without_code(config)
-    known = {name: value for name, value in manifest.environment.items() if name != "git"}  # another's repository is no drift
+    known = {
+        name: value for name, value in manifest.environment.items() if name != "git"
+    }  # another repository is not a difference
     elsewhere = (check for check in of_environment({"environment": known}) if check.drifted)
     report.environment = [line for check in elsewhere for line in check.lines()]
     player, rows = stage(config, manifest, folder)
@@ -179,7 +183,7 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
 
 
 def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, dict[str, Row]]:
-    """What plays the run in an unpacked capsule, and its rows by id.
+    """Return the player of the run in an unpacked capsule, and its rows by id.
 
     Raises:
         ConfigError, DataError: the config or the data cannot be used.
@@ -193,7 +197,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, 
 
 
 def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
-    """`config` without the scorers that are code, and their names."""
+    """Return `config` without the scorers that are code, and their names."""
     scoring: schema.Scoring = config.scoring
     if isinstance(scoring, schema.PythonScoring):
         return msgspec.structs.replace(config, scoring=schema.NoScoring()), [scoring.function.rpartition(":")[2]]
@@ -224,7 +228,7 @@ def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], re
 
 
 def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
-    """The part of the run's config that makes its answers, in which every file is one of the capsule's."""
+    """Return the groups of the run's config that decide its answers. Every file in it must be one of the capsule's."""
     config = msgspec.convert({name: recorded[name] for name in _ASKED if name in recorded}, schema.RunConfig)
     named = [path for _, path in named_files(config)]
     if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:
@@ -245,5 +249,5 @@ def _fill(store: Cache, entries: Iterator[Stored]) -> None:
         asked = [(entry.request, entry) for entry in batch if entry.request is not None]
         if len(asked) < len(batch):
             raise CacheError("an answer in it does not say what was asked")
-        # keys are computed anew: a capsule outlives a change of how they are made
+        # keys are computed again: a capsule outlives changes of how they are made
         store.put_many([(request_key(request), entry.response, request, entry.cost_usd) for request, entry in asked])

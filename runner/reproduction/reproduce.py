@@ -190,8 +190,8 @@ def _refuse(record: RunFolder, found: list[Check], *, strict: bool) -> None:
         return
     if drifted := [check for check in found if check.drifted]:
         told = "\n".join(f"  {line}" for check in drifted for line in check.lines())
-        why = "something that it was made from cannot be had" if missing else "not all is as it was, and --strict refuses that"
-        raise RecordError(f"{record.path} is not played again: {why}; nothing was sent:\n{told}")
+        why = "something that it was made from is missing" if missing else "something has changed, and --strict refuses that"
+        raise RecordError(f"{record.path} is not reproduced: {why}; nothing was sent:\n{told}")
 
 
 def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
@@ -200,7 +200,7 @@ def _folder(manifest: dict[str, Any], notify: Notify | None) -> Path:
     if recorded.is_dir():
         return recorded
     if notify:
-        notify(f"{recorded}, where the run was begun, is not there; its files are looked for in {Path.cwd()}")
+        notify(f"{recorded}, where the run started, does not exist; its files are looked for in {Path.cwd()}")
     return Path.cwd()
 
 

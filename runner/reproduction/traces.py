@@ -1,4 +1,4 @@
-"""What a capsule may not give away: secrets, and places on this machine."""
+"""Keep secrets and paths of this machine out of capsules."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 _PATH = re.compile(r"(?<![\w/.])/(?:[\w.@+-]+/)+(?P<last>[\w.@+-]+)")
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _CONTENT = ("config.prompt", "config.adapter", "config.scoring", "config.sampling", "data.ids", "texts")
-"""What the user wrote, in the manifest: not looked through for places."""
+"""Parts of the manifest that the user wrote, in which paths are not looked for."""
 
 
 class Places:
-    """Places on this machine, and what stands for them elsewhere.
+    """Paths on this machine, and the names that replace them.
 
     Args:
-        known: names for absolute paths, beside those of this user's folders.
+        known: names for absolute paths, in addition to those of this user's folders.
     """
 
     def __init__(self, known: Mapping[str, str]) -> None:
         own = {str(home()): "$OSTINATO_HOME", str(Path.home()): "~", tempfile.gettempdir(): "$TMPDIR"}
         places = {path: name for path, name in {**own, **known}.items() if len(path) > 1 and Path(path).is_absolute()}
-        self._names = dict(sorted(places.items(), key=lambda pair: -len(pair[0])))  # the longest first: one may lie in another
+        self._names = dict(sorted(places.items(), key=lambda pair: -len(pair[0])))  # the longest first: one may contain another
         self._places = re.compile("|".join(rf"(?<![\w/.]){re.escape(path)}(?=\W|$)" for path in self._names))
 
     def moved(self, value: Any) -> Any:
-        """JSON data with the places in its texts replaced."""
+        """Return JSON data in which the paths are replaced."""
         if isinstance(value, dict):
             return {key: self.moved(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -47,17 +47,17 @@ class Places:
         return self._places.sub(lambda found: self._names[found[0]], value) if isinstance(value, str) else value
 
     def named_in(self, text: str) -> bool:
-        """Whether a text names one."""
+        """Return whether a text contains one of the paths."""
         return self._places.search(text) is not None
 
 
 def short(text: str) -> str:
-    """`text` with the last part of each absolute path in it."""
+    """Return `text` with each absolute path reduced to its last part."""
     return _PATH.sub(lambda found: found["last"], text)
 
 
 def remember_keys(config: RunConfig) -> None:
-    """Have what this machine's environment holds by way of keys be known as secrets."""
+    """Register the keys in this machine's environment as secrets."""
     named = {getattr(config.model, "api_key_env", None)}
     for value in getattr(config.model, "headers", {}).values():
         named |= set(_ENV.findall(value))
@@ -67,19 +67,19 @@ def remember_keys(config: RunConfig) -> None:
 
 
 def refuse_secrets(folder: Path, names: Sequence[str]) -> None:
-    """Raise RecordError when one of the files holds a secret."""
+    """Raise RecordError if one of the files holds a secret."""
     for name in names:
         with (folder / name).open(encoding="utf-8", errors="replace", newline="\n") as stream:
             for number, line in enumerate(stream, 1):
                 if holds_secret(line):
                     raise RecordError(
                         f"this run cannot be packed: line {number} of {name} holds what is, or looks like, a secret; "
-                        "take it out of the data, prompts or scorers, and play the run anew"
+                        "take it out of the data, prompts or scorers, and run it again"
                     )
 
 
 def refuse_places(folder: Path, names: Sequence[str], places: Places) -> None:
-    """The last look: raise RecordError when JSON, outside what users and models wrote, names a place on this machine."""
+    """Raise RecordError if JSON, except for what users and models wrote, contains a path of this machine. The last check."""
     for name in names:
         for path, text in _leaves(msgspec.json.decode((folder / name).read_bytes())):
             if not path.startswith(_CONTENT) and places.named_in(text):

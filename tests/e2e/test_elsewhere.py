@@ -45,7 +45,7 @@ def away(monkeypatch, tmp_path, *words, **env):
     return done
 
 
-def test_byte_identical_without_key_network_server_or_data(in_tmp, tmp_path, monkeypatch):
+def test_a_capsule_replays_without_key_network_server_or_data(in_tmp, tmp_path, monkeypatch):
     rows = [{"id": f"r{n}", "question": f"What is {n}?", "answer": f"about {n}"} for n in range(300)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     count = iter(range(10_000))
@@ -80,7 +80,7 @@ def test_byte_identical_without_key_network_server_or_data(in_tmp, tmp_path, mon
 
 
 @pytest.mark.model
-def test_the_real_model_asked_again_and_its_capsule_replayed_elsewhere(with_weights, in_tmp, tmp_path, monkeypatch):
+def test_a_run_of_the_real_model_is_reproduced_and_its_capsule_replays_elsewhere(with_weights, in_tmp, tmp_path, monkeypatch):
     run = ostinato("run", "--json", "data.limit=4", "execution.orchestrator=none")
     assert run.code == 0, run.err
     again = ostinato("reproduce", run.json["run"], "--json", "--strict")

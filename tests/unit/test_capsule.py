@@ -61,7 +61,7 @@ def refused(tmp_path, capsys):
     return check
 
 
-def test_the_good_one_is_good(good, tmp_path):
+def test_an_intact_capsule_is_opened(good, tmp_path):
     assert replay(good, trust_code=True).exit_code == 0
     file = tmp_path / "again.ostinato"
     file.write_bytes(made(contents(good)))  # what the tests below start from
@@ -70,7 +70,7 @@ def test_the_good_one_is_good(good, tmp_path):
     assert file.read_bytes() == good.read_bytes()
 
 
-def test_every_byte_counts(good, refused, tmp_path):
+def test_a_change_of_any_byte_is_refused(good, refused, tmp_path):
     raw = good.read_bytes()
     file = tmp_path / "bad.ostinato"
     for at in [*range(0, len(raw), 37), *range(len(raw) - 200, len(raw))]:
@@ -82,11 +82,11 @@ def test_every_byte_counts(good, refused, tmp_path):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 21, 22, 64, 100, 1000, -1, -64, -110])
-def test_cut_off(cut, good, refused):
+def test_a_capsule_that_was_cut_off_is_refused(cut, good, refused):
     assert "it was cut off, or is another kind of file" in refused(good.read_bytes()[:cut])
 
 
-def test_other_kinds_of_files(good, refused, tmp_path, capsys):
+def test_other_kinds_of_files_are_refused(good, refused, tmp_path, capsys):
     members = contents(good)
     assert "another kind of file" in refused(zipped(list(members.items())))
     assert "another kind of file" in refused(b"{}")
@@ -99,7 +99,7 @@ def test_other_kinds_of_files(good, refused, tmp_path, capsys):
     assert "Is a directory" in capsys.readouterr().err
 
 
-def test_another_version(good, refused):
+def test_another_version_of_the_format_is_refused(good, refused):
     raw = unsealed(good.read_bytes())
     assert refused(sealed(raw, 2)) == "its format is 2, and this version of ostinato reads 1; nothing of it was used"
     members = contents(good)
@@ -119,14 +119,14 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_that_no_file_of_a_capsule_has(name, good, refused, tmp_path):
+def test_names_that_no_file_of_a_capsule_has_are_refused(name, good, refused, tmp_path):
     said = refused(made({**contents(good), name: b"{}"}))
     assert "a name that no file of a capsule has" in said
     assert said.isprintable()
     assert not (tmp_path / "evil.json").exists()
 
 
-def test_missing_extra_and_repeated_files(good, refused):
+def test_missing_extra_and_repeated_files_are_refused(good, refused):
     members = contents(good)
     extra = {**members, "more.json": b"{}"}
     rest = {name: content for name, content in members.items() if name != "capsule.json"}
@@ -142,7 +142,7 @@ def test_missing_extra_and_repeated_files(good, refused):
         refused(made({other: content for other, content in members.items() if other != name}))
 
 
-def test_a_file_that_is_not_what_the_list_says(good, refused):
+def test_a_file_whose_digest_differs_from_the_list_is_refused(good, refused):
     members = contents(good)
     rest = {name: content for name, content in members.items() if name != "capsule.json"}
     changed = {**members, "samples.jsonl": members["samples.jsonl"].replace(b"fake", b"fala")}
@@ -150,16 +150,16 @@ def test_a_file_that_is_not_what_the_list_says(good, refused):
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
-def test_what_is_no_plain_file(kind, good, refused):
-    assert "data.jsonl in it is no plain file" in refused(made(contents(good), data=kind | 0o777))
+def test_links_and_devices_are_refused(kind, good, refused):
+    assert "data.jsonl in it is not a regular file" in refused(made(contents(good), data=kind | 0o777))
 
 
 @pytest.mark.parametrize("how", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_packed_in_another_way(how, good, refused):
+def test_other_compression_methods_are_refused(how, good, refused):
     assert "encrypted, or packed in a way that capsules do not use" in refused(made(contents(good), how=how))
 
 
-def test_encrypted(good, refused):
+def test_an_encrypted_file_is_refused(good, refused):
     raw = bytearray(unsealed(good.read_bytes()))
     at = raw.index(b"PK\x01\x02")
     raw[at + 8] |= 1
@@ -183,7 +183,7 @@ def test_a_bomb_is_noticed_while_it_is_unpacked(good, refused, monkeypatch):
     assert "more than a capsule may have" in refused(good.read_bytes())
 
 
-def test_a_directory_of_too_many_files(good, refused):
+def test_a_directory_of_too_many_files_is_refused(good, refused):
     members = [("capsule.json", b"{}"), *((f"files/f{n}.txt", b"") for n in range(100))]
     assert "its directory is larger than that of 64 files" in refused(sealed(zipped(members)))
     raw = bytearray(unsealed(good.read_bytes()))
@@ -192,7 +192,7 @@ def test_a_directory_of_too_many_files(good, refused):
 
 
 @pytest.mark.parametrize("depth", [65, 500, 100_000])
-def test_json_that_is_nested_too_deeply(depth, good, refused):
+def test_json_that_is_nested_too_deeply_is_refused(depth, good, refused):
     members = contents(good)
     deep = b"[" * depth + b"]" * depth
     for name in ("manifest.json", "capsule.json"):
@@ -206,7 +206,7 @@ def test_json_that_is_nested_too_deeply(depth, good, refused):
     assert "samples.jsonl in it is" in refused(made({**members, "samples.jsonl": lines}))
 
 
-def test_a_config_that_names_other_files(good, refused, tmp_path):
+def test_a_config_that_names_other_files_is_refused(good, refused, tmp_path):
     members = contents(good)
     manifest = json.loads(members["manifest.json"])
     (tmp_path / "mine.py").write_text("raise SystemExit('must not run')")
@@ -224,7 +224,7 @@ def test_a_config_that_names_other_files(good, refused, tmp_path):
     assert "cannot be played" in refused(changed("prompt", user_file="files/missing.txt"))
 
 
-def test_answers_and_samples_that_are_none(good, refused):
+def test_invalid_answers_and_samples_are_refused(good, refused):
     members = contents(good)
     for name, line in [
         ("cache.jsonl", b"{}"), ("cache.jsonl", b'{"v":1,"created":0,"response":{"choices":[]}}'), ("samples.jsonl", b"[]"),
@@ -234,7 +234,7 @@ def test_answers_and_samples_that_are_none(good, refused):
         assert "what it holds cannot be played" in refused(made({**members, name: members[name] + line + b"\n"}))
 
 
-def test_samples_that_were_left_out(good, refused):
+def test_a_capsule_that_lacks_samples_is_refused(good, refused):
     members = contents(good)
     fewer = members["samples.jsonl"].split(b"\n", 1)[1]
     assert "it says that 4 samples can be played, and holds 3" in refused(made({**members, "samples.jsonl": fewer}))
@@ -261,14 +261,14 @@ def test_answers_that_were_exchanged_are_found(good, tmp_path, capsys):
     assert (found.exit_code, found.missing, found.outputs) == (100, 1, 3)
 
 
-def test_deflate_that_is_broken(good, refused):
+def test_broken_deflate_data_is_refused(good, refused):
     raw = bytearray(unsealed(good.read_bytes()))
     at = raw.index(b"samples.jsonl") + 13
     raw[at : at + 40] = zlib.compress(b"something else entirely")[:40].ljust(40, b"\xff")
     assert "cannot be read as a zip" in refused(sealed(bytes(raw)))
 
 
-def test_what_is_written_is_bounded_too(tmp_path, monkeypatch):
+def test_a_run_that_is_too_large_is_not_packed(tmp_path, monkeypatch):
     monkeypatch.setattr(capsule, "MAX_RATIO", 1)
     monkeypatch.setattr(capsule, "SMALL_BYTES", 10)
     with pytest.raises(RecordError, match="it would be refused where it is read: it unpacks to far more"):
@@ -276,7 +276,7 @@ def test_what_is_written_is_bounded_too(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*ostinato*"))
 
 
-def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path, capsys):
     packed(tmp_path)
     folder = next(Path(tmp_path / "runs").glob("*/2*"))
     assert main(["pack", str(folder), "-o", "no/such/folder.ostinato"]) == 1

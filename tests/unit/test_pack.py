@@ -78,7 +78,7 @@ def content(file):
     ],
     ids=lambda more: " ".join(more)[:40],
 )
-def test_played_elsewhere_to_the_same_bytes(more, monkeypatch, tmp_path):
+def test_a_capsule_replays_to_the_same_bytes_elsewhere(more, monkeypatch, tmp_path):
     count = iter(range(1000))
 
     def mostly_wrong(call):
@@ -107,7 +107,7 @@ def test_the_same_run_makes_the_same_bytes(tmp_path):
     assert pack(play("data.path=other.jsonl").folder, tmp_path / "c.ostinato").sha256 != first.sha256
 
 
-def test_a_capsule_is_a_run_folder_in_a_zip_and_its_config_plays(tmp_path, monkeypatch, capsys):
+def test_a_capsule_is_a_run_folder_in_a_zip_with_a_usable_config(tmp_path, monkeypatch, capsys):
     Path("prompt.txt").write_text("Well, {{ question }}")
     result = play("prompt.user_file=prompt.txt")
     file = pack(result.folder, tmp_path / "run.ostinato").file
@@ -124,7 +124,7 @@ def test_a_capsule_is_a_run_folder_in_a_zip_and_its_config_plays(tmp_path, monke
     assert json.loads(capsys.readouterr().out)["rows"] == 7
 
 
-def test_no_secret_and_no_place_of_this_machine(tmp_path, monkeypatch):
+def test_a_capsule_holds_no_secret_and_no_path_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", KEY)
     (tmp_path / "data").mkdir()
     write_rows(path=str(tmp_path / "data" / "rows.jsonl"))
@@ -163,7 +163,7 @@ def test_a_run_that_holds_a_secret_is_not_packed(where, tmp_path, monkeypatch):
     assert not (tmp_path / "run.ostinato").exists()
 
 
-def test_rows_that_failed_have_no_answer_and_are_not_played(tmp_path, monkeypatch):
+def test_failed_rows_have_no_answer_and_are_not_replayed(tmp_path, monkeypatch):
     def behaviour(call):
         if call.question == "What is 2?":
             return Status(400, "maximum context length is 10 tokens")
@@ -184,7 +184,7 @@ def test_rows_that_failed_have_no_answer_and_are_not_played(tmp_path, monkeypatc
         pack(play("data.limit=2", "cache.mode=off", behaviour=Status(400, "maximum context length is 10 tokens")).folder)
 
 
-def test_two_answers_to_one_request(tmp_path):
+def test_a_row_whose_request_has_another_answer_is_left_out(tmp_path):
     rows = [{"id": f"r{n}", "question": "Why?", "answer": "so"} for n in range(3)]
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     packed = pack(play("cache.mode=off", "limits.max_concurrency=1").folder, tmp_path / "run.ostinato")
@@ -192,7 +192,7 @@ def test_two_answers_to_one_request(tmp_path):
     assert replay(packed.file).outputs == 1
 
 
-def test_what_the_cache_has_since_forgotten_or_learned_otherwise_comes_from_the_record(tmp_path):
+def test_answers_that_the_cache_lost_or_replaced_come_from_the_record(tmp_path):
     with Server(Reply("one")) as server:
         config = [*SERVED, f"model.api_base={server.url}", *DATA]
         write_rows()
@@ -237,7 +237,7 @@ def test_a_local_model_needs_no_weights_elsewhere(name, tmp_path, monkeypatch):
     assert (replayed.identical, replayed.outputs, replayed.scores) == (True, 7, 7)
 
 
-def test_code_runs_only_where_it_is_trusted(tmp_path, monkeypatch, capsys):
+def test_code_in_a_capsule_runs_only_if_it_is_trusted(tmp_path, monkeypatch, capsys):
     Path("grade.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n" + GRADE)
     scoring = ["scoring=several", "scoring.scorers={mine: {kind: python, function: 'grade.py:grade'}, exact: {kind: exact}}"]
     packed = pack(play(*scoring).folder, tmp_path / "run.ostinato")
@@ -254,7 +254,7 @@ def test_code_runs_only_where_it_is_trusted(tmp_path, monkeypatch, capsys):
     assert (told["outputs"], told["scores"], told["identical"], told["not_scored"]) == (7, 14, True, [])
 
 
-def test_answers_that_could_not_be_scored(tmp_path):
+def test_answers_whose_scorer_failed_are_replayed(tmp_path):
     Path("grade.py").write_text("def grade(output, target, row):\n    return 1 / (row['id'] != 'r3')\n")
     result = play("scoring=python", "scoring.function=grade.py:grade")
     assert result.summary.errors_by_code == {"scoring": 1}
@@ -266,7 +266,7 @@ def test_answers_that_could_not_be_scored(tmp_path):
     assert (trusted.exit_code, trusted.outputs, trusted.scores) == (0, 7, 6)
 
 
-def test_what_has_changed_since_is_not_packed(tmp_path):
+def test_runs_whose_data_or_files_changed_are_not_packed(tmp_path):
     Path("grade.py").write_text(GRADE)
     folder = play("scoring=python", "scoring.function=grade.py:grade").folder
     Path("grade.py").write_text(GRADE.replace("100", "10"))
@@ -280,12 +280,12 @@ def test_what_has_changed_since_is_not_packed(tmp_path):
     write_rows()
     samples = (folder / "samples.jsonl").read_text()
     (folder / "samples.jsonl").write_text(samples.replace('"scores":{"grade":', '"scores":{"grade":1'))
-    with pytest.raises(RecordError, match=r"would not come out as recorded: scores.grade: 1"):
+    with pytest.raises(RecordError, match=r"would not be replayed as recorded: scores.grade: 1"):
         pack(folder)
     assert not list(Path.cwd().glob("*.ostinato*"))
 
 
-def test_a_run_that_was_interrupted_is_packed_as_far_as_it_went(tmp_path):
+def test_an_interrupted_run_is_packed_with_the_answers_it_has(tmp_path):
     result = play("budget.requests=3", "limits.max_concurrency=1")
     packed = pack(result.folder, tmp_path / "run.ostinato")
     assert (packed.facts.rows, packed.facts.answers, replay(packed.file).outputs) == (7, 3, 3)
@@ -308,7 +308,7 @@ def test_the_command(tmp_path, capsys):
     assert f"ostinato reproduce {told['capsule']}" in capsys.readouterr().out
     Path("mine.txt").write_text("precious")
     assert main(["pack", "rows", "-o", "mine.txt"]) == 1
-    assert capsys.readouterr().err == "error: mine.txt is there already and is no capsule; give another name\n"
+    assert capsys.readouterr().err == "error: mine.txt already exists and is not a capsule; give another name\n"
     assert Path("mine.txt").read_text() == "precious"
     assert main(["reproduce", told["capsule"], "--strict"]) == 2
     assert main(["reproduce", "nowhere.ostinato"]) == 1

@@ -46,7 +46,7 @@ def unlike_any_other():
 @pytest.mark.parametrize(
     "more", [[], ["sampling.repeats=3", "sampling.temperature=1"], ["sampling.repeats=2", "sampling.seed=4"]]
 )
-def test_replay_gives_the_same_bytes_with_the_server_gone(more):
+def test_replay_returns_the_same_bytes_without_the_server(more):
     with Server(unlike_any_other()) as server:
         first = play(server, *more)
         assert server.count == first.summary.rows
@@ -59,7 +59,7 @@ def test_replay_gives_the_same_bytes_with_the_server_gone(more):
         play(server, *more, "cache.mode=replay", "sampling.max_tokens=9")
 
 
-def test_replay_of_conversations():
+def test_conversations_are_replayed_turn_by_turn():
     """What is asked again, because the answer was no JSON, is replayed turn by turn."""
     count = iter(range(1000))
 

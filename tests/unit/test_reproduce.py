@@ -53,7 +53,7 @@ def server():
         yield running
 
 
-def test_the_model_is_asked_again_and_the_cache_left_alone(server, tmp_path):
+def test_reproducing_asks_the_model_again_and_leaves_the_cache_alone(server, tmp_path):
     first = play(server)
     cache = next((tmp_path / "home" / "cache").glob("cache.db"))
     before = cache.read_bytes()
@@ -72,7 +72,7 @@ def test_the_model_is_asked_again_and_the_cache_left_alone(server, tmp_path):
     assert reproduce(found.folder).agreement.same == 6  # a reproduction can be reproduced
 
 
-def test_what_came_out_otherwise(server):
+def test_answers_that_differ_are_counted_and_shown(server):
     first = play(server, "sampling.repeats=2", "limits.max_concurrency=1")
 
     def otherwise(call):
@@ -113,20 +113,20 @@ def test_replay_proves_the_record_and_sends_nothing(server, tmp_path):
     assert (found.agreement.compared, found.agreement.gone, found.exit_code, server.count) == (0, 6, 3, 6)
 
 
-def test_replay_of_a_run_with_failures(server):
+def test_rows_that_failed_are_not_expected_from_a_replay(server):
     server.otherwise = lambda call: Status(400, "maximum context length is 10 tokens") if call.question == "q2" else Reply("odd")
     found = reproduce(play(server).folder, replay=True)
     assert (found.agreement.same, found.agreement.gone, found.agreement.unanswered, found.exit_code) == (5, 0, 1, 0)
 
 
-def test_data_that_has_changed(server, capsys):
+def test_changed_data_is_reported_and_refused_with_strict(server, capsys):
     first = play(server)
     write_rows(7, r1="another question")
     with pytest.raises(RecordError) as caught:
         reproduce(first.folder, strict=True)
     assert server.count == 6
     lines = str(caught.value).splitlines()
-    assert lines[0].endswith("is not played again: not all is as it was, and --strict refuses that; nothing was sent:")
+    assert lines[0].endswith("is not reproduced: something has changed, and --strict refuses that; nothing was sent:")
     assert lines[1:4] == ["  data: changed", "    rows: 6 -> 7", "    new: 'r6'"]
     assert len(list(first.folder.parent.glob("2*"))) == 1
     found = reproduce(first.folder)
@@ -139,7 +139,7 @@ def test_data_that_has_changed(server, capsys):
     assert re.search(r"^new +1 samples that the record lacks$", out, re.MULTILINE)
 
 
-def test_data_and_files_that_are_gone(server):
+def test_missing_data_and_files_are_refused(server):
     Path("prompt.txt").write_text("{{ question }}")
     first = play(server, "prompt.user_file=prompt.txt")
     Path("rows.jsonl").unlink()
@@ -147,13 +147,13 @@ def test_data_and_files_that_are_gone(server):
     with pytest.raises(RecordError) as caught:
         reproduce(first.folder)
     said = str(caught.value)
-    assert "something that it was made from cannot be had; nothing was sent:" in said
+    assert "something that it was made from is missing; nothing was sent:" in said
     assert f"prompt.user_file: {Path.cwd() / 'prompt.txt'}: No such file or directory" in said
     assert f"{Path.cwd() / 'rows.jsonl'}: no such file" in said
     assert server.count == 6
 
 
-def test_a_scorer_that_was_edited(server):
+def test_an_edited_scorer_is_reported_with_its_difference(server):
     Path("grade.py").write_text(GRADE)
     first = play(server, "scoring=python", "scoring.function=grade.py:grade")
     Path("grade.py").write_text(GRADE.replace("1.0", "0.5"))
@@ -166,7 +166,7 @@ def test_a_scorer_that_was_edited(server):
         reproduce(first.folder, strict=True)
 
 
-def test_packages_and_machine(server, monkeypatch):
+def test_changed_packages_and_python_are_reported(server, monkeypatch):
     first = play(server)
     version = environment.version
     monkeypatch.setattr(environment, "version", lambda name: "9.9.9" if name == "msgspec" else version(name))
@@ -183,7 +183,7 @@ def test_packages_and_machine(server, monkeypatch):
         reproduce(first.folder, strict=True)
 
 
-def test_code(server, monkeypatch):
+def test_uncommitted_and_new_commits_are_reported(server, monkeypatch):
     git("init", "-q")
     Path(".gitignore").write_text("runs/\n")
     Path("code.py").write_text("x = 1\n")
@@ -212,7 +212,7 @@ def test_code(server, monkeypatch):
     assert len(told(preview(dirty.folder), "code")) == 1
 
 
-def test_another_model_under_the_same_name(server):
+def test_another_model_under_the_same_name_is_reported(server):
     server.otherwise = Reply("odd", model="test-0613", fingerprint="fp_1")
     first = play(server)
     server.otherwise = Reply("odd", model="test-1106", fingerprint="fp_2")
@@ -225,7 +225,7 @@ def test_another_model_under_the_same_name(server):
     assert reproduce(first.folder, strict=True).exit_code == 100
 
 
-def test_weights_that_were_exchanged(server, tmp_path):
+def test_weights_that_were_exchanged_are_reported(server, tmp_path):
     weights = tmp_path / "model.gguf"
     weights.write_bytes(b"one")
     write_rows()
@@ -241,7 +241,7 @@ def test_weights_that_were_exchanged(server, tmp_path):
         reproduce(folder)
 
 
-def test_from_anywhere_and_with_other_limits(server, monkeypatch, tmp_path):
+def test_a_run_can_be_reproduced_from_any_folder_with_other_limits(server, monkeypatch, tmp_path):
     first = play(server)
     there = tmp_path / "there"
     there.mkdir()
@@ -254,7 +254,7 @@ def test_from_anywhere_and_with_other_limits(server, monkeypatch, tmp_path):
         reproduce(first.folder, ["sampling.temperature=1"])
 
 
-def test_a_folder_tree_that_was_moved(server, monkeypatch, tmp_path, capsys):
+def test_files_of_a_folder_tree_that_was_moved_are_found(server, monkeypatch, tmp_path, capsys):
     first = play(server)
     moved = tmp_path / "moved"
     Path.cwd().rename(moved)
@@ -262,19 +262,19 @@ def test_a_folder_tree_that_was_moved(server, monkeypatch, tmp_path, capsys):
     assert main(["reproduce", "rows"]) == 0
     out, err = capsys.readouterr()
     assert "byte-identical in all 6 samples" in out
-    assert f"{tmp_path / 'work'}, where the run was begun, is not there; its files are looked for in {moved}" in err
+    assert f"{tmp_path / 'work'}, where the run started, does not exist; its files are looked for in {moved}" in err
     assert find_run("latest", Path("runs")).manifest()["cwd"] == str(moved)
     assert not first.folder.exists()
 
 
-def test_what_the_run_was_asked_with_stays_on_record(server):
+def test_overrides_of_the_first_run_stay_on_record(server):
     found = reproduce(play(server, "sampling.max_tokens=7").folder, ["limits.max_concurrency=2"])
     text = (found.folder / "overrides.yaml").read_text()
     assert "sampling.max_tokens=7" in text
     assert text.endswith("- limits.max_concurrency=2\n")
 
 
-def test_a_config_that_was_edited(server):
+def test_an_edited_config_is_refused(server):
     first = play(server)
     config = first.folder / "config.yaml"
     config.write_text(config.read_text().replace("temperature: 0.0", "temperature: 1.0"))
@@ -282,7 +282,7 @@ def test_a_config_that_was_edited(server):
         reproduce(first.folder)
 
 
-def test_a_run_that_went_on_with_another_budget_is_no_drift(server):
+def test_a_resume_with_another_budget_is_not_a_change(server):
     first = play(server, "budget.requests=2", "limits.max_concurrency=1")
     runner.resume(first.folder, ["budget.requests=100"])
     found = reproduce(first.folder, strict=True)
@@ -290,7 +290,7 @@ def test_a_run_that_went_on_with_another_budget_is_no_drift(server):
     assert "by a later sitting" in told(found, "config")[0]
 
 
-def test_a_record_of_an_earlier_version(server):
+def test_a_record_of_an_earlier_version_can_be_reproduced(server):
     first = play(server)
     record = RunFolder.open(first.folder)
     before = record.manifest()

@@ -1,0 +1,125 @@
+"""Find the answer to each sample of a record, and check that a replay of it gives what was recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import msgspec
+
+from runner.cache import ENTRY_VERSION, Entry, Stored, request_key
+from runner.errors import RecordError
+from runner.reproduction.agreement import changes, has_answer
+from runner.types import Choice, Completion, Request, Response, Sample, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from runner.batch.player import Player
+    from runner.types import Row
+
+Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
+"""Looks up the answer to a request of a sample. Returns None if it has none."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer(NamedTuple):
+    """A sample as it is replayed, the answers that this takes by their keys, and whether they are the cache's."""
+
+    sample: Sample
+    asked: dict[str, Stored]
+    cached: bool
+
+
+class Answers:
+    """Finds answers that replay as recorded: in the cache, else in the record.
+
+    Args:
+        record: the run folder, for messages.
+        player: replays a row.
+        rows: the rows by id.
+        from_cache: looks an answer up in the cache.
+    """
+
+    def __init__(self, record: Path, player: Player, rows: dict[str, Row], from_cache: Look) -> None:
+        self._record = record
+        self._player = player
+        self._rows = rows
+        self._looks = (from_cache, _from_sample)
+        self._used: dict[str, bytes] = {}
+
+    def find(self, sample: Sample) -> Answer | None:
+        """Replay a sample. Returns None if it has no answer, or if the answer to its request is already another row's.
+
+        Raises:
+            RecordError: it differs from the record.
+        """
+        if not has_answer(sample):
+            return None
+        row = self._rows.get(sample.id)
+        if row is None:
+            raise RecordError(f"{self._record}: the record has a row {sample.id!r} that is not in the data")
+        told = ["it has no answer"]
+        for look in self._looks:
+            if (found := _played(self._player, row, sample, look)) is None:
+                continue
+            played, asked = found
+            if told := changes(sample, played):
+                continue
+            if all(self._used.get(key, _said(stored)) == _said(stored) for key, stored in asked.items()):
+                return Answer(played, asked, cached=look != _from_sample)
+        if not told:
+            return None  # another row has a different answer to the same request, and a cache can hold only one
+        raise RecordError(
+            f"{self._record}: row {sample.id!r} would not be replayed as recorded: {'; '.join(told)[:500]}; "
+            "its scorer or its adapter may have changed since: `ostinato score` computes the scores again"
+        )
+
+    def use(self, answer: Answer) -> Iterator[Stored]:
+        """Yield the parts of an answer that no earlier one used."""
+        for key, stored in answer.asked.items():
+            if key not in self._used:
+                self._used[key] = _said(stored)
+                yield stored
+
+
+def _played(player: Player, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
+    """Replay a sample from the answers that `look` finds. Returns it and these answers by key; None if one is missing."""
+    turns = player.turns(row, sample.repeat)
+    asked: dict[str, Stored] = {}
+    try:
+        request = next(turns)
+        while (entry := look(request, sample)) is not None:
+            key = request_key(request)
+            asked[key] = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
+            request = turns.send(Completion.hit(key, entry.response, entry.cost_usd))
+    except StopIteration as end:
+        return end.value, asked
+    turns.close()
+    return None
+
+
+def _from_sample(request: Request, sample: Sample) -> Entry | None:
+    """Return the answer in the record: the last one, or an earlier one of the conversation."""
+    created = datetime.fromisoformat(sample.started_at).timestamp() if sample.started_at else 0.0
+    said = sample.messages or []
+    turn = len(request.messages or [])
+    if turn < len(said):
+        answer = Choice(text=str(said[turn].get("content")), finish_reason="stop")
+        return Entry(ENTRY_VERSION, created, Response(choices=[answer], model=sample.model_served))
+    response = Response(
+        choices=[Choice(text=sample.output, finish_reason=sample.finish_reason)],
+        model=sample.model_served,
+        usage=sample.usage or Usage(),
+        system_fingerprint=sample.system_fingerprint,
+    )
+    return Entry(ENTRY_VERSION, created, response, sample.saved_usd if sample.cache == "hit" else sample.cost_usd)
+
+
+def _said(stored: Stored) -> bytes:
+    """Return a digest of an answer: two answers to one request are the same if their digests are."""
+    answers = [(choice.text, choice.finish_reason, choice.tool_calls) for choice in stored.response.choices]
+    return hashlib.sha256(_encode(answers)).digest()
