@@ -1,1 +1,1 @@
-"""What flows is: an experiment's stages as Prefect shows them, and the servers that keep their history. Policy is runner's."""
+"""Run experiments, sweeps, pipelines and schedules through Prefect, and keep the servers that record them. Policy is runner's."""

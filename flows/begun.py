@@ -1,4 +1,4 @@
-"""The task runs that this process has begun: what a server that is about to stop has to know the end of."""
+"""Remember the task runs that this process started: a server that is about to stop must first record how they ended."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _begun: defaultdict[UUID | None, set[UUID]] = defaultdict(set)
 
 
 def note(_task: Task[Any, Any], run: TaskRun, _state: State[Any]) -> None:
-    """Note a task run: the hook `on_running` of every task of ours."""
+    """Remember a task run. Every task of ours has this as its `on_running` hook."""
     _begun[run.flow_run_id].add(run.id)
 
 
 def take_begun(flow_run_id: UUID) -> set[UUID]:
-    """The task runs that this process has begun in a flow run, and forget them."""
+    """Return the task runs that this process started in a flow run, and forget them."""
     return _begun.pop(flow_run_id, set())

@@ -1,4 +1,4 @@
-"""The flow of one experiment: its stages as Prefect's tasks, by reference to the run folder. What a stage does is runner's."""
+"""Define the flow of one experiment: its stages as Prefect tasks, by reference to its folder. What a stage does is runner's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _attach(folder: str) -> Experiment:
 # Rows retry inside the engine and results are the record on disk, so no task caches or persists anything.
 @task(name="launch", task_run_name="launch", retries=1, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def launch(folder: str) -> dict[str, Any]:
-    """Start the model server of the experiment; repeatable, so Prefect tries a failed start once more."""
+    """Start the model server of the experiment. It may be repeated, so Prefect retries a failed start once."""
     return await _attach(folder).launch()
 
 
@@ -53,7 +53,7 @@ async def summarise(folder: str) -> dict[str, Any]:
 
 @flow(name="ostinato-experiment", retries=0, persist_result=False)
 async def experiment_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
-    """Play the experiment whose run folder is `folder`; `overrides` is what it was asked with, and plays it again."""
+    """Run the experiment whose run folder is `folder`. The same `overrides` run it again."""
     launched = _attach(folder).needs_launch
     with untagged():
         try:

@@ -1,4 +1,4 @@
-"""The flow of a pipeline: its stages as Prefect's tasks, by reference to the pipeline's folder. What a stage does is runner's."""
+"""Define the flow of a pipeline: its stages as Prefect tasks, by reference to its folder. What a stage does is runner's."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from flows.begun import note
 from flows.untagged import untagged
 
 RETRIED = {"train": 1, "launch": 1}
-"""Stages that Prefect does once more when they fail: they find what they have begun. Rows retry inside the engine."""
+"""How often Prefect retries a failed stage. These stages find what they have started. Rows retry inside the engine."""
 
 
 @task(name="stage", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def stage(folder: str, name: str) -> None:
-    """Do one stage of the pipeline, unless it is done."""
+    """Run one stage of the pipeline, unless it is finished."""
     from runner.pipelines.pipeline import attach_pipeline
 
     await attach_pipeline(folder).stage(name)
@@ -22,7 +22,7 @@ async def stage(folder: str, name: str) -> None:
 
 @flow(name="ostinato-pipeline", retries=0, persist_result=False)
 async def pipeline_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
-    """Do the stages of the pipeline in `folder`; `overrides` is what it was asked with, and plays it again."""
+    """Run the stages of the pipeline in `folder`. The same `overrides` run it again."""
     from runner.pipelines.pipeline import STAGES
 
     with untagged():

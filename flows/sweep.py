@@ -1,4 +1,4 @@
-"""The flow of one sweep: a task a cell, by reference to the sweep's folder. What a cell does, and when, is runner's."""
+"""Define the flow of one sweep: a task per cell, by reference to the sweep's folder. What a cell does, and when, is runner's."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.sweeps.sweep import Sweep
 
 NAME_LENGTH = 200
-"""Characters of a cell's values that its task is named by."""
+"""How many characters of a cell's values make the name of its task."""
 
 
 def _attach(folder: str) -> Sweep:
@@ -28,13 +28,13 @@ def _attach(folder: str) -> Sweep:
 # Rows retry inside the engine and results are the record on disk, so no task retries, caches or persists anything.
 @task(name="cell", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def cell(folder: str, key: str) -> None:
-    """Play one cell; it fails when nothing was answered in it."""
+    """Run one cell. It fails if none of its requests was answered."""
     await _attach(folder).play_cell(key)
 
 
 @flow(name="ostinato-sweep", retries=0, persist_result=False)
 async def sweep_flow(folder: str, overrides: list[str]) -> None:  # noqa: ARG001 - recorded as the run's parameter
-    """Play the cells that the sweep in `folder` owes; `overrides` is what it was asked with, and plays it again."""
+    """Run the cells that the sweep in `folder` owes. The same `overrides` run it again."""
     sweep = _attach(folder)
 
     async def play(key: str) -> None:

@@ -1,4 +1,4 @@
-"""Tasks that begin although their server is away: for each tag of a task, Prefect would first ask it for a slot."""
+"""Start tasks without tags. For each tag Prefect would ask the server for a slot, so that none could start while it is away."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def untagged() -> AbstractContextManager[object]:
-    """Have the tasks that are begun meanwhile inherit no tags of their flow run; the flow run keeps its own."""
+    """Keep tasks that are started meanwhile from inheriting the tags of their flow run, which keeps them itself."""
     return TagsContext(current_tags=set())

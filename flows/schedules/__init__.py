@@ -1,1 +1,1 @@
-"""Experiments at their times: deployments, the process that serves them, workers."""
+"""Run experiments at their times: deployments, the worker that runs them, the flow of one turn."""

@@ -1,6 +1,6 @@
-"""Runs that were due while nothing served them: which of them are still played. Asked before the worker looks for runs.
+"""Decide which runs that were due while no worker served them still run. Called before the worker looks for runs.
 
-Prefect's worker starts all of them at once, however many: hundreds after a night, which SQLite does not take.
+Prefect's worker starts all of them at once: after a night these are hundreds, more than SQLite can take.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PAGE = 200
 
 
 async def pass_over(client: PrefectClient, flow: str) -> int:
-    """Cancel the missed runs of a flow's schedules that those do not want played any more. Returns how many."""
+    """Cancel the missed runs that the schedules of a flow no longer want. Returns how many."""
     from prefect.states import Cancelled
 
     count = 0
@@ -29,11 +29,11 @@ async def pass_over(client: PrefectClient, flow: str) -> int:
 
 
 def unwanted(waiting: Iterable[FlowRun], now: datetime) -> list[tuple[FlowRun, str]]:
-    """The runs that are not to be played, and why, by ``schedule.catch_up`` and ``schedule.late_s`` of their own.
+    """Return the runs that are not to run, and why, by their own ``schedule.catch_up`` and ``schedule.late_s``.
 
     Args:
-        waiting: runs that nobody has tried to start, the newest first.
-        now: the time.
+        waiting: runs that no worker has tried to start, the newest first.
+        now: the current time.
     """
     found: list[tuple[FlowRun, str]] = []
     kept: dict[object, FlowRun] = {}
@@ -44,16 +44,14 @@ def unwanted(waiting: Iterable[FlowRun], now: datetime) -> list[tuple[FlowRun, s
         if not missed or policy["catch_up"] == "all":
             continue
         if policy["catch_up"] == "none":
-            found.append((run, "It was due while nothing served it (schedule.catch_up=none)."))
+            found.append((run, "It was due while no worker served it (schedule.catch_up=none)."))
         elif (newer := kept.setdefault(run.deployment_id, run)) is not run:
-            found.append(
-                (run, f"It was missed, and the run of {newer.expected_start_time} stands for it (schedule.catch_up=one).")
-            )
+            found.append((run, f"It was missed, and the run of {newer.expected_start_time} replaces it (schedule.catch_up=one)."))
     return found
 
 
 async def _waiting(client: PrefectClient, flow: str) -> list[FlowRun]:
-    """The runs that are due and that nobody has tried to start, the newest first."""
+    """Return the runs that are due and that no worker has tried to start, the newest first."""
     from prefect.client.schemas import filters
     from prefect.client.schemas.sorting import FlowRunSort
 

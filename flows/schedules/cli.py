@@ -1,4 +1,4 @@
-"""`ostinato schedule apply|ls|pause|resume|run-now|rm`: experiments that are played by the clock."""
+"""`ostinato schedule apply|ls|pause|resume|run-now|rm`: play experiments at their times."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TAKES_OVERRIDES = True
 
 _EPILOG = """
 A schedule carries the overrides, this folder and the hash of the config, never a secret: `ostinato serve` reads those from its
-environment. Each run composes the config anew; when that is no longer the config that was applied, the run fails and says so.
+environment. Each run composes the config again; if that is no longer the config that was applied, the run fails and says so.
 
-A run that was not completed has failed. It is tried again schedule.retries times, in the same record; then what
-schedule.notify.command names reads, and the URL in schedule.notify.webhook_env is posted, one JSON object:
+A run that was not completed has failed. It is retried schedule.retries times, in the same record; then one JSON object is
+written to the stdin of schedule.notify.command and posted to the URL in schedule.notify.webhook_env:
   {"format": 1, "event": "failed" or "crashed", "schedule": name, "what": kind, "flow_run": id, "due": time or null,
    "tries": count, "folder": where it works, "run": the record's folder or null, "problem": text, "at": time}
 """
@@ -33,15 +33,15 @@ schedule.notify.command names reads, and the URL in schedule.notify.webhook_env 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Have an experiment played by the clock, on a Prefect server: `ostinato serve` plays what is due."
+    parser.description = "Play an experiment at set times, on a Prefect server: `ostinato serve` plays what is due."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     actions = {
         "apply": "check the config that the overrides compose to, and create or replace its schedule (schedule.cron=... etc.)",
         "ls": "list schedules",
-        "pause": "start no more runs of NAME; one that plays goes on",
+        "pause": "start no more runs of NAME; a current one continues",
         "resume": "start runs of NAME again",
-        "run-now": "ask for a run of NAME at once",
+        "run-now": "request a run of NAME at once",
         "rm": "remove NAME; its records stay",
     }
     told = "; ".join(f"{action}: {what}" for action, what in actions.items())
@@ -51,11 +51,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked. Returns 0.
+    """Run the action. Returns 0.
 
     Raises:
         ConfigError, DataError: the config is wrong, or there is no such schedule.
-        OrchestratorError: no server could be had.
+        OrchestratorError: no server is available.
     """
     if args.action == "apply":
         return _apply(args)
@@ -107,7 +107,7 @@ def _ls(*, as_json: bool) -> int:
 
 
 def _ask(asked: Coroutine[Any, Any, Any], *, start: bool = False) -> Any:
-    """Do it on the server that runs use; with `start`, a kept one is started when there is none."""
+    """Call the server that runs use. With `start`, start a kept one if there is none."""
     try:
         choice = resolve()
         if choice.api_url is None:

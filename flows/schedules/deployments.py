@@ -1,4 +1,4 @@
-"""Schedules as Prefect's deployments: applied, listed, paused, asked for now, removed. One work pool serves them all."""
+"""Apply, list, pause, resume, run and remove schedules, which are Prefect deployments. One work pool serves them all."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ ENTRYPOINT = "flows.schedules.turn.scheduled"
 """Where the flow of a schedule is, as every deployment stores it."""
 FLOW = "ostinato-schedule"
 PATIENCE_S = 60.0
-"""How long `remove` waits for a run that plays."""
+"""How long `remove` waits for the current run."""
 POOL = "ostinato"
-"""The work pool, of Prefect's type ``process``: `ostinato serve` and ``prefect worker start --pool ostinato`` play its runs."""
+"""The work pool, of Prefect's type ``process``. `ostinato serve` and ``prefect worker start --pool ostinato`` serve it."""
 
 
 async def apply(job: Job) -> None:
     """Create the schedule, or replace the one of that name. It is active afterwards.
 
     Raises:
-        ConfigError: the times cannot be understood, or another folder has a schedule of that name.
+        ConfigError: the times cannot be parsed, or another folder has a schedule of that name.
     """
     from prefect import get_client
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -68,7 +68,7 @@ async def apply(job: Job) -> None:
 
 
 async def ensure_pool(client: PrefectClient) -> None:
-    """Make the work pool unless it is there."""
+    """Create the work pool unless it exists."""
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -97,7 +97,7 @@ async def adopt(client: PrefectClient) -> int:
 
 
 async def listed() -> list[dict[str, Any]]:
-    """Every schedule as plain JSON, by name; times in ISO 8601, None where there is none."""
+    """Return every schedule as plain JSON, sorted by name. Times are ISO 8601, or None."""
     from prefect import get_client
 
     async with get_client() as client:
@@ -105,7 +105,7 @@ async def listed() -> list[dict[str, Any]]:
 
 
 async def pause(name: str) -> None:
-    """Start no more runs of the schedule until `resume`; one that plays goes on. Raises ConfigError when there is none."""
+    """Start no more runs until `resume`; a current one continues. Raises ConfigError if there is no such schedule."""
     from prefect import get_client
 
     async with get_client() as client:
@@ -113,19 +113,19 @@ async def pause(name: str) -> None:
 
 
 async def resume(name: str) -> None:
-    """Start runs again. Raises ConfigError when there is no such schedule."""
+    """Start runs again. Raises ConfigError if there is no such schedule."""
     from prefect import get_client
 
     async with get_client() as client:
         deployment = await _named(client, name)
         for times in deployment.schedules:
-            if not times.active:  # Prefect's UI switches off the times of a deployment, and not the deployment
+            if not times.active:  # Prefect's UI switches off the times of a deployment, not the deployment
                 await client.update_deployment_schedule(deployment.id, times.id, active=True)
         await client.resume_deployment(deployment.id)
 
 
 async def run_now(name: str) -> str:
-    """Ask the worker for a run at once. Returns the flow run's id. Raises ConfigError when there is no such schedule."""
+    """Request a run at once. Returns the flow run's id. Raises ConfigError if there is no such schedule."""
     from prefect import get_client
 
     async with get_client() as client:
@@ -134,21 +134,23 @@ async def run_now(name: str) -> str:
 
 
 async def remove(name: str) -> None:
-    """Remove the schedule, once the runs that play have ended: theirs is the last say. Records, and Prefect's history, stay.
+    """Remove the schedule once its current runs have ended. Records and Prefect's history stay.
 
     Raises:
         ConfigError: there is no such schedule.
-        ScheduleError: a run plays on; the schedule is paused.
+        ScheduleError: a run has not ended within `PATIENCE_S`; the schedule is paused.
     """
     from prefect import get_client
 
     async with get_client() as client:
         deployment = await _named(client, name)
-        await client.pause_deployment(deployment.id)  # with which the runs go that are still to come
+        await client.pause_deployment(deployment.id)  # this also deletes the runs that are still to come
         deadline = time.monotonic() + PATIENCE_S
         while await _playing(client, deployment):
             if time.monotonic() > deadline:
-                raise ScheduleError(f"a run of '{name}' still plays; the schedule is paused: remove it when that has ended")
+                raise ScheduleError(
+                    f"a run of '{name}' has not ended yet; the schedule is paused: remove it when the run has ended"
+                )
             await asyncio.sleep(0.5)
         await client.delete_deployment(deployment.id)
 
@@ -167,7 +169,7 @@ async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> boo
 
 
 def _times(schedule: schema.Schedule) -> Any:
-    """When, as Prefect has it. Raises ConfigError in our words."""
+    """Return the times as Prefect's schedule. Raises ConfigError, which names the field of our config."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
     from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""The process that Prefect's worker starts for a scheduled run: what is otherwise in it than Prefect would have it, and why."""
+"""Change what Prefect does in the process of a scheduled run: how it is cancelled, and what a lost lease means."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ENVIRONMENT = {"PYTHONSAFEPATH": "1"}
-"""What the process is started with: the script by which the worker runs a flow's hooks lies beside a ``runner.py`` of Prefect's,
-which it would import for our package of that name."""
+"""The process is started with this: the script with which the worker runs a flow's hooks is next to a ``runner.py`` of Prefect's,
+which would be imported instead of our package of that name."""
 
 
 @contextlib.contextmanager
 def played_in_process(notify: Callable[[str], None]) -> Iterator[None]:
-    """Have a flow, whose task this is, end in good order when it is cancelled, and survive a restart of the server.
+    """Let the flow in this task finish its record when it is cancelled, and survive a restart of the server.
 
-    Prefect cancels a run by SIGTERM, and its handler raises wherever the event loop just is: no record would be finished. Ours
-    cancels the task. It takes the handler's name as well, by which Prefect makes sure that its own is in place.
+    Prefect cancels a run with SIGTERM. Its handler raises wherever the event loop happens to be, so no record would be finished;
+    ours cancels the task. Ours also takes the name of Prefect's handler, by which Prefect checks that its own is in place.
 
-    Prefect also cancels a run whose lease, its hold on its schedule, cannot be renewed. A server forgets leases when it is
-    restarted, unless it keeps them in files. That a run holds the schedule is in the database all the same, until it has ended.
+    Prefect also cancels a run when the lease by which it holds its schedule cannot be renewed. A server forgets leases when it is
+    restarted, unless it keeps them in files. The database still says that the run holds the schedule, until it has ended.
 
     Args:
-        notify: told, in a line, of a lease that is lost.
+        notify: called with a line when a lease is lost.
     """
     for name in ENVIRONMENT:
-        os.environ.pop(name, None)  # programs that the run starts have no need of it
+        os.environ.pop(name, None)  # programs that the run starts do not need it
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
 
@@ -42,7 +42,7 @@ def played_in_process(notify: Callable[[str], None]) -> Iterator[None]:
         loop.call_soon_threadsafe(task.cancel)
 
     def lost(error: BaseException, *_: object) -> None:
-        notify(f"the server does not know any more that this run holds its schedule; the run goes on: {error}")
+        notify(f"the server has forgotten that this run holds its schedule; the run continues: {error}")
 
     with _instead(engine, "_prefect_sigterm_handler", cancel), _instead(_leases, "_handle_lease_renewal_failure", lost):
         theirs = signal.signal(signal.SIGTERM, cancel)
@@ -54,7 +54,7 @@ def played_in_process(notify: Callable[[str], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _instead(module: ModuleType, name: str, ours: Callable[..., None]) -> Iterator[None]:
-    """Have a module of Prefect's call a function of ours for one of its own."""
+    """Replace a function of a Prefect module with ours."""
     theirs = getattr(module, name)
     setattr(module, name, ours)
     try:

@@ -1,9 +1,9 @@
-"""`ostinato serve`: the worker that starts what schedules say, each run in a process of its own, and ends without leaving one.
+"""`ostinato serve`: a worker that starts the runs of schedules, each in its own process, and leaves none behind when it ends.
 
-A work pool of Prefect's type ``process`` rather than Prefect's `serve`: schedules that are applied later are served too, stopping
-the worker pauses none of them, and ``prefect worker start --pool ostinato`` plays them as well, without ``schedule.catch_up``.
-The loop is ours, as Prefect's own gives up on a server that is gone for a few minutes, and cancels what it has started when it is
-stopped.
+It uses a work pool of Prefect's type ``process`` rather than Prefect's `serve`: schedules that are applied later are served too,
+stopping the worker does not pause them, and ``prefect worker start --pool ostinato`` runs them as well, without
+``schedule.catch_up``. The loop is ours: Prefect's own gives up when the server is away for a few minutes, and cancels its runs
+when it is stopped.
 """
 
 from __future__ import annotations
@@ -39,39 +39,37 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Play what the schedules say (`ostinato schedule apply`), each run in a process of its own, until it is stopped. "
+        "Play what the schedules say (`ostinato schedule apply`), each run in its own process, until it is stopped. "
         "Uses the server that PREFECT_API_URL or your Prefect profile names, else the one that `ostinato server start` keeps, "
-        "which it starts when it is not there. Secrets are read from this command's environment. Ctrl-C once: start no more, "
-        "and wait for the runs that play; twice: cancel those, and wait for their records; three times: wait no more. Schedules "
-        "stay active: schedule.catch_up says what becomes of runs that are due while nothing serves them."
+        "which is started if it is not running. Secrets are read from this command's environment. Ctrl-C once: start no more "
+        "runs, and wait for current ones; twice: cancel those, and wait for their records; three times: do not wait. Schedules "
+        "stay active: schedule.catch_up decides about runs that are due while no worker serves them."
     )
-    parser.add_argument(
-        "--limit", type=_positive, default=8, metavar="N", help="runs that may play at the same time (default: 8)"
-    )
+    parser.add_argument("--limit", type=_positive, default=8, metavar="N", help="runs at the same time (default: 8)")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve until a signal comes. Returns 0, or 130 when runs were stopped.
+    """Serve until a signal arrives. Returns 0, or 130 if runs were cancelled.
 
     Raises:
-        OrchestratorError: no server could be had.
+        OrchestratorError: no server is available.
     """
     choice = resolve()
     if choice.api_url is None:
         kept.start()
         choice = resolve()
-    if choice.kind == "kept":  # what is meant for another server; runs inherit this environment
+    if choice.kind == "kept":  # these are for another server, and runs inherit this environment
         for name in ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_CLIENT_CUSTOM_HEADERS"):
             os.environ.pop(name, None)
     log = folder() / "serve.log"
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, connected(choice, log):
         from prefect import settings
 
-        theirs: dict[Any, Any] = {  # of the processes of the runs: the worker hands its settings on
-            settings.PREFECT_LOCAL_STORAGE_PATH: scratch,  # Prefect pickles what failed runs raise: here, to a folder that goes
+        theirs: dict[Any, Any] = {  # for the processes of the runs: the worker passes its settings on
+            settings.PREFECT_LOCAL_STORAGE_PATH: scratch,  # Prefect pickles what failed runs raise: here, to a temporary folder
             settings.PREFECT_LOGGING_SETTINGS_PATH: Path(__file__).with_name("scheduled.yml"),
         }
-        # Prefect prints what its observers run into when the server is away
+        # Prefect prints the errors of its observers while the server is away
         with settings.temporary_settings(theirs), log.open("a") as lines, contextlib.redirect_stdout(lines):
             warnings.simplefilter("ignore", RuntimeWarning)
             return asyncio.run(_serve(choice, args.limit))
@@ -97,7 +95,7 @@ async def _serve(choice: ServerChoice, limit: int) -> int:
 
 
 class _Service:
-    """Plays what is due until it is stopped."""
+    """Run what is due until it is stopped."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -107,7 +105,7 @@ class _Service:
         self._cancelling: asyncio.Task[None] | None = None
 
     async def run(self) -> int:
-        """Returns 0, or 130 when runs were stopped."""
+        """Run until `stop`. Returns 0, or 130 if runs were cancelled."""
         self._playing = asyncio.create_task(self._work())
         try:
             await self._playing
@@ -116,10 +114,10 @@ class _Service:
         return 130 if self._cancelling else 0
 
     def stop(self) -> None:
-        """What a signal does: the first time wait for what plays, the second time cancel it, the third time leave it."""
+        """Handle a signal: the first waits for current runs, the second cancels them, the third leaves them."""
         if not self._stopping.is_set():
             self._stopping.set()
-            _say("stopping: runs that play are waited for; press Ctrl-C again to stop them")
+            _say("stopping: current runs are waited for; press Ctrl-C again to cancel them")
         elif not self._cancelling:
             self._cancelling = asyncio.create_task(self._cancel())
         elif self._playing:
@@ -130,16 +128,16 @@ class _Service:
 
         if self._worker is None or not self._worker.playing:
             return
-        _say(f"stopping {len(self._worker.playing):,} runs; press Ctrl-C again to wait no more")
+        _say(f"cancelling {len(self._worker.playing):,} runs; press Ctrl-C again to stop waiting")
         try:
             await self._worker.cancel()
         except httpx.HTTPError as error:
-            _say(f"the server cannot be told ({type(error).__name__}); the runs are ended, and it does not know of it")
+            _say(f"the server cannot be reached ({type(error).__name__}); the runs are ended without its knowledge")
             if self._playing:
                 self._playing.cancel()
 
     async def _work(self) -> None:
-        """Look for runs that are due until it is time to stop; leaving the worker waits for those that play."""
+        """Look for runs that are due until `stop`. Leaving the worker waits for current runs."""
         import httpx
         from prefect import get_client
         from prefect.settings import get_current_settings
@@ -151,8 +149,8 @@ class _Service:
             try:
                 async with get_client() as client, self._worker:
                     await self._poll(self._worker, client)
-            except* httpx.HTTPError as group:  # while it was set up
-                _say(f"the server failed, the worker begins anew: {redact(str(first_of(group)))}")
+            except* httpx.HTTPError as group:  # raised while the worker was set up
+                _say(f"the server failed, the worker starts again: {redact(str(first_of(group)))}")
                 await asyncio.sleep(get_current_settings().worker.query_seconds)
 
     async def _poll(self, worker: Worker, client: PrefectClient) -> None:
@@ -163,7 +161,7 @@ class _Service:
         while not self._stopping.is_set():
             try:
                 if passed := await pass_over(client, FLOW):
-                    _say(f"{passed:,} runs were missed, and are not played any more (schedule.catch_up)")
+                    _say(f"{passed:,} missed runs were cancelled (schedule.catch_up)")
                 await worker.sync_with_backend()
                 await worker.get_and_submit_flow_runs()
             except httpx.HTTPError as error:

@@ -1,4 +1,4 @@
-"""The flow of one turn of a schedule, which Prefect's worker starts by the clock. What a turn does is runner's."""
+"""Define the flow of one turn of a schedule, which Prefect's worker starts when it is due. What a turn does is runner's."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from runner.experiment.experiment import Experiment
 
 FORMAT = 1
-"""Version of the object that is told of a failed run."""
+"""Version of the JSON object that reports a failed run."""
 
 
 def _tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as Prefect calls it
-    """Tell whom the schedule names that a turn has failed for good. Prefect calls it where the run, or its worker, runs."""
+    """Report a turn that has failed for good to the schedule's command and webhook. Prefect calls it in the run or the worker."""
     job = Job.of(flow_run.parameters["job"])
     with contextlib.chdir(job.folder) if Path(job.folder).is_dir() else contextlib.nullcontext():
         record = job.record_of(str(flow_run.id))
@@ -67,7 +67,7 @@ def _title() -> str:
 
 @flow(name="ostinato-schedule", flow_run_name=_title, persist_result=False, on_failure=[_tell], on_crashed=[_tell])
 async def scheduled(job: dict[str, Any]) -> None:
-    """Play one turn of a schedule; `job` is a `runner.schedules.job.Job` as plain JSON."""
+    """Run one turn of a schedule. `job` is a `runner.schedules.job.Job` as plain JSON."""
     logging.raiseExceptions = False  # else Prefect tells the terminal when it cannot send a line
     context = FlowRunContext.get()
     assert context is not None
@@ -92,25 +92,25 @@ async def scheduled(job: dict[str, Any]) -> None:
             raise
 
 
-async def _as_subflow(experiment: Experiment, *, notify: Any) -> None:  # noqa: ARG001 - the parent run says where it is seen
-    """Play the stages as a flow run below this one. What fails is pickled to a folder that goes."""
+async def _as_subflow(experiment: Experiment, *, notify: Any) -> None:  # noqa: ARG001 - the parent run says where it can be watched
+    """Run the stages as a flow run below this one. Prefect pickles errors to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="ostinato-") as scratch, tags("ostinato", experiment.name):
         stages = experiment_flow.with_options(flow_run_name=experiment.folder.name, result_storage=Path(scratch))
         try:
             await stages(str(experiment.folder), list(experiment.overrides))
-        except TerminationSignal as error:  # what Prefect makes of a task that is cancelled because the run is
+        except TerminationSignal as error:  # raised by Prefect in a task that is cancelled with its run
             raise asyncio.CancelledError from error
 
 
 async def _allow_retries(run_id: UUID, retries: int, delay_s: float) -> None:
-    """Say how often Prefect is to try this run again, which is the schedule's to say and not the flow's."""
+    """Set how often Prefect retries this run: the schedule decides it, not the flow."""
     async with get_client() as client:
         await client.update_flow_run(run_id, empirical_policy=FlowRunPolicy(retries=retries, retry_delay=round(delay_s)))
 
 
 @contextlib.contextmanager
 def _redacted() -> Iterator[None]:
-    """Errors as the server may keep them: without secrets."""
+    """Remove secrets from errors before the server records them."""
     try:
         yield
     except OstinatoError as error:
@@ -118,7 +118,7 @@ def _redacted() -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    """A line for people: into the run's log on the server, and to whoever looks at the worker."""
+    """Write a line for people to the run's log on the server and to the worker's terminal."""
     safe = redact(line)
     with contextlib.suppress(Exception):
         get_run_logger().info(safe)

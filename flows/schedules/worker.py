@@ -1,4 +1,4 @@
-"""Prefect's process worker as `ostinato serve` needs it: one run's trouble ends no other run, and what plays can be cancelled."""
+"""Adapt Prefect's process worker for `ostinato serve`: an error in one run ends no other, and current runs can be cancelled."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Worker(ProcessWorker):
-    """A worker that knows what it plays.
+    """A worker that knows its current runs.
 
     Its two underscored methods are Prefect's own, each called in a task of one group. An exception in one of them, such as a
-    server that is away when a run is handed over, would cancel the group, and with it every run that plays.
+    server that is away when a run is handed over, would cancel the group, and with it every current run.
 
     Attributes:
         playing: the flow runs that have a process.
@@ -33,14 +33,14 @@ class Worker(ProcessWorker):
 
     @classmethod
     def __dispatch_key__(cls) -> str:
-        return "ostinato"  # Prefect's register of workers keeps its own for the type ``process``
+        return "ostinato"  # so that Prefect's registry keeps its own worker for the type ``process``
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.playing: set[UUID] = set()
 
     async def run(self, flow_run: FlowRun, *args: Any, **kwargs: Any) -> ProcessWorkerResult:
-        """Play one flow run to its end, in a process."""
+        """Run one flow run to its end, in a process."""
         self.playing.add(flow_run.id)
         try:
             return await super().run(flow_run, *args, **kwargs)
@@ -48,10 +48,10 @@ class Worker(ProcessWorker):
             self.playing.discard(flow_run.id)
 
     async def cancel(self) -> None:
-        """Have everything that plays cancelled, as if somebody had asked for it in Prefect: Prefect ends the processes.
+        """Cancel all current runs as a user of Prefect would. Prefect then ends their processes.
 
         Raises:
-            httpx.HTTPError: the server could not be told.
+            httpx.HTTPError: the server cannot be reached.
         """
         for flow_run in tuple(self.playing):
             await self.client.set_flow_run_state(flow_run, Cancelling(message="Its worker was stopped."))
@@ -66,20 +66,20 @@ class Worker(ProcessWorker):
 
     @contextlib.contextmanager
     def _alone(self, flow_run: FlowRun) -> Iterator[None]:
-        """Keep to this run what goes wrong with it; unless it has begun, it is looked for again."""
+        """Keep errors of the server to this run. Unless it has started, the worker finds it again."""
         try:
             yield
         except httpx.HTTPError as error:
-            self._logger.warning("The server failed while run %s was looked after: %r", flow_run.id, error)
+            self._logger.warning("The server failed while run %s was handled: %r", flow_run.id, error)
             self._submitting_flow_run_ids.discard(flow_run.id)
             self._release_limit_slot(flow_run.id)
 
 
 class _Observer(FlowRunCancellingObserver):
-    """Looks every few seconds whether a run is to be cancelled, beside the stream of events and whatever becomes of that.
+    """Poll every few seconds for runs that are to be cancelled, whatever becomes of the stream of events.
 
-    Prefect's looks only once the stream is lost for good, so it misses what is said before the stream is back after a restart of
-    the server; and it gives up in the third failed look.
+    Prefect's own polls only once the stream is lost for good, so it misses what happens while the stream is down during a restart
+    of the server; and it gives up after the third failed poll.
     """
 
     async def __aenter__(self) -> Self:
@@ -100,7 +100,7 @@ class _Observer(FlowRunCancellingObserver):
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """Let runs that are played meanwhile be cancelled, however long their server has been away."""
+    """Keep current runs cancellable, however long their server has been away."""
     namespace = vars(_flow_run_executor)
     theirs, namespace["FlowRunCancellingObserver"] = namespace["FlowRunCancellingObserver"], _Observer
     try:

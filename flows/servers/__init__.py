@@ -1,1 +1,1 @@
-"""The Prefect server that Ostinato keeps: started, found again, cleaned up."""
+"""Choose, start, find and stop Prefect servers, and keep their databases clean."""

@@ -13,12 +13,12 @@ from flows.servers import kept
 
 @dataclass(frozen=True)
 class ServerChoice:
-    """The server a run is to use.
+    """The server that a run uses.
 
     Attributes:
-        kind: ``named`` by the user, ``kept`` by `ostinato server start`, or ``private``: to be started for the run.
-        api_url: the API's address, ending in ``/api``; None for a private server, which has none yet.
-        source: where the choice comes from, for messages.
+        kind: ``named`` by the user, ``kept`` by `ostinato server start`, or ``private``: started for the run.
+        api_url: the URL of its API, ending in ``/api``; None for a private server, which is not started yet.
+        source: where the choice was made, for messages.
     """
 
     kind: Literal["named", "kept", "private"]
@@ -27,7 +27,7 @@ class ServerChoice:
 
 
 def resolve() -> ServerChoice:
-    """Decide which server to use: the one the user names, else the kept one, else a private one. Starts nothing.
+    """Choose the server that the user names, else the kept one, else a private one. Starts nothing.
 
     Raises:
         OrchestratorError: the kept server is running but does not answer.
@@ -42,7 +42,7 @@ def resolve() -> ServerChoice:
 
 
 def _from_profile() -> ServerChoice | None:
-    """The server that Prefect's active profile names. Read from its file, as importing Prefect costs more than a second."""
+    """Return the server of Prefect's active profile. It is read from its file, as importing Prefect takes more than a second."""
     default = Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser() / "profiles.toml"
     file = Path(os.environ.get("PREFECT_PROFILES_PATH") or default)
     try:
@@ -50,5 +50,5 @@ def _from_profile() -> ServerChoice | None:
         name = os.environ.get("PREFECT_PROFILE") or content["active"]
         url = content["profiles"][name]["PREFECT_API_URL"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # no profile names a server; Prefect itself complains about a file it cannot read
+        return None  # no profile names a server; Prefect itself reports a file that it cannot read
     return ServerChoice("named", str(url).rstrip("/"), f"Prefect's profile {name!r} ({file})")

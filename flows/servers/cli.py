@@ -1,4 +1,4 @@
-"""`ostinato server start|status|stop`: the Prefect server that is kept, whose UI shows the history of all runs."""
+"""`ostinato server start|status|stop`: keep a Prefect server, whose UI shows the history of all runs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from flows.servers import kept
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Keep a Prefect server on this machine. Runs use it when it is there; its UI shows them, and all earlier ones."
+        "Keep a Prefect server on this machine. Runs use it while it is running; its UI shows them and all earlier ones."
     )
     verbs = parser.add_subparsers(dest="action", required=True, metavar="start|status|stop")
-    start = verbs.add_parser("start", help="start it (or find it running), and say where its UI is")
+    start = verbs.add_parser("start", help="start it (or find it running), and print the address of its UI")
     start.add_argument("--port", type=_port, default=kept.DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s)")
-    status = verbs.add_parser("status", help="say whether it runs; exit code 1 when it does not")
+    status = verbs.add_parser("status", help="say whether it is running; exit code 1 if it is not")
     stop = verbs.add_parser("stop", help="stop it; the history stays")
     for verb in (start, status, stop):
         verb.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked. Data on stdout, progress on stderr.
+    """Run the action. Writes data to stdout, progress to stderr.
 
     Raises:
         OrchestratorError: the server cannot be started or stopped.
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
             print("Starting the Prefect server; the first time it makes its database ...", file=sys.stderr)
         server = kept.start(args.port)
         if server.port != args.port:
-            print(f"It runs already, on port {server.port}; to move it, stop it first.", file=sys.stderr)
+            print(f"It is already running, on port {server.port}; to move it, stop it first.", file=sys.stderr)
         return _show(server, as_json=args.json)
     if args.action == "status":
         running = kept.status()

@@ -1,7 +1,7 @@
-"""The databases that Prefect servers of Ostinato write: one server each, and nothing in them that only seems to run.
+"""Lock the databases of Ostinato's Prefect servers, one server each, and mark runs that were killed as crashed.
 
-The first, ``$OSTINATO_HOME/prefect/prefect.db``, is the history that the UI of the kept server shows. SQLite wants one server per
-file, so whoever starts a server holds a lock on the file; runs at the same time record into ``prefect-2.db`` and so on.
+The first, ``$OSTINATO_HOME/prefect/prefect.db``, is the history that the UI of the kept server shows. SQLite needs one server per
+file, so a process that starts a server holds a lock on its file. Concurrent runs record into ``prefect-2.db`` and so on.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def folder() -> Path:
-    """The folder of the databases, logs and the state of the kept server, readable by this user only.
+    """Return the folder of the databases, the logs and the state of the kept server, readable by this user only.
 
     Raises:
-        OrchestratorError: it cannot be made.
+        OrchestratorError: it cannot be created.
     """
     try:
         return paths.private(paths.home() / "prefect")
@@ -31,10 +31,10 @@ def folder() -> Path:
 
 
 class History:
-    """The hold of one server on one database. The lock is the operating system's: it ends with the process that took it.
+    """The lock of one server on one database. It is an operating system's lock, so it ends with the process that took it.
 
-    The lock file says who holds it and which flow run is being played. A holder empties it in the end, so what is found in it
-    was left by a process that was killed, or whose server was.
+    The lock file names its holder and the current flow run. A holder empties it at the end, so content that is found in it was
+    left by a process that was killed, or whose server was.
 
     Attributes:
         database: the SQLite file.
@@ -48,7 +48,7 @@ class History:
 
     @classmethod
     def take(cls, number: int = 1) -> History | None:
-        """Hold the database of that number (1 is the history that the UI shows), or None when another process holds it.
+        """Lock the database of that number (1 is the history that the UI shows). Returns None if another process holds it.
 
         Raises:
             OrchestratorError: the folder cannot be written.
@@ -65,25 +65,25 @@ class History:
 
     @classmethod
     def take_any(cls) -> History:
-        """Hold the first database that no other process holds."""
+        """Lock the first database that no other process holds."""
         return next(history for number in itertools.count(1) if (history := cls.take(number)))
 
     @staticmethod
     def holder() -> str:
-        """Who holds the history that the UI shows, in words."""
+        """Describe who holds the history that the UI shows."""
         try:
             return str(json.loads((folder() / "prefect.lock").read_text())["who"])
         except (OSError, ValueError, KeyError, TypeError):
             return "Another server"
 
     def describe(self, who: str, flow_run: str | None = None) -> None:
-        """Leave word of who holds the database, and of the flow run that ends when this process does."""
+        """Write who holds the database, and the flow run that ends with this process, to the lock file."""
         self._lock.truncate(0)
         json.dump({"who": who, "flow_run": flow_run}, self._lock)
         self._lock.flush()
 
     def bury(self, port: int) -> None:
-        """Mark as crashed what an earlier holder left running, through the server that now has the database.
+        """Mark what an earlier holder left running as crashed, through the server that now has the database.
 
         Args:
             port: where that server listens on 127.0.0.1.
@@ -99,7 +99,7 @@ class History:
             _post(port, f"flow_runs/{flow['id']}/set_state", crashed)
 
     def release(self, *, ended: bool = True) -> None:
-        """Let the database go. Idempotent. Unless the flow run `ended`, word of it is left for the next holder to bury it."""
+        """Unlock the database. Idempotent. Unless the flow run `ended`, the lock file keeps it for the next holder to `bury`."""
         if not self._lock.closed:
             if ended:
                 self._lock.truncate(0)

@@ -26,7 +26,7 @@ class KeptServer:
 
     Attributes:
         pid: the process to look for.
-        started: when it started (see `processes.process_started`), which tells a reused pid apart.
+        started: when it started (see `processes.process_started`), so that a reused pid is noticed.
         port: where it listens on 127.0.0.1.
         log: the file that it writes to.
     """
@@ -38,34 +38,38 @@ class KeptServer:
 
     @property
     def process(self) -> processes.Process:
-        """The running process."""
+        """Return the process, running or not."""
         return processes.attach(self.pid, self.started, Path(self.log))
 
     @property
     def ui_url(self) -> str:
-        """Where a browser finds the UI."""
+        """Return the URL of the UI."""
         return f"http://{launch.HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """What `PREFECT_API_URL` would be."""
+        """Return the URL of the API, as for `PREFECT_API_URL`."""
         return f"{self.ui_url}/api"
 
 
 def status() -> KeptServer | None:
-    """The kept server, or None when none is running (a state file left behind by a dead one counts as none)."""
+    """Return the kept server, or None if none is running. The state file of a dead server counts as none."""
     try:
         state = json.loads(_state_file().read_text())
         if state.pop("version") != STATE_VERSION:
             return None
         server = KeptServer(**state)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # nothing kept, or a file that says nothing we can rely on
+        return None  # nothing is kept, or the file is not ours
     return server if server.process.alive() else None
 
 
 def running() -> KeptServer | None:
-    """The kept server, which has to answer."""
+    """Return the kept server, or None if none is running.
+
+    Raises:
+        OrchestratorError: it is running but does not answer.
+    """
     server = status()
     if server and not launch.answers(server.port):
         raise OrchestratorError(
@@ -76,17 +80,17 @@ def running() -> KeptServer | None:
 
 
 def start(port: int = DEFAULT_PORT) -> KeptServer:
-    """Start the kept server and wait until it answers; when one is running already, return that one, whatever its port.
+    """Start the kept server and wait until it answers. If one is already running, return that one, whatever its port.
 
     Raises:
-        OrchestratorError: the port is taken, a run is using the history, or the server does not come up (with its log's end).
+        OrchestratorError: the port is taken, a run is using the history, or the server does not start (with the end of its log).
     """
     if server := running():
         return server
     if (history := History.take()) is None:
         raise OrchestratorError(
-            f"{History.holder()} is recording into the history just now.\n"
-            "Start the server when that has ended: what it recorded will be there."
+            f"{History.holder()} is recording into the history now.\n"
+            "Start the server when that has ended. It will show what was recorded."
         )
     try:
         _refuse_taken(port)
@@ -100,7 +104,7 @@ def start(port: int = DEFAULT_PORT) -> KeptServer:
             server = KeptServer(process.pid, process.started, port, str(log))
             state = json.dumps({"version": STATE_VERSION, **asdict(server)}, indent=2)
             files.write_private(_state_file(), f"{state}\n".encode())
-            process.keep()  # last: until it is on record, it ends with this process
+            process.keep()  # last: until its state is written, it ends with this process
         except BaseException:
             process.stop()
             raise
@@ -110,10 +114,10 @@ def start(port: int = DEFAULT_PORT) -> KeptServer:
 
 
 def stop() -> bool:
-    """Stop the kept server. Returns whether there was one.
+    """Stop the kept server. Returns whether one was running.
 
     Raises:
-        OrchestratorError: it runs under another user, or does not end.
+        OrchestratorError: it runs under another user, or does not stop.
     """
     server = status()
     if server is not None:
@@ -124,13 +128,13 @@ def stop() -> bool:
                 f"The kept server (pid {server.pid}) runs under another user; stop it as that user."
             ) from error
         if server.process.alive():
-            raise OrchestratorError(f"The kept server (pid {server.pid}) does not end.")
+            raise OrchestratorError(f"The kept server (pid {server.pid}) does not stop.")
     _state_file().unlink(missing_ok=True)
     return server is not None
 
 
 def _refuse_taken(port: int) -> None:
-    """Find out that a port is taken before a server boots for five seconds to find out."""
+    """Raise OrchestratorError if a port is taken, rather than after the five seconds that a server takes to boot."""
     try:
         with socket.create_server((launch.HOST, port)):
             return

@@ -15,7 +15,7 @@ from runner.system import processes
 HOST = "127.0.0.1"
 POLL_S = 0.05
 START_TIMEOUT_S = 120.0
-"""The first start makes the database (15 s on two slow cores); later ones take about 5 s."""
+"""The first start creates the database (15 s on two slow cores); later ones take about 5 s."""
 
 _OTHERS_RUNS = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
 
@@ -33,10 +33,10 @@ def start(database: Path, port: int, *, log: Path, private: bool) -> processes.P
 
 
 def is_up(process: processes.Process, port: int, deadline: float) -> bool:
-    """Whether the server that was started answers by now.
+    """Return whether a server that was started answers.
 
     Raises:
-        OrchestratorError: it died, or the deadline (monotonic seconds) has passed.
+        OrchestratorError: it ended, or the deadline (monotonic seconds) has passed.
     """
     if process.alive() and answers(port):
         return True
@@ -50,7 +50,7 @@ def is_up(process: processes.Process, port: int, deadline: float) -> bool:
 
 
 def answers(port: int) -> bool:
-    """Whether a Prefect server answers on this port of the loopback (no proxy in between)."""
+    """Return whether a Prefect server answers on this port of the loopback. No proxy is used."""
     try:
         return request("GET", f"http://{HOST}:{port}/api/health", timeout_s=5, proxies=False).body == b"true"
     except OSError:
@@ -58,14 +58,14 @@ def answers(port: int) -> bool:
 
 
 def _command(port: int) -> list[str]:
-    """Prefect's server without Prefect's own CLI, which costs a second more. Nothing is imported from the current folder."""
+    """Return the server's command, without Prefect's CLI, which takes a second more. The current folder is not imported from."""
     options = ["--host", HOST, "--port", str(port), "--log-level", "error", "--lifespan", "on"]
     ours = ["--app-dir", str(Path(__file__).parents[2]), "--factory", "flows.servers.boot:application"]
     return [sys.executable, "-P", "-m", "uvicorn", *ours, *options]
 
 
 def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
-    """The server's environment: ours, less every Prefect setting of the user's, which are about other servers."""
+    """Return the server's environment: ours, without the user's Prefect settings, which concern other servers."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     ours = {
         "PREFECT_HOME": str(database.parent),
@@ -76,20 +76,17 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
         "PREFECT_SERVER_UI_API_URL": f"http://{HOST}:{port}/api",  # else the page calls port 4200 and stays blank
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(database.parent / "ui"),  # site-packages may be read-only
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "0",
-        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",  # not every page of the web
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",  # no other pages
     }
     service = "PREFECT_SERVER_SERVICES"
-    if private:  # schedules and other runs are the business of a server that stays
+    if private:  # schedules and other runs are left to a server that stays
         ours |= {f"{service}_{name}_ENABLED": "0" for name in _OTHERS_RUNS}
     else:
-        # with files, a run that plays while the server is started anew keeps its hold on its schedule
+        # with files, a run keeps its hold on its schedule while the server restarts
         ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
-        ours["PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS"] = "5"  # a run that queues asks again; 30 by default
-        # one write for many tasks costs a third of the CPU; a private server has few tasks, and must not keep the run waiting
-        recorder = {
-            "BATCH_SIZE": "200",
-            "READ_BATCH_SIZE": "100",
-            "FLUSH_INTERVAL": "1",
-        }  # seconds; less than 1 is cut to a busy 0
+        ours["PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS"] = "5"  # how often a queued run asks; 30 by default
+        # one write for many tasks takes a third of the CPU; a private server has few tasks, and must not delay the run.
+        # FLUSH_INTERVAL is in seconds; less than 1 is cut to 0, a busy loop
+        recorder = {"BATCH_SIZE": "200", "READ_BATCH_SIZE": "100", "FLUSH_INTERVAL": "1"}
         ours |= {f"{service}_TASK_RUN_RECORDER_{name}": value for name, value in recorder.items()}
     return inherited | ours

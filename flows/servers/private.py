@@ -12,7 +12,7 @@ from runner.system import processes
 
 
 class PrivateServer:
-    """A child server on a free port for the time of one run. It boots from here on, and dies with this process.
+    """A child server on a free port for the time of one run. It boots in the background, and ends with this process.
 
     Raises:
         OrchestratorError: the folder under `OSTINATO_HOME` cannot be written.
@@ -31,19 +31,19 @@ class PrivateServer:
 
     @property
     def ui_url(self) -> str:
-        """Where a browser finds the UI while the run lasts."""
+        """Return the URL of the UI, which works while the run lasts."""
         return f"http://{launch.HOST}:{self.port}"
 
     @property
     def api_url(self) -> str:
-        """What `PREFECT_API_URL` is for the run."""
+        """Return the URL of the API, as for `PREFECT_API_URL`."""
         return f"{self.ui_url}/api"
 
     async def ready(self) -> None:
         """Wait until the server answers.
 
         Raises:
-            OrchestratorError: it died, or took longer than `launch.START_TIMEOUT_S`; the message shows the end of its log.
+            OrchestratorError: it ended, or took longer than `launch.START_TIMEOUT_S`; the message shows the end of its log.
         """
         deadline = time.monotonic() + launch.START_TIMEOUT_S
         while not launch.is_up(self._process, self.port, deadline):  # noqa: ASYNC110 - another process: there is no event to await
@@ -51,12 +51,12 @@ class PrivateServer:
         await asyncio.to_thread(self._history.bury, self.port)
 
     def plays(self, flow_run: str) -> None:
-        """Note the id of the flow run that ends when this process does, should it be killed."""
+        """Record the id of the flow run that ends with this process, in case the process is killed."""
         self._history.describe(self._who(), flow_run)
 
     def stop(self) -> None:
         """Stop the server and free its database. Idempotent."""
-        lost = not self._process.alive()  # it could not be told how the run ended: the next server that has the database is
+        lost = not self._process.alive()  # it could not record how the run ended: the next server of the database does
         self._process.stop()
         self._history.release(ended=not lost)
 

@@ -1,1 +1,1 @@
-"""Schedules: what is played when its time has come, and the verdict on it."""
+"""Define what a schedule runs, when a turn of it has failed, and who is notified."""

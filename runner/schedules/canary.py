@@ -1,4 +1,4 @@
-"""The canary's verdict: whether a run scores significantly worse than a reference run on the same rows."""
+"""Decide whether a run scores significantly worse than a reference run on the same rows."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Verdict(msgspec.Struct, frozen=True):
     """How a run compares with its reference.
 
     Attributes:
-        worse: whether the scores are worse, at the level asked for.
-        mean: the mean over rows of the new score less the reference's.
+        worse: whether the scores are significantly worse, at the requested level.
+        mean: the mean over rows of the new score minus the reference's.
         p: the two-sided p-value of no difference.
-        rows: rows that both runs have a score for.
+        rows: how many rows have a score in both runs.
         score: the name of the score, the reference's first.
     """
 
@@ -42,14 +42,14 @@ class Verdict(msgspec.Struct, frozen=True):
 def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
     """Compare the first score of two runs row by row: see `runner.analysis.compare`.
 
-    Rows without a score in one of the runs (an error is no wrong answer) are left out.
+    Rows without a score in one of the runs are left out: an error is not a wrong answer.
 
     Raises:
-        DataError: the runs are not of the same data, or have no scored row in common.
+        DataError: the runs used different data, or have no scored row in common.
     """
     reference, new = RunFolder.open(reference_folder), RunFolder.open(new_folder)
     if reference.manifest()["data"]["fingerprint"] != new.manifest()["data"]["fingerprint"]:
-        raise DataError(f"{new.path} was played on other data than its reference {reference.path}; pin a new reference")
+        raise DataError(f"{new.path} used other data than its reference {reference.path}; pin a new reference")
     score = _first_score(reference)
     found = compare(load(reference.path), load(new.path), scores=[score], level=level)
     difference = found.difference
@@ -59,23 +59,23 @@ def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
 
 
 def pinned(config: RunConfig) -> Path:
-    """The folder of the run that the config's canary is compared with.
+    """Return the folder of the run that the config's canary is compared with.
 
     Raises:
-        ConfigError: none is named, it has no score, or answers would come from the cache alone.
+        ConfigError: no run is named, it has no score, or answers would come from the cache alone.
         RecordError: there is no such run.
     """
     if config.schedule.canary.reference is None:
         raise ConfigError("schedule.canary.reference: is required for a canary; name a run, for example latest")
     if config.cache.mode == "replay":
-        raise ConfigError("cache.mode: a canary asks the model anew; replay would only repeat old answers")
+        raise ConfigError("cache.mode: a canary asks the model again; replay would only repeat old answers")
     folder = find_run(config.schedule.canary.reference, Path(config.runs_dir))
     _first_score(folder)
     return folder.path
 
 
 def asking_anew(config: RunConfig) -> RunConfig:
-    """`config` with a cache that answers nothing: what the cache says, the model behind the alias has once said."""
+    """Return `config` with a cache that answers nothing: cached answers say nothing about the model that the alias names now."""
     mode = {"rw": "refresh", "read": "off"}.get(config.cache.mode, config.cache.mode)
     return msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, mode=mode))
 

@@ -1,8 +1,8 @@
-"""What a schedule plays, and how a turn of it succeeds or fails. Plain Python: knows nothing of who keeps the time.
+"""Run one turn of a schedule, and decide whether it failed. Plain Python: knows nothing of the scheduler.
 
-A `Job` is what is applied: overrides and the hash of what they compose to, never a secret and never the config itself. Every turn
-composes anew and refuses a config whose hash is another one: what is played in the night is what was looked at by day. Rows of
-data are no part of the hash, so new data is played; the manifest has its fingerprint.
+A `Job` is what a user applies: overrides and the hash of what they compose to, never a secret and never the config itself. Every
+turn composes again and refuses a config with another hash, so what runs at night is what was checked by day. Rows of data are not
+part of the hash, so new data is used; the manifest has its fingerprint.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ KINDS: dict[str, str] = {
     "canary": "runner.schedules.job:play_canary",
     "pipeline": "runner.schedules.job:play_pipeline",
 }
-"""What ``schedule.what`` may be: a coroutine function of a `Turn` that raises when the turn has failed."""
+"""Kinds of ``schedule.what``: each is a coroutine function that takes a `Turn` and raises if the turn has failed."""
 
 _RECENT = 50
-"""Runs of the experiment among which that of an earlier try is looked for."""
+"""How many of the experiment's newest runs are searched for the record of an earlier attempt."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What is applied: everything that a turn needs, as plain JSON without secrets.
+    """Everything that a turn needs, as plain JSON without secrets.
 
     Attributes:
         name: the schedule's name.
-        experiment: the name that runs are recorded under.
-        overrides: what the config is composed from.
-        folder: the folder to work in, absolute.
+        experiment: the name under which runs are recorded.
+        overrides: the overrides that compose the config.
+        folder: the working directory of its runs, absolute.
         config_name: the primary config.
         config_dir: a folder of configs, absolute; None: ``./conf`` and the shipped ones.
-        config_hash: of what the overrides composed to.
-        schedule: when, and what then.
+        config_hash: the hash of the config when it was applied.
+        schedule: when to run, and how.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def prepare(cls, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None) -> Job:
-        """Compose, and check everything that can be found wrong without asking the model.
+        """Compose the config, and check everything that can be checked without asking the model.
 
         Raises:
-            ConfigError, DataError, RecordError: what is wrong.
+            ConfigError, DataError, RecordError: something is wrong.
         """
         from runner.config.compose import compose
 
@@ -83,7 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         config = compose(list(overrides), config_name=config_name, config_dir=config_dir).config()
         schedule = _checked(config)
         if config.sweep.varies:
-            raise ConfigError("the config has a section `sweep`, and a schedule plays one run; schedule an experiment without it")
+            raise ConfigError("the config has a section `sweep`, but a schedule plays one run; schedule an experiment without it")
         prepared = prepare(config)  # each turn resolves the alias of a model again
         if schedule.what == "pipeline":
             check_pipeline(prepared)
@@ -102,23 +102,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, parameters: dict[str, Any]) -> Job:
-        """The job that `parameters` describes. Raises ScheduleError."""
+        """Return the job that `parameters` describe. Raises ScheduleError."""
         try:
             return msgspec.convert(parameters, cls)
         except msgspec.ValidationError as error:
-            raise ScheduleError(f"the schedule is none that this version of ostinato can play: {error}; apply it again") from None
+            raise ScheduleError(f"this version of ostinato cannot play the schedule: {error}; apply it again") from None
 
     def parameters(self) -> dict[str, Any]:
-        """The job as plain JSON."""
+        """Return the job as plain JSON."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
 
     def config(self) -> RunConfig:
-        """What the overrides compose to now, in the folder where this process stands.
+        """Compose the config again, in the working directory of this process.
 
         Raises:
             ConfigError: it cannot be composed.
-            ScheduleError: it is not what was applied.
+            ScheduleError: it is not the config that was applied.
         """
         from runner.config.compose import compose
 
@@ -132,7 +132,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return config
 
     def record_of(self, flow_run: str) -> RunFolder | None:
-        """The record that an earlier try of this turn has begun."""
+        """Return the record that an earlier attempt of this turn started, or None."""
         try:
             runs = sorted(Path(self.folder, self._runs_dir(), self.experiment).glob("[0-9]*/manifest.json"), reverse=True)
             for manifest in runs[:_RECENT]:
@@ -150,16 +150,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn of a schedule, or another try of it.
+    """One attempt of one turn of a schedule.
 
     Attributes:
         job: what was applied.
         config: what it composes to.
-        flow_run: what tells this turn from others, over all its tries.
-        due: when it was due, in ISO 8601; None when it was asked for by hand.
-        attempt: 1 for the first try.
+        flow_run: the id of this turn, the same for all its attempts.
+        due: when it was due, in ISO 8601; None if it was requested by hand.
+        attempt: 1 for the first attempt.
         orchestrate: calls the stages.
-        notify: told what happens, a line at a time.
+        notify: called with each line for people.
     """
 
     job: Job
@@ -171,7 +171,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     notify: Notify
 
     async def play(self) -> None:
-        """Play it. Raises whatever its kind does, ScheduleError and CanaryFailed among it."""
+        """Run it. Raises what its kind raises, including ScheduleError and CanaryFailed."""
         await _kind(self.job.schedule.what)(self)
 
 
@@ -179,12 +179,12 @@ Kind = Callable[[Turn], Awaitable[None]]
 
 
 async def play_run(turn: Turn) -> None:
-    """Play the experiment. The turn has failed when the run was not completed, rows that failed included."""
+    """Run the experiment. The turn has failed if the run is not complete, for example because rows failed."""
     await _completed(turn, turn.config)
 
 
 async def play_canary(turn: Turn) -> None:
-    """Ask the model anew, and fail when it scores significantly worse than the reference. Such a verdict is never tried again."""
+    """Ask the model again, and fail if it scores significantly worse than the reference. Such a verdict is never retried."""
     policy = turn.job.schedule.canary
     assert policy.reference is not None
     result = await _completed(turn, canary.asking_anew(turn.config))
@@ -218,7 +218,7 @@ async def play_pipeline(turn: Turn) -> None:
 
 
 async def _completed(turn: Turn, config: RunConfig) -> RunResult:
-    """Play what the turn owes. Raises ScheduleError when it does not come to its end."""
+    """Run what the turn owes. Raises ScheduleError if the run is not complete afterwards."""
     before = turn.job.record_of(turn.flow_run) if turn.attempt > 1 else None
     if before is not None:
         experiment = Experiment.reopen(before.path, again=FAILURES)
@@ -242,7 +242,7 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
 
 
 def _checked(config: RunConfig) -> Schedule:
-    """The schedule, complete, with its reference pinned. Raises ConfigError."""
+    """Return the schedule, checked, with its reference pinned. Raises ConfigError."""
     schedule = config.schedule
     if schedule.cron is None and schedule.interval_s is None and schedule.rrule is None:
         raise ConfigError("schedule: say when; give schedule.cron, schedule.interval_s or schedule.rrule")

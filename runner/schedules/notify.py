@@ -1,4 +1,4 @@
-"""Tells somebody what went wrong: a command that reads JSON from stdin, or a webhook. Returns what they do wrong."""
+"""Report a failure to a command or a webhook. Return the errors of those that could not be reached."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ TIMEOUT_S = 30.0
 
 
 def notify(payload: dict[str, Any], *, command: Sequence[str] = (), webhook_env: str | None = None) -> list[str]:
-    """Pass `payload` on, as one JSON object, to all that are named.
+    """Send `payload`, as one JSON object, to the command and the webhook that are named.
 
     Args:
         payload: plain JSON data.
-        command: a program and its arguments; started without a shell, here, with the object on stdin.
-        webhook_env: environment variable that holds the ``http(s)://`` URL to post the object to.
+        command: a program and its arguments, started in this folder without a shell. It reads the object from stdin.
+        webhook_env: the environment variable that holds the http(s) URL to which the object is posted.
 
     Returns:
-        What went wrong, a line for each that could not be told; without secrets.
+        One line per recipient that could not be notified, without secrets.
     """
     body = redact(json.dumps(payload)).encode()
     problems = []
     if command and (problem := _run(command, body)):
-        problems.append(f"the command {command[0]} was not told: {problem}")
+        problems.append(f"the command {command[0]} was not notified: {problem}")
     if webhook_env and (problem := _post(webhook_env, body)):
-        problems.append(f"the webhook in {webhook_env} was not told: {problem}")
+        problems.append(f"the webhook in {webhook_env} was not notified: {problem}")
     return [redact(problem) for problem in problems]
 
 
@@ -53,7 +53,7 @@ def _post(webhook_env: str, body: bytes) -> str | None:
     except ConfigError as error:
         return str(error)
     if not url.startswith(("http://", "https://")):
-        return "it holds no http:// or https:// URL"
+        return "it is not an http:// or https:// URL"
     headers = {"Content-Type": "application/json", "User-Agent": "ostinato"}
     try:
         reply = request("POST", url, headers=headers, body=body, timeout_s=TIMEOUT_S)

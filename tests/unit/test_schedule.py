@@ -1,4 +1,4 @@
-"""Schedules without a clock: what is applied, what is refused, what a canary says, who is told."""
+"""Schedules without a scheduler: what is applied, what is refused, a canary's verdict, who is notified."""
 
 import http.server
 import json
@@ -35,7 +35,7 @@ def played(*overrides):
     return runner.run(overrides=[*FAKE, *overrides]).folder
 
 
-def test_a_schedule_is_no_part_of_the_config_hash():
+def test_a_schedule_does_not_change_the_config_hash():
     assert config_hash(compose(FAKE).config()) == config_hash(compose([*DAILY, "schedule.retries=3"]).config())
 
 
@@ -52,19 +52,19 @@ def test_a_schedule_is_no_part_of_the_config_hash():
         (["schedule.interval_s=5", "prompt.system='sk-abcdefghijklmnop1234'"], "looks like a secret"),
     ],
 )
-def test_what_cannot_be_applied(overrides, told):
+def test_schedules_that_cannot_run_are_refused(overrides, told):
     with pytest.raises((ConfigError, DataError), match=told) as caught:
         Job.prepare([*FAKE, *overrides])
     assert "abcdefghijklmnop" not in str(caught.value)
 
 
-def test_a_job_is_plain_json_and_comes_back(in_tmp):
+def test_a_job_survives_a_round_trip_as_json(in_tmp):
     job = Job.prepare(DAILY)
     assert Job.of(json.loads(json.dumps(job.parameters()))) == job
     assert (job.name, job.experiment, job.folder) == ("capitals", "capitals", str(in_tmp))
 
 
-def test_another_config_than_the_applied_one_is_refused(in_tmp):
+def test_a_config_that_was_edited_since_is_refused(in_tmp):
     (in_tmp / "conf" / "prompt").mkdir(parents=True)
     prompt = in_tmp / "conf" / "prompt" / "mine.yaml"
     prompt.write_text("user: 'Capital of {{ country }}?'\n")
@@ -83,7 +83,7 @@ async def test_a_turn_is_recorded_with_the_hash_that_was_applied(in_tmp):
     assert manifest["schedule"] == {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1}
 
 
-async def test_a_turn_that_fails_goes_on_in_its_own_record(in_tmp):
+async def test_a_retry_resumes_the_record_of_its_turn(in_tmp):
     job = Job.prepare([*DAILY, "model.fail_rate=1", "limits.max_attempts=1"])
     for attempt in (1, 2):
         with pytest.raises(ScheduleError, match="the run is failed"):
@@ -93,7 +93,7 @@ async def test_a_turn_that_fails_goes_on_in_its_own_record(in_tmp):
     assert len(list((in_tmp / "runs" / "capitals").glob("2*/manifest.json"))) == 2
 
 
-def test_a_worse_run_is_worse_and_an_equal_one_is_not():
+def test_only_a_significantly_worse_run_is_worse():
     good, bad, same = played("model.reply=Paris"), played("model.reply=Oslo"), played("model.reply=Paris")
     every = (
         played("scoring=regex", "scoring.pattern=x", "model.reply=x"),
@@ -109,7 +109,7 @@ def test_a_worse_run_is_worse_and_an_equal_one_is_not():
         is_worse(good, played("data.limit=3"), 0.95)
 
 
-async def test_a_canary_asks_anew_and_fails_on_a_worse_model(monkeypatch):
+async def test_a_canary_bypasses_the_cache_and_fails_on_a_worse_model(monkeypatch):
     scored = ["model=fake", "execution.orchestrator=none", "scoring=regex", "scoring.pattern=Paris", "schedule.interval_s=60"]
     reference = runner.run(overrides=[*scored, "model.reply=Paris"]).folder
     canary = [*scored, "schedule.what=canary", "schedule.canary.reference=latest"]
@@ -126,13 +126,13 @@ async def test_a_canary_asks_anew_and_fails_on_a_worse_model(monkeypatch):
     assert verdict["reference"] != str(reference)  # latest was pinned when it was applied
 
 
-def test_a_canary_of_an_old_cache_is_refused():
+def test_a_canary_that_replays_the_cache_is_refused():
     played()
     with pytest.raises(ConfigError, match="replay would only repeat"):
         Job.prepare([*DAILY, "schedule.what=canary", "schedule.canary.reference=latest", "cache.mode=replay"])
 
 
-def test_a_command_and_a_webhook_are_told(in_tmp, monkeypatch):
+def test_a_command_and_a_webhook_are_notified(in_tmp, monkeypatch):
     posted = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -161,11 +161,11 @@ def test_a_command_and_a_webhook_are_told(in_tmp, monkeypatch):
         ({"command": ["/no/such/program"]}, "No such file"),
         ({"command": [sys.executable, "-c", "raise SystemExit('not today')"]}, "ended with 1: not today"),
         ({"webhook_env": "UNSET"}, "UNSET is not set"),
-        ({"webhook_env": "FILE"}, "no http"),
+        ({"webhook_env": "FILE"}, "not an http"),
         ({"webhook_env": "NOBODY"}, "URLError"),
     ],
 )
-def test_what_goes_wrong_in_telling_is_told(arguments, told, monkeypatch):
+def test_notification_errors_are_returned_without_secrets(arguments, told, monkeypatch):
     monkeypatch.setenv("FILE", "file:///etc/passwd")
     monkeypatch.setenv("NOBODY", "http://127.0.0.1:9/tokens/aVerySecretPath")
     (problem,) = notify({}, **arguments)
