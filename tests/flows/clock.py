@@ -12,31 +12,85 @@ from contextlib import contextmanager
 import pytest
 
 import runner.cli
+from flows import connection
+from flows.schedules import deployments
 from flows.servers import kept, launch
 from runner.records import list_runs
 from runner.system import processes
 from tests.flows.api import Api
-from tests.support.clock import wait_until
+from tests.support.clock import PATIENCE_S, wait_until
 from tests.support.command import Running
+from tests.support.server import Reply, Server
 
 FAKE = ["model=fake", "data.limit=2", "cache.mode=off"]
 NEVER = "schedule.cron='0 3 1 1 *'"
+FINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 SECRETS = {"THEIR_KEY": "kx7Pq2mB9vTz4LwR8sNd", "THEIR_HOOK": "w4GhY6tUe1JcXz0QaKoM"}
 
 
 def schedule(*words):
-    """`ostinato schedule ...` in this process, which spares its imports; its JSON."""
+    """Run `ostinato schedule ...` in this process, which spares its imports. Returns its JSON."""
     with pytest.MonkeyPatch.context() as patch:
         said = []
+        patch.setattr(deployments, "PATIENCE_S", PATIENCE_S)
+        patch.setattr(connection, "REACH_TIMEOUT_S", PATIENCE_S)
         patch.setattr("builtins.print", lambda *text, **_: said.extend(text))
         assert runner.cli.main(["schedule", *words, "--json"]) == 0
     return json.loads(said[-1])
 
 
 def listed(name):
-    """What `ostinato schedule ls` says of one."""
+    """Return what `ostinato schedule ls` says of one schedule."""
     (known,) = [known for known in schedule("ls")["schedules"] if known["name"] == name]
     return known
+
+
+def pause(name):
+    """Pause a schedule until nothing of it is due: a scheduler that had read it before may still write some of its runs."""
+
+    def paused():
+        schedule("pause", name)
+        return listed(name)["next"] is None
+
+    wait_until(paused, f"the pause of {name}")
+
+
+class Gate:
+    """A model server that answers only while the gate is open. Runs that ask it last as long as a test wants.
+
+    Attributes:
+        model: the overrides that ask it one question.
+    """
+
+    def __init__(self, server):
+        self._server, self._opened = server, threading.Event()
+        server.otherwise = self._answer
+        name = ["model=server", "model.name=test", f"model.api_base={server.url}"]
+        self.model = [*name, f"limits.timeout_s={PATIENCE_S}", "data.limit=1", "cache.mode=off", NEVER]
+
+    def asked(self, times=1):
+        """Wait until so many questions have arrived."""
+        wait_until(lambda: self._server.count >= times, f"question {times}")
+
+    def open(self):
+        self._opened.set()
+
+    def close(self):
+        self._opened.clear()
+
+    def _answer(self, _call):
+        self._opened.wait(PATIENCE_S)
+        return Reply()
+
+
+@contextmanager
+def gated():
+    with Server() as server:
+        gate = Gate(server)
+        try:
+            yield gate
+        finally:
+            gate.open()
 
 
 class Clock:
@@ -55,7 +109,7 @@ class Clock:
         return found
 
     def state(self, flow_run, *wanted):
-        """The state of a flow run, once it is one of those wanted."""
+        """Wait until the state of a flow run is one of those wanted. Returns it."""
         return wait_until(lambda: (state := self.run(flow_run)["state"])["type"] in wanted and state, f"{wanted} of {flow_run}")
 
     def records(self, name):
@@ -70,7 +124,7 @@ class Clock:
 
 
 def environment(api_url, home, folder):
-    """What the commands of a test run with."""
+    """Return the environment that the commands of a test run with."""
     return {
         "OSTINATO_HOME": str(home),
         "PREFECT_API_URL": api_url,
@@ -83,7 +137,7 @@ def environment(api_url, home, folder):
 
 @contextmanager
 def standing(folder, given):
-    """In the folder of the schedules, with the environment of their commands."""
+    """Work in the folder of the schedules, with the environment of their commands."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)
@@ -93,7 +147,7 @@ def standing(folder, given):
 
 @contextmanager
 def webhook():
-    """A webhook on the loopback: its URL, and what was posted to it."""
+    """Serve a webhook on the loopback. Yields its URL and what was posted to it."""
     told = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -124,13 +178,13 @@ class KeptServer:
         kept.start(self._port)
 
     def everything(self):
-        """All that the database holds, as text."""
+        """Return all that the database holds, as text."""
         with sqlite3.connect(self.home / "prefect" / "prefect.db") as database:
             return "\n".join(database.iterdump())
 
 
 class OwnServer:
-    """`prefect server start` on a PostgreSQL cluster, by somebody who has had it before Ostinato."""
+    """A server that somebody had before Ostinato: `prefect server start` on a PostgreSQL cluster."""
 
     def __init__(self, cluster, folder):
         self.home, self._cluster, self._port = folder / "home", cluster, processes.free_port()
@@ -153,7 +207,7 @@ class OwnServer:
         self._process.stop(processes.GRACE_S)
 
     def everything(self):
-        """All that the database holds, as text."""
+        """Return all that the database holds, as text."""
         return self._cluster.dump()
 
     def _answers(self):
@@ -163,6 +217,6 @@ class OwnServer:
 
 @contextmanager
 def serving(clock, **more):
-    """`ostinato serve`."""
+    """Run `ostinato serve` as the worker of a clock."""
     with Running("serve", **more) as clock.worker:
         yield clock

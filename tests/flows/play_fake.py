@@ -69,7 +69,10 @@ def main(folder, plays):
     experiment = FakeExperiment(folder, plays)
     sys.modules["runner.experiment.experiment"] = runner_experiment(experiment)
     from flows.orchestrate import play
+    from flows.servers import launch
+    from tests.support.clock import PATIENCE_S
 
+    launch.START_TIMEOUT_S = PATIENCE_S
     try:
         asyncio.run(play(experiment, notify=tell))
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from tests.support.tickets import Loop, answer
 pytestmark = pytest.mark.prefect
 
 
-def test_a_task_a_stage_and_nothing_when_nothing_is_owed(kept, api, in_tmp):
+def test_a_pipeline_has_a_task_per_stage_and_starts_nothing_if_it_is_complete(kept, api, in_tmp):
     with OpenAI() as trainer, Server(Reply(text=answer)) as server:
         trainer.outcome = "succeeded"
         loop = Loop(in_tmp, trainer, server)
@@ -41,7 +41,7 @@ def test_a_failed_training_is_a_failed_task(kept, api, in_tmp):
         assert len(trainer.jobs) == 1
 
 
-def test_a_training_that_is_cancelled_is_not_tried_again(kept, in_tmp):
+def test_a_cancelled_training_is_not_retried(kept, in_tmp):
     with OpenAI() as trainer, Server(Reply(text=answer)) as server:
         loop = Loop(in_tmp, trainer, server)
         with loop.start("execution.orchestrator=prefect", PREFECT_API_URL=kept.api_url) as running:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shutil
 import socket
 import sys
 import urllib.request
@@ -41,7 +40,7 @@ def test_the_active_profile_names_the_server(clean, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("profiles", ["not toml [", "active = 3", 'active = "gone"\n[profiles]'])
-def test_profiles_that_name_nothing(clean, monkeypatch, tmp_path, profiles):
+def test_profiles_without_a_server_are_ignored(clean, monkeypatch, tmp_path, profiles):
     (tmp_path / "profiles.toml").write_text(profiles)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     assert resolve().kind == "private"
@@ -57,13 +56,13 @@ def test_a_state_file_of_no_living_server_counts_as_none(clean, state):
     assert resolve().kind == "private"
 
 
-def test_nothing_is_made_by_looking(clean):
+def test_looking_for_a_server_writes_nothing(clean):
     resolve()
     assert ask("status") == 1
     assert not clean.exists()
 
 
-def test_two_runs_at_once_write_two_histories(clean):
+def test_concurrent_runs_write_two_databases(clean):
     first = History.take_any()
     second = History.take_any()
     assert [first.database.name, second.database.name] == ["prefect.db", "prefect-2.db"]
@@ -74,7 +73,7 @@ def test_two_runs_at_once_write_two_histories(clean):
     third.release()
 
 
-def test_start_while_a_run_records(clean):
+def test_start_is_refused_while_a_run_records(clean):
     history = History.take()
     history.describe("A run (pid 42)")
     with pytest.raises(OrchestratorError, match=r"A run \(pid 42\) is recording .*\n.*has ended"):
@@ -82,7 +81,7 @@ def test_start_while_a_run_records(clean):
     history.release()
 
 
-def test_start_on_a_taken_port(clean):
+def test_start_on_a_taken_port_is_refused(clean):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(OrchestratorError, match=rf"Port {port} is taken .*--port N"):
@@ -90,7 +89,7 @@ def test_start_on_a_taken_port(clean):
 
 
 @pytest.mark.parametrize("port", ["0", "70000", "http"])
-def test_a_port_that_is_none(port, capsys):
+def test_invalid_ports_are_refused(port, capsys):
     with pytest.raises(SystemExit) as stopped:
         ask("start", "--port", port)
     assert stopped.value.code == 2
@@ -109,7 +108,7 @@ async def test_a_server_that_ends_at_once_shows_its_log(clean, monkeypatch):
     assert kept.status() is None
 
 
-def test_a_home_that_cannot_be_written(clean, monkeypatch, tmp_path):
+def test_a_home_that_cannot_be_written_is_an_error(clean, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file"))
     with pytest.raises(OrchestratorError, match="Set OSTINATO_HOME"):
@@ -117,8 +116,7 @@ def test_a_home_that_cannot_be_written(clean, monkeypatch, tmp_path):
 
 
 @pytest.mark.prefect
-def test_the_life_of_a_kept_server(clean, private_runs, capsys):
-    shutil.copytree(private_runs.copy, clean)  # a history to start from saves making the database
+def test_a_kept_server_starts_is_found_and_stops(clean, capsys):
     port = processes.free_port()
     assert ask("start", "--port", str(port), "--json") == 0
     shown = json.loads(capsys.readouterr().out)

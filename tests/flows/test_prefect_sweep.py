@@ -25,7 +25,7 @@ def played(clean, kept, monkeypatch, tmp_path):
     return play
 
 
-def test_a_task_a_cell_named_by_what_varies(played, api):
+def test_a_sweep_has_a_task_per_cell_named_by_what_varies(played, api):
     result = played()
     assert result.manifest.status == "complete"
     name = result.folder.name
@@ -45,7 +45,7 @@ def test_a_task_a_cell_named_by_what_varies(played, api):
     assert played.lines == []
 
 
-def test_a_failed_cell_is_a_failed_task_and_the_others_go_on(played, api):
+def test_a_failed_cell_is_a_failed_task_and_the_others_continue(played, api):
     result = played("model.fail_rate=0,1", "model.fail_with=context_window", "sampling.temperature=0", "cache.mode=off")
     assert (result.exit_code, result.manifest.status) == (3, "incomplete")
     states = api.settled(result.folder.name, 4)
@@ -54,7 +54,7 @@ def test_a_failed_cell_is_a_failed_task_and_the_others_go_on(played, api):
     assert api.flow_run(result.folder.name)["state_type"] == "COMPLETED"
 
 
-def test_a_search_is_one_flow_too(played, api):
+def test_a_search_is_one_flow(played, api):
     result = played("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1")
     assert result.manifest.status == "complete"
     assert set(api.settled(result.folder.name, len(result.manifest.cells)).values()) == {"COMPLETED"}

@@ -1,4 +1,4 @@
-"""`ostinato serve` on the kept server: what was missed, what fails, what is cancelled or switched off by others, how it ends."""
+"""`ostinato serve` on the kept server: missed runs, failures, cancelled runs, schedules that others switched off or applied."""
 
 import asyncio
 import json
@@ -20,35 +20,47 @@ from prefect.utilities.services import critical_service_loop
 
 import runner
 from flows.schedules.catch_up import unwanted
-from flows.schedules.deployments import POOL
+from flows.schedules.deployments import ENTRYPOINT, POOL
 from flows.schedules.process import played_in_process
 from flows.schedules.worker import Worker, patient
-from runner.system import processes
-from tests.flows.clock import FAKE, NEVER, SECRETS, Clock, KeptServer, environment, listed, schedule, serving, standing, webhook
-from tests.support.clock import wait_until
+from tests.flows.clock import (
+    FAKE,
+    FINAL,
+    NEVER,
+    SECRETS,
+    Clock,
+    KeptServer,
+    environment,
+    listed,
+    schedule,
+    serving,
+    standing,
+    webhook,
+)
+from tests.support.clock import PATIENCE_S, wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.alone]
+pytestmark = pytest.mark.prefect
 
-SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=300"]
+SLOW = [*FAKE, NEVER, "data.limit=1", "model.latency_s=3600", "limits.timeout_s=3600"]
 TELLS = "schedule.notify.webhook_env=THEIR_HOOK"
 
 
 def toggle(clock, name, *, active):
-    """What Prefect's UI does when the schedule of a deployment is switched."""
+    """Switch the schedule of a deployment on or off, as Prefect's UI does."""
     known = clock.deployment(name)
     clock.api.call("PATCH", f"deployments/{known['id']}/schedules/{known['schedules'][0]['id']}", {"active": active})
 
 
 def due(clock, name):
-    """The runs that are due and that nothing has served, each for two seconds or more."""
+    """Return the runs that have been due for two seconds or more, and that no worker has taken."""
     ago = datetime.now(UTC) - timedelta(seconds=2)
     waiting = [run for run in clock.runs(name) if run["state_type"] == "SCHEDULED"]
     return [run["id"] for run in waiting if datetime.fromisoformat(run["expected_start_time"]) < ago]
 
 
 @pytest.fixture(scope="module")
-def server(kept, private_runs):
-    return KeptServer(kept, private_runs.home)
+def server(kept, kept_home):
+    return KeptServer(kept, kept_home)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +76,12 @@ def hook():
 
 
 @pytest.fixture(scope="module")
-def played(server, given, hook):
-    """`ostinato serve`, started when two schedules have missed some of their times, and were switched off."""
+def served(server, given, hook):
+    """`ostinato serve`, with a history.
+
+    When it starts, two schedules have missed some of their times and were switched off, and one was applied by a version whose
+    flow was elsewhere. Runs that several tests wait for are asked for at once, so that they run side by side.
+    """
     folder, variables = given
     clock = Clock(server, folder)
     with standing(folder, variables):
@@ -73,16 +89,22 @@ def played(server, given, hook):
         schedule("apply", *every, "schedule.name=passed", "schedule.catch_up=none")
         schedule("apply", *every, "schedule.name=caught", "schedule.catch_up=all", "schedule.overlap=queue")
         wait_until(lambda: len(due(clock, "caught")) >= 2, "two times that are missed")
-        toggle(clock, "passed", active=False)
-        toggle(clock, "caught", active=False)
-        clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in ("passed", "caught")}
+        missed = ("passed", "caught")
+        for name in missed:
+            toggle(clock, name, active=False)
+        apply_others(clock, folder)
+        for name in missed:  # once more: Prefect's scheduler may have read it before, and written runs of it since
+            toggle(clock, name, active=False)
+        clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in missed}
         with serving(clock, THEIR_HOOK=f"{hook[0]}/{SECRETS['THEIR_HOOK']}"):
-            clock.begun = {name: schedule("run-now", name)["flow_run"] for name in begun(folder)}
+            wait_until(lambda: clock.deployment("moved")["entrypoint"] == ENTRYPOINT, "the start of the worker")
+            names = ("failing", "killed", "cancelled", "moved")
+            clock.begun = {name: schedule("run-now", name)["flow_run"] for name in names}
             yield clock
 
 
-def begun(folder):
-    """Apply what several tests wait for, so that it is played side by side. Returns the names."""
+def apply_others(clock, folder):
+    """Apply what several tests wait for, and wait until Prefect's scheduler has seen it."""
     file = folder / "told.json"
     tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
     program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
@@ -90,24 +112,31 @@ def begun(folder):
     schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
     schedule("apply", *SLOW, TELLS, "schedule.name=killed")
     schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
-    return "failing", "killed", "cancelled"
+    schedule("apply", *FAKE, NEVER, "schedule.name=moved")
+    assert clock.deployment("moved")["entrypoint"] == ENTRYPOINT
+    wait_until(lambda: clock.runs("moved"), "the scheduler")
+    clock.api.call("PATCH", f"deployments/{clock.deployment('moved')['id']}", {"entrypoint": "flows.schedule.scheduled"})
 
 
 @pytest.fixture
-def clock(played, given):
-    """What every test of this module goes on with, where the one before it has left off."""
+def clock(served, given):
     with standing(*given):
-        yield played
+        yield served
 
 
-def test_runs_that_were_missed_are_passed_over_when_the_schedule_says_so(clock):
+def test_a_schedule_whose_flow_was_elsewhere_runs_here(clock):
+    assert clock.state(clock.begun["moved"], *FINAL)["type"] == "COMPLETED"
+    assert len(clock.complete("moved")) == 1
+
+
+def test_missed_runs_are_cancelled_with_catch_up_none(clock):
     states = [clock.state(run, "CANCELLED", "COMPLETED") for run in clock.missed["passed"]]
     assert states
     assert {state["type"] for state in states} == {"CANCELLED"}
     assert "catch_up=none" in states[0]["message"]
 
 
-def test_which_missed_runs_are_played():
+def test_catch_up_decides_which_missed_runs_run():
     now = datetime(2026, 1, 2, tzinfo=UTC)
 
     def run(minutes, catch_up, **more):
@@ -121,9 +150,9 @@ def test_which_missed_runs_are_played():
     assert sorted(passed) == [("none", 2), ("none", 3), ("none", 600), ("one", 3), ("one", 600)]
 
 
-def test_a_schedule_that_is_switched_off_elsewhere(clock):
+def test_a_schedule_that_is_switched_off_in_prefect_is_not_active(clock):
     assert not listed("passed")["active"]
-    assert listed("passed")["next"] is None
+    wait_until(lambda: listed("passed")["next"] is None, "the end of what was missed")
     schedule("apply", *FAKE, NEVER, "schedule.name=switched")
     toggle(clock, "switched", active=False)
     assert not listed("switched")["active"]
@@ -137,16 +166,16 @@ def test_a_schedule_that_is_switched_off_elsewhere(clock):
 
 
 def said(hook, flow_run):
-    """What the webhook was told of a flow run."""
+    """Wait until the webhook is told of a flow run. Returns what it was told."""
     told = hook[1]
     path, payload = wait_until(lambda: next((one for one in told if one[1]["flow_run"] == flow_run), None), "the webhook")
     assert path == f"/{SECRETS['THEIR_HOOK']}"
     return payload
 
 
-def test_a_failure_is_tried_again_in_its_record_then_told(clock, hook):
+def test_a_failure_is_retried_in_its_record_then_reported(clock, hook):
     flow_run = clock.begun["failing"]
-    state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
+    state = clock.state(flow_run, *FINAL)
     (record,) = clock.records("failing")
     assert record.manifest()["schedule"]["attempt"] == 2
     told = said(hook, flow_run)
@@ -157,14 +186,14 @@ def test_a_failure_is_tried_again_in_its_record_then_told(clock, hook):
     assert str(record.path) in state["message"]
 
 
-def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook):
+def test_a_canary_of_a_worse_model_fails_and_is_reported(clock, hook):
     scored = ["model=fake", "scoring=regex", "scoring.pattern=Paris"]
     reference = runner.run(overrides=[*scored, "execution.orchestrator=none", "model.reply=Paris"]).folder
     canary = ["schedule.what=canary", f"schedule.canary.reference={reference}", "schedule.retries=1", "schedule.name=canary"]
     schedule("apply", *scored, *canary, TELLS, "model.choices=[Oslo,Rome,Paris]", "schedule.interval_s=3")
     (first, *_) = wait_until(lambda: clock.records("canary"), "a canary")
     flow_run = first.manifest()["schedule"]["flow_run"]
-    state = clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")
+    state = clock.state(flow_run, *FINAL)
     schedule("rm", "canary")
     assert state["type"] == "FAILED"
     assert "significantly worse" in state["message"]
@@ -173,85 +202,50 @@ def test_a_canary_of_a_worse_model_fails_on_its_schedule_and_is_told(clock, hook
     assert expected.items() <= said(hook, flow_run).items()
 
 
-def test_a_run_whose_process_is_killed_has_crashed_and_is_told(clock, hook):
+def test_a_run_whose_process_is_killed_is_reported_as_crashed(clock, hook):
     flow_run = clock.begun["killed"]
     wait_until(lambda: clock.records("killed"), "the record")
     os.kill(int(clock.run(flow_run)["infrastructure_pid"]), signal.SIGKILL)
-    assert clock.state(flow_run, "FAILED", "COMPLETED", "CRASHED")["type"] == "CRASHED"
+    assert clock.state(flow_run, *FINAL)["type"] == "CRASHED"
     told = said(hook, flow_run)
     assert (told["event"], told["run"]) == ("crashed", str(clock.records("killed")[0].path))
 
 
-def test_missed_runs_are_caught_up_with_one_after_the_other(clock):
+def test_missed_runs_are_caught_up_one_after_the_other(clock):
     assert len(clock.missed["caught"]) >= 2
-    states = {clock.state(run, "CANCELLED", "COMPLETED", "FAILED", "CRASHED")["type"] for run in clock.missed["caught"]}
-    assert states == {"COMPLETED"}
-    times = sorted((run["start_time"], run["end_time"]) for run in clock.runs("caught"))
+    assert {clock.state(run, *FINAL)["type"] for run in clock.missed["caught"]} == {"COMPLETED"}
+    times = sorted((run["start_time"], run["end_time"]) for run in map(clock.run, clock.missed["caught"]))
     assert all(ended <= began for (_, ended), (began, _) in pairwise(times))
     assert not listed("caught")["active"]
 
 
 def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
     flow_run = clock.begun["cancelled"]
-    wait_until(lambda: clock.records("cancelled"), "the record")
-    clock.server.stop()  # nothing else is being started: a process without its server cannot begin, and has crashed
+    for name in ("cancelled", "killed"):
+        wait_until(lambda name=name: clock.records(name), "the record")
+    for run in [*clock.missed["passed"], *clock.missed["caught"], clock.begun["failing"], clock.begun["moved"]]:
+        clock.state(run, *FINAL)  # a process that starts while the server is away would crash
+    clock.server.stop()
     clock.server.start()
     clock.api.post(f"flow_runs/{flow_run}/set_state", {"state": {"type": "CANCELLING"}})
-    assert clock.state(flow_run, "CANCELLED", "FAILED", "COMPLETED", "CRASHED")["type"] == "CANCELLED"
+    assert clock.state(flow_run, *FINAL)["type"] == "CANCELLED"
     (record,) = clock.records("cancelled")
     assert record.manifest()["status"] == "interrupted"
     assert not [told for _, told in hook[1] if told["flow_run"] == flow_run]
 
 
-def test_a_stopped_worker_waits_for_what_plays_and_leaves_the_schedules(clock):
-    schedule("apply", *FAKE, NEVER, "schedule.name=short", "model.latency_s=2", "data.limit=1")
-    playing = schedule("run-now", "short")["flow_run"]
-    clock.state(playing, "RUNNING")
-    clock.worker.signal(signal.SIGTERM)
-    done = clock.worker.wait()
-    assert done.code == 0
-    assert "waited for" in done.err
-    assert clock.run(playing)["state_type"] == "COMPLETED"
-    assert listed("short")["active"]
-
-
-def test_the_second_ctrl_c_cancels_what_plays(server, given):
-    with standing(*given), serving(Clock(server, given[0])) as clock:
-        schedule("apply", *SLOW, "schedule.name=long")
-        flow_run = schedule("run-now", "long")["flow_run"]
-        wait_until(lambda: clock.records("long"), "the record")
-        clock.worker.signal(signal.SIGINT)
-        wait_until(lambda: "waited for" in clock.worker.err, "an answer to Ctrl-C")
-        clock.worker.signal(signal.SIGINT)
-        assert clock.worker.wait().code == 130
-        assert clock.run(flow_run)["state_type"] == "CANCELLED"
-        assert clock.records("long")[0].manifest()["status"] == "interrupted"
-
-
-def test_prefects_own_worker_plays_as_well(server, given):
-    clock = Clock(server, given[0])
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL]
-    with standing(*given):
-        worker = processes.start(command, log=clock.folder / "worker.log")
-        flow_run = schedule("run-now", "short")["flow_run"]
-        state = clock.state(flow_run, "CANCELLED", "COMPLETED", "FAILED", "CRASHED")
-        worker.stop(processes.GRACE_S)
-        assert state["type"] == "COMPLETED"
-        assert flow_run in {run.manifest()["schedule"]["flow_run"] for run in clock.complete("short")}
-
-
-async def test_a_run_goes_on_when_the_server_has_forgotten_its_lease(server):
+async def test_a_run_continues_when_the_server_has_forgotten_its_lease(server):
     told = []
     with temporary_settings({PREFECT_API_URL: server.api_url, PREFECT_LOGGING_TO_API_ENABLED: False}):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             with played_in_process(told.append):
                 async with flow_engine.amaintain_concurrency_lease(uuid4(), 300, raise_on_lease_renewal_failure=True):
                     while not told:  # noqa: ASYNC110 - a thread of Prefect's tells
                         await asyncio.sleep(0.02)
-    assert "goes on" in told[0]
+    assert "the run continues" in told[0]
 
 
-async def test_what_goes_wrong_with_one_run_ends_no_other(server, monkeypatch):
+async def test_an_error_in_one_run_ends_no_other_run(server, monkeypatch):
     ended = []
 
     async def plays():
@@ -271,7 +265,7 @@ async def test_what_goes_wrong_with_one_run_ends_no_other(server, monkeypatch):
     assert not worker._submitting_flow_run_ids
 
 
-async def test_runs_are_watched_however_long_the_server_is_away(monkeypatch):
+async def test_cancelled_runs_are_looked_for_however_long_the_server_is_away(monkeypatch):
     looks = []
 
     async def away(*_, **__):
@@ -282,7 +276,7 @@ async def test_runs_are_watched_however_long_the_server_is_away(monkeypatch):
         observer = _flow_run_executor.FlowRunCancellingObserver(on_cancelling=looks.append)
         observer._client = SimpleNamespace(read_flow_runs=away)
         looking = asyncio.create_task(critical_service_loop(observer._check_for_cancelled_flow_runs, interval=0.01))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while len(looks) < 10:  # noqa: ASYNC110 - Prefect's loop looks
                 await asyncio.sleep(0.01)
         assert not looking.done()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 T = TypeVar("T")
-PATIENCE_S = 180.0
+PATIENCE_S = 600.0
 """Seconds that a test waits before it fails. They bound broken tests, not speed: a slow, busy machine keeps them easily."""
 
 
