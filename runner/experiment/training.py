@@ -207,6 +207,6 @@ def _notices(recipe: Recipe) -> Iterator[str]:
     if recipe.provider == "openai" and (
         recipe.access is None or "api.openai.com" in (recipe.access.api_base or "api.openai.com")
     ):
-        yield f"OpenAI takes no new fine-tuning jobs as of {END_OF_NEW_JOBS}"
+        yield f"OpenAI accepts no new fine-tuning jobs as of {END_OF_NEW_JOBS}"
     if recipe.provider == "databricks":
         yield "this provider was never tried against a real workspace; please report what you find"

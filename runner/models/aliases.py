@@ -1,7 +1,7 @@
 """Aliases of models: ``tickets@latest`` and ``tickets@3`` name a model that a pipeline found good enough, with its lineage.
 
-One readable file an alias, ``aliases/<name>.json`` in `OSTINATO_HOME`. A version is never changed: moving an alias adds one, so
-``tickets@3`` is the same model for ever, while ``tickets@latest`` is whichever was registered last.
+Each alias is one readable file, ``aliases/<name>.json`` in `OSTINATO_HOME`. Versions never change: moving an alias adds one, so
+``tickets@3`` is always the same model, and ``tickets@latest`` the one that was registered last.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """One model that an alias has named.
 
     Attributes:
-        version: counts from 1.
-        model: the model as a config's group `model` says it; plain data, no secret.
-        registered_at: when, UTC, ISO 8601.
-        lineage: what it was made from and how it was measured; plain data.
+        version: its number, counted from 1.
+        model: the config group `model` that names it; plain data, no secrets.
+        registered_at: when it was registered, UTC, ISO 8601.
+        lineage: what it was trained from and how it was evaluated; plain data.
     """
 
     version: int
@@ -43,7 +43,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alias(msgspec.Struct, frozen=True, kw_only=True):
-    """A name and every model it has named, the newest last."""
+    """A name, and every model it has named, newest last."""
 
     name: str
     versions: list[Version]
@@ -56,21 +56,21 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_reference(text: str) -> bool:
-    """Whether `text` is of the form ``NAME@latest`` or ``NAME@3``."""
+    """Return whether `text` has the form ``NAME@latest`` or ``NAME@3``."""
     return _REFERENCE.fullmatch(text) is not None
 
 
 def resolve(reference: str) -> tuple[str, Version]:
-    """The model that a reference means now.
+    """Find the model that a reference names now.
 
     Returns:
-        The reference with its version's number (``tickets@3``), and the version.
+        The reference with the version's number (``tickets@3``), and the version.
 
     Raises:
-        ConfigError: it is no reference, or there is no such alias or version.
+        ConfigError: `reference` does not have that form, or there is no such alias or version.
     """
     if not (match := _REFERENCE.fullmatch(reference)):
-        raise ConfigError(f"'{reference}' is no alias of a model; aliases are written NAME@latest or NAME@3")
+        raise ConfigError(f"'{reference}' is not an alias of a model; aliases are written NAME@latest or NAME@3")
     name, wanted = match["name"], match["version"]
     alias = find(name)
     if alias is None:
@@ -87,10 +87,10 @@ def resolve(reference: str) -> tuple[str, Version]:
 
 
 def find(name: str) -> Alias | None:
-    """The alias of this name, or None.
+    """Read the alias of this name; None if there is none.
 
     Raises:
-        ConfigError: its file is broken, or of a newer format.
+        ConfigError: its file is broken or has a newer format.
     """
     file = _file(name)
     try:
@@ -98,27 +98,27 @@ def find(name: str) -> Alias | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}; delete it to begin the alias anew") from None
+        raise ConfigError(f"{file} cannot be read: {error}; delete it to start the alias again") from None
     if alias.format > FORMAT or not alias.versions:
-        raise ConfigError(f"{file}: not a file that this version of ostinato reads (format up to {FORMAT}, one version or more)")
+        raise ConfigError(f"{file}: this version of ostinato cannot read it (format up to {FORMAT}, one version or more)")
     return alias
 
 
 def listed() -> list[Alias]:
-    """Every alias there is, by name. Raises ConfigError when one is broken."""
+    """Return all aliases, by name. Raises ConfigError when one is broken."""
     names = sorted(file.stem for file in folder().glob("*.json"))
     return [alias for name in names if (alias := find(name))]
 
 
 def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Version:
-    """Have ``name@latest`` mean `model` from now on. Registering what it means already changes nothing.
+    """Make ``name@latest`` name `model` from now on. Registering the same model again changes nothing.
 
     Raises:
-        ConfigError: the name is not one.
+        ConfigError: the name is not valid.
         FinetuneError: the file cannot be written.
     """
     if not re.fullmatch(_NAME, name):
-        raise ConfigError(f"'{name}' cannot be an alias: letters, digits, '.', '_' and '-', 64 at the most")
+        raise ConfigError(f"'{name}' cannot be an alias: use letters, digits, '.', '_' and '-', at most 64 characters")
     try:
         paths.private(folder())
         with files.locked(_lock_of(name)):
@@ -140,7 +140,7 @@ def register(name: str, model: dict[str, Any], lineage: dict[str, Any]) -> Versi
 
 
 def remove(name: str) -> bool:
-    """Forget an alias and all its versions; the models stay. Returns whether there was one."""
+    """Delete an alias and all its versions, but no models. Return whether it existed."""
     file = _file(name)
     if file.parent != folder() or not file.is_file():
         return False
@@ -150,7 +150,7 @@ def remove(name: str) -> bool:
 
 
 def folder() -> Path:
-    """Where aliases are kept: ``aliases`` in `OSTINATO_HOME`."""
+    """Return the folder of the aliases: ``aliases`` in `OSTINATO_HOME`."""
     return paths.home() / "aliases"
 
 
@@ -159,5 +159,5 @@ def _file(name: str) -> Path:
 
 
 def _lock_of(name: str) -> Path:
-    """The file whose lock is held by whoever changes this alias."""
+    """Return the file to lock while this alias is changed."""
     return folder() / f".{name}.lock"

@@ -1,4 +1,4 @@
-"""What is trained on this machine: weights by name, and their identity, which decides whether a training was made already."""
+"""Base models for training on this machine: weights by name, with the identity that a job's id is made of."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from runner.models import weights
 
 
 def base_of(name: str, *, fetch: bool = True) -> Base:
-    """The base model of this name: weights that `weights` knows.
+    """Find the base model of this name among the weights that `weights` knows.
 
     Args:
         name: as in ``local/NAME``.
-        fetch: have the weights on this machine when this returns. A folder is there already, and is trained as it is.
+        fetch: fetch the weights if they are not on this machine. A folder is trained where it is.
 
     Raises:
         ConfigError: no such weights.

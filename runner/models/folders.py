@@ -1,4 +1,4 @@
-"""Models in a folder of Hugging Face's form: which weights they hold, and the GGUF file of these that llama.cpp serves."""
+"""Models in Hugging Face folders: the digest of their weights, and the GGUF file that llama.cpp serves."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _DECISIVE = {".json", ".safetensors", ".model", ".txt", ".jinja"}
 
 
 def found(name: str) -> Path | None:
-    """The folder of this name that holds a model: there is a ``config.json`` in it."""
+    """Return the folder of this name if it holds a model, that is, a ``config.json``; else None."""
     folder = expanded(name).absolute()
     return folder if (folder / "config.json").is_file() else None
 
 
 def sha256(folder: Path) -> str:
-    """SHA-256, in hex, over what decides a model's answers: the names and contents of its config, tokenizer and weights.
+    """Hash what decides a model's answers: the names and contents of its config, tokenizer and weights. SHA-256, in hex.
 
-    Read once a process, for as long as no file changes its size or its time of change.
+    The files are read once per process, as long as none changes its size or modification time.
     """
     files = sorted(path for path in folder.iterdir() if path.suffix in _DECISIVE)
     stats = [(path, path.stat()) for path in files]
@@ -32,13 +32,13 @@ def sha256(folder: Path) -> str:
 
 
 def write_gguf(folder: Path, file: Path) -> None:
-    """Write the folder's model as a GGUF file, whole or not at all.
+    """Write the model of a folder as a GGUF file, whole or not at all.
 
     Raises:
-        LaunchError: llama.cpp would not answer as this model does (see `Folder`), or what writes such files is not installed.
+        LaunchError: llama.cpp would not answer as this model does (see `Folder`), or a package that is needed is not installed.
         OSError: the file cannot be written.
     """
-    from runner.finetune.trainers.local.folder import Folder  # every run imports this module, and few have a folder
+    from runner.finetune.trainers.local.folder import Folder  # every run imports this module, but few have a folder
     from runner.finetune.trainers.local.write import kept, write
 
     try:

@@ -1,8 +1,8 @@
-"""What ``local/NAME`` stands for on this machine: weights, weights with an adapter trained on them, or a model tuned whole.
+"""Models named ``local/NAME``: weights, weights with an adapter that was trained on them, or a whole tuned model.
 
-``ft-<job>`` is a training job of the ledger; ``tickets@latest`` an alias of one. All other names are those of `weights`.
-An adapter and its base make a model of their own, with an identity and a server of its own: llama.cpp can change adapters from
-request to request, but its prompt cache then mixes what one has computed into what another answers.
+``ft-<job>`` names a training job of the ledger, ``tickets@latest`` an alias of one. `weights` knows all other names.
+An adapter and its base are one model, with its own identity and server. llama.cpp can change adapters from
+request to request, but its prompt cache then mixes one adapter's results into another's answers.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _Stamp = tuple[int, int, int]
 
 
 class Served(NamedTuple):
-    """The files of a model: a GGUF file, and an adapter to it or None."""
+    """The files of a model: a GGUF file, and its adapter, if any."""
 
     gguf: Path
     adapter: Path | None = None
 
 
 class _Left(NamedTuple):
-    """What a training has left: a file (or a folder, which llama.cpp cannot serve), its SHA-256, and whether it needs no base."""
+    """The product of a training: a file (or a folder, which llama.cpp cannot serve), its SHA-256, whether it needs no base."""
 
     base: Base
     file: Path
@@ -43,11 +43,11 @@ class _Left(NamedTuple):
 
 
 def digest(name: str) -> str:
-    """Which model this is, ``sha256:...``: the same for the same weights on every machine, and known before they are fetched.
+    """Return the digest of a model, ``sha256:...``. It is the same on every machine, and known before the weights are fetched.
 
     Raises:
-        ConfigError: no such weights, no such job, or one that has no model.
-        LaunchError: weights that are not pinned must be read for this, and cannot be had.
+        ConfigError: no such weights, no such job, or the job has no model.
+        LaunchError: the weights are not pinned, so they must be read, and cannot be fetched.
     """
     if (job := _job(name)) is None:
         return weights.digest(name)
@@ -58,11 +58,11 @@ def digest(name: str) -> str:
 
 
 def pull(name: str, *, progress: Progress | None = None) -> Served:
-    """Have a model's files on this machine.
+    """Fetch the files of a model if they are not on this machine.
 
     Raises:
         ConfigError: as `digest`.
-        LaunchError: they cannot be had, or are not what they were when the model was trained.
+        LaunchError: they cannot be fetched, or have changed since the model was trained.
     """
     if (job := _job(name)) is None:
         return Served(weights.pull(name, progress=progress))
@@ -70,7 +70,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
     if file.suffix != ".gguf":
         raise LaunchError(f"llama.cpp cannot serve {name}; what was trained is in {file}")
     if not file.is_file() or weights.sha256(file) != sha256:
-        raise LaunchError(f"{file} is not what the training has made; train again: ostinato ft run --force")
+        raise LaunchError(f"{file} has changed since it was trained; train again: ostinato ft run --force")
     if whole:
         return Served(file)
     here = base.gguf or base.hf
@@ -82,24 +82,24 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
 
 
 def alias(name: str) -> str:
-    """What a server should call the model. Raises ConfigError."""
+    """Return the name that a server gives the model. Raises ConfigError."""
     job = _job(name)
     return weights.alias(name) if job is None else f"ft-{job.name}"
 
 
 def _job(name: str) -> Path | None:
-    """The folder of the job that has trained the model of this name; None for weights. Raises ConfigError."""
+    """Find the folder of the job that trained the model of this name; None for weights. Raises ConfigError."""
     if aliases.is_reference(name):
         pinned, version = aliases.resolve(name)
         if version.model.get("kind") != "local":
-            raise ConfigError(f"{pinned} is no model of this machine; a config asks it with model={name}")
+            raise ConfigError(f"{pinned} is not a model of this machine; use it in a config with model={name}")
         name = str(version.model["name"])
     found = _TUNED.fullmatch(name)
     return ledger.folder() / found["job"] if found else None
 
 
 def _left(job: Path, name: str) -> _Left:
-    """What the training in this folder has left. Raises ConfigError when there is no such job, or it has no model."""
+    """Find what the training in this folder produced. Raises ConfigError if there is no such job, or it has no model."""
     try:
         left = _read(job, _stamp(job / "spec.json"), _stamp(job / "result.json"))
         if left is None:
@@ -112,7 +112,7 @@ def _left(job: Path, name: str) -> _Left:
 
 @lru_cache(maxsize=64)
 def _read(path: Path, _spec: _Stamp | None, _result: _Stamp | None) -> _Left | None:
-    """The two files are read again when they have changed: every request asks which model it goes to."""
+    """Read a job; cached until one of its two files changes, since every request asks for its model."""
     job = ledger.JobFolder.open(path)
     result = job.result()
     if result is None or "sha256" not in result:
@@ -123,7 +123,7 @@ def _read(path: Path, _spec: _Stamp | None, _result: _Stamp | None) -> _Left | N
 
 
 def _stamp(file: Path) -> _Stamp | None:
-    """What tells a file from another in its place; None without one."""
+    """Return what distinguishes a file from its replacement; None if there is no file."""
     try:
         found = file.stat()
     except OSError:

@@ -1,9 +1,9 @@
-"""Weights on this machine: what can be had, what is here, and whether it is what it should be. Knows nothing of servers.
+"""Weights on this machine: fetched by name, checked by SHA-256, listed and removed.
 
-A name is one of a few registered ones (``smollm2``), ``hf:org/repo/file.gguf[@revision]``, the path of a ``.gguf`` file, or that
-of a model's folder in the form of Hugging Face, of which a GGUF file is written once and kept by what the folder holds. Beside
-each file that was fetched or written lies a small JSON file with its SHA-256, size and time of change: while these two hold, the
-file is not hashed again; when they do not, it is, and a file that has changed is fetched or written anew.
+A name is a registered one (``smollm2``), ``hf:org/repo/file.gguf[@revision]``, the path of a ``.gguf`` file, or that
+of a Hugging Face folder, from which a GGUF file is written once and kept under the digest of the folder. Beside
+each file that was fetched or written lies a small JSON file with its SHA-256, size and modification time. While these two
+match, the file is not hashed again; otherwise it is hashed, and a file that has changed is fetched or written again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from runner.wording.suggest import did_you_mean
 
 _VERSION = 1
 _BACK_NS = 2_000_000_000
-"""How far a fetched file's time of change is set back: by a coarse clock, a change right after would else have the same."""
+"""How far a fetched file's modification time is set back. By a coarse clock, a later change could have the same."""
 _HUB = re.compile(r"(?!.*\.\.)hf:(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>(?:[\w.-]+/)*[\w.-]+\.gguf)(?:@(?P<revision>[\w./-]+))?")
 
 
@@ -61,20 +61,20 @@ REGISTERED = {
         licence="Apache-2.0",
     ),
 }
-"""The weights that `pull` knows by name."""
+"""Weights that `pull` knows by name."""
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """What is known of fetched weights: the JSON beside the file.
+    """The facts about fetched weights: the JSON beside the file.
 
     Attributes:
-        name: what `pull` was asked for.
+        name: the name given to `pull`.
         sha256: of the file, in hex.
         size: in bytes.
-        mtime_ns: the file's time of change when it was hashed, in nanoseconds since 1970.
+        mtime_ns: the file's modification time when it was hashed, in nanoseconds since 1970.
         source: where it came from.
         licence: its SPDX name, or None if unknown.
-        version: of this format.
+        version: the version of this format.
     """
 
     name: str
@@ -87,12 +87,12 @@ class Stored(msgspec.Struct, frozen=True):
 
 
 def folder() -> Path:
-    """Where fetched weights are kept: ``models`` in `OSTINATO_HOME`."""
+    """Return the folder of fetched weights: ``models`` in `OSTINATO_HOME`."""
     return paths.home() / "models"
 
 
 def find(name: str) -> Path | None:
-    """The file of these weights if it is on this machine and whole. Never uses the network.
+    """Find the file of these weights if it is on this machine and intact. Never uses the network.
 
     Raises:
         ConfigError: no such name.
@@ -104,18 +104,18 @@ def find(name: str) -> Path | None:
 
 
 def pull(name: str, *, progress: fetch.Progress | None = None) -> Path:
-    """Make sure that these weights are on this machine.
+    """Fetch these weights if they are not on this machine.
 
     Args:
         name: see the module.
-        progress: told the bytes so far and the bytes in all (None: unknown) while they are fetched.
+        progress: called with the bytes so far and the bytes in all (None: unknown) while they are fetched.
 
     Returns:
-        The ``.gguf`` file, its content checked.
+        The ``.gguf`` file, checked.
 
     Raises:
         ConfigError: no such name.
-        LaunchError: no such file, it could not be fetched or stored, or it is not what it should be.
+        LaunchError: no such file, it cannot be fetched or stored, or its SHA-256 is wrong.
     """
     if found := find(name):
         return found
@@ -128,13 +128,13 @@ def pull(name: str, *, progress: fetch.Progress | None = None) -> Path:
         with files.locked(path.with_name(f".{path.name}.lock")):
             return find(name) or _fetch(name, path, progress)  # another process may have fetched them meanwhile
     except OSError as error:
-        raise LaunchError(f"cannot store weights in {folder()}: {error}; OSTINATO_HOME names another place") from error
+        raise LaunchError(f"cannot store weights in {folder()}: {error}; set OSTINATO_HOME to another folder") from error
 
 
 def digest(name: str) -> str:
-    """Which weights these are: ``sha256:`` and the hex digest of the file; of a folder, of what it holds.
+    """Return the digest of weights: ``sha256:`` and the hex digest of the file, or of a folder's contents.
 
-    Registered weights need not be here. Others are read, those of the hub fetched if need be.
+    Registered weights need not be on this machine. Others are read, and fetched from the hub if necessary.
 
     Raises:
         ConfigError: no such name.
@@ -150,20 +150,20 @@ def digest(name: str) -> str:
 
 
 def stored() -> list[tuple[Stored, Path]]:
-    """All fetched weights and their files, by name. Does not check their content."""
+    """Return all fetched weights and their files, by name. Their content is not checked."""
     found = ((path, _read(path)) for path in folder().rglob("*.gguf") if ".part" not in str(path.relative_to(folder())))
     return sorted(((known, path) for path, known in found if known is not None), key=lambda pair: pair[0].name)
 
 
 def remove(name: str) -> bool:
-    """Delete fetched weights, or what was written of a folder. Returns whether they were there.
+    """Delete fetched weights, or the file that was written from a folder. Return whether they were there.
 
     Raises:
         ConfigError: no such name, or a file that `pull` did not fetch.
     """
     if _is_path(name):
         raise ConfigError(f"{name} was not fetched by Ostinato, so it is yours to delete")
-    doomed = [path for known, path in stored() if known.name == name] or [_place(name)]  # a folder may be gone, or another by now
+    doomed = [path for known, path in stored() if known.name == name] or [_place(name)]  # the folder may be gone, or have changed
     there = any(path.is_file() for path in doomed)
     for path in doomed:
         path.unlink(missing_ok=True)
@@ -172,18 +172,18 @@ def remove(name: str) -> bool:
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder that `name` is the path of, where that is a model's; None for all other weights."""
+    """Return the Hugging Face folder that `name` is the path of; None for all other weights."""
     return None if name in REGISTERED or _is_path(name) or _HUB.fullmatch(name) else folders.found(name)
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hex; hashed again in this process only when its size or its time of change is another."""
+    """Hash a file: SHA-256, in hex. It is hashed again in this process only if its size or modification time has changed."""
     stat = path.stat()
     return _remembered(path, stat.st_size, stat.st_mtime_ns)
 
 
 def alias(name: str) -> str:
-    """What a server should call these weights: the name, or that of a file or a folder, without what is before and after it.
+    """Return the name that a server gives these weights: a registered name, or the stem of the file or folder.
 
     Raises:
         ConfigError: no such name.
@@ -207,14 +207,14 @@ def _place(name: str) -> Path:
     if model := model_folder(name):
         return folder() / "folders" / folders.sha256(model) / "model.gguf"
     if paths.expanded(name).is_dir():
-        raise ConfigError(f"{name}: is a folder, and holds no model: there is no config.json in it")
+        raise ConfigError(f"{name} is a folder without a model: it has no config.json")
     forms = f"{did_you_mean(name, REGISTERED)}, hf:org/repo/file.gguf, or the path of a .gguf file or of a model's folder"
     raise ConfigError(f"unknown weights {name!r}{forms}")
 
 
 def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
     part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # left by a crash; the lock says that nobody works there
+    shutil.rmtree(part, ignore_errors=True)  # left by a crash; we hold the lock, so nobody works there
     part.mkdir()
     known = REGISTERED.get(name)
     try:
@@ -228,7 +228,7 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
             fetched = part / path.name
             folders.write_gguf(model, fetched)
             if _place(name) != path:
-                raise LaunchError(f"{model} has changed while it was read; it is read again at the next launch")
+                raise LaunchError(f"{model} changed while it was read; it is read again at the next launch")
             name, source, licence = str(model), "written from that folder", None
         else:
             match = _HUB.fullmatch(name)
@@ -238,7 +238,7 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
             source, licence = f"https://huggingface.co/{match['repo']} at {revision}", None
         got = _sha256(fetched)
         if known is not None and got != known.sha256:
-            raise LaunchError(f"what was fetched for {name} is not what it should be: SHA-256 {got}, wanted {known.sha256}")
+            raise LaunchError(f"what was fetched for {name} has the wrong SHA-256: {got}, expected {known.sha256}")
         fetched.replace(path)
         stat = path.stat()
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns - _BACK_NS))
@@ -249,7 +249,7 @@ def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
 
 
 def _check(name: str, path: Path) -> Stored | None:
-    """What is known of a fetched file, or None if it is not the file that was fetched."""
+    """Return the facts about a fetched file, or None if its content is not what was fetched."""
     stat, stored = path.stat(), _read(path)
     if stored is not None and (stored.size, stored.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
         return stored
@@ -259,7 +259,7 @@ def _check(name: str, path: Path) -> Stored | None:
         return None
     source = f"{known.wheel.requirement} from the package index" if known else stored.source if stored else ""
     again = Stored(name, wanted, stat.st_size, stat.st_mtime_ns, source, known.licence if known else None)
-    with suppress(OSError):  # a folder that cannot be written works too: its files are hashed each time
+    with suppress(OSError):  # a read-only folder works too: its files are hashed each time
         _write(path, again)
     return again
 

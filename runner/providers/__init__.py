@@ -1,1 +1,1 @@
-"""Who owns a model's life: launch, kill, fine-tune. One module a provider; weights and kept servers beside them."""
+"""Providers: they launch, kill and fine-tune models. One module per provider."""

@@ -1,4 +1,4 @@
-"""What a provider is: whoever owns a model's life (launch, kill, fine-tune). Sending requests is the transport's work."""
+"""The interface of providers, which launch, kill and fine-tune models. Transports send the requests."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Launchable(Protocol):
-    """What a provider needs of an LM.
+    """The part of an LM that providers use.
 
     Attributes:
         model: ``provider/name``.
-        kwargs: what each request is sent with; `launch` puts ``api_base`` and ``api_key`` here, `kill` takes them away.
+        kwargs: the arguments of each request; `launch` adds ``api_base`` and ``api_key``, `kill` removes them.
         launch_kwargs: the LM's own launch settings.
     """
 
@@ -26,15 +26,15 @@ class Launchable(Protocol):
 
 
 class Provider:
-    """Base of all providers; as it is, one whose models are always there and cannot be trained.
+    """Base class of all providers. By itself, a provider whose models are always up and cannot be trained.
 
     Follows the contract of dspy 2.6's ``Provider``: a subclass overrides what it can do. Methods are called on an instance and
     may be static in a subclass.
 
     Attributes:
-        finetunable: whether `finetune` can work.
-        reinforceable: whether the provider can train by reinforcement.
-        TrainingJob: the class of the jobs that `finetune` is handed.
+        finetunable: whether `finetune` is supported.
+        reinforceable: whether the provider supports reinforcement learning.
+        TrainingJob: the class of the jobs that are passed to `finetune`.
     """
 
     finetunable: bool = False
@@ -43,36 +43,36 @@ class Provider:
 
     @staticmethod
     def is_provider_model(model: str) -> bool:  # noqa: ARG004 - the base class owns no model
-        """Whether the provider owns the model of this name. Must need no network and no heavy import."""
+        """Return whether the provider owns the model of this name. Must not need the network or a heavy import."""
         return False
 
     def launch(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Make the model answer, and set ``api_base`` and ``api_key`` in ``lm.kwargs`` where it needs that.
+        """Bring the model up, and set ``api_base`` and ``api_key`` in ``lm.kwargs`` if it needs them.
 
-        May be called when the model is up already; then it does nothing.
+        Does nothing if the model is up.
 
         Args:
-            lm: the LM to make answer.
-            launch_kwargs: settings that win over ``lm.launch_kwargs``.
+            lm: the LM whose model is brought up.
+            launch_kwargs: settings that override ``lm.launch_kwargs``.
 
         Raises:
-            LaunchError: the model could not be made to answer.
+            LaunchError: the model cannot be brought up.
             ConfigError: a setting is wrong.
         """
 
     def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Give up what `launch` started for this LM. May be called when nothing is running; then it does nothing.
+        """Release what `launch` started for this LM. Does nothing if nothing is running.
 
         Args:
-            lm: the LM that needs its model no more.
-            launch_kwargs: settings that win over ``lm.launch_kwargs``.
+            lm: the LM that no longer needs its model.
+            launch_kwargs: settings that override ``lm.launch_kwargs``.
         """
 
     def endpoint(self, lm: Launchable) -> str | None:  # noqa: ARG002 - the base class serves no weights
-        """Which weights answer this LM, for the cache key; known before launch, and the same on every machine.
+        """Return the identity of this LM's weights, for the cache key. It is known before launch, and the same on every machine.
 
         Returns:
-            ``sha256:...`` or a name; None if the LM's ``api_base`` says it well enough.
+            ``sha256:...`` or a name; None if the LM's ``api_base`` identifies them.
         """
         return None
 
@@ -87,7 +87,7 @@ class Provider:
         """Train the model and wait for it.
 
         Args:
-            job: the future of this training, to keep remote ids in.
+            job: the future of this training.
             model: the model to start from.
             train_data: the rows.
             train_data_format: what a row looks like.
@@ -99,4 +99,4 @@ class Provider:
         Raises:
             FinetuneError: the provider cannot train, or the training failed.
         """
-        raise FinetuneError(f"{type(self).__name__} cannot fine-tune {model!r}: training is not among the things it does")
+        raise FinetuneError(f"{type(self).__name__} cannot fine-tune {model!r}: this provider does not train")

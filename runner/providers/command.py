@@ -1,4 +1,4 @@
-"""Models on this machine that a program of the user's own trains: axolotl, LLaMA-Factory, a script."""
+"""Models on this machine that are trained by the user's own program: axolotl, LLaMA-Factory, a script."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from runner.providers.local import LocalProvider
 
 
 class CommandProvider(LocalProvider):
-    """As `LocalProvider`, but for who trains: ``LM("local/smollm2", provider=CommandProvider())``. Never inferred.
+    """A `LocalProvider` that trains with a command: ``LM("local/smollm2", provider=CommandProvider())``. Never inferred.
 
     `finetune` runs ``train_kwargs["command"]`` and adopts its output (see `runner.finetune.trainers.command`).
     """
@@ -18,5 +18,5 @@ class CommandProvider(LocalProvider):
 
     @staticmethod
     def is_provider_model(model: str) -> bool:  # noqa: ARG004 - those that it serves are the local provider's
-        """No model is its by name."""
+        """Return False: no model name belongs to this provider."""
         return False

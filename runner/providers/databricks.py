@@ -1,4 +1,4 @@
-"""Databricks as a provider: its foundation-model training, with the settings of dspy's provider of this name."""
+"""Databricks as a provider: its foundation-model training, with the settings of dspy's DatabricksProvider."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _VOLUME = re.compile(r"/Volumes/[^/]+/[^/]+/[^/]+(/[^/]+)+")
 
 
 class DatabricksProvider(TrainableProvider):
-    """Trains in a Databricks workspace and serves the result there: ``LM("databricks/...", provider=DatabricksProvider())``.
+    """Train in a Databricks workspace and serve the result there: ``LM("databricks/...", provider=DatabricksProvider())``.
 
-    As in dspy it is never inferred: models of other makers are served there, too. Never tried against a real workspace (see
+    As in dspy it is never inferred, since models of other makers are served there too. Never tested against a real workspace (see
     `runner.finetune.trainers.databricks`).
 
     Training costs money, once for the same model, rows and settings, and gives ``databricks/ENDPOINT``. It learns from ``chat``
@@ -46,7 +46,7 @@ class DatabricksProvider(TrainableProvider):
 
 
 def host_of(given: str | None) -> str:
-    """The workspace's address: given, else that in ``DATABRICKS_HOST``. Raises ConfigError when there is none."""
+    """Return the workspace's address: `given`, or else ``DATABRICKS_HOST``. Raises ConfigError if neither is set."""
     host = given or os.environ.get("DATABRICKS_HOST", "").strip()
     if not host:
         raise ConfigError("which Databricks workspace? give finetune.host, or set the environment variable DATABRICKS_HOST")
@@ -54,13 +54,13 @@ def host_of(given: str | None) -> str:
 
 
 def base_of(model: str, host: str) -> Base:
-    """The base model by its name in the workspace."""
+    """Describe the base model by its name in the workspace."""
     name = model.removeprefix(PREFIX)
     return Base(name, f"databricks:{name}@{host}")
 
 
 def checked(hyper: dict[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters, when their places are such. Raises ConfigError."""
+    """Return the hyper-parameters if their paths are valid. Raises ConfigError otherwise."""
     rows, model = str(hyper["train_data_path"]), str(hyper["register_to"])
     if not _VOLUME.fullmatch(rows.rstrip("/")):
         raise ConfigError(f"train_data_path {rows!r}: give a folder in a volume, /Volumes/CATALOG/SCHEMA/VOLUME/...")

@@ -1,7 +1,7 @@
-"""Models served on this machine: ``local/NAME``. Starts servers, shares them among the LMs of this process, and ends them.
+"""Models served on this machine: ``local/NAME``. Servers are started, shared among the LMs of this process, and ended here.
 
-A server belongs to the LMs that launched it and ends with the last `kill`, or with this process. A kept server (``ostinato
-launch``) that fits is used instead of starting one, and is never ended here.
+A server belongs to the LMs that launched it, and ends with the last `kill` or with this process. A kept server (``ostinato
+launch``) that fits is used instead of a new one, and is never ended here.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Shared:
     starting: threading.Lock = field(default_factory=threading.Lock)
     server: server.Server | None = None
     clear: weakref.finalize[..., Any] | None = None
-    """Removes the folder with the log, at the latest when Python exits. None: the server is a kept one, not ours to end."""
+    """Removes the folder with the log, at the latest when Python exits. None: the server is kept, so it is not ended here."""
 
     def stop(self) -> None:
         with self.starting:
@@ -59,16 +59,16 @@ _shared: dict[_Key, _Shared] = {}
 
 
 class LocalProvider(TrainableProvider):
-    """Serves models on this machine with llama.cpp, vLLM or SGLang.
+    """Serve models on this machine with llama.cpp, vLLM or SGLang.
 
     ``local/NAME``: NAME is one of the weights that `runner.models.weights` knows (``smollm2``, ``hf:...``, the path of a
     ``.gguf`` file or of a model's folder) or, for vLLM and SGLang, a Hugging Face repository. Launch settings are those of
     `runner.servers.server.Settings`. Safe to use from many threads.
 
     Attributes:
-        trains_as: what the ledger calls this way to train.
+        trains_as: this provider's name in the ledger.
         trainer: the program that trains (see `runner.finetune.trainers.child.ChildTrainer`).
-        hyper: its settings.
+        hyper: the settings of that program.
     """
 
     trains_as: ClassVar[ProviderName] = "local"
@@ -77,38 +77,38 @@ class LocalProvider(TrainableProvider):
 
     @staticmethod
     def is_provider_model(model: str) -> bool:
-        """Whether the model is named ``local/...``."""
+        """Return whether the model is named ``local/...``."""
         return model.startswith(PREFIX)
 
     def endpoint(self, lm: Launchable) -> str:
-        """Which weights answer: ``sha256:...`` of the GGUF, or ``vllm:NAME``. Needs no launch, and no weights if they are pinned.
+        """Return the identity of the weights: ``sha256:...`` of the GGUF, or ``vllm:NAME``. Needs no launch.
 
         Raises:
             ConfigError: no such weights, or a wrong launch setting.
-            LaunchError: weights that are not pinned must be read for this, and cannot be had.
+            LaunchError: the weights are not pinned, so they must be read, and cannot be fetched.
         """
         settings = server.Settings.of(lm.launch_kwargs)
         return server.identity(_name(lm), settings.backend, settings.args)
 
     def launch(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Start the model's server, or share one that runs, and point the LM to it.
+        """Start the model's server, or share a running one, and point the LM to it.
 
-        Blocks until the server answers. Launching again does nothing, unless the server has died or the settings have changed.
+        Blocks until the server answers. Launching again does nothing unless the server has died or the settings have changed.
 
         Args:
             lm: its ``kwargs`` get ``api_base`` and ``api_key``.
-            launch_kwargs: settings that win over ``lm.launch_kwargs``.
+            launch_kwargs: settings that override ``lm.launch_kwargs``.
 
         Raises:
             ConfigError: no such weights, or a wrong setting.
-            LaunchError: the server could not be started (see `server.start`).
+            LaunchError: the server cannot be started (see `server.start`).
         """
         settings = server.Settings.of({**lm.launch_kwargs, **(launch_kwargs or {})})
         name = _name(lm)
         key = (server.identity(name, settings.backend), msgspec.structs.replace(settings, timeout_s=1.0))
         with _lock:
             shared = _shared.setdefault(key, _Shared())
-            shared.users.add(id(lm))  # before it starts, so that nobody's kill ends it in between
+            shared.users.add(id(lm))  # before it starts, so that no other kill ends it in between
         try:
             with shared.starting:
                 if shared.server is None or not shared.server.process.alive():
@@ -122,13 +122,13 @@ class LocalProvider(TrainableProvider):
         lm.kwargs.update(api_base=running.api_base, api_key=running.api_key)
 
     def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - the base's signature
-        """Give up the LM's server; it ends if no other LM of this process uses it. A kept one goes on. Idempotent.
+        """Release the LM's server. It ends if no other LM of this process uses it; a kept one keeps running. Idempotent.
 
-        A server that is still starting, in another thread, ends as well: the `launch` there raises LaunchError.
+        A server that is still starting in another thread ends as well, and the `launch` there raises LaunchError.
 
         Args:
             lm: its ``kwargs`` lose the ``api_base`` and ``api_key`` that `launch` set.
-            launch_kwargs: not needed: what an LM launched is known.
+            launch_kwargs: ignored.
         """
         for released in self._release(lm, *list(_shared)):
             if lm.kwargs.get("api_base") == released.api_base:
@@ -143,7 +143,7 @@ class LocalProvider(TrainableProvider):
 
     @staticmethod
     def _release(lm: Launchable, *keys: _Key) -> list[server.Server]:
-        """Take the LM off these servers and end those that nobody uses. Returns the servers it used."""
+        """Take the LM off these servers, and end those without users. Return the servers it used."""
         released, unused = [], []
         with _lock:
             for key in keys:
@@ -161,7 +161,7 @@ class LocalProvider(TrainableProvider):
 
 
 def _start(shared: _Shared, identity: str, name: str, settings: server.Settings) -> None:
-    if shared.clear is not None:  # of a server that has died
+    if shared.clear is not None:  # the server has died
         shared.clear()
     shared.server = shared.clear = None
     if known := kept.matching(identity, settings):

@@ -1,4 +1,4 @@
-"""OpenAI as a provider: its models are always up, so launch and kill do nothing; it trains over its API."""
+"""OpenAI as a provider. Its models are always up, so launch and kill do nothing; training goes through its API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 KEY_ENV = "OPENAI_API_KEY"
 PREFIX = "openai/"
 
-# Families, not a list of models, which would be stale in a month. Open-weights models that carry the name are served elsewhere.
+# Families, since a list of models would soon be stale. Open-weights models with such a name are served elsewhere.
 _BASE = (
     r"(?:gpt-(?!oss|neo|j\b)[\w.-]+|chatgpt-[\w.-]+|o[1-9]\d*(?:-[\w.-]+)?|codex-[\w.-]+|text-[\w.-]+|(?:babbage|davinci)-\d+)"
 )
@@ -27,7 +27,7 @@ _MODEL = re.compile(rf"(?:(?:text-completion-)?openai/)?(?:{_BASE}|ft:{_BASE}:.+
 
 
 class OpenAIProvider(TrainableProvider):
-    """The models that OpenAI serves itself; as an LM's `provider` also those of a server that speaks its fine-tuning API.
+    """OpenAI's own models; as an LM's `provider`, also those of a server that speaks OpenAI's fine-tuning API.
 
     Training costs money, once for the same model, rows and settings, and gives ``openai/ft:...``. It learns from ``chat``,
     ``completion`` and ``preference`` data. ``train_kwargs`` has the fields of `runner.finetune.jobs.hyper.OpenAIHyper`;
@@ -36,7 +36,7 @@ class OpenAIProvider(TrainableProvider):
 
     @staticmethod
     def is_provider_model(model: str) -> bool:
-        """Whether this is one of OpenAI's own models, ``ft:`` ones included; the prefix ``openai/`` is optional.
+        """Return whether this is one of OpenAI's own models, fine-tuned (``ft:``) or not. The prefix ``openai/`` is optional.
 
         ``openai/`` before any other name means a server that speaks OpenAI's protocol, which this provider does not own.
         """
@@ -52,8 +52,8 @@ class OpenAIProvider(TrainableProvider):
 
 
 def base_of(model: str, api_base: str | None) -> Base:
-    """The base model by its name at the server; the same name elsewhere is another model. Raises ConfigError."""
+    """Describe the base model by its name and its server: the same name elsewhere is another model. Raises ConfigError."""
     name = model.removeprefix(PREFIX)
     if api_base is not None and redact(api_base) != api_base:
-        raise ConfigError("fine-tuning: the address holds a password; give the key by api_key")
+        raise ConfigError("fine-tuning: the address contains a password; pass the key as api_key")
     return Base(name, f"openai:{name}@{(api_base or 'https://api.openai.com/v1').rstrip('/')}")

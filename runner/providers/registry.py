@@ -1,4 +1,4 @@
-"""Providers by name: the built-in ones, and those of other packages through the entry point group ``ostinato.providers``."""
+"""Providers by name: built-in ones, and those that other packages add through the entry point group ``ostinato.providers``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from runner.providers.base import Provider
 from runner.wording.suggest import did_you_mean
 
 GROUP = "ostinato.providers"
-"""The entry point group. A package that brings a provider declares ``name = "its.module:ItsProvider"`` there."""
+"""The entry point group. A package with a provider declares ``name = "its.module:ItsProvider"`` there."""
 
-# Strings, so that naming a provider imports none. The package declares the same ones as entry points, for tools that list
-# these; here they come first and an entry point of the same name is not looked at, so none is loaded twice.
+# Strings, so that naming a provider imports none. The package also declares them as entry points, for tools that list these.
+# Built-in names win: an entry point of the same name is ignored, so that none is loaded twice.
 _BUILT_IN = {
     "local": "runner.providers.local:LocalProvider",
     "openai": "runner.providers.openai:OpenAIProvider",
@@ -24,15 +24,15 @@ _BUILT_IN = {
 
 
 def names() -> list[str]:
-    """The names of all providers, in the order in which `infer` asks them."""
+    """Return the names of all providers, in the order in which `infer` tries them."""
     return [*_BUILT_IN, *_others()]
 
 
 def get(name: str) -> Provider:
-    """The provider of this name; the same instance each time.
+    """Return the provider of this name; always the same instance.
 
     Raises:
-        ConfigError: there is none, or what the entry point names is not a provider.
+        ConfigError: there is none, or its entry point does not name a provider.
     """
     if name in _BUILT_IN:
         return _built_in(name)
@@ -42,7 +42,7 @@ def get(name: str) -> Provider:
 
 
 def infer(model: str) -> Provider:
-    """The provider that owns `model`: the first that says so, built-in ones first; else a plain `Provider`.
+    """Find the provider that owns `model`: the first that claims it, built-in ones first; else a plain `Provider`.
 
     Raises:
         ConfigError: another package's provider cannot be loaded.
@@ -74,7 +74,7 @@ def _other(name: str) -> Provider:
     where = f"provider {name!r} ({entry.value}, from {entry.dist.name if entry.dist else 'an unknown package'})"
     try:
         provider = entry.load()()
-    except Exception as error:  # another package's code: whatever it raises, say which one it was
+    except Exception as error:  # boundary: another package's code may raise anything; the error names the package
         raise ConfigError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(provider, Provider):
         raise ConfigError(f"{where} is not a subclass of runner.providers.base.Provider")

@@ -1,7 +1,7 @@
-"""Servers that outlive the command that started them: ``ostinato launch``, ``ps`` and ``kill`` are made of this.
+"""Servers that outlive the command that started them, for ``ostinato launch``, ``ps`` and ``kill``.
 
-Each has a file ``servers/<name>.json`` in `OSTINATO_HOME`, readable by this user only because it holds the server's key. A record
-whose process is gone counts for nothing and is cleaned up.
+Each has a record, ``servers/<name>.json`` in `OSTINATO_HOME`, readable by this user only because it holds the server's key. A
+record whose process is gone is ignored and deleted.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class Kept(msgspec.Struct, frozen=True):
     """One kept server, as recorded.
 
     Attributes:
-        name: what `kill` calls it.
-        model: what it was asked to serve.
-        identity: which weights that is (see `server.identity`).
-        settings: how it was started.
-        api_base: the URL to send requests below.
-        api_key: the key it demands.
+        name: the name that `kill` takes.
+        model: the model that it was asked to serve.
+        identity: the identity of its weights (see `server.identity`).
+        settings: the settings it was started with.
+        api_base: the base URL of requests.
+        api_key: the key that it requires.
         pid: the process to signal.
         pid_started: when that process started (see `processes.process_started`).
         started_at: the same as a date and time, UTC.
-        log: the file with what it says.
-        version: of this format.
+        log: its log file.
+        version: the version of this format.
     """
 
     name: str
@@ -52,37 +52,37 @@ class Kept(msgspec.Struct, frozen=True):
         return f"Kept({self.name!r}, {self.api_base!r}, pid={self.pid})"
 
     def process(self) -> processes.Process:
-        """The running process."""
+        """Return the running process."""
         return processes.attach(self.pid, self.pid_started, Path(self.log))
 
     def server(self) -> server.Server:
-        """The same as a server to use."""
+        """Return the server, ready for use."""
         return server.Server(self.identity, self.settings, self.api_base, self.api_key, self.process())
 
 
 def folder() -> Path:
-    """Where the records are: ``servers`` in `OSTINATO_HOME`."""
+    """Return the folder of the records: ``servers`` in `OSTINATO_HOME`."""
     return paths.home() / "servers"
 
 
 def record_of(name: str) -> Path:
-    """The file that records the kept server of this name."""
+    """Return the file that records the kept server of this name."""
     return folder() / f"{name}.json"
 
 
 def keep(model: str, settings: server.Settings) -> tuple[Kept, bool]:
-    """Start a server that outlives this process, unless the same is kept already.
+    """Start a server that outlives this process, unless the same one is kept.
 
     Args:
-        model: what to serve (see `server.start`).
+        model: the model to serve (see `server.start`).
         settings: how to serve it.
 
     Returns:
-        The kept server, and whether it was started just now.
+        The kept server, and whether this call started it.
 
     Raises:
         ConfigError: no such weights.
-        LaunchError: it could not be started or recorded, or one of the same name but with other settings is kept.
+        LaunchError: it cannot be started or recorded, or a server of this name with other settings is kept.
     """
     name = _name(model)
     try:
@@ -94,15 +94,15 @@ def keep(model: str, settings: server.Settings) -> tuple[Kept, bool]:
                 if _same(known, model, settings):
                     return known, False
                 raise LaunchError(
-                    f"{name} is kept already at {known.api_base}, with other settings: end it first, `ostinato kill {name}`"
+                    f"{name} is already kept at {known.api_base} with other settings; end it first: `ostinato kill {name}`"
                 )
             return _start(name, model, settings), True
     except OSError as error:
-        raise LaunchError(f"cannot record a kept server in {folder()}: {error}; OSTINATO_HOME names another place") from error
+        raise LaunchError(f"cannot record a kept server in {folder()}: {error}; set OSTINATO_HOME to another folder") from error
 
 
 def listed() -> list[Kept]:
-    """The kept servers that run, by name. Cleans up after those that are gone."""
+    """Return the kept servers that are running, by name. Delete the records of those that are gone."""
     found = []
     for path in sorted(folder().glob("*.json")):
         known = _read(path)
@@ -110,13 +110,13 @@ def listed() -> list[Kept]:
             found.append(known)
             continue
         with files.locked(_lock_of(path.stem), wait=False) as ours:
-            if ours:  # else it is being started or ended right now, and its record is somebody else's matter
+            if ours:  # else another process is starting or ending it, and owns its record
                 _forget(path.stem)
     return found
 
 
 def matching(identity: str, settings: server.Settings) -> Kept | None:
-    """A kept server that answers with the same weights, as `settings` asks; a larger context and other speed do as well."""
+    """Find a kept server with the same weights that fits `settings`; its context may be larger and its speed different."""
     for known in listed():
         theirs = known.settings
         if (
@@ -131,7 +131,7 @@ def matching(identity: str, settings: server.Settings) -> Kept | None:
 
 
 def kill(name: str) -> bool:
-    """End the kept server of this name. Returns whether there was one."""
+    """End the kept server of this name. Return whether there was one."""
     path = record_of(name)
     if path.parent != folder() or not path.is_file():
         return False
@@ -191,5 +191,5 @@ def _forget(name: str) -> None:
 
 
 def _lock_of(name: str) -> Path:
-    """The file whose lock is held by whoever starts or ends the server of this name."""
+    """Return the file to lock while the server of this name is started or ended."""
     return folder() / f".{name}.lock"

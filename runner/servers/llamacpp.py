@@ -1,9 +1,9 @@
-"""The child process that serves one GGUF file with llama.cpp, and the only importer of xllamacpp.
+"""Serve one GGUF file with llama.cpp, as a child process. The only module that imports xllamacpp.
 
-It imports nothing of Ostinato and is run by its path (``python -P .../llamacpp.py``), so that a folder called ``runner`` where
-the user happens to stand cannot be mistaken for this package. The API key comes in the environment, never in the arguments,
-which every user of the machine can read. llama.cpp gives one error for every reason it has not to start; the reason itself is
-on stderr, which the parent keeps as the log.
+It imports nothing of Ostinato and is run by its path (``python -P .../llamacpp.py``), so that a folder called ``runner`` in
+the working directory cannot be mistaken for this package. The API key comes in the environment, never in the arguments,
+which every user of the machine can read. llama.cpp gives the same error whatever keeps it from starting; the reason is
+on stderr, which is the log that the parent keeps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 KEY_ENV = "OSTINATO_SERVER_KEY"
-"""The environment variable that holds the API key the server demands."""
+"""The environment variable that holds the API key that the server requires."""
 
 _WARNINGS = 2  # llama.cpp's verbosity: errors and warnings, no line per request
 
@@ -23,8 +23,8 @@ _WARNINGS = 2  # llama.cpp's verbosity: errors and warnings, no line per request
 def main(argv: list[str] | None = None) -> None:
     """Serve until a signal ends the process.
 
-    There is no handler for SIGTERM on purpose: the default action ends the process at once, whereas taking the server down
-    while a request is being answered hangs.
+    SIGTERM has no handler on purpose: the default action ends the process at once, whereas shutting the server down
+    while it answers a request hangs.
 
     Args:
         argv: the arguments, by default those of the command.
@@ -40,13 +40,13 @@ def main(argv: list[str] | None = None) -> None:
     params.api_keys = [os.environ[KEY_ENV]]
     params.n_ctx = args.context * args.parallel  # llama.cpp divides the window among the slots
     params.n_parallel = args.parallel
-    params.fit_params = False  # never a smaller window than asked for, silently, on a machine short of memory
+    params.fit_params = False  # never silently a smaller window than asked for when memory is short
     params.cpuparams.n_threads = args.threads
     params.cpuparams_batch.n_threads = args.threads
-    # Reusing the prefix that a slot has seen changes the last bits of the logits, so the answer to a row depends on which rows
-    # came before it. Measured at temperature 0, one request at a time: of 24 prompts asked twice, 24 had the same answer again
+    # Reusing the prefix of an earlier request changes the last bits of the logits, so an answer would depend on which rows
+    # came before. Measured at temperature 0, one request at a time: of 24 prompts sent twice, 24 had the same answer again
     # without reuse and 23 with it; and of 48 answers only about 32 were the same with and without. Without, 48 short prompts
-    # take 1.6 times as long (14.1 s for 9.0 s). Runs must repeat, and their answers are cached anyway; a request that prefers
+    # take 1.6 times as long (14.1 s, not 9.0 s). Runs must repeat, and their answers are cached anyway; a request that prefers
     # speed can send "cache_prompt": true.
     params.cache_prompt = False
     if args.adapter:
@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, help="the GGUF file")
     parser.add_argument("--adapter", help="a LoRA adapter to it, as GGUF")
     parser.add_argument("--alias", required=True, help="the name the server answers with")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
     parser.add_argument("--context", type=int, required=True, help="tokens per slot")
-    parser.add_argument("--parallel", type=int, required=True, help="slots: requests answered at a time")
+    parser.add_argument("--parallel", type=int, required=True, help="slots: requests answered at the same time")
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--ready", required=True, help="file to write the address to, once listening")
+    parser.add_argument("--ready", required=True, help="the file that gets the address once the server listens")
     return parser
 
 

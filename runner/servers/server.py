@@ -1,6 +1,6 @@
-"""Starts one model server as a child on 127.0.0.1, with a key of its own, and waits until it answers.
+"""Start one model server as a child process on 127.0.0.1, with its own key, and wait until it answers.
 
-Knows the three programs that can serve (llama.cpp, vLLM, SGLang) and nothing of who uses a server or for how long.
+Three programs can serve: llama.cpp, vLLM and SGLang.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_THREADS = 8
 
 _KEY_ENV = {"llamacpp": llamacpp.KEY_ENV, "vllm": "VLLM_API_KEY", "sglang": "OSTINATO_SERVER_KEY"}
 
-# SGLang takes its key as an argument only, which every user of the machine could read; so it is put there from within.
+# SGLang takes its key only as an argument, which every user of the machine could read; so it is added inside the process.
 _SGLANG = (
     "import os, runpy, sys; sys.argv += ['--api-key', os.environ.pop('OSTINATO_SERVER_KEY')]; "
     "runpy.run_module('sglang.launch_server', run_name='__main__', alter_sys=True)"
@@ -43,16 +43,16 @@ _SGLANG = (
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How to serve a model: what ``launch_kwargs`` may hold.
+    """How to serve a model: the keys of ``launch_kwargs``.
 
     Attributes:
-        backend: the program that serves.
-        context: tokens of prompt and answer together that one request may have.
-        parallel: requests answered at a time; more wait.
-        threads: CPU threads (llama.cpp only); by default one less than the cores this process may use, at most 8.
-        port: TCP port; 0 takes a free one.
-        timeout_s: seconds to wait until the server answers.
-        args: further command-line arguments (vLLM and SGLang only).
+        backend: the program that serves the model.
+        context: the tokens of one request, prompt and answer together.
+        parallel: requests answered at the same time; others wait.
+        threads: CPU threads (llama.cpp only); by default one less than the cores of this process, at most 8.
+        port: TCP port; 0: any free port.
+        timeout_s: seconds to wait for the server's first answer.
+        args: more command-line arguments (vLLM and SGLang only).
     """
 
     backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
@@ -68,7 +68,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Check a dict of settings.
 
         Raises:
-            ConfigError: an unknown key, a wrong type or a value out of range.
+            ConfigError: an unknown key, a wrong type, or a value out of range.
         """
         for key in launch_kwargs:
             if key not in cls.__struct_fields__:
@@ -87,10 +87,10 @@ class Server:
     """A server that answers.
 
     Attributes:
-        identity: which weights it serves (see `identity`).
-        settings: how it was started.
-        api_base: the URL to send requests below, ``http://127.0.0.1:PORT/v1``.
-        api_key: the key it demands.
+        identity: the identity of its weights (see `identity`).
+        settings: the settings it was started with.
+        api_base: the base URL of requests, ``http://127.0.0.1:PORT/v1``.
+        api_key: the key that it requires.
         process: its process.
     """
 
@@ -105,13 +105,13 @@ class Server:
 
 
 def identity(model: str, backend: str, args: Sequence[str] = ()) -> str:
-    """Which weights answer: ``sha256:...`` of a GGUF file, or backend and name where the backend fetches them itself.
+    """Return the identity of the weights: ``sha256:...`` of a GGUF file; backend and name where the backend fetches them itself.
 
-    With `args`, which may change the answers (a quantisation), they are part of it.
+    `args` may change the answers (by quantisation, for example), so they are part of it.
 
     Raises:
         ConfigError: no such weights.
-        LaunchError: weights that are not pinned must be read for this, and cannot be had.
+        LaunchError: the weights are not pinned, so they must be read, and cannot be fetched.
     """
     return served.digest(model) if backend == "llamacpp" else " ".join([f"{backend}:{model}", *args])
 
@@ -119,25 +119,25 @@ def identity(model: str, backend: str, args: Sequence[str] = ()) -> str:
 def start(
     model: str, settings: Settings, *, folder: Path, stem: str = "server", wanted: Callable[[], bool] = lambda: True
 ) -> Server:
-    """Start a server and wait until it answers. Blocks; fetches the weights first if they are not here.
+    """Start a server and wait until it answers. Fetch the weights first if they are not on this machine.
 
     Args:
         model: a name of `served` for llama.cpp, a Hugging Face repository or folder for the others.
         settings: how to serve it.
-        folder: an existing folder for the log, ``<stem>.log``.
+        folder: an existing folder, for the log ``<stem>.log``.
         stem: the name of this server's files in `folder`.
-        wanted: asked while it starts; when it says no, the start is given up.
+        wanted: called while the server starts; if it returns False, the start is given up.
 
     Returns:
-        The server; its process ends with this one unless it is kept.
+        The server. Its process ends with this one unless it is kept.
 
     Raises:
         ConfigError: no such weights.
-        LaunchError: the program is not installed, the port is taken, or the server ended, gave no answer in time, or is not
-            wanted any more; with the end of its log.
+        LaunchError: the program is not installed, the port is taken, or the server ended, did not answer in time, or is no
+            longer wanted. The message has the end of its log.
     """
     if settings.port and not _is_free(settings.port):
-        raise LaunchError(f"cannot serve {model}: port {settings.port} on {_HOST} is taken; port 0 takes a free one")
+        raise LaunchError(f"cannot serve {model}: port {settings.port} on {_HOST} is taken; use port 0 for any free port")
     which, key = identity(model, settings.backend), secrets.token_urlsafe(24)
     ready = folder / f"{stem}.ready"
     ready.unlink(missing_ok=True)
@@ -164,7 +164,7 @@ def start(
 
 
 def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
-    """Whether a server answers at this address and takes this key. Proxies are not used."""
+    """Return whether a server answers at this address and accepts this key. Proxies are not used."""
     headers = {"Authorization": f"Bearer {api_key}"}
     try:
         return request("GET", f"{api_base}/models", headers=headers, timeout_s=timeout_s, proxies=False).ok
@@ -175,13 +175,13 @@ def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
 def _wait(
     process: processes.Process, key: str, timeout_s: float, address: str | None, ready: Path, wanted: Callable[[], bool]
 ) -> str:
-    """Wait for the first answer. Returns the URL to send requests below."""
+    """Wait for the first answer. Return the base URL of requests."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if not process.alive():
             raise LaunchError("the server ended while it was starting")
         if not wanted():
-            raise LaunchError("it is not wanted any more")
+            raise LaunchError("it is no longer wanted")
         if address is None and ready.is_file():
             address = ready.read_text(encoding="utf-8")
         if address is not None and answers(f"{address}/v1", key):
@@ -205,8 +205,8 @@ def _llamacpp(model: str, settings: Settings, ready: Path) -> tuple[list[str], d
         **({"adapter": files.adapter} if files.adapter else {}),
     }
     cmd = [sys.executable, "-P", llamacpp.__file__, *(part for key, value in values.items() for part in (f"--{key}", str(value)))]
-    # llama.cpp's threads wait for each other by spinning. When another program wants a core, that costs far more than it gains:
-    # 16 short prompts took 15.3 s on two cores, one of them busy, and 9.9 s with threads that sleep (4.3 and 5.2 s undisturbed).
+    # llama.cpp's threads spin while they wait for each other. When another program needs a core, that costs more than it gains:
+    # 16 short prompts took 15.3 s on two cores, one of them busy, and 9.9 s with threads that sleep (4.3 and 5.2 s on idle ones).
     return cmd, {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
@@ -228,9 +228,9 @@ def _sglang(model: str, settings: Settings, port: int) -> tuple[list[str], dict[
 
 
 def _threads() -> int:
-    """One less than the cores this process may use: the one that asks needs one as well, and a thread too many costs dearly."""
+    """Count one less than the cores of this process: the client needs one too, and one thread too many slows all of them down."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # twins of one core share its arithmetic unit
+    with contextlib.suppress(OSError, ValueError):  # hyper-threads of a core share its arithmetic unit
         if Path("/sys/devices/system/cpu/smt/active").read_text(encoding="ascii").strip() == "1":
             cores //= 2
     with contextlib.suppress(OSError, ValueError):  # a container's share of the CPU time: "max 100000" or "150000 100000"
@@ -241,7 +241,7 @@ def _threads() -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: remains of old connections are no matter
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: connections in TIME_WAIT do not matter
         try:
             listener.bind((_HOST, port))
         except OSError:

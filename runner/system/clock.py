@@ -7,15 +7,15 @@ import time
 
 
 def now() -> str:
-    """The time in UTC, to the millisecond, in ISO 8601."""
+    """Return the time in UTC, to the millisecond, in ISO 8601."""
     return _millisecond(time.time_ns() // 1_000_000)
 
 
-@functools.lru_cache(maxsize=1)  # cache hits come by the dozen a millisecond
+@functools.lru_cache(maxsize=1)  # there are dozens of cache hits per millisecond
 def _millisecond(milliseconds: int) -> str:
     return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}+00:00"
 
 
-@functools.lru_cache(maxsize=1)  # answers come by the thousand a second
+@functools.lru_cache(maxsize=1)  # there are thousands of answers per second
 def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))

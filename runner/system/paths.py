@@ -1,4 +1,4 @@
-"""Where Ostinato keeps things on this machine. Computes paths; makes nothing until asked."""
+"""Paths of what Ostinato keeps on this machine. Only `private` makes a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CONF = "conf:"
 
 
 def home() -> Path:
-    """The folder that holds the cache, weights, kept servers and ledgers.
+    """Return the folder that holds the cache, weights, kept servers and ledgers.
 
     `OSTINATO_HOME` when set, else ``ostinato`` in the user's cache directory (XDG on Linux, ``~/Library/Caches`` on macOS).
     """
@@ -23,7 +23,7 @@ def home() -> Path:
 
 
 def expanded(path: str) -> Path:
-    """`path` with ``~`` as a home directory; that of a user there is not stays as it is written, and is then not found."""
+    """Replace ``~`` by a home directory. The ``~name`` of an unknown user stays as it is, and is then not found."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -31,7 +31,7 @@ def expanded(path: str) -> Path:
 
 
 def in_conf(path: str) -> str:
-    """`path`, where ``conf:`` at its beginning stands for the folder of configs: ``./conf``, else the one that is shipped."""
+    """Replace ``conf:`` at the beginning by the folder of configs: ``./conf``, else the shipped one."""
     if not path.startswith(_CONF):
         return path
     name = path.removeprefix(_CONF)
@@ -40,7 +40,7 @@ def in_conf(path: str) -> str:
 
 
 def private(folder: Path) -> Path:
-    """Make `folder` and return it, readable by this user only."""
+    """Make `folder`, readable by this user only, and return it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
@@ -48,7 +48,7 @@ def private(folder: Path) -> Path:
 
 
 def shipped_conf() -> Path:
-    """The folder of shipped YAML: ``runner/conf`` in a wheel, ``conf/`` beside ``runner/`` in a source tree."""
+    """Return the folder of shipped YAML: ``runner/conf`` in a wheel, ``conf/`` beside ``runner/`` in a source tree."""
     package = Path(__file__).parents[1]
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"

@@ -1,15 +1,15 @@
-"""Child processes that end when their parent does, however it ends. Knows nothing of what they run.
+"""Child processes that end when their parent does, however it ends.
 
-`start` does not start the command itself but a supervisor (this file, run as a script) that starts it. The supervisor's stdin
-is a pipe whose other end only the parent holds, so end of file means that the parent is gone, by ``kill -9`` too; it then ends
-the command's whole process group: SIGTERM, and SIGKILL after a grace. SIGTERM to the supervisor does the same, and a second one
-cuts the grace short. On Linux the command also asks for the kernel's parent-death signal, so killing the supervisor itself
-leaves nothing behind. That signal fires when the *thread* that forked exits, which is why the supervisor is a process with one
-thread and the caller's thread pools do not matter.
+`start` does not start the command itself but a supervisor (this file, run as a script) that starts it. The supervisor's stdin is
+a pipe whose other end only the parent holds, so end of file means that the parent is gone, by ``kill -9`` too; it then ends the
+command's whole process group: SIGTERM, and SIGKILL after a grace period. SIGTERM to the supervisor does the same; a second one
+cuts the grace period short. On Linux the command also asks for the kernel's parent-death signal, so killing the supervisor itself
+leaves nothing behind. That signal fires when the *thread* that forked exits, so the supervisor is a process with one thread and
+the caller's thread pools do not matter.
 
-Supervisor and command are in sessions of their own, so that Ctrl-C in a terminal reaches neither: the parent decides. A process
+Supervisor and command have sessions of their own, so that Ctrl-C in a terminal reaches neither: the parent decides. A process
 that is kept (`Process.keep`) outlives the parent and is found again by pid and start time (`attach`). The script imports only
-the standard library and is run by its path in Python's isolated mode: nothing where the user stands can shadow it.
+the standard library and is run by its path in Python's isolated mode, so no file in the working directory can shadow it.
 
 POSIX only; without Linux's parent-death signal, ``kill -9`` on the supervisor itself orphans the command.
 """
@@ -41,7 +41,7 @@ _TAIL_BYTES = 64 * 1024
 _PR_SET_PDEATHSIG = 1
 
 _kept: dict[tuple[int, float | None], subprocess.Popen[bytes]] = {}
-"""Processes that this one has started and kept, by pid and start time: they are its children, and only it can collect them."""
+"""Processes that this one has started and kept, by pid and start time. They are its children, so only it can reap them."""
 
 
 class Process:
@@ -63,7 +63,7 @@ class Process:
         return f"Process(pid={self.pid}, log={str(self.log)!r})"
 
     def alive(self) -> bool:
-        """Whether it runs still."""
+        """Return whether the process is still running."""
         if self._popen is not None:
             if self._popen.poll() is None:
                 return True
@@ -72,10 +72,10 @@ class Process:
         return self.started is not None and process_started(self.pid) == self.started
 
     def stop(self, timeout_s: float = 5.0) -> None:
-        """End the command and all it started. Harmless when it has ended already.
+        """End the command and everything it started. Does nothing if it has ended.
 
         Args:
-            timeout_s: seconds to wait after SIGTERM before SIGKILL; more than `GRACE_S` is not granted.
+            timeout_s: seconds to wait after SIGTERM before SIGKILL; at most `GRACE_S`.
         """
         waits = (timeout_s, 5.0, 5.0)
         for sig, wait_s in zip((signal.SIGTERM, signal.SIGTERM, signal.SIGKILL), waits, strict=True):
@@ -88,7 +88,7 @@ class Process:
                 time.sleep(_POLL_S)
 
     def keep(self) -> None:
-        """From now on let it outlive this process. Harmless when it has ended, or is kept already."""
+        """Let the process outlive this one from now on. Does nothing if it has ended or is kept."""
         if self._popen is None or self._popen.stdin is None or self._popen.stdin.closed:
             return
         with contextlib.suppress(BrokenPipeError):
@@ -97,7 +97,7 @@ class Process:
         _kept[self.pid, self.started] = self._popen
 
     def log_tail(self, lines: int = 20) -> str:
-        """The last `lines` lines of the log, or an empty text when there is none."""
+        """Return the last lines of the log; an empty string if there is no log."""
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - _TAIL_BYTES))
@@ -114,13 +114,13 @@ class Process:
 def start(cmd: list[str], *, log: Path, env: Mapping[str, str] | None = None, keep: bool = False) -> Process:
     """Start a command that dies with this process.
 
-    A command that cannot be started is reported in the log, and the process is soon not `alive`.
+    If the command cannot be started, the log says why, and the process soon stops being `alive`.
 
     Args:
         cmd: the program and its arguments. No secrets: every user of the machine can read them.
-        log: file for its stdout and stderr, emptied first and readable by this user only. Its folder must exist.
+        log: the file for its stdout and stderr, truncated first and readable by this user only. Its folder must exist.
         env: the whole environment of the command, secrets included; by default this process's.
-        keep: let it outlive this process, from the start.
+        keep: let it outlive this process from the start.
 
     Returns:
         The running process.
@@ -148,14 +148,14 @@ def start(cmd: list[str], *, log: Path, env: Mapping[str, str] | None = None, ke
 
 
 def attach(pid: int, started: float | None, log: Path) -> Process:
-    """A process that an earlier one kept; not `alive` unless `pid` is still the process that started at `started`."""
+    """Find a process that an earlier one kept. It is `alive` only if `pid` is still the process that started at `started`."""
     return Process(pid, started, log, _kept.get((pid, started)))
 
 
 def process_started(pid: int) -> float | None:
-    """When the process started, or None when there is none (or only its remains, not yet collected by its parent).
+    """Return when a process started, or None if there is no such process or it is a zombie.
 
-    The number is good for one thing: a pid is the same process as before exactly if this is the same as before. On Linux it
+    Only compare the number: a pid is the same process as before exactly if its start time is the same. On Linux it
     is in seconds since the machine started, elsewhere since 1970.
     """
     if _LINUX:
@@ -163,7 +163,7 @@ def process_started(pid: int) -> float | None:
             stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
-        fields = stat.rpartition(")")[2].split()  # the name before it, in brackets, may hold spaces
+        fields = stat.rpartition(")")[2].split()  # the process name before it, in brackets, may contain spaces
         return None if fields[0] in "ZX" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
     shown = subprocess.run(
         ["ps", "-o", "stat=,lstart=", "-p", str(pid)],
@@ -177,7 +177,7 @@ def process_started(pid: int) -> float | None:
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that was free a moment ago. Where a program takes port 0 itself, prefer that."""
+    """Find a TCP port on 127.0.0.1 that is free now. Prefer port 0 where a program accepts it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
@@ -185,7 +185,7 @@ def free_port() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """The supervisor: run a command until it ends, the parent is gone, or SIGTERM comes.
+    """Supervise: run a command until it ends, the parent is gone, or SIGTERM arrives.
 
     Args:
         argv: the parent's pid, then the command.
@@ -199,7 +199,7 @@ def main(argv: list[str]) -> int:
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
     terms: list[int] = []
     signal.signal(signal.SIGTERM, lambda signum, _: terms.append(signum))
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # only so that the wake-up pipe hears of it
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler is needed for the wake-up pipe to be written to
     try:
         child = subprocess.Popen(
             cmd,
@@ -213,13 +213,13 @@ def main(argv: list[str]) -> int:
     orphaned = _watch(child, parent, wake_read, terms)
     if orphaned or terms:
         _end(child, wake_read, terms)
-    _signal_group(child, signal.SIGKILL)  # what the command left behind
+    _signal_group(child, signal.SIGKILL)  # whatever the command left running
     code = child.wait()
     return code if code >= 0 else 128 - code
 
 
 def _watch(child: subprocess.Popen[bytes], parent: int, wake: int, terms: list[int]) -> bool:
-    """Wait for the command to end, or a reason to end it. Returns whether the parent is gone."""
+    """Wait until the command ends or there is a reason to end it. Return whether the parent is gone."""
     watched, kept = [0, wake], False
     while child.poll() is None and not terms:
         ready, _, _ = select.select(watched, [], [], None if kept else 1.0)
@@ -229,7 +229,7 @@ def _watch(child: subprocess.Popen[bytes], parent: int, wake: int, terms: list[i
             if os.read(0, 16) != _KEEP:
                 return True
             watched, kept = [wake], True
-        # A fork of the parent that runs no new program inherits the pipe and holds it open, so ask the kernel as well.
+        # A fork of the parent that does not exec inherits the pipe and keeps it open, so ask the kernel as well.
         if not kept and os.getppid() != parent:
             return True
     return False
@@ -250,9 +250,9 @@ def _signal_group(child: subprocess.Popen[bytes], sig: signal.Signals) -> None:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """What a child has to do before it runs its program, so that the kernel kills it when this process dies (``preexec_fn``).
+    """Return the ``preexec_fn`` of a child that the kernel shall kill when this process dies.
 
-    None where there is no such signal. It fires when the *thread* that forked exits: only for a process with one thread.
+    None where the system has no such signal. It fires when the *thread* that forked exits: use it in a process with one thread.
     """
     if not _LINUX:
         return None
@@ -260,7 +260,7 @@ def die_with_parent() -> Callable[[], None] | None:
 
     def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
+        if os.getppid() != parent:  # the parent died before prctl
             os._exit(1)
 
     return prepare

@@ -244,7 +244,7 @@ def test_samples_of_a_run_are_picked(in_tmp):
     last = right.train[0]["messages"][-1]
     assert last["role"] == "assistant"
     assert right.source.startswith("capitals/")
-    assert any("is the same as" in str(remark) or "answers otherwise" in str(remark) for remark in everything.remarks)
+    assert any("is the same as" in str(remark) or "another answer" in str(remark) for remark in everything.remarks)
     with pytest.raises(DataError, match=r"where picks none of its 12 answers"):
         prepared("finetune.data.from_run=latest", "finetune.data.where=output == 'Berlin'", *empty)
     with pytest.raises(ConfigError, match=r"(?s)there is no field 'scroe'.*\n  scroe == 1\n  \^"):

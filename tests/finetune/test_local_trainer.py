@@ -382,7 +382,7 @@ def test_an_adapter_that_was_changed_is_refused(small, identity):
     job = finished(small, trained(job_of(small, seed=21, max_steps=1))[0], 21)
     with (job.path / "adapter.gguf").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(LaunchError, match="is not what the training has made"):
+    with pytest.raises(LaunchError, match="has changed since it was trained"):
         LM(f"local/ft-{job.spec.job}").launch()
 
 

@@ -50,7 +50,7 @@ def test_what_a_provider_does_not_learn_from():
         ConfigError, match=r"learned on this machine by TRL: finetune.backend=trl \(pip install 'ostinato\[trl\]'\)"
     ):
         spec_of(form="preference")
-    with pytest.raises(ConfigError, match="beta: is of preference data, and this is completion data"):
+    with pytest.raises(ConfigError, match="beta: only preference data uses it, and this is completion data"):
         spec_of(hyper={"beta": 0.1})
     learned = spec_of(form="preference", hyper={"backend": "trl", "beta": 0.1})
     assert learned.job != spec_of(form="preference", hyper={"backend": "trl"}).job
@@ -59,7 +59,7 @@ def test_what_a_provider_does_not_learn_from():
 def test_hyper_parameters_are_whole_and_those_of_the_config():
     assert hyper.whole(hyper.LocalHyper, {}) == hyper.whole(hyper.LocalHyper, {"lr": 3e-3, "epochs": 1})
     assert hyper.whole(hyper.LocalHyper, {"lr": 1})["lr"] == 1.0
-    with pytest.raises(ConfigError, match="there is no 'learning_rate'; did you mean"):
+    with pytest.raises(ConfigError, match="unknown setting 'learning_rate'; did you mean"):
         hyper.whole(hyper.LocalHyper, {"learning_rate": 1})
     with pytest.raises(ConfigError, match=r"train_kwargs: Expected `float` > 0"):
         hyper.whole(hyper.LocalHyper, {"lr": 0.0})
@@ -196,7 +196,7 @@ def test_the_order_of_settings_makes_no_other_job(settings):
 
 @pytest.mark.parametrize(
     ("address", "message"),
-    [(None, "takes no new fine-tuning jobs"), ("http://127.0.0.1:1/v1", "does this server speak OpenAI's /files")],
+    [(None, "accepts no new fine-tuning jobs"), ("http://127.0.0.1:1/v1", "does this server speak OpenAI's /files")],
 )
 def test_a_refusal_says_what_may_be_behind_it(address, message):
     from runner.errors import NotFoundError

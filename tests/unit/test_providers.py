@@ -413,7 +413,7 @@ def test_a_server_that_cannot_be_kept_leaves_nothing(vllm):
 def test_a_folder_that_cannot_be_written_is_told(vllm, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(LaunchError, match="OSTINATO_HOME names another place"):
+    with pytest.raises(LaunchError, match="set OSTINATO_HOME to another folder"):
         kept.keep("org/model", settings())
 
 

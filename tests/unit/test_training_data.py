@@ -38,7 +38,7 @@ def test_good_rows_of_every_format():
     said = [{"role": "assistant", "content": "b"}]
     turn = {"input": {"messages": [{"role": "user", "content": "a"}]}, "preferred_output": said}
     assert checked({**turn, "non_preferred_output": [{"role": "assistant", "content": "c"}]}, form=PREFERENCE) == []
-    assert "the preferred answer is the one that is not preferred" in refused(
+    assert "the preferred answer and the other one are the same" in refused(
         {**turn, "non_preferred_output": said}, form=PREFERENCE
     )
 
@@ -49,14 +49,14 @@ def test_good_rows_of_every_format():
         ({}, "'messages' is missing"),
         ({"mesages": []}, "unknown key 'mesages'; did you mean 'messages'?"),
         ({"messages": []}, "messages is empty"),
-        ({"messages": "hi"}, "messages is a text, where a list of turns is needed"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "the last turn is the user's; it has to be the assistant's"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "nothing is asked"),
+        ({"messages": "hi"}, "messages is a string, where a list of turns is needed"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "the last turn is the user's; it must be the assistant's"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "there is no prompt"),
         (chat("x", " \n"), "messages[1] (assistant) is empty"),
         (chat("x", None), "messages[1] has no content"),
-        (chat("x", 3), "messages[1]: content is a number, not a text"),
-        ({"messages": ["x", {"role": "asistant", "content": "y"}]}, "messages[0] is a text, not a turn"),
-        ({"messages": [{"role": "asistant", "content": "y"}]}, "there is no role 'asistant'; did you mean 'assistant'?"),
+        (chat("x", 3), "messages[1]: content is a number, not a string"),
+        ({"messages": ["x", {"role": "asistant", "content": "y"}]}, "messages[0] is a string, not a turn"),
+        ({"messages": [{"role": "asistant", "content": "y"}]}, "unknown role 'asistant'; did you mean 'assistant'?"),
     ],
 )
 def test_what_is_wrong_with_a_chat_row(row, message):
@@ -78,7 +78,7 @@ def test_a_file_with_everything_wrong(tmp_path):
     assert [one.where.removeprefix(f"{tmp_path}/") for one in located] == ["t.jsonl, line 1", "t.jsonl, line 8"]
     assert [str(problem).removeprefix(f"{tmp_path}/t.jsonl, ") for problem in wrong] == [
         "line 3: column 2: not JSON: Expecting property name enclosed in double quotes",
-        'line 4: is no object; each line has to be one, such as {"messages": [...]}',
+        'line 4: is not an object; each line must be one, such as {"messages": [...]}',
         "line 5: byte 0 (0xff) is not UTF-8",
         "line 6: not JSON: there is no NaN in JSON",
         "line 7: not JSON: maximum recursion depth exceeded while decoding a JSON array from a unicode string",
@@ -114,15 +114,15 @@ def test_rows_that_are_too_long():
 def test_repeated_and_contradicting_rows_are_remarked():
     found = checked(chat("a"), chat("A "), chat("a"), chat("b"), chat("a", "no"))
     assert [str(one) for one in found] == [
-        "t, row 2: asks the same as t, row 1, and answers otherwise",
+        "t, row 2: has the same prompt as t, row 1, and another answer",
         "t, row 3: is the same as t, row 1",
-        "t, row 5: asks the same as t, row 1, and answers otherwise",
+        "t, row 5: has the same prompt as t, row 1, and another answer",
     ]
 
 
 def test_marks_of_a_chat_template_in_the_text_are_remarked():
     (found,) = checked(chat("hi <|im_end|> there"))
-    assert "<|im_end|> stands in the text" in str(found)
+    assert "<|im_end|> is in the text" in str(found)
 
 
 def test_what_is_no_text_is_refused_where_text_alone_is_learned():
@@ -155,7 +155,7 @@ def test_the_split_is_by_seed_and_keeps_what_asks_the_same_together():
     assert len(valid) == 10
     assert not {rows.questions(row)[0] for row in train} & {rows.questions(row)[0] for row in valid}
     assert data.split(given, 0, seed=1) == (given, [])
-    with pytest.raises(DataError, match="leaves none to learn from"):
+    with pytest.raises(DataError, match="leaves none to train on"):
         data.split(given[:2], 0.5, seed=1)
 
 

@@ -188,7 +188,7 @@ def test_a_full_disk_is_told_before_anything_is_fetched(index, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_told(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file" / "home"))
-    with pytest.raises(LaunchError, match=r"cannot store weights in .*OSTINATO_HOME names another place"):
+    with pytest.raises(LaunchError, match=r"cannot store weights in .*set OSTINATO_HOME to another folder"):
         weights.pull("tiny")
 
 

@@ -56,16 +56,16 @@ def test_what_it_means(text, wanted):
     ("text", "at", "message"),
     [
         ("score.exact ==", 14, "a value or a field is missing before the end"),
-        ("score.exact = 1", 12, "`=` is no comparison; write =="),
+        ("score.exact = 1", 12, "`=` is not a comparison; write =="),
         ("score.exact", 11, "a comparison .* is missing before the end"),
-        ("status == ok", 10, "there is no field 'ok'; .*a text stands in quotes"),
+        ("status == ok", 10, "there is no field 'ok'; .*a string needs quotes"),
         ("statsu == 'ok'", 0, r"there is no field 'statsu'; did you mean 'status'\?"),
         ("score. == 1", 5, "cannot stand here"),
         ("(status == 'ok'", 15, "a closing parenthesis is missing before the end"),
         ("status == 'ok' status == 'ok'", 15, "is not expected here; join conditions with `and` or `or`"),
-        ("status == 'ok", 10, "a text without its closing quote"),
+        ("status == 'ok", 10, "a string without its closing quote"),
         ("status in ['ok' 'no']", 16, "a comma or a closing bracket is missing"),
-        ("status in [output]", 11, "a list holds texts, numbers"),
+        ("status in [output]", 11, "a list contains strings, numbers"),
         ("status not 'ok'", 7, "a comparison"),
         ("__import__('os').system('x')", 16, "cannot stand here"),
         ("output.__class__ == 1", 0, "there is no field"),
@@ -87,11 +87,11 @@ def test_what_is_wrong_is_pointed_at(text, at, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("score.exact == '1'", r"compares a number, 1\.0, with a text, '1' \(in sample 'a'\)"),
-        ("output > 1", "compares a text"),
-        ("score.exakt == 1", r"the samples have no score\.exakt; of that kind there are score\.exact, score\.f-1"),
+        ("score.exact == '1'", r"compares a number, 1\.0, with a string, '1' \(in sample 'a'\)"),
+        ("output > 1", "compares a string"),
+        ("score.exakt == 1", r"the samples have no score\.exakt; they have score\.exact, score\.f-1"),
         ("1 in output", "compares a number"),
-        ("true > false", "compares a truth value"),
+        ("true > false", "compares a boolean"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error_not_a_no(text, message):

@@ -1,4 +1,4 @@
-"""Training data, read and checked before anything is spent: every problem with its place, the split, and what is in the way."""
+"""Read, check and split training data before anything is spent. Every problem is reported with its place."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from runner.finetune.data.rows import Row
 
 SHOWN = 20
-"""Problems that a message lists; of the others it says how many there are."""
+"""Problems that a message lists; it counts the others."""
 
 _BOM = b"\xef\xbb\xbf"
 _LOOSE = 5
-"""Bytes a token that few texts exceed: a row that is too long even so is too long for certain."""
+"""Bytes per token that few texts exceed: a row that is too long even by this measure is certainly too long."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with a row: `fatal` if it must not be trained on."""
+    """A problem with a row; `fatal` if the row must not be trained on."""
 
     where: str
     what: str
@@ -39,21 +39,21 @@ class Problem(NamedTuple):
 
 
 class Located(NamedTuple):
-    """A row and where it stands, as messages call that: ``train.jsonl, line 3``."""
+    """A row, and its place as messages name it: ``train.jsonl, line 3``."""
 
     where: str
     row: Row
 
 
 class Requirements(NamedTuple):
-    """What training rows have to satisfy.
+    """The requirements on training rows.
 
     Attributes:
-        form: what a row has to look like.
+        form: the format of a row.
         window: the tokens that a row may have; None: unknown.
         text_only: whether the trainer reads text alone: rows with tools or images are refused then.
-        evaluation: what the model will be evaluated on: normalised text to the name of the row. A row that asks the same leaks.
-        allow_overlap: accept leaks, and only remark on them.
+        evaluation: the questions of the evaluation: normalised text to the name of the row. A row with such a question leaks.
+        allow_overlap: report leaks as remarks only.
     """
 
     form: TrainDataFormat
@@ -64,10 +64,10 @@ class Requirements(NamedTuple):
 
 
 def read(path: str) -> tuple[list[Located], list[Problem]]:
-    """The rows of a JSONL file, and the lines that hold none. A BOM and blank lines are passed over.
+    """Read a JSONL file. Return its rows, and the problems of lines that hold none. A BOM and blank lines are skipped.
 
     Raises:
-        DataError: the file cannot be read, or holds no rows at all.
+        DataError: the file cannot be read, or has no rows at all.
     """
     file = expanded(path)
     try:
@@ -75,7 +75,7 @@ def read(path: str) -> tuple[list[Located], list[Problem]]:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{path}: is UTF-16, it seems; save the file as UTF-8")
+        raise DataError(f"{path} seems to be UTF-16; save the file as UTF-8")
     found: list[Located] = []
     wrong: list[Problem] = []
     for number, line in enumerate(content.split(b"\n"), start=1):
@@ -94,25 +94,25 @@ def read(path: str) -> tuple[list[Located], list[Problem]]:
             if isinstance(row, dict):
                 found.append(Located(where, row))
             else:
-                wrong.append(Problem(where, 'is no object; each line has to be one, such as {"messages": [...]}'))
+                wrong.append(Problem(where, 'is not an object; each line must be one, such as {"messages": [...]}'))
     if not found and not wrong:
         raise DataError(f"{path} is empty: it has no rows")
     return found, wrong
 
 
 def check(located: Sequence[Located], requirements: Requirements, *, wrong: Sequence[Problem] = ()) -> list[Problem]:
-    """Check every row, and find every problem at once.
+    """Check every row, and report all problems at once.
 
     Args:
         located: the rows.
-        requirements: what they have to satisfy.
-        wrong: what was found wrong already.
+        requirements: the requirements on them.
+        wrong: problems found while they were read.
 
     Returns:
-        Remarks: what is allowed, and may not be meant.
+        Remarks: what is allowed, but perhaps not intended.
 
     Raises:
-        DataError: something is wrong; the message lists it, up to `SHOWN` problems.
+        DataError: there are problems; the message lists up to `SHOWN` of them.
     """
     found = list(wrong)
     good: list[Located] = []
@@ -123,7 +123,7 @@ def check(located: Sequence[Located], requirements: Requirements, *, wrong: Sequ
             good.append(one)
             found += _questionable(one, requirements)
     found += _repeated(good)
-    if wrong:  # of a file, whose places end with the line
+    if wrong:  # the rows are from a file, where places end with the line's number
         found.sort(key=lambda problem: int(problem.where.rpartition(" ")[2]))
     if fatal := [problem for problem in found if problem.fatal]:
         raise DataError(_told(fatal, leaks=any("the evaluation asks" in problem.what for problem in fatal)))
@@ -131,12 +131,12 @@ def check(located: Sequence[Located], requirements: Requirements, *, wrong: Sequ
 
 
 def split(data: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Split rows into those to learn from and those to validate with: about `fraction` of them, drawn with `seed`.
+    """Split rows into training rows and validation rows: about `fraction` of them, drawn with `seed`.
 
-    Rows that ask the same stay together, or the validation would be of what was learned. The order of the rows is kept.
+    Rows with the same prompt stay together, or validation would test what was learned. The order of the rows is kept.
 
     Raises:
-        DataError: no row would be left to learn from.
+        DataError: no row would be left to train on.
     """
     if not fraction:
         return list(data), []
@@ -151,7 +151,7 @@ def split(data: Sequence[Row], fraction: float, seed: int) -> tuple[list[Row], l
         count += sizes[group]
     train = [row for row in data if rows.prompt_of(row) not in held]
     if not train:
-        raise DataError(f"valid_fraction {fraction:g} of {len(data)} rows leaves none to learn from")
+        raise DataError(f"valid_fraction {fraction:g} of {len(data)} rows leaves none to train on")
     return train, [row for row in data if rows.prompt_of(row) in held]
 
 
@@ -161,7 +161,7 @@ def located(data: Sequence[Row], source: str) -> list[Located]:
 
 
 def _malformed(one: Located, requirements: Requirements) -> Iterator[Problem]:
-    """Yield why a row is not in the format, or cannot be read by the trainer."""
+    """Yield the reasons why a row is not in the format, or the trainer cannot read it."""
     wrong = [*rows.problems(one.row, requirements.form)]
     if not wrong and requirements.text_only:
         wrong = [*rows.unspoken(one.row)]
@@ -169,7 +169,7 @@ def _malformed(one: Located, requirements: Requirements) -> Iterator[Problem]:
 
 
 def _questionable(one: Located, requirements: Requirements) -> Iterator[Problem]:
-    """Yield what may be wrong with a well-formed row: its text, its length, and what of the evaluation it gives away."""
+    """Yield what may be wrong with a well-formed row: its text, its length, and the questions it shares with the evaluation."""
     yield from (Problem(one.where, what, fatal=False) for what in rows.remarks(one.row))
     yield from _too_long(one, requirements.window)
     evaluation = requirements.evaluation
@@ -193,7 +193,7 @@ def _repeated(located: Sequence[Located]) -> Iterator[Problem]:
         if content in first:
             yield Problem(one.where, f"is the same as {first[content]}", fatal=False)
         elif prompt in asked:
-            yield Problem(one.where, f"asks the same as {asked[prompt]}, and answers otherwise", fatal=False)
+            yield Problem(one.where, f"has the same prompt as {asked[prompt]}, and another answer", fatal=False)
         first.setdefault(content, one.where)
         asked.setdefault(prompt, one.where)
 

@@ -1,4 +1,4 @@
-"""One row of training data: what may be wrong with it, what is asked in it, and how long it is. Formats are OpenAI's."""
+"""One row of training data: its problems, its questions and its length. Formats are OpenAI's."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ COUNTED_BY = "estimate (one token for three bytes)"
 """How `tokens` counts, in words."""
 
 _AROUND_TURN, _AROUND_ROW = 4, 4
-"""Tokens that a chat template puts around a turn, and around a conversation (as OpenAI counts them)."""
+"""Tokens that a chat template adds per turn and per conversation (as OpenAI counts them)."""
 
 
 def problems(row: Row, form: TrainDataFormat) -> Iterator[str]:
-    """Everything that is wrong with a row."""
+    """Yield everything that is wrong with a row."""
     allowed = _KEYS[form]
     for key in row:
         if key not in allowed:
@@ -45,30 +45,30 @@ def problems(row: Row, form: TrainDataFormat) -> Iterator[str]:
 
 
 def unspoken(row: Row) -> Iterator[str]:
-    """What of a chat is no text, and so would be lost on a trainer that reads text alone: tools, their calls, images."""
+    """Yield the parts of a chat that are not text, and so would be lost on a trainer of text: tools, their calls, images."""
     for key in ("tools", "functions"):
         if row.get(key):
-            yield f"'{key}' cannot be learned on this machine, where text alone is"
+            yield f"'{key}' cannot be learned on this machine; only text can"
     for number, turn in enumerate(_turns(row)):
         for key in ("tool_calls", "function_call"):
             if turn.get(key):
-                yield f"messages[{number}]: '{key}' cannot be learned on this machine, where text alone is"
+                yield f"messages[{number}]: '{key}' cannot be learned on this machine; only text can"
         content = turn.get("content")
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict) and part.get("type", "text") != "text":
-                yield f"messages[{number}]: {part['type']} cannot be learned on this machine, where text alone is"
+                yield f"messages[{number}]: {part['type']} cannot be learned on this machine; only text can"
 
 
 def remarks(row: Row) -> Iterator[str]:
-    """What is allowed in a row, and probably not meant."""
+    """Yield what is allowed in a row, but probably not intended."""
     for text in texts(row):
         if found := _CONTROL.search(text):
-            yield f"{found[0]} stands in the text: a chat template reads it as a mark of its own"
+            yield f"{found[0]} is in the text: a chat template reads it as a control token"
             return
 
 
 def texts(row: Row) -> Iterator[str]:
-    """Every text in a row that is shown to the model."""
+    """Yield every text in a row that the model sees."""
     for turn in _turns(row):
         content = turn.get("content")
         if isinstance(content, str):
@@ -78,12 +78,12 @@ def texts(row: Row) -> Iterator[str]:
 
 
 def questions(row: Row) -> list[str]:
-    """What is asked in a row, normalised: every user turn, or the prompt. Of a conversation every answer is learned."""
+    """Return the questions of a row, normalised: every user turn, or the prompt. All answers of a conversation are learned."""
     return [normalised(text) for turn in _turns(row) if turn.get("role") == "user" for text in texts({"messages": [turn]})]
 
 
 def prompt_of(row: Row) -> str:
-    """All that comes before the answer, normalised: two rows with the same one and other answers contradict each other."""
+    """Return all that comes before the answer, normalised. Rows with the same prompt and other answers contradict each other."""
     turns = [turn for turn in _turns(row) if not turn.get("answer")]
     return "\x00".join(normalised(text) for turn in turns for text in texts({"messages": [turn]}))
 
@@ -94,12 +94,12 @@ def tokens(row: Row) -> int:
 
 
 def normalised(text: str) -> str:
-    """The text for comparing: case, white space and forms of Unicode make no difference."""
+    """Normalise text for comparison: case, white space and Unicode forms make no difference."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _turns(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The turns of a row of any format; what is learned is marked with ``answer``."""
+    """Yield the turns of a row of any format; those that are learned are marked with ``answer``."""
     if isinstance(prompt := row.get("prompt"), str):
         yield {"role": "user", "content": prompt}
         yield {"role": "assistant", "content": row.get("completion"), "answer": True}
@@ -118,7 +118,7 @@ def _text_problems(value: Any, key: str) -> Iterator[str]:
     if value is None:
         yield f"'{key}' is missing"
     elif not isinstance(value, str):
-        yield f"{key} is {_kind(value)}, not a text"
+        yield f"{key} is {_kind(value)}, not a string"
     elif not value.strip():
         yield f"{key} is empty"
 
@@ -134,11 +134,11 @@ def _chat_problems(messages: Any, where: str, *, answered: bool) -> Iterator[str
         yield from _turn_problems(turn, f"{where}[{number}]")
     last = messages[-1].get("role") if isinstance(messages[-1], dict) else None
     if answered and last != "assistant" and last in _ROLES:
-        yield f"the last turn is the {last}'s; it has to be the assistant's, for that is what is learned"
+        yield f"the last turn is the {last}'s; it must be the assistant's, which is what is learned"
     elif answered and len(messages) == 1 and last == "assistant":
-        yield "nothing is asked: there is no turn before the assistant's"
+        yield "there is no prompt: no turn comes before the assistant's"
     elif not answered and last == "assistant":
-        yield f"{where} ends with an assistant's turn; the answers stand in preferred_output and non_preferred_output"
+        yield f"{where} ends with an assistant's turn; the answers belong in preferred_output and non_preferred_output"
 
 
 def _turn_problems(turn: Any, where: str) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _turn_problems(turn: Any, where: str) -> Iterator[str]:
         return
     role, content = turn.get("role"), turn.get("content")
     if role not in _ROLES:
-        yield f"{where}: there is no role {role!r}{suggest(str(role), _ROLES) or f'; there are {_listed(_ROLES)}'}"
+        yield f"{where}: unknown role {role!r}{suggest(str(role), _ROLES) or f'; roles are {_listed(_ROLES)}'}"
     if content is None and role == "assistant" and (turn.get("tool_calls") or turn.get("function_call")):
         return
     if content is None:
@@ -156,7 +156,7 @@ def _turn_problems(turn: Any, where: str) -> Iterator[str]:
         if not content.strip():
             yield f"{where} ({role}) is empty"
     elif not isinstance(content, list):
-        yield f"{where}: content is {_kind(content)}, not a text"
+        yield f"{where}: content is {_kind(content)}, not a string"
 
 
 def _preference_problems(row: Row) -> Iterator[str]:
@@ -171,16 +171,16 @@ def _preference_problems(row: Row) -> Iterator[str]:
         for number, turn in enumerate(answer):
             yield from _turn_problems(turn, f"{key}[{number}]")
             if isinstance(turn, dict) and turn.get("role") in _ROLES and turn["role"] != "assistant":
-                yield f"{key}[{number}] is the {turn['role']}'s; it has to be the assistant's"
+                yield f"{key}[{number}] is the {turn['role']}'s; it must be the assistant's"
         answers.append(answer)
     if len(answers) == 2 and answers[0] == answers[1]:  # noqa: PLR2004
-        yield "the preferred answer is the one that is not preferred"
+        yield "the preferred answer and the other one are the same"
 
 
 def _kind(value: Any) -> str:
     if value in ([], {}):
         return "empty"
-    return {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}.get(
+    return {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}.get(
         type(value), "a number"
     )
 

@@ -1,8 +1,8 @@
-"""A small language that picks samples: ``score.exact == 1 and status == "ok"``. Parsed and evaluated here; nothing is ever run.
+"""A small language that selects samples: ``score.exact == 1 and status == "ok"``. It is parsed and evaluated, never executed.
 
-Comparisons ``== != < <= > >=``; ``in`` and ``not in`` with a list (``status in ["ok", "truncated"]``) or a text (``"Paris" in
-output``); ``and``, ``or``, ``not`` and parentheses; texts in either kind of quotes, numbers, ``true``, ``false``, ``null``.
-What is null is neither less nor more than anything. Comparing a text with a number is an error, not a no.
+Comparisons ``== != < <= > >=``; ``in`` and ``not in`` with a list (``status in ["ok", "truncated"]``) or a string (``"Paris" in
+output``); ``and``, ``or``, ``not`` and parentheses; strings in either kind of quotes, numbers, ``true``, ``false``, ``null``.
+null is neither less nor greater than anything. Comparing a string with a number is an error, not false.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Where:
 
     Args:
         text: the expression.
-        names: the fields there are; one that ends with ``.`` stands for all that begin so.
+        names: the known fields; one that ends with ``.`` stands for all that start with it.
 
     Raises:
-        ConfigError: it is none; the message shows where.
+        ConfigError: it is not a valid expression; the message shows where.
     """
 
     def __init__(self, text: str, names: Collection[str]) -> None:
@@ -66,10 +66,10 @@ class Where:
             raise self._wrong(self._peek().at, f"'{self._peek().text}' is not expected here; join conditions with `and` or `or`")
 
     def matches(self, fields: Mapping[str, Any]) -> bool:
-        """Whether `fields` are as the expression says.
+        """Return whether `fields` satisfy the expression.
 
         Raises:
-            DataError: two values that cannot be compared, or a name of a group (``score.x``) that `fields` lack.
+            DataError: two values cannot be compared, or `fields` lack a name of a group (``score.x``).
         """
         return bool(self._matches(fields))
 
@@ -155,7 +155,7 @@ class Where:
         while not self._take("]"):
             token = self._take("number", "text", "true", "false", "null")
             if token is None:
-                raise self._wrong(self._peek().at, "a list holds texts, numbers, true, false and null, with commas between")
+                raise self._wrong(self._peek().at, "a list contains strings, numbers, true, false and null, separated by commas")
             items.append(self._constant(token))
             if self._peek().kind != "]":
                 self._need(",", "a comma or a closing bracket")
@@ -175,13 +175,13 @@ class Where:
         if name not in self._names and not (group in self._names and len(name) > len(group)):
             shown = sorted(f"{known}NAME" if known.endswith(".") else known for known in self._names)
             hint = suggest(name, self._names) or ";"
-            raise self._wrong(token.at, f"there is no field '{name}'{hint} there are {', '.join(shown)}; a text stands in quotes")
+            raise self._wrong(token.at, f"there is no field '{name}'{hint} fields are {', '.join(shown)}; a string needs quotes")
 
         def value(fields: Mapping[str, Any]) -> Any:
             if name in fields:
                 return fields[name]
             there = ", ".join(sorted(known for known in fields if known.startswith(group))) or "none"
-            raise DataError(self._pointed(token.at, f"the samples have no {name}; of that kind there are {there}"))
+            raise DataError(self._pointed(token.at, f"the samples have no {name}; they have {there}"))
 
         return value
 
@@ -192,7 +192,7 @@ class Where:
             return {"==": left is right, "!=": left is not right}.get(sign.text, False)
         if _kind(left) != _kind(right):
             raise self._unlike(sign, left, right, fields)
-        if sign.text not in ("==", "!=") and _kind(left) not in ("a number", "a text"):
+        if sign.text not in ("==", "!=") and _kind(left) not in ("a number", "a string"):
             raise self._unlike(sign, left, right, fields)
         return bool(_COMPARISONS[sign.text](left, right))
 
@@ -221,9 +221,9 @@ class Where:
 
 def _strange(rest: str) -> str:
     if rest[0] in "\"'":
-        return "a text without its closing quote"
+        return "a string without its closing quote"
     if rest[0] == "=":
-        return "`=` is no comparison; write =="
+        return "`=` is not a comparison; write =="
     return f"'{rest.split(maxsplit=1)[0][:20]}' cannot stand here"
 
 
@@ -238,7 +238,7 @@ def _short(value: Any) -> str:
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
-        return "a truth value"
+        return "a boolean"
     if isinstance(value, int | float):
         return "a number"
-    return {str: "a text", type(None): "null", list: "a list"}.get(type(value), "an object")
+    return {str: "a string", type(None): "null", list: "a list"}.get(type(value), "an object")

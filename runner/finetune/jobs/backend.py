@@ -1,4 +1,4 @@
-"""What a trainer is to the ledger: one function that carries a job on as far as it goes now, and one that stops it."""
+"""The interface between trainers and the ledger: one function advances a job as far as possible, another stops it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Report(msgspec.Struct, frozen=True):
-    """How a training stands, as its trainer sees it: `model` when it has succeeded, `error` when it has failed."""
+    """The state of a training as its trainer sees it: `model` if it has succeeded, `error` if it has failed."""
 
     status: TrainingStatus
     model: str | None = None
@@ -21,29 +21,29 @@ class Report(msgspec.Struct, frozen=True):
 
 
 class Backend(Protocol):
-    """Whoever trains. Called by the holder of the job's lock only, again and again, from one process or another.
+    """A trainer. Only the holder of the job's lock calls it: repeatedly, and perhaps from several processes in turn.
 
     Attributes:
-        paid: whether a training costs money, so that one that has failed is not begun again by itself.
-        poll_s: seconds between two looks.
+        paid: whether a training costs money; then a failed one is not started again automatically.
+        poll_s: seconds between two polls.
     """
 
     paid: ClassVar[bool]
     poll_s: float
 
     def advance(self, job: JobFolder) -> Report:
-        """Begin the training unless it has begun, and say how it stands. Never waits for it.
+        """Start the training unless it has started, and report its state. Never waits for its end.
 
-        May be cut off at any point (``kill -9``) and called again by another process: it must find what it has begun before it
-        begins anything.
+        May be killed at any point (``kill -9``) and called again by another process, so it must look for what it has
+        started before it starts anything.
 
         Raises:
-            LMError: the provider could not be asked; with disposition ``retry`` it is worth asking again.
-            FinetuneError: the job cannot go on by itself; where nothing was begun, `Report` says failed instead.
+            LMError: the provider cannot be reached; with disposition ``retry`` the call may be repeated.
+            FinetuneError: the job cannot continue by itself. If nothing was started, `Report` says failed instead.
         """
 
     def cancel(self, job: JobFolder) -> None:
-        """Have the training stopped; `advance` says when that has happened. Called again until then.
+        """Stop the training. `advance` reports when it has stopped; until then this is called again.
 
         Raises:
             LMError, FinetuneError: as `advance`.

@@ -1,4 +1,4 @@
-"""What a training will take, worked out before it is begun: steps, tokens, time and money. Unknown is None, never zero."""
+"""Estimate a training before it starts: steps, tokens, time and cost. Unknown is None, never zero."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.spec import Spec
 
 _MEASURED = {"sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53": (0.0024, 8.0)}
-"""Seconds a token, and to begin with, of SmolLM2-135M: LoRA on its top half, batches of 4, bf16, two cores, an idle machine."""
+"""Seconds per token, and for the start, of SmolLM2-135M: LoRA on its top half, batches of 4, bf16, two cores, an idle machine."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a training will take.
+    """The estimate of a training.
 
     Attributes:
-        rows: to learn from.
-        valid_rows: to validate with.
-        steps: of the optimiser; None when the provider decides.
-        tokens: that are read, in all epochs, questions and answers; None when the provider decides how many there are.
-        tokens_an_epoch: of all rows, once.
+        rows: training rows.
+        valid_rows: validation rows.
+        steps: optimiser steps; None if the provider decides.
+        tokens: tokens read in all epochs, of questions and answers; None if the provider decides on the epochs.
+        tokens_an_epoch: tokens of all rows, once.
         counted_by: how tokens were counted.
-        seconds: that it will take about; None when nothing like it was measured.
-        seconds_by: where that comes from.
-        cost_usd: what it will cost; 0 on this machine, None when the price is not known.
+        seconds: approximate duration; None if nothing comparable was measured.
+        seconds_by: the source of `seconds`.
+        cost_usd: the cost; 0 on this machine, None if the price is unknown.
     """
 
     rows: int
@@ -44,12 +44,12 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def estimate(spec: Spec, lengths: list[int], *, usd_per_mtokens: float | None = None) -> Estimate:
-    """Estimate what a training will take.
+    """Estimate a training.
 
     Args:
         spec: the training.
-        lengths: the tokens of each row that is learned from, as `rows.tokens` counts them.
-        usd_per_mtokens: the provider's price of a million tokens trained on; None is not known.
+        lengths: the tokens of each training row, as `rows.tokens` counts them.
+        usd_per_mtokens: the provider's price per million trained tokens; None: unknown.
     """
     once = sum(lengths)
     steps, tokens = work_of(spec, once)
@@ -70,7 +70,7 @@ def estimate(spec: Spec, lengths: list[int], *, usd_per_mtokens: float | None = 
 
 
 def work_of(spec: Spec, once: int) -> tuple[int | None, int | None]:
-    """Steps and tokens in all, when `once` is the tokens of all rows; None where the provider decides."""
+    """Return steps and tokens in all, given the tokens of all rows, `once`; None where the provider decides."""
     hyper: dict[str, Any] = spec.hyper
     if spec.provider == "openai":
         epochs = hyper.get("n_epochs")
@@ -85,7 +85,7 @@ def work_of(spec: Spec, once: int) -> tuple[int | None, int | None]:
 
 
 def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
-    """Seconds, by the latest training of this base on this machine, else by what was measured for it elsewhere."""
+    """Estimate seconds: from the latest training of this base on this machine, else from a measurement elsewhere."""
     if tokens is None:
         return None, None
     for job in reversed(ledger.listed()):
@@ -101,5 +101,5 @@ def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
 
 
 def _backend(spec: Spec) -> str:
-    """Whose loop; TRL takes up to twice as long. Jobs of before there was a choice do not say."""
+    """Return whose loop trains; TRL takes up to twice as long. Jobs from before there was a choice do not say."""
     return str(spec.hyper.get("backend", "own"))

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 class TrainingJob(Future[Any]):
     """A training job: a `concurrent.futures.Future` whose `result()` is an LM that answers with the trained model.
 
-    Follows dspy 2.6's class of this name, except that `status` has a default and `cancel` answers as every future does.
-    Whoever runs the job calls `set_running_or_notify_cancel` first and `set_result` or `set_exception` last.
+    Follows dspy 2.6's class of this name, except that `status` has a default and `cancel` returns what every future's does.
+    The code that runs the job calls `set_running_or_notify_cancel` first and `set_result` or `set_exception` last.
 
-    A provider that keeps its jobs in the ledger sets `training`; from then on `status`, `cancel`, `logs` and `metrics` speak of
-    the training itself, which outlives this process: it is found again by calling `LM.finetune` with the same data and settings,
-    or with ``ostinato ft attach``.
+    A provider that keeps its jobs in the ledger sets `training`. From then on `status`, `cancel`, `logs` and `metrics` are about
+    the training itself, which outlives this process: find it again by calling `LM.finetune` with the same data and settings, or
+    with ``ostinato ft attach``.
 
     Attributes:
-        thread: the thread that waits for the training, once there is one.
+        thread: the thread that waits for the training, once it has started.
         model: the model that is trained.
         train_data: the rows, in `train_data_format`.
         train_data_format: what a row looks like.
         train_kwargs: the provider's own settings.
-        connection: ``api_base`` and ``api_key`` of the LM, where it has them: how its provider is reached.
-        training: the training in the ledger, once it is there.
+        connection: the LM's ``api_base`` and ``api_key``, if it has them, for reaching its provider.
+        training: the training in the ledger, once it exists.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TrainingJob(Future[Any]):
         self.training: Training | None = None
 
     def status(self) -> TrainingStatus:
-        """Where the job stands, as the ledger and the future know it. Asks nobody over the network."""
+        """Return the job's status as the ledger and the future know it. Does not use the network."""
         if self.cancelled():
             return TrainingStatus.cancelled
         if self.done():
@@ -64,11 +64,11 @@ class TrainingJob(Future[Any]):
         return TrainingStatus.not_started if self.thread is None else TrainingStatus.pending
 
     def cancel(self) -> bool:
-        """Cancel the job: at once if it has not begun, else by having its provider stop the training.
+        """Cancel the job: at once if it has not started, else by making its provider stop the training.
 
         Returns:
-            True if the job is cancelled, or will be as soon as the provider has stopped it; False if it is done, or runs with a
-            provider that cannot stop it.
+            True if the job is cancelled, or will be once the provider has stopped it. False if it is done, or its provider
+            cannot stop it.
         """
         if super().cancel():
             return True
@@ -78,15 +78,15 @@ class TrainingJob(Future[Any]):
         return True
 
     def cancelled(self) -> bool:
-        """Whether the job was cancelled, before it began or while it ran."""
+        """Return whether the job was cancelled, before it started or while it ran."""
         return super().cancelled() or (
             self.done() and self.training is not None and self.training.folder.state().status is TrainingStatus.cancelled
         )
 
     def logs(self) -> str:
-        """What the training has said so far; empty before it has begun."""
+        """Return the training's log so far; empty before it has started."""
         return "" if self.training is None else self.training.folder.log()
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was measured, by step: ``[{"step": 1, "loss": 2.1, ...}, ...]``; empty before the first step."""
+        """Return the measurements by step: ``[{"step": 1, "loss": 2.1, ...}, ...]``; empty before the first step."""
         return [] if self.training is None else self.training.folder.metrics()

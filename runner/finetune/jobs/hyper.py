@@ -1,4 +1,4 @@
-"""The hyper-parameters of each provider: their names, defaults and bounds. Whole, because all of them are part of a job's id."""
+"""The hyper-parameters of each provider: names, defaults and bounds. Defaults are filled in, since all are part of a job's id."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 
 
 class Hyper(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all: frozen, keyword-only, and unknown names are refused."""
+    """Base class of all hyper-parameters: frozen, keyword-only, and unknown names are refused."""
 
 
 class LocalHyper(Hyper, frozen=True, kw_only=True):
     """The settings of the local trainer: LoRA, AdamW, cosine decay with warm-up, loss on the answer alone.
 
-    The defaults are what trains SmolLM2-135M to route tickets in a minute on two cores; ``conf/finetune/default.yaml`` says what
-    each is, in which unit, and where it comes from.
+    The defaults train SmolLM2-135M to route tickets in a minute on two cores. ``conf/finetune/default.yaml`` documents each
+    one, with its unit and source.
     """
 
     backend: Literal["own", "trl"] = "own"
@@ -60,16 +60,16 @@ class LocalHyper(Hyper, frozen=True, kw_only=True):
     beta: Rate | None = None
 
     def steps_an_epoch(self, rows: int) -> int:
-        """Steps of the optimiser in which each of so many rows is seen once."""
+        """Return the optimiser steps in which each of so many rows is seen once."""
         return math.ceil(rows / (self.batch_size * self.gradient_accumulation))
 
     def steps(self, rows: int) -> int:
-        """Steps in all: `max_steps`, else as many as the epochs have."""
+        """Return the optimiser steps in all: `max_steps`, else those of the epochs."""
         return self.max_steps or self.epochs * self.steps_an_epoch(rows)
 
 
 class OpenAIHyper(Hyper, frozen=True, kw_only=True):
-    """The settings of OpenAI's fine-tuning API; None is what the server chooses."""
+    """The settings of OpenAI's fine-tuning API; None: the server chooses."""
 
     n_epochs: Positive | None = None
     batch_size: Positive | None = None
@@ -79,7 +79,7 @@ class OpenAIHyper(Hyper, frozen=True, kw_only=True):
 
 
 class DatabricksHyper(Hyper, frozen=True, kw_only=True):
-    """The settings of Databricks' foundation-model training, by the names of dspy's ``train_kwargs``; None is its own choice."""
+    """The settings of Databricks' foundation-model training, by the names of dspy's ``train_kwargs``; None: it chooses."""
 
     train_data_path: str
     register_to: str
@@ -91,7 +91,7 @@ class DatabricksHyper(Hyper, frozen=True, kw_only=True):
 
 
 class CommandHyper(Hyper, frozen=True, kw_only=True):
-    """What the command trainer runs, and the text of the file that configures it (see `runner.finetune.trainers.command`)."""
+    """The command of the command trainer, and the text of its config file (see `runner.finetune.trainers.command`)."""
 
     command: Annotated[list[str], Meta(min_length=1)]
     config: str | None = None
@@ -101,26 +101,26 @@ HyperT = TypeVar("HyperT", bound=Hyper)
 
 
 def whole(kind: type[HyperT], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` checked and with every default, as plain data.
+    """Check `given`, and return it with every default, as plain data.
 
     Raises:
-        ConfigError: a name that is not one, a value out of bounds, or a secret.
+        ConfigError: an unknown name, a value out of bounds, or a secret.
     """
     names = kind.__struct_fields__
     for name in given:
         if name not in names:
-            raise ConfigError(f"train_kwargs: there is no '{name}'{did_you_mean(name, names)}")
+            raise ConfigError(f"train_kwargs: unknown setting '{name}'{did_you_mean(name, names)}")
     try:
         made: dict[str, Any] = msgspec.to_builtins(msgspec.convert(given, kind))
     except msgspec.ValidationError as error:
         raise ConfigError(f"train_kwargs: {error}") from None
-    if holds_secret(msgspec.json.encode(made).decode()):  # it would stand in spec.json
+    if holds_secret(msgspec.json.encode(made).decode()):  # it would be written to spec.json
         raise ConfigError("train_kwargs: a setting holds a secret; have the program read it from the environment")
     return made
 
 
 def seconds(name: str, given: object) -> float:
-    """A time in seconds that is more than 0. Raises ConfigError."""
+    """Check a time in seconds: a number above 0. Raises ConfigError."""
     try:
         return msgspec.convert(given, Rate)
     except msgspec.ValidationError as error:

@@ -1,8 +1,8 @@
-"""The folder of a training job, as a typed store: its spec, its state machine, its events, metrics and log, and its lock.
+"""The folder of a training job, as a typed store: spec, state machine, events, metrics, log and lock.
 
 ``finetunes/<job>/`` in `OSTINATO_HOME`. ``spec.json``, ``train.jsonl`` and ``valid.jsonl`` are written once; ``state.json`` is
-replaced whole and only by the holder of the lock; ``events.jsonl`` and ``metrics.jsonl`` are appended to, and a torn last line
-counts for nothing. Knows nothing of who trains.
+replaced whole, and only by the holder of the lock; ``events.jsonl`` and ``metrics.jsonl`` are appended to, and a torn last line
+is ignored.
 """
 
 from __future__ import annotations
@@ -32,34 +32,34 @@ _NEXT: dict[TrainingStatus, tuple[TrainingStatus, ...]] = {
     TrainingStatus.pending: (TrainingStatus.running, TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled),
     TrainingStatus.running: (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled),
 }
-"""The legal moves. From a final state only `JobFolder.again` leads on, to the next attempt."""
+"""The legal moves. Only `JobFolder.again` leaves a final state, for the next attempt."""
 
 _OF_ONE_ATTEMPT = (
     *("events.jsonl", "log.txt", "metrics.jsonl", "checkpoints", "adapter", "adapter.gguf", "result.json", "process.json"),
     *("merged.gguf", "output", "cancel.json"),
 )
 SEAL = "position.json"
-"""The file of a checkpoint that is written last: one that has it is whole."""
+"""The file of a checkpoint that is written last: a checkpoint that has it is complete."""
 _LEFT_S = 3600.0
-"""Seconds after which a folder that is being made, or deleted, was given up."""
+"""Seconds after which a folder that is being made or deleted counts as abandoned."""
 
 _TAIL_BYTES = 256 * 1024
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a job stands: ``state.json``. Times are UTC, ISO 8601.
+    """The state of a job: ``state.json``. Times are UTC, ISO 8601.
 
     Attributes:
-        status: the state of the machine.
-        attempt: counted from 1; one more each time it is begun again.
-        remote: what the provider calls this attempt's things (``train``, ``valid``, ``job``, ``endpoint``).
-        pid: the process that trains, of a job on this machine, from when it was seen to run.
+        status: the state machine's state.
+        attempt: its number, counted from 1; one more each time the job is started again.
+        remote: the provider's ids for this attempt (``train``, ``valid``, ``job``, ``endpoint``).
+        pid: the process that trains, for a job on this machine, once it was seen running.
         pid_started: when that process started (see `runner.system.processes.process_started`).
-        model: the trained model, as an LM names it; None until it has succeeded.
-        error: why it failed.
+        model: the trained model by its LM name; None until the job has succeeded.
+        error: why the job failed.
         created_at: when the job was made.
-        started_at: when this attempt began to run.
-        ended_at: when it ended.
+        started_at: when this attempt started.
+        ended_at: when this attempt ended.
     """
 
     status: TrainingStatus = TrainingStatus.not_started
@@ -76,7 +76,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """The process that trains, as it has recorded itself in ``process.json``; `started` tells it from another of its pid."""
+    """The process that trains, as recorded by itself in ``process.json``; `started` distinguishes it from others with its pid."""
 
     pid: int
     started: float | None
@@ -85,11 +85,11 @@ class Running(msgspec.Struct, frozen=True):
 
 
 class JobFolder:
-    """One job on disk; made by `create` and `find`.
+    """One job on disk, made by `create` or `find`.
 
     Attributes:
         path: the folder.
-        spec: what is trained.
+        spec: the training.
     """
 
     def __init__(self, path: Path, spec: Spec) -> None:
@@ -101,12 +101,12 @@ class JobFolder:
 
     @classmethod
     def create(cls, spec: Spec, train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> JobFolder:
-        """The folder of this spec, made with its data unless it is there already. It appears whole or not at all.
+        """Return the folder of this spec; make it with its data if it is not there. It appears whole or not at all.
 
-        Of one that is there, ``spec.json`` learns where the base lies and how the provider is reached now: no part of the id.
+        If it is there, ``spec.json`` is updated with the base's path and the provider's access, which are not part of the id.
 
         Raises:
-            FinetuneError: it cannot be made, or is of a newer format.
+            FinetuneError: it cannot be made, or has a newer format.
         """
         root = folder()
         path = root / spec.job
@@ -127,17 +127,17 @@ class JobFolder:
                 made.rename(path)
             except OSError:
                 shutil.rmtree(made, ignore_errors=True)
-                if (path / "state.json").is_file():  # somebody else was faster
+                if (path / "state.json").is_file():  # another process was faster
                     return cls.open(path)
                 raise
             files.sync_folder(root)
         except OSError as error:
-            raise FinetuneError(f"cannot make {path}: {error.strerror}; OSTINATO_HOME names another place") from None
+            raise FinetuneError(f"cannot make {path}: {error.strerror}; set OSTINATO_HOME to another folder") from None
         return cls(path, spec)
 
     @classmethod
     def open(cls, path: Path) -> JobFolder:
-        """The job in `path`. Raises FinetuneError when there is none, or it is of a newer format."""
+        """Open the job in `path`. Raises FinetuneError if there is none, or it has a newer format."""
         try:
             content = (path / "spec.json").read_bytes()
             version = msgspec.json.decode(content, type=dict[str, Any]).get("format")
@@ -147,14 +147,14 @@ class JobFolder:
                 )
             return cls(path, msgspec.json.decode(content, type=Spec))
         except OSError as error:
-            raise FinetuneError(f"{path} is no training job: spec.json: {error.strerror}") from None
+            raise FinetuneError(f"{path} is not a training job: spec.json: {error.strerror}") from None
         except msgspec.MsgspecError as error:
             raise FinetuneError(f"{path / 'spec.json'} is broken: {error}") from None
 
     # --- state
 
     def state(self) -> State:
-        """Where the job stands. Raises FinetuneError when ``state.json`` cannot be read."""
+        """Read the job's state. Raises FinetuneError if ``state.json`` cannot be read."""
         try:
             return msgspec.json.decode((self.path / "state.json").read_bytes(), type=State)
         except OSError as error:
@@ -163,10 +163,10 @@ class JobFolder:
             raise FinetuneError(f"{self.path / 'state.json'} is broken: {error}") from None
 
     def move(self, status: TrainingStatus, *, model: str | None = None, error: str | None = None) -> State:
-        """Go to `status`; nothing happens when it is there. Only for the holder of the lock.
+        """Move to `status`; do nothing if the job has it. Only for the holder of the lock.
 
         Raises:
-            FinetuneError: no such move.
+            FinetuneError: the move is not legal.
         """
         state = self.state()
         if status is state.status:
@@ -189,10 +189,10 @@ class JobFolder:
         return new
 
     def again(self, *, fresh: bool) -> State:
-        """Begin the next attempt of a job that has ended. Only for the holder of the lock.
+        """Start the next attempt of a job that has ended. Only for the holder of the lock.
 
         Args:
-            fresh: from nothing: what the last attempt has left is kept in ``attempts/N/``; else from its checkpoints.
+            fresh: start from nothing, and move the last attempt's files to ``attempts/N/``; else start from its checkpoints.
         """
         state = self.state()
         if not state.status.final:
@@ -206,24 +206,24 @@ class JobFolder:
         return new
 
     def remember(self, **remote: str) -> State:
-        """Keep what the provider calls things. On disk when this returns. Only for the holder of the lock."""
+        """Store ids that the provider has given. They are on disk when this returns. Only for the holder of the lock."""
         state = self.state()
         new = msgspec.structs.replace(state, remote={**state.remote, **remote})
         self._write("state.json", new)
         return new
 
     def ask_to_cancel(self) -> None:
-        """Leave word that the training shall be stopped; whoever drives the job sees to it. No lock is needed."""
+        """Ask for the training to be stopped; the process that advances the job does it. Needs no lock."""
         if not self.state().status.final:
             files.write_private(self.path / "cancel.json", _pretty({"format": FORMAT, "asked_at": now()}))
 
     def cancel_asked(self) -> bool:
-        """Whether somebody has asked for that."""
+        """Return whether a stop was asked for."""
         return (self.path / "cancel.json").exists()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[bool]:
-        """Have the job to oneself, across processes. Yields False when another has it. The system frees it when we die."""
+        """Lock the job across processes. Yield False if another holds the lock. The system releases it when this process ends."""
         with contextlib.ExitStack() as stack:
             try:
                 ours = stack.enter_context(files.locked(self.path / ".lock", wait=False))
@@ -231,14 +231,14 @@ class JobFolder:
                 raise FinetuneError(f"{self.path / '.lock'}: {error.strerror}; was the job removed?") from None
             yield ours
 
-    # --- what was said and measured
+    # --- events, metrics and log
 
     def event(self, kind: str, message: str, **data: Any) -> None:
         """Add a line to ``events.jsonl``."""
         self._append("events.jsonl", {"at": now(), "kind": kind, "message": redact(message), **data})
 
     def events(self) -> list[dict[str, Any]]:
-        """Every event, oldest first."""
+        """Return every event, oldest first."""
         return _lines(self.path / "events.jsonl")
 
     def measured(self, step: int, **values: float) -> None:
@@ -246,7 +246,7 @@ class JobFolder:
         self._append("metrics.jsonl", {"step": step, **values})
 
     def metrics(self) -> list[dict[str, Any]]:
-        """What was measured, by step: of a step that was trained twice (after a crash), what came last."""
+        """Return the measurements by step; of a step that was trained twice (after a crash), the last ones."""
         steps: dict[int, dict[str, Any]] = {}
         for line in _lines(self.path / "metrics.jsonl"):
             if isinstance(step := line.get("step"), int):
@@ -255,11 +255,11 @@ class JobFolder:
 
     @property
     def log_file(self) -> Path:
-        """What the training process says on stdout and stderr."""
+        """The file with the training process's stdout and stderr."""
         return self.path / "log.txt"
 
     def log(self, lines: int | None = None) -> str:
-        """The end of the log, 256 KiB of it at the most; for a hosted job, its events as text. Empty when nothing was said."""
+        """Return the end of the log, at most 256 KiB; for a hosted job, its events as text. Empty if there is none."""
         try:
             with self.log_file.open("rb") as file:
                 file.seek(max(0, self.log_file.stat().st_size - _TAIL_BYTES))
@@ -269,7 +269,7 @@ class JobFolder:
         return "\n".join(said if lines is None else said[max(0, len(said) - lines) :])
 
     def log_from(self, at: int) -> tuple[list[str], int]:
-        """The whole lines of the log after byte `at`, and the byte after the last of them. Of a hosted job, of its events."""
+        """Return the complete lines of the log after byte `at`, and the byte after them. A hosted job's events count as lines."""
         try:
             with self.log_file.open("rb") as file:
                 file.seek(at)
@@ -280,10 +280,10 @@ class JobFolder:
         end = content.rfind(b"\n") + 1
         return redact(content[:end].decode("utf-8", errors="replace")).splitlines(), at + end
 
-    # --- what came of it
+    # --- results
 
     def result(self) -> dict[str, Any] | None:
-        """What the trainer has left last: ``result.json``; None while there is none."""
+        """Read ``result.json``, which the trainer writes last; None if it is not there."""
         try:
             found = msgspec.json.decode((self.path / "result.json").read_bytes())
         except (OSError, msgspec.MsgspecError):
@@ -291,13 +291,13 @@ class JobFolder:
         return found if isinstance(found, dict) else None
 
     def checkpoints(self) -> list[str]:
-        """The names of the whole checkpoints there are, oldest first; of a hosted job, its models of earlier steps."""
+        """Return the names of the complete checkpoints, oldest first; for a hosted job, its models of earlier steps."""
         if hosted := [event["message"] for event in self.events() if event.get("kind") == "checkpoint"]:
             return hosted
         return [place.name for place in whole_checkpoints(self.path / "checkpoints")]
 
     def running(self) -> Running | None:
-        """The process of this attempt, as it has recorded itself; it may be gone."""
+        """Return the process of this attempt, as recorded by itself; it may be gone."""
         try:
             found = msgspec.json.decode((self.path / "process.json").read_bytes(), type=Running)
         except (OSError, msgspec.MsgspecError):
@@ -305,7 +305,7 @@ class JobFolder:
         return found if found.attempt == self.state().attempt else None
 
     def remove(self) -> None:
-        """Delete the folder: first out of sight, then for good."""
+        """Delete the folder. It is renamed first, so that it disappears at once."""
         doomed = self.path.with_name(f".gone-{self.path.name}-{os.getpid()}")
         try:
             self.path.rename(doomed)
@@ -314,7 +314,7 @@ class JobFolder:
         shutil.rmtree(doomed, ignore_errors=True)
 
     def place(self, spec: Spec) -> None:
-        """Note where the base lies and how the provider is reached by `spec`, which is of this job. Raises FinetuneError."""
+        """Store the base's path and the provider's access from `spec`, which is of this job. Raises FinetuneError."""
         if (spec.base, spec.access) != (self.spec.base, self.spec.access):
             self.spec = msgspec.structs.replace(self.spec, base=spec.base, access=spec.access)
             self._write("spec.json", self.spec)
@@ -334,7 +334,7 @@ class JobFolder:
             raise FinetuneError(f"{self.path / name} cannot be written: {error.strerror}") from None
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
-        """Add a whole line; what a killed process has left of one is ended first."""
+        """Add a complete line; a torn line that a killed process left is ended first."""
         try:
             handle = os.open(self.path / name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -348,12 +348,12 @@ class JobFolder:
 
 
 def folder() -> Path:
-    """Where the jobs are: ``finetunes`` in `OSTINATO_HOME`."""
+    """Return the folder of the jobs: ``finetunes`` in `OSTINATO_HOME`."""
     return paths.home() / "finetunes"
 
 
 def listed() -> list[JobFolder]:
-    """Every job there is, oldest first. Folders that are none are passed over."""
+    """Return every job, oldest first. Other folders are skipped."""
     found = []
     for path in folder().glob("*/spec.json"):
         if path.parent.name.startswith("."):
@@ -365,10 +365,10 @@ def listed() -> list[JobFolder]:
 
 
 def find(text: str) -> JobFolder:
-    """The job that `text` names: its id or the beginning of it, ``local/ft-<job>``, or ``latest``.
+    """Find the job that `text` names: its id or the beginning of it, ``local/ft-<job>``, or ``latest``.
 
     Raises:
-        FinetuneError: there is none, or several.
+        FinetuneError: no job matches, or several do.
     """
     jobs = listed()
     if not jobs:
@@ -384,13 +384,13 @@ def find(text: str) -> JobFolder:
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints there are, oldest first: ``step-N`` of our own loop, ``checkpoint-N`` of TRL."""
+    """Return the complete checkpoints, oldest first: ``step-N`` of the own loop, ``checkpoint-N`` of TRL."""
     found = [file.parent for file in folder.glob(f"[!.]*-*/{SEAL}") if file.parent.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=lambda place: int(place.name.rpartition("-")[2]))
 
 
 def _sweep(root: Path) -> None:
-    """Clear away what killed processes have left half made or half deleted."""
+    """Delete the folders that killed processes have left half made or half deleted."""
     for path in (*root.glob(".new-*"), *root.glob(".gone-*")):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _LEFT_S:
@@ -398,7 +398,7 @@ def _sweep(root: Path) -> None:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines; a torn line counts for nothing."""
+    """Return the objects in a file of JSON lines; a torn line is ignored."""
     try:
         content = file.read_bytes()
     except OSError:

@@ -1,4 +1,4 @@
-"""What a training is: base, data and hyper-parameters, and the id that follows from them, so that nothing is trained twice."""
+"""The definition of a training: base, data and hyper-parameters. Its id follows from them, so nothing is trained twice."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ FORMATS: dict[ProviderName, tuple[str, ...]] = {
     "databricks": ("chat", "completion"),
     "command": ("chat", "completion", "preference"),
 }
-"""What each provider learns from."""
+"""The formats of training rows that each provider accepts."""
 
 canonical = msgspec.json.Encoder(order="deterministic").encode
-"""Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
+"""Canonical JSON: sorted keys, no spaces, UTF-8. Ids and fingerprints hash it, so it must never change."""
 
 
 class Base(msgspec.Struct, frozen=True):
     """The model that is trained.
 
     Attributes:
-        name: what people call it.
-        identity: which weights that is, the same on every machine: ``sha256:...``, or ``openai:NAME@URL``.
-        gguf: the weights' file, of a model on this machine in that form.
-        hf: the weights' folder, of one in the form of Hugging Face.
+        name: its name, for people.
+        identity: the identity of its weights, the same on every machine: ``sha256:...``, or ``openai:NAME@URL``.
+        gguf: the weights' file, for a GGUF model on this machine.
+        hf: the weights' folder, for a Hugging Face model on this machine.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Base(msgspec.Struct, frozen=True):
 
 
 class DataFacts(msgspec.Struct, frozen=True):
-    """How many rows there are to learn from and to validate with, and the SHA-256 of all of them."""
+    """The numbers of training and validation rows, and the SHA-256 of all of them."""
 
     rows: int
     fingerprint: str
@@ -54,12 +54,12 @@ class DataFacts(msgspec.Struct, frozen=True):
 
 
 class Access(msgspec.Struct, frozen=True):
-    """How a hosted provider is reached. No part of the id, and no secret.
+    """How a hosted provider is reached. Not part of the id; holds no secret.
 
     Attributes:
-        api_base: its address; None is the provider's own.
+        api_base: its address; None: the provider's own.
         api_key_env: the environment variable that holds the key.
-        poll_s: seconds between two looks at a job.
+        poll_s: seconds between two polls of a job.
     """
 
     api_base: str | None = None
@@ -88,7 +88,7 @@ class Recipe(NamedTuple):
 
 
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
-    """One training; ``spec.json`` in its folder. Made by `make`."""
+    """One training: ``spec.json`` in its folder. Made by `make`."""
 
     job: str
     provider: ProviderName
@@ -101,16 +101,16 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def make(cls, recipe: Recipe, train_data_format: str, data: DataFacts) -> Spec:
-        """The spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
+        """Make the spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
 
-        Where the base lies on this machine, and how a provider is reached, decide nothing.
+        The base's path on this machine and the provider's access decide nothing.
 
         Raises:
-            ConfigError: the provider does not learn from this format, or should stop early and has nothing to validate with.
+            ConfigError: the provider cannot learn from this format, or early stopping has no rows to validate with.
         """
         check_format(recipe, train_data_format)
         if recipe.hyper.get("early_stopping_patience") and not data.valid_rows:
-            raise ConfigError("early_stopping_patience: there are no rows to validate with; set finetune.data.valid_fraction")
+            raise ConfigError("early_stopping_patience: there are no validation rows; set finetune.data.valid_fraction")
         decisive = [recipe.base.identity, recipe.provider, train_data_format, data.fingerprint, recipe.hyper]
         job = hashlib.sha256(canonical(decisive)).hexdigest()[:12]
         return cls(
@@ -135,14 +135,14 @@ def check_format(recipe: Recipe, train_data_format: str) -> None:
     if preference and recipe.hyper.get("backend") != "trl":
         raise ConfigError("preference data is learned on this machine by TRL: finetune.backend=trl (pip install 'ostinato[trl]')")
     if recipe.hyper.get("beta") is not None and not preference:
-        raise ConfigError(f"beta: is of preference data, and this is {train_data_format} data")
+        raise ConfigError(f"beta: only preference data uses it, and this is {train_data_format} data")
 
 
 def facts_of(train: Iterable[dict[str, Any]], valid: Iterable[dict[str, Any]] = ()) -> DataFacts:
-    """The facts of rows in their order.
+    """Count and hash rows in their order.
 
     Raises:
-        ConfigError: a row holds what JSON cannot.
+        ConfigError: a row holds a value that JSON cannot hold.
     """
     digest = hashlib.sha256()
     counts = []

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class TrainingStatus(StrEnum):
-    """Where a training job stands. The last three are final."""
+    """The status of a training job. The last three are final."""
 
     not_started = "not_started"
     pending = "pending"
@@ -17,5 +17,5 @@ class TrainingStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether nothing more happens by itself."""
+        """Whether the job has ended."""
         return self in (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled)

@@ -1,4 +1,4 @@
-"""From rows and settings to a trained model through the ledger: what every provider's `finetune` does."""
+"""Train a model through the ledger, for every provider."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def train(
     *,
     force: bool = False,
 ) -> str:
-    """Train and wait for the end. The same base, rows and settings are one job: if it is there, it is followed.
+    """Train and wait for the end. The same base, rows and settings are one job, which is followed if it exists.
 
     Args:
-        job: the future; gets its `training`, through which it is cancelled and asked.
+        job: the future; its `training` is set, through which it is cancelled and queried.
         recipe: how the model is trained.
         train_data: the rows.
-        train_data_format: what a row looks like; None is chat.
-        backend: who trains, ready to be asked.
-        force: make another attempt, whatever came of the last one.
+        train_data_format: the format of a row; None: chat.
+        backend: the trainer.
+        force: make another attempt, whatever the result of the last one.
 
     Returns:
         The trained model's name.
@@ -44,7 +44,7 @@ def train(
     Raises:
         ConfigError: the provider cannot learn from this format.
         DataError: the rows are not what the format says.
-        FinetuneError: the training failed or could not be begun.
+        FinetuneError: the training failed or cannot be started.
         CancelledError: it was cancelled.
     """
     form = TrainDataFormat(train_data_format or TrainDataFormat.CHAT)
@@ -57,7 +57,7 @@ def train(
 
 
 def outcome(folder: JobFolder, state: State) -> str:
-    """The trained model's name. Raises FinetuneError and CancelledError when there is none."""
+    """Return the trained model's name. Raises FinetuneError or CancelledError if there is none."""
     if state.status is TrainingStatus.cancelled:
         raise CancelledError(f"the training {folder.spec.job} was cancelled")
     if state.status is not TrainingStatus.succeeded or state.model is None:

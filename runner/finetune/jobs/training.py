@@ -1,7 +1,7 @@
-"""One training carried through: begun once, followed by anyone, cancelled by anyone. All that lasts is in the ledger.
+"""Run one training: it is started once, and any process may follow or cancel it. Everything that lasts is in the ledger.
 
-Every step takes the job's lock, looks, writes what it has found, and lets go; whoever cannot have the lock reads what the other
-has written. So any number of processes may follow a job, each may die at any moment, and none is needed.
+Every step takes the job's lock, polls, writes what it has found, and releases the lock; a process without the lock reads what the
+other has written. So any number of processes may follow a job, each may die at any moment, and none is needed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.ledger import JobFolder, State
 
 PATIENCE = RetryPolicy(max_attempts=30, base_s=1.0, cap_s=60.0)
-"""How long a provider that cannot be reached is asked again: about a quarter of an hour. Its training goes on all the while."""
+"""How long calls to an unreachable provider are repeated: about a quarter of an hour. Its training continues meanwhile."""
 
 _SLICE_S = 0.2
 
@@ -31,12 +31,12 @@ def _never() -> bool:
 
 
 class Training:
-    """A job and whoever trains it.
+    """A job and its trainer.
 
     Args:
         folder: the job in the ledger.
-        backend: who trains.
-        policy: how a provider that cannot be reached is asked again.
+        backend: the trainer.
+        policy: how calls to an unreachable provider are repeated.
     """
 
     def __init__(self, folder: JobFolder, backend: Backend, *, policy: RetryPolicy = PATIENCE) -> None:
@@ -45,15 +45,15 @@ class Training:
         self.policy = policy
 
     def begin(self, *, force: bool = False) -> State:
-        """Have the job begun, unless it is under way or has succeeded. Returns how it stands.
+        """Start the job unless it is running or has succeeded. Return its state.
 
-        A job that had failed or was cancelled is begun again where that costs nothing, from its last checkpoint.
+        A job that failed or was cancelled is started again from its last checkpoint if that costs nothing.
 
         Args:
-            force: make another attempt, from nothing, whatever came of the last one.
+            force: make another attempt, from nothing, whatever the result of the last one.
 
         Raises:
-            FinetuneError: a paid job has failed, or, with `force`, it is under way.
+            FinetuneError: a paid job has failed, or, with `force`, the job is running.
         """
         known = self.folder.state()
         state = known if known.status.final else self._patiently()
@@ -65,18 +65,18 @@ class Training:
             return state
         if self.backend.paid and state.remote.get("job") and not force:
             raise FinetuneError(
-                f"{self._name} {_ended(state)}; another attempt is paid for again, and is made with --force (from Python: "
+                f"{self._name} {_ended(state)}; another attempt costs money again: use --force (from Python: "
                 "train_kwargs={'force': True})"
             )
         self._again(fresh=force)
         return self._patiently()
 
     def step(self) -> State:
-        """Carry the job on as far as it goes now. Does nothing while another process does.
+        """Advance the job as far as possible. Does nothing while another process does it.
 
         Raises:
-            LMError: the provider could not be asked.
-            FinetuneError: the job cannot go on by itself.
+            LMError: the provider cannot be reached.
+            FinetuneError: the job cannot continue by itself.
         """
         with self.folder.lock() as ours:
             state = self.folder.state()
@@ -90,20 +90,20 @@ class Training:
             if asked:
                 self.backend.cancel(self.folder)
             report = self.backend.advance(self.folder)
-            if report.status is TrainingStatus.pending:  # a queue that it has come back to
+            if report.status is TrainingStatus.pending:  # it is back in a queue
                 return self.folder.state()
             return self.folder.move(report.status, model=report.model, error=report.error)
 
     def follow(self, *, watch: Callable[[State], None] | None = None, stop: Callable[[], bool] = _never) -> State:
-        """Wait for the end of the job, and carry it on meanwhile.
+        """Wait for the end of the job, and advance it meanwhile.
 
         Args:
-            watch: told the state after each look.
-            stop: whether to wait no longer; asked several times a second.
+            watch: called with the state after each poll.
+            stop: whether to stop waiting; called several times per second.
 
         Raises:
-            FinetuneError: the provider could not be reached for long, or refuses us; the training itself may go on.
-            CancelledError: `stop` said so; the training goes on.
+            FinetuneError: the provider could not be reached for long, or refuses our calls; the training itself may continue.
+            CancelledError: `stop` returned True; the training continues.
         """
         while True:
             state = self._patiently(stop)
@@ -114,7 +114,7 @@ class Training:
             _sleep(self.backend.poll_s, stop)
 
     def cancel(self) -> State:
-        """Have the training stopped and wait until it has. Harmless when it has ended."""
+        """Stop the training and wait until it has stopped. Does nothing if it has ended."""
         self.folder.ask_to_cancel()
         return self.follow()
 
@@ -124,7 +124,7 @@ class Training:
 
     def _again(self, *, fresh: bool) -> None:
         with self.folder.lock() as ours:
-            if ours and self.folder.state().status.final:  # else another process begins it at this moment: it is followed
+            if ours and self.folder.state().status.final:  # else another process is starting it: follow that
                 self.folder.again(fresh=fresh)
 
     def _patiently(self, stop: Callable[[], bool] = _never) -> State:
@@ -137,17 +137,17 @@ class Training:
                 wait = self.policy.wait(error, attempt, time.monotonic() - began)
                 if wait is None:
                     raise FinetuneError(
-                        f"{self._name}: {error}; what was begun goes on without us; follow it: ostinato ft attach {self._name}"
+                        f"{self._name}: {error}; the training continues; follow it: ostinato ft attach {self._name}"
                     ) from error
                 _sleep(wait, stop)
 
 
 def _sleep(seconds: float, stop: Callable[[], bool]) -> None:
-    """Sleep, unless `stop` says that it is no use. Raises CancelledError then."""
+    """Sleep. Raises CancelledError as soon as `stop` returns True."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         if stop():
-            raise CancelledError("stopped on request; the training goes on")
+            raise CancelledError("stopped on request; the training continues")
         time.sleep(min(left, _SLICE_S))
 
 

@@ -1,1 +1,1 @@
-"""Who trains: this machine, a command of the user, a hosted API."""
+"""Trainers: this machine, the user's own command, hosted APIs."""

@@ -1,9 +1,9 @@
-"""Training in a process of its own that outlives the one that starts it: begun once, found again, stopped.
+"""Train in a child process that outlives its parent: start it once, find it again, stop it.
 
-The child is the leader of a session, its stdout and stderr go to ``log.txt``. Two facts tell whether it lives, whatever has
-happened to the process that started it. It holds an inherited lock on ``child.lock`` from before it runs until the kernel has
-ended it; so there is no moment at which a second one could be started beside it. And it records its pid and start time itself
-(``process.json``), for those who want to signal it: a pid alone may be another process by then.
+The child leads a session of its own; its stdout and stderr go to ``log.txt``. Two facts tell whether it is alive, whatever
+happens to the process that started it. First, it holds an inherited lock on ``child.lock`` from before it runs until the kernel
+ends it, so a second child cannot be started beside it. Second, it records its own pid and start time (``process.json``) for those
+who want to signal it, since a pid alone may belong to another process by then.
 
 Run as ``python -m runner.finetune.trainers.child FOLDER ATTEMPT MODULE`` it records itself and becomes ``python -m MODULE
 FOLDER``.
@@ -36,22 +36,22 @@ GRACE_S = 30.0
 """Seconds a child has to write a checkpoint after SIGTERM, before SIGKILL."""
 
 _SAID_LINES, _SAID_CHARACTERS = 3, 300
-"""How much of the log explains a failure."""
+"""The part of the log that an error message quotes."""
 
 _PYTHON = (sys.executable, "-P", "-m")
-"""This Python, and nothing that happens to lie in the working directory."""
+"""This Python; ``-P`` keeps it from importing anything in the working directory."""
 
 _children: list[subprocess.Popen[bytes]] = []
-"""Handles of our own children: held, because dropping one while it runs makes Python warn of a leak; and polled, so that none
-stays a zombie."""
+"""Handles of this process's children. They are held, because Python warns when a handle is dropped while the child runs, and
+polled, so that no child stays a zombie."""
 
 
 class ChildTrainer:
-    """Trains in a child process that keeps to the contract of the job folder.
+    """Train in a child process that follows the contract of the job folder.
 
-    It is run as ``python -m MODULE FOLDER``; reads ``spec.json`` and the data; goes on from the newest checkpoint by itself;
-    ends with code 0 after ``result.json`` is there; on SIGTERM it writes a checkpoint and ends. What it has said last explains
-    a failure.
+    The child is run as ``python -m MODULE FOLDER``. It reads ``spec.json`` and the data, resumes from the newest checkpoint by
+    itself, writes ``result.json`` and ends with code 0; on SIGTERM it writes a checkpoint and ends. The end of its log explains a
+    failure.
 
     Args:
         module: the program.
@@ -64,7 +64,7 @@ class ChildTrainer:
         self.poll_s = poll_s
 
     def advance(self, job: JobFolder) -> Report:
-        """Start the child unless this attempt has had one, and say how it stands."""
+        """Start the child unless this attempt has had one, and report its state."""
         if alive(job):
             return Report(TrainingStatus.running)
         if job.result() is not None:
@@ -76,12 +76,12 @@ class ChildTrainer:
         return Report(TrainingStatus.running) if start(job, self.module) else Report(TrainingStatus.failed, error=_why(job))
 
     def cancel(self, job: JobFolder) -> None:
-        """SIGTERM to the child and all it has started, once; SIGKILL when that has not helped after `GRACE_S`."""
+        """Send SIGTERM, once, to the child and all it has started; send SIGKILL if it still runs after `GRACE_S`."""
         stop(job)
 
 
 def start(job: JobFolder, module: str) -> bool:
-    """Start the child and wait until it has recorded itself. Returns whether it has.
+    """Start the child and wait until it has recorded itself. Return whether it has.
 
     Raises:
         FinetuneError: the log cannot be written.
@@ -105,7 +105,7 @@ def start(job: JobFolder, module: str) -> bool:
             env={**os.environ, **_findable()},
         )
     finally:
-        os.close(lock)  # the child has it still
+        os.close(lock)  # the child still holds it
         os.close(log)
     _children.append(child)
     while job.running() is None:
@@ -116,7 +116,7 @@ def start(job: JobFolder, module: str) -> bool:
 
 
 def _findable() -> dict[str, str]:
-    """What a Python that has not installed `runner` needs to find it where this one has."""
+    """Return the environment in which a Python finds `runner` where this one has it, even if it is not installed."""
     here = Path(__file__).parents[3]
     if here.name in ("site-packages", "dist-packages"):
         return {}
@@ -124,7 +124,7 @@ def _findable() -> dict[str, str]:
 
 
 def alive(job: JobFolder) -> bool:
-    """Whether a child of this job lives, whoever has started it."""
+    """Return whether a child of this job is alive, whichever process started it."""
     for child in list(_children):
         if child.poll() is not None:
             _children.remove(child)
@@ -139,7 +139,7 @@ def alive(job: JobFolder) -> bool:
 
 
 def stop(job: JobFolder) -> None:
-    """End the child. It is told once, and killed when it has not ended after `GRACE_S`. Harmless when there is none."""
+    """End the child: SIGTERM once, and SIGKILL if it still runs after `GRACE_S`. Does nothing if there is none."""
     known = job.running()
     if known is None or known.started is None or process_started(known.pid) != known.started:
         return
@@ -159,9 +159,9 @@ def stop(job: JobFolder) -> None:
 def _why(job: JobFolder) -> str:
     said = [line.strip()[:_SAID_CHARACTERS] for line in job.log().splitlines() if line.strip()][-_SAID_LINES:]
     checkpoints = job.checkpoints()
-    onwards = f"run it again to go on from {checkpoints[-1]}" if checkpoints else "run it again to begin anew"
-    last = f"; it said last: {' | '.join(said)}" if said else ", and it said nothing (was it killed?)"
-    return f"the training process has ended without a result{last}; {onwards}"
+    onwards = f"run it again to resume from {checkpoints[-1]}" if checkpoints else "run it again to start over"
+    last = f"; the end of its log: {' | '.join(said)}" if said else ", and its log is empty (was it killed?)"
+    return f"the training process ended without a result{last}; {onwards}"
 
 
 def main(argv: list[str]) -> None:

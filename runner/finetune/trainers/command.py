@@ -1,14 +1,12 @@
-"""Training by a program of the user's own (axolotl, LLaMA-Factory, a script): run it, and adopt what it leaves.
+"""Train with the user's own program (axolotl, LLaMA-Factory, a script): run it, and adopt its output.
 
-Run as ``python -m runner.finetune.trainers.command FOLDER``, in the place of the local trainer. The words of the command and
-the text of
-its config file may hold ``{config}`` (the file), ``{train}`` and ``{valid}`` (the data), ``{base}`` (the model), ``{output}``
-(where to write) and ``{folder}`` (the job). For LLaMA-Factory a ``dataset_info.json`` that describes the data as ``ostinato``
-lies in ``{folder}``.
+Run as ``python -m runner.finetune.trainers.command FOLDER``, instead of the local trainer. The words of the command and the text
+of its config file may contain ``{config}`` (the file), ``{train}`` and ``{valid}`` (the data), ``{base}`` (the model),
+``{output}`` (where to write) and ``{folder}`` (the job). For LLaMA-Factory, ``{folder}`` has a ``dataset_info.json`` that
+describes the data as ``ostinato``.
 
-What is adopted, in this order: a ``result.json`` that the program has written itself; a GGUF adapter; a PEFT adapter; a whole
-model.
-Losses are read from ``trainer_state.json``, which Hugging Face's trainer writes and both programs are built on.
+Adopted is the first of these: a ``result.json`` that the program has written; a GGUF adapter; a PEFT adapter; a whole model.
+Losses are read from ``trainer_state.json``, which is written by Hugging Face's trainer, on which both programs are built.
 """
 
 from __future__ import annotations
@@ -41,20 +39,20 @@ _ADAPTER = "adapter_model.safetensors"
 
 
 def main(argv: list[str]) -> int:
-    """Run the command of the job in this folder. Returns 0 when its output was adopted, 143 after SIGTERM.
+    """Run the command of the job in this folder. Return 0 if its output was adopted, 143 after SIGTERM.
 
     Raises:
-        FinetuneError: it failed, or has left nothing.
+        FinetuneError: it failed, or produced nothing.
     """
     job = JobFolder.open(Path(argv[0]))
     stopped: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))  # the command has it, too: we share a group
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))  # the command gets it too: it is in our process group
     began = time.monotonic()
     code = _run(job, _words(job), stopped)
     if stopped:
         return 143
     if code:
-        raise FinetuneError(f"{job.spec.hyper['command'][0]} has ended with code {code}")
+        raise FinetuneError(f"{job.spec.hyper['command'][0]} ended with code {code}")
     if job.result() is None:
         result = _adopted(job, time.monotonic() - began)
         files.write_private(job.path / "result.json", msgspec.json.format(msgspec.json.encode(result)))
@@ -62,7 +60,7 @@ def main(argv: list[str]) -> int:
 
 
 def _words(job: JobFolder) -> list[str]:
-    """The command with its places filled; writes its config file and describes the data."""
+    """Fill in the command's placeholders, write its config file, and describe the data."""
     places = {
         "{config}": str(job.path / "command.yaml"),
         "{train}": str(job.path / "train.jsonl"),
@@ -85,7 +83,7 @@ def _words(job: JobFolder) -> list[str]:
 
 
 def _described(form: str) -> dict[str, Any]:
-    """The data in LLaMA-Factory's words."""
+    """Describe the data in LLaMA-Factory's format."""
     if form == "completion":
         return {"file_name": "train.jsonl", "columns": {"prompt": "prompt", "response": "completion"}}
     tags = {
@@ -121,7 +119,7 @@ def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
 
 
 def _harvest(job: JobFolder, seen: set[tuple[Any, ...]]) -> None:
-    """Copy losses that are new from the newest ``trainer_state.json``."""
+    """Copy new losses from the newest ``trainer_state.json``."""
     states = sorted((job.path / "output").glob("**/trainer_state.json"), key=lambda path: path.stat().st_mtime)
     if not states:
         return
@@ -133,12 +131,12 @@ def _harvest(job: JobFolder, seen: set[tuple[Any, ...]]) -> None:
     for line in history:
         values = {ours: line[theirs] for theirs, ours in names.items() if isinstance(line.get(theirs), int | float)}
         if values and isinstance(step := line.get("step"), int) and (new := (step, *values)) not in seen:
-            seen.add(new)  # of one step, the loss and that of the evaluation are lines of their own
+            seen.add(new)  # a step's loss and its evaluation loss are separate lines
             job.measured(step, **values)
 
 
 def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
-    """What the command has left, copied to where it is looked for. Raises FinetuneError when that is nothing."""
+    """Copy the command's output to where it belongs, and return its result. Raises FinetuneError if there is none."""
     measured = job.metrics()
     last = measured[-1] if measured else {}
     unknown = dict.fromkeys(("tokens", "device", "dtype", "seed"))
@@ -158,17 +156,17 @@ def _adopted(job: JobFolder, wall_s: float) -> dict[str, Any]:
         return {**facts, "adapter": "adapter.gguf", "sha256": digest}
     if found := _newest(output, "*.safetensors"):
         return {**facts, "adapter": None, "model": os.path.relpath(found.parent, job.path), "sha256": _digest(found)}
-    raise FinetuneError(f"the command has ended well, and {output} holds neither an adapter (*.gguf, {_ADAPTER}) nor a model")
+    raise FinetuneError(f"the command ended with code 0, but {output} holds neither an adapter (*.gguf, {_ADAPTER}) nor a model")
 
 
 def _newest(output: Path, pattern: str, fits: Callable[[Path], bool] = Path.is_file) -> Path | None:
-    """The file of this name: the one highest up in the folder, and of several there the latest."""
+    """Find the file of this name that is highest up in the folder; of several there, the latest."""
     found = filter(fits, output.glob(f"**/{pattern}"))
     return min(found, key=lambda path: (len(path.parts), -path.stat().st_mtime), default=None)
 
 
 def _is_adapter(path: Path) -> bool:
-    """Whether a GGUF file is an adapter, and not a whole model that the program has exported, too."""
+    """Return whether a GGUF file is an adapter, and not a whole model that the program has also exported."""
     try:
         return GGUF(path).fields.get("general.type") == "adapter"
     except FinetuneError:

@@ -1,12 +1,12 @@
-"""Fine-tuning by Databricks' foundation-model training: upload to a volume, train, register, serve. Over plain HTTP.
+"""Fine-tune by Databricks' foundation-model training, over plain HTTP: upload to a volume, train, register, serve.
 
 The calls are those that dspy's provider makes through ``databricks_genai`` 1.1.8 and ``databricks-sdk``, which bring MLflow,
 datasets and IPython along: ``/api/2.0/fs/files`` for the rows, GraphQL at ``/api/2.0/genai-mapi/graphql`` for the run,
-``/api/2.0/serving-endpoints`` for the endpoint. Tested against a server that answers as those libraries expect; never against
-a real workspace.
+``/api/2.0/serving-endpoints`` for the endpoint. Tested against a server that answers as those libraries expect, never against a
+real workspace.
 
-No run is paid for twice: the file that is uploaded has the name of the attempt, and before a run is made those there are are
-listed, and the one that trains on that file is adopted.
+No run is paid for twice: the uploaded file is named after the attempt. Before a run is created, the existing runs are listed, and
+one that trains on that file is adopted.
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ _EVENTS = (
     "{ getFinetuneEvents(getFinetuneEventsData: $getFinetuneEventsData) { eventType eventTime eventMessage } }"
 )
 _PAGES = 20
-"""Pages of a hundred runs that are looked through for ours."""
+"""Pages, of a hundred runs each, that are searched for the attempt's run."""
 
 
 class DatabricksTrainer:
-    """Trains in a Databricks workspace.
+    """Train in a Databricks workspace.
 
     Args:
         host: its address.
         token: an access token; never written.
-        poll_s: seconds between two looks.
-        timeout_s: seconds for one request; uploads have ten times as many.
+        poll_s: seconds between two polls.
+        timeout_s: seconds for one request; ten times as many for uploads.
     """
 
     paid: ClassVar[bool] = True
@@ -79,7 +79,7 @@ class DatabricksTrainer:
         self._timeout_s = timeout_s
 
     def advance(self, job: JobFolder) -> Report:
-        """Upload, create, look, serve: what of it is still to be done."""
+        """Do the next step that is not done: upload, create, poll or serve."""
         remote = job.state().remote.get("job")
         if remote is None:
             remote = self._adopted(job)
@@ -92,8 +92,8 @@ class DatabricksTrainer:
             job.remember(job=remote)
         found = next(self._runs({"name": {"in": [remote]}}), None)
         if found is None:
-            raise NotFoundError(f"there is no run {remote} any more", provider="databricks")
-        self._hear(job, remote)  # after the look, so that of a run that has ended all is heard
+            raise NotFoundError(f"the run {remote} no longer exists", provider="databricks")
+        self._hear(job, remote)  # after the poll, so that no event of a finished run is missed
         status = _STATUS.get(found["status"], TrainingStatus.running)
         if status is TrainingStatus.failed:
             return Report(status, error=found.get("reason") or "the service gives no reason")
@@ -102,7 +102,7 @@ class DatabricksTrainer:
         return self._serve(job)
 
     def cancel(self, job: JobFolder) -> None:
-        """Stop the run; one that has ended meanwhile is left alone."""
+        """Stop the run. Does nothing if it has ended."""
         if remote := job.state().remote.get("job"):
             chosen = {"filters": {"name": {"in": [remote]}}}
             self._graphql(_STOP, {"getFinetunesData": chosen, "stopFinetunesData": {"reason": "cancelled by ostinato"}})
@@ -110,11 +110,11 @@ class DatabricksTrainer:
     # --- the run
 
     def _adopted(self, job: JobFolder) -> str | None:
-        """The run of this attempt, when it was made already: the one that trains on its file."""
+        """Find the run of this attempt, if it was created: the one that trains on its file."""
         file = f"dbfs:{_file(job, 'train')}"
         for run in self._runs({}):
             if (run.get("details") or {}).get("trainDataPath") == file:
-                job.event("adopted", f"{run['name']} was made before; it is followed")
+                job.event("adopted", f"{run['name']} was created before; it is followed")
                 return str(run["name"])
         return None
 
@@ -147,7 +147,7 @@ class DatabricksTrainer:
         return str(made["name"])
 
     def _upload(self, job: JobFolder, part: str) -> None:
-        """Put the rows into the volume, again if need be: the same file to the same place."""
+        """Upload the rows to the volume. Repeating it is harmless: it is the same file in the same place."""
         path = _file(job, part)
         self._rest("PUT", f"/api/2.0/fs/directories{path.rpartition('/')[0]}")
         content = (job.path / f"{part}.jsonl").read_bytes()
@@ -167,7 +167,7 @@ class DatabricksTrainer:
                 return
 
     def _hear(self, job: JobFolder, remote: str) -> None:
-        """Copy the events that are new."""
+        """Copy new events."""
         known = sum(1 for event in job.events() if event.get("kind") == "remote")
         events = self._graphql(_EVENTS, {"getFinetuneEventsData": {"name": remote}})["getFinetuneEvents"]
         for event in events[known:]:
@@ -176,9 +176,9 @@ class DatabricksTrainer:
     # --- the endpoint
 
     def _serve(self, job: JobFolder) -> Report:
-        """Have the registered model served, once, and say whether it is ready."""
+        """Deploy the registered model, once, and report whether it is ready."""
         registered = job.spec.hyper["register_to"]
-        endpoint = registered.replace(".", "_")  # a name may hold no dots
+        endpoint = registered.replace(".", "_")  # a name must not contain dots
         done = Report(TrainingStatus.succeeded, model=f"databricks/{endpoint}")
         if job.spec.hyper["skip_deploy"]:
             return done
@@ -186,17 +186,17 @@ class DatabricksTrainer:
             try:
                 self._deploy(registered, endpoint)
             except (BadRequestError, PermissionDeniedError) as error:
-                return Report(TrainingStatus.failed, error=f"{registered} is trained, and cannot be served: {error.message}")
+                return Report(TrainingStatus.failed, error=f"{registered} is trained, but cannot be served: {error.message}")
             job.remember(endpoint=endpoint)
-            job.event("endpoint", f"{endpoint} is being made ready")
+            job.event("endpoint", f"{endpoint} is being deployed")
         state = self._rest("GET", f"/api/2.0/serving-endpoints/{endpoint}").get("state", {})
         if state.get("config_update") == "UPDATE_FAILED":
-            return Report(TrainingStatus.failed, error=f"{registered} is trained, and its endpoint {endpoint} could not be made")
+            return Report(TrainingStatus.failed, error=f"{registered} is trained, but its endpoint {endpoint} has failed")
         ready = state.get("ready") == "READY" and state.get("config_update") in (None, "NOT_UPDATING")
         return done if ready else Report(TrainingStatus.running)
 
     def _deploy(self, registered: str, endpoint: str) -> None:
-        """Make the endpoint, or give the one of that name the new version; doing so twice is harmless."""
+        """Create the endpoint, or give the existing one the new version. Repeating it is harmless."""
         versions = self._rest("GET", f"/api/2.1/unity-catalog/models/{registered}/versions").get("model_versions", [])
         if not versions:
             raise BadRequestError("it has no version in Unity Catalog", provider="databricks")
@@ -218,7 +218,7 @@ class DatabricksTrainer:
         else:
             self._rest("PUT", f"/api/2.0/serving-endpoints/{endpoint}/config", {"served_entities": [entity]})
 
-    # --- the wire
+    # --- HTTP
 
     def _rest(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         timeout_s = self._timeout_s * (10 if isinstance(body, bytes) else 1)
@@ -230,7 +230,7 @@ class DatabricksTrainer:
             raise _error(errors[0])
         data = answer.get("data")
         if not isinstance(data, dict):
-            raise MalformedError("the answer to GraphQL holds no data", provider="databricks")
+            raise MalformedError("the GraphQL answer has no data", provider="databricks")
         return data
 
 
@@ -240,6 +240,6 @@ def _error(error: dict[str, Any]) -> LMError:
 
 
 def _file(job: JobFolder, part: str) -> str:
-    """Where the rows of this attempt lie in the volume."""
+    """Return the path of this attempt's rows in the volume."""
     folder = str(job.spec.hyper["train_data_path"]).rstrip("/")
     return f"{folder}/ostinato-{job.spec.job}-{job.state().attempt}-{part}.jsonl"

@@ -1,14 +1,13 @@
-"""Fine-tuning over OpenAI's API: files, jobs, events, cancel. The only door to the OpenAI SDK.
+"""Fine-tune over OpenAI's API: files, jobs, events, cancel. The only module that imports the OpenAI SDK.
 
 Works with every server that speaks ``/files`` and ``/fine_tuning/jobs``: OpenAI, Azure by its v1 address
 (``https://NAME.openai.azure.com/openai/v1/``; a model must be deployed there before it answers), gateways. Together and Fireworks
-train under paths of their own (``/fine-tunes``, ``/supervisedFineTuningJobs``) and take files in ways of their own, which this
-module does not speak. Tested against a server that answers as the SDK expects; never against a paid account.
+train under their own paths (``/fine-tunes``, ``/supervisedFineTuningJobs``) and take files in their own ways, which this module
+does not support. Tested against a server that answers as the SDK expects, never against a paid account.
 
-No job is paid for twice: each attempt has a file of its own, whose id is in the ledger before a job is made of it, and a key,
-which goes into the job's suffix and metadata. Before a job is made, those there are are listed, and the one with our file or key
-is adopted. So a process may be killed, or a connection cut, between the making of a job and the answer, and nothing is lost: a
-create is never repeated without looking first.
+No job is paid for twice: each attempt has its own file, whose id is in the ledger before a job is created from it, and a key,
+which goes into the job's suffix and metadata. Before a job is created, the existing jobs are listed, and one with our file or key
+is adopted. So nothing is lost if the process is killed, or the connection cut, between the creation of a job and the answer.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.ledger import JobFolder
 
 END_OF_NEW_JOBS = "2027-01-06"
-"""The day from which on OpenAI itself takes no new fine-tuning jobs."""
+"""The day from which OpenAI itself accepts no new fine-tuning jobs."""
 
 _STATUS = {
     "validating_files": TrainingStatus.pending,
@@ -53,7 +52,7 @@ _STATUS = {
     "cancelled": TrainingStatus.cancelled,
 }
 _MOST_LISTED = 1000
-"""How many of the account's latest jobs are looked through for ours."""
+"""How many of the account's latest jobs are searched for the attempt's job."""
 
 _METRICS = {
     "train_loss": "loss",
@@ -64,13 +63,13 @@ _METRICS = {
 
 
 class OpenAITrainer:
-    """Trains at OpenAI, or at a server that speaks its API.
+    """Train at OpenAI, or at a server that speaks its API.
 
     Args:
-        api_key: the key; no secret of it is ever written.
-        api_base: the server's address; None is OpenAI.
-        poll_s: seconds between two looks.
-        timeout_s: seconds for one request; uploads have ten times as many.
+        api_key: the key; it is never written.
+        api_base: the server's address; None: OpenAI.
+        poll_s: seconds between two polls.
+        timeout_s: seconds for one request; ten times as many for uploads.
     """
 
     paid: ClassVar[bool] = True
@@ -83,7 +82,7 @@ class OpenAITrainer:
         self._client: Any = None
 
     def advance(self, job: JobFolder) -> Report:
-        """Upload, create, look: what of it is still to be done."""
+        """Do the next step that is not done: upload, create or poll."""
         with _translated():
             remote = job.state().remote.get("job")
             if remote is None:
@@ -97,14 +96,14 @@ class OpenAITrainer:
                     return Report(TrainingStatus.failed, error=self._refused(error))
                 job.remember(job=remote)
             found = self._open().fine_tuning.jobs.retrieve(remote)
-            self._hear(job, remote)  # after the look, so that of a job that has ended all is heard
+            self._hear(job, remote)  # after the poll, so that no event of a finished job is missed
             report = self._report(found)
             if report.status is TrainingStatus.succeeded:
                 self._keep_checkpoints(job, remote)
             return report
 
     def cancel(self, job: JobFolder) -> None:
-        """Cancel the remote job; one that has ended meanwhile is left alone."""
+        """Cancel the remote job. Does nothing if it has ended."""
         remote = job.state().remote.get("job")
         if remote is None:
             return
@@ -123,12 +122,13 @@ class OpenAITrainer:
         return self._client
 
     def _adopted(self, job: JobFolder) -> str | None:
-        """The remote job of this attempt, when it was made already: by its file, which has no other use, or by our key."""
+        """Find the remote job of this attempt, if it was created: by its file, which has no other use, or by our key."""
         key, file = _key(job), job.state().remote.get("train")
-        for listed in islice(self._open().fine_tuning.jobs.list(limit=100), _MOST_LISTED):  # newest first; the SDK turns pages
+        jobs = self._open().fine_tuning.jobs.list(limit=100)  # newest first; the SDK fetches the pages
+        for listed in islice(jobs, _MOST_LISTED):
             ours = (listed.metadata or {}).get("ostinato") == key or f":{key}:" in (listed.fine_tuned_model or "")
             if ours or (file is not None and listed.training_file == file):
-                job.event("adopted", f"{listed.id} was made before; it is followed")
+                job.event("adopted", f"{listed.id} was created before; it is followed")
                 return str(listed.id)
         return None
 
@@ -151,14 +151,14 @@ class OpenAITrainer:
         except BadRequestError as error:
             if "metadata" not in error.message:
                 raise
-            created = create(**asked)  # a server that does not know it; the file marks the job all the same
+            created = create(**asked)  # the server does not support it; the file identifies the job as well
         if not getattr(created, "id", None):
-            raise MalformedError("the server's answer to the creation of a job names no job", provider="openai")
+            raise MalformedError("the server's answer to the creation of a job has no job id", provider="openai")
         job.event("created", f"{created.id} at {self._api_base or 'OpenAI'}")
         return str(created.id)
 
     def _uploaded(self, job: JobFolder, part: str) -> str:
-        """The id of an uploaded file: uploaded once an attempt."""
+        """Return the id of an uploaded file. It is uploaded once per attempt."""
         if known := job.state().remote.get(part):
             return known
         content = (job.path / f"{part}.jsonl").read_bytes()
@@ -169,7 +169,7 @@ class OpenAITrainer:
         return str(sent.id)
 
     def _hear(self, job: JobFolder, remote: str) -> None:
-        """Copy the events that are new, oldest first. Metrics go first, so that a kill in between loses none."""
+        """Copy new events, oldest first. An event's metrics are written before it, so that a kill in between loses none."""
         known = {event["id"] for event in job.events() if "id" in event}
         new = []
         for event in self._open().fine_tuning.jobs.list_events(remote, limit=100):
@@ -184,7 +184,7 @@ class OpenAITrainer:
             job.event("remote", event.message, id=event.id, remote_at=event.created_at)
 
     def _keep_checkpoints(self, job: JobFolder, remote: str) -> None:
-        """Note the models of earlier steps, which answer, too; a server without them has none."""
+        """Record the models of earlier steps, which can be used too. Some servers have none."""
         known = {event.get("id") for event in job.events()}
         try:
             with _translated():
@@ -198,9 +198,9 @@ class OpenAITrainer:
     def _report(self, found: Any) -> Report:
         status = _STATUS.get(found.status)
         if status is None:
-            raise MalformedError(f"{found.id}: the server says its status is {found.status!r}", provider="openai")
+            raise MalformedError(f"{found.id}: unknown status {found.status!r}", provider="openai")
         if status is TrainingStatus.succeeded and not found.fine_tuned_model:
-            raise MalformedError(f"{found.id} has succeeded, and the server names no model", provider="openai")
+            raise MalformedError(f"{found.id} has succeeded, but the server names no model", provider="openai")
         error = None
         if status is TrainingStatus.failed:
             error = getattr(found.error, "message", None) or "the server gives no reason"
@@ -212,7 +212,7 @@ class OpenAITrainer:
         if self._api_base is None or "api.openai.com" in self._api_base:
             over = datetime.now(UTC).date().isoformat() >= END_OF_NEW_JOBS
             hint = (
-                f"; OpenAI takes no new fine-tuning jobs {'since' if over else 'from'} {END_OF_NEW_JOBS}{'' if over else ' on'}"
+                f"; OpenAI accepts no new fine-tuning jobs {'since' if over else 'from'} {END_OF_NEW_JOBS}{'' if over else ' on'}"
             )
         elif isinstance(error, NotFoundError):
             hint = "; does this server speak OpenAI's /files and /fine_tuning/jobs?"
@@ -220,18 +220,18 @@ class OpenAITrainer:
 
 
 def _key(job: JobFolder) -> str:
-    """What marks the remote job of this attempt: of characters that a suffix may have."""
+    """Return the key of this attempt's remote job, in characters that a suffix allows."""
     return f"ostinato-{job.spec.job}-{job.state().attempt}"
 
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """The SDK's errors as ours."""
+    """Turn the SDK's errors into ours."""
     try:
         yield
     except (LMError, FinetuneError):
         raise
-    except Exception as error:  # boundary: of an SDK that raises what its own dependencies raise, too
+    except Exception as error:  # boundary: the SDK also raises the errors of its dependencies
         mapped = _mapped(error)
         if mapped is None:
             raise

@@ -1,4 +1,4 @@
-"""Who trains, by the spec of a job: for those who find a job in the ledger and want to follow it, or to stop it."""
+"""Find the trainer of a job in the ledger, to follow or stop it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def backend_of(spec: Spec) -> Backend:
-    """Who trains this. Keys are read from the environment.
+    """Make the trainer of this spec. Keys are read from the environment.
 
     Raises:
         ConfigError: the variable that holds the key is not set.
