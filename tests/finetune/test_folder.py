@@ -209,13 +209,13 @@ BOS = {"type": "TemplateProcessing", "special_tokens": {"<s>": {"id": "<s>", "id
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        ("config", {"model_type": "qwen2"}, "the architecture qwen2, and only llama"),
+        ("config", {"model_type": "qwen2"}, "its architecture is qwen2, and only llama"),
         ("config", {"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "its rope is scaled"),
         ("config", {"head_dim": 128}, "head_dim is 128"),
         ("config", {"attention_bias": True}, "its projections have biases"),
         ("config", {"vocab_size": 100}, "has the number 1[0-9]+, and there are 100 embeddings"),
         ("config", {"num_hidden_layers": 3}, r"it has no weight model\.layers\.2"),
-        ("config", {"hidden_size": None}, "is not of the form that is known here"),
+        ("config", {"hidden_size": None}, "has an unknown form"),
         ("tokenizer", {"normalizer": {"type": "NFC"}}, r"\(smollm and gpt-2 are\): its normalizer is NFC"),
         ("tokenizer", {"pre_tokenizer": {"type": "Metaspace"}}, "its pre_tokenizer is Metaspace"),
         ("tokenizer", {"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "its pre_tokenizer is ByteLevel"),

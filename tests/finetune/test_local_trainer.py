@@ -221,7 +221,7 @@ def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
     [
         (lambda job: (job.path / "train.jsonl").write_bytes(_long()), "finetune.max_length"),
         (lambda job: _spec(job, gguf="/nowhere.gguf"), "/nowhere.gguf cannot be read"),
-        (lambda job: _spec(job, gguf=__file__), "is no GGUF file"),
+        (lambda job: _spec(job, gguf=__file__), "is not a GGUF file"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(small, change, told, capfd):

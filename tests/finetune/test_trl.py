@@ -91,7 +91,7 @@ def test_killed_it_goes_on_to_the_same_bits(small, trl):
     with trainer(job) as running:
         said = running.stderr.read()
     assert running.returncode == 0, said
-    assert "going on from step" in said
+    assert "resuming from step" in said
     from safetensors.torch import load_file
 
     kept = load_file(job.path / "adapter" / "adapter_model.safetensors")

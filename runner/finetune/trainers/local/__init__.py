@@ -1,4 +1,4 @@
-"""The trainer of this machine: LoRA on a GGUF file or a Hugging Face folder, in a process of its own (``python -m`` this).
+"""The trainer of this machine: LoRA on a GGUF file or a Hugging Face folder, in its own process (``python -m`` this package).
 
 It keeps to the contract of the job folder (`runner.finetune.trainers.child`): reads ``spec.json``, ``train.jsonl`` and
 ``valid.jsonl``;

@@ -1,4 +1,4 @@
-"""``python -m runner.finetune.trainers.local FOLDER``: carry a job through, from wherever it stands."""
+"""``python -m runner.finetune.trainers.local FOLDER``: train a job, or resume it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STOPPED = 128 + signal.SIGTERM
 
 
 def main(argv: list[str]) -> int:
-    """Train. Returns 0 when ``result.json`` is there, 143 when SIGTERM has ended it at a checkpoint, 1 when it cannot be done."""
+    """Train. Return 0 if ``result.json`` is there, 143 if SIGTERM stopped it at a checkpoint, 1 on an error."""
     stop: list[bool] = []
     signal.signal(signal.SIGTERM, lambda *_: stop.append(True))
     try:
@@ -38,19 +38,19 @@ def main(argv: list[str]) -> int:
     except ModuleNotFoundError as error:
         _say(_missing(error.name))
     except MemoryError:
-        _say("there is not enough memory; a smaller finetune.batch_size or finetune.max_length needs less")
+        _say("there is not enough memory; reduce finetune.batch_size or finetune.max_length")
     except OSError as error:
         _say(f"{error.filename or 'a file'}: {error.strerror or error}")
     return 1
 
 
 def train(folder: Path, stop: list[bool]) -> int:
-    """Train the job in `folder`, from wherever it stands, until it is done or `stop` holds something. Return the exit code."""
+    """Train the job in `folder`, or resume it, until it is done or `stop` is not empty. Return the exit code."""
     if (folder / "result.json").is_file():
         return 0
     job = JobFolder.open(folder)
     hyper = msgspec.convert(job.spec.hyper, LocalHyper)
-    # What cannot be written as one model is refused before it is trained.
+    # A base that cannot be merged is refused before it is trained.
     source = source_of(job.spec.base) if hyper.merge else None
     _set_environment()
     _say(f"loading {job.spec.base.name}")
@@ -60,7 +60,7 @@ def train(folder: Path, stop: list[bool]) -> int:
     loaded = load(job.spec.base)
     loop = begun(job, hyper, loaded, asked_to_stop=lambda: bool(stop))
     if loop.position.step:
-        _say(f"going on from step {loop.position.step}")
+        _say(f"resuming from step {loop.position.step}")
     _say(f"{loop.steps} steps on {loop.machine.device} in {loop.machine.dtype}, {loop.machine.threads} threads")
     outcome = loop.run()
     position = outcome.position
@@ -68,7 +68,7 @@ def train(folder: Path, stop: list[bool]) -> int:
         _say(f"stopped at step {position.step}")
         return STOPPED
     loop.model.save_pretrained(folder / "adapter", selected_adapters=["default"])
-    with contextlib.suppress(OSError):  # PEFT writes a card with nothing to say
+    with contextlib.suppress(OSError):  # PEFT writes a model card without content
         (folder / "adapter" / "README.md").unlink()
     result = {"format": 1, **_write_model(folder, source, outcome, loaded, hyper), **_facts(loop, outcome)}
     files.write_private(folder / "result.json", json.dumps(result, indent=2).encode() + b"\n")
@@ -80,14 +80,14 @@ def _set_environment() -> None:
     """Set what transformers, tokenizers and TRL read when they are imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to begin where it sees more
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would tell what is trained with which settings
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # one GPU is used; TRL refuses to start if it sees more
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # TRL would report what is trained with which settings
 
 
 def _write_model(
     folder: Path, source: Source | None, outcome: Outcome, loaded: Loaded, hyper: LocalHyper
 ) -> dict[str, str | None]:
-    """Write what llama.cpp serves: an adapter, or, given the `source`, the whole model. Return its files and its SHA-256."""
+    """Write the file that llama.cpp serves: an adapter, or, given `source`, the whole model. Return its name and SHA-256."""
     from runner.finetune.trainers.local import adapter
     from runner.finetune.trainers.local.loop import arrays
 
@@ -101,7 +101,7 @@ def _write_model(
 
 
 def _facts(loop: Loop | TRL, outcome: Outcome) -> dict[str, Any]:
-    """Return what ``result.json`` says of the training."""
+    """Return the facts about the training for ``result.json``."""
     position, machine = outcome.position, loop.machine
     once, steps_an_epoch = sum(row.length for row in loop.train), loop.hyper.steps_an_epoch(len(loop.train))
     return {
@@ -119,7 +119,7 @@ def _facts(loop: Loop | TRL, outcome: Outcome) -> dict[str, Any]:
 
 
 def _missing(name: str | None) -> str:
-    """What to install for a module that is not there."""
+    """Say what to install for a missing module."""
     extra = "finetune" if name in ("torch", "transformers", "peft", "gguf", "safetensors", "tokenizers") else "trl"
     return f"{name} is not installed: pip install 'ostinato[{extra}]'"
 

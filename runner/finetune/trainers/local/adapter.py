@@ -1,4 +1,4 @@
-"""What a training leaves: the adapter as PEFT has it, and as llama.cpp reads it (a GGUF file of the type ``adapter``)."""
+"""Adapters in two formats: PEFT's, and llama.cpp's (a GGUF file of the type ``adapter``)."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _NAME = re.compile(
     r"model\.layers\.(?P<layer>\d+)\.(?:self_attn|mlp)\.(?P<projection>\w+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight$"
 )
 _GGUF = {ours.rpartition(".")[2]: theirs for theirs, ours in LAYER.items()}
-"""What GGUF calls a module of a layer, by the last part of its name."""
+"""GGUF's names of a layer's modules, by the last part of PEFT's."""
 
 
 def from_peft(folder: Path, base: Source, out: Path) -> str:
-    """Write the adapter in a folder of PEFT's for llama.cpp. Returns the SHA-256 of the file, in hex.
+    """Convert a PEFT adapter for llama.cpp. Return the SHA-256 of the file, in hex.
 
     Args:
-        folder: has ``adapter_config.json`` and ``adapter_model.safetensors``.
+        folder: contains ``adapter_config.json`` and ``adapter_model.safetensors``.
         base: the model that it was trained on.
         out: the file to write.
 
     Raises:
-        FinetuneError: it is no LoRA adapter that llama.cpp could apply: DoRA, whole modules, ranks or biases of their own.
+        FinetuneError: it is not a LoRA adapter that llama.cpp can apply: DoRA, whole modules, ranks or biases per module.
     """
     from safetensors.numpy import load_file
 
@@ -44,12 +44,12 @@ def from_peft(folder: Path, base: Source, out: Path) -> str:
         config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
         weights = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError) as error:
-        raise FinetuneError(f"{folder} holds no adapter of PEFT's: {error}") from None
+        raise FinetuneError(f"{folder} does not hold a PEFT adapter: {error}") from None
     for name in _UNSERVABLE:
         if config.get(name) not in (None, False, {}, [], "none"):
             raise FinetuneError(f"{folder}: {name}={config[name]!r} cannot be served: llama.cpp applies plain LoRA only")
     if base.fields.get("general.architecture") != "llama" or not {"r", "lora_alpha"} <= config.keys():
-        raise FinetuneError(f"{folder} is no LoRA adapter of a llama model, and only these can be served here")
+        raise FinetuneError(f"{folder} is not a LoRA adapter of a llama model; only these can be served here")
     rank, alpha = config["r"], float(config["lora_alpha"])
     scaled = alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
     heads = base.fields["llama.attention.head_count"]
@@ -58,17 +58,17 @@ def from_peft(folder: Path, base: Source, out: Path) -> str:
 
 
 def write_gguf(path: Path, weights: dict[str, np.ndarray], *, alpha: float, heads: int, key_heads: int) -> str:
-    """Write the adapter for llama.cpp, whole or not at all. Returns the SHA-256 of the file, in hex.
+    """Write an adapter for llama.cpp, whole or not at all. Return the SHA-256 of the file, in hex.
 
     Args:
-        path: where to.
+        path: the file to write.
         weights: ``lora_A`` (rank × in) and ``lora_B`` (out × rank) by PEFT's names.
         alpha: the adapter's scale is alpha / rank.
-        heads: of the queries; rows of B of a q projection change places (`rope_order`).
-        key_heads: of the keys, likewise.
+        heads: heads of the queries; the rows of B of a q projection are reordered (`rope_order`).
+        key_heads: heads of the keys, likewise.
 
     Raises:
-        FinetuneError: a weight that llama.cpp has no place for.
+        FinetuneError: llama.cpp has no place for a weight.
         OSError: the file cannot be written.
     """
     fields = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": alpha}
@@ -82,15 +82,15 @@ def write_gguf(path: Path, weights: dict[str, np.ndarray], *, alpha: float, head
 
 
 def in_gguf(weights: dict[str, np.ndarray], *, heads: int, key_heads: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What an adapter adds to each tensor of GGUF's: A and B in float32, the rows of B in the order that the tensor has.
+    """Convert an adapter's weights to GGUF's names: for each tensor A and B in float32, with the rows of B in the tensor's order.
 
     Args:
-        weights: by PEFT's names.
+        weights: the weights by PEFT's names.
         heads: of the queries.
         key_heads: of the keys.
 
     Raises:
-        FinetuneError: a weight that llama.cpp has no place for.
+        FinetuneError: llama.cpp has no place for a weight.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""The model that is trained, as torch has it, and its tokenizer: from a GGUF file or from a Hugging Face folder."""
+"""Load the base model into torch, with its tokenizer, from a GGUF file or a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.spec import Base
 
 _CONTROL = 3
-"""The type of a token that is a mark of the chat template."""
+"""GGUF's type of control tokens."""
 
 PRE_TOKENIZERS = {"smollm": True, "gpt-2": False}
-"""GGUF's names of the ways to split text that are known here, and whether single digits are split off."""
+"""The known pre-tokenizers by GGUF's names, and whether they split off single digits."""
 
 
 class Tokenizer(Protocol):
-    """Text to ids, and a conversation to text. Marks in plain text are never read as such: see `encode` and `quoted`."""
+    """Turn text into ids, and a conversation into text. Control tokens in plain text stay text: see `encode` and `quoted`."""
 
     begin: int | None
-    """The id that whoever serves the model puts before every text; None: nothing is put there."""
+    """The id that the server puts before every text; None: no id is added."""
     end: int
     """The id that ends an answer."""
 
     def encode(self, text: str, *, marks: bool) -> list[int]:
-        """The ids of `text`; with `marks` its control tokens are read as such, but for those that are `quoted`."""
+        """Return the ids of `text`; with `marks`, read its control tokens as such, except `quoted` ones."""
 
     def quoted(self, text: str) -> str:
-        """`text` for a chat template: what spells a control token of the vocabulary in it stays text in `encode`."""
+        """Quote `text` for a chat template, so that what spells a control token in it stays text in `encode`."""
 
     def render(self, messages: list[dict[str, Any]], *, ask: bool) -> str:
-        """The chat template's text; `ask`: and the beginning of the assistant's turn."""
+        """Render a conversation by the chat template; with `ask`, add the beginning of the assistant's turn."""
 
 
 class Loaded(NamedTuple):
@@ -54,7 +54,7 @@ def load(base: Base) -> Loaded:
     """Load the base of a spec.
 
     Raises:
-        FinetuneError: it cannot be read, or is of an architecture that cannot be trained here.
+        FinetuneError: it cannot be read, or its architecture cannot be trained here.
     """
     if base.gguf is not None:
         return _from_gguf(GGUF(Path(base.gguf)))
@@ -64,12 +64,12 @@ def load(base: Base) -> Loaded:
 
 
 _SEAM = "\ufdd0"
-"""Stands between the letters of what only looks like a control token (`Tokenizer.quoted`) while a chat template is filled in.
-Unicode keeps this character for such inner uses: no text has it."""
+"""Separates the letters of text that only looks like a control token (`Tokenizer.quoted`) while a chat template is rendered.
+Unicode reserves this character for internal use, so it never occurs in text."""
 
 
 class _Marks:
-    """The control tokens of a vocabulary, and text with and without them."""
+    """The control tokens of a vocabulary, for encoding text with and without them."""
 
     def __init__(self, ids: dict[str, int], plain: Callable[[str], list[int]]) -> None:
         self._ids, self._plain = ids, plain
@@ -79,7 +79,7 @@ class _Marks:
         return self._spelled.sub(lambda found: _SEAM.join(found[0]), text.replace(_SEAM, ""))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of text in which control tokens are read as such, and quoted ones as plain text."""
+        """Encode text: control tokens are read as such, and quoted ones as plain text."""
         ids: list[int] = []
         at = 0
         for found in self._spelled.finditer(text):
@@ -99,7 +99,7 @@ class _GGUFTokenizer:
         fields = file.fields
         splits = fields.get("tokenizer.ggml.pre")
         if fields.get("tokenizer.ggml.model") != "gpt2" or splits not in PRE_TOKENIZERS:
-            raise FinetuneError(f"{file.path}: its tokenizer ({splits}) is not known here; train from a Hugging Face folder")
+            raise FinetuneError(f"{file.path}: its tokenizer ({splits}) is not supported; train from a Hugging Face folder")
         tokens: list[str] = fields["tokenizer.ggml.tokens"]
         merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
         vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -151,7 +151,7 @@ class _FolderTokenizer:
 
 
 def _template(fields: dict[str, Any], tokens: list[str]) -> Any:
-    """A chat template as a function of messages and whether to ask; sandboxed, for it comes with the weights."""
+    """Make a function of the chat template: messages and whether to ask. Sandboxed, since the template comes with the weights."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     source = fields.get("tokenizer.chat_template")
@@ -178,14 +178,14 @@ def _from_gguf(file: GGUF) -> Loaded:
 
     architecture = file.fields.get("general.architecture")
     if architecture != "llama":
-        raise FinetuneError(f"{file.path} is of the architecture {architecture}; only llama can be trained from a GGUF file")
+        raise FinetuneError(f"{file.path} has the architecture {architecture}; only llama can be trained from a GGUF file")
     settings = _config(file)
     config, heads, key_heads = LlamaConfig(**settings), settings["num_attention_heads"], settings["num_key_value_heads"]
-    with torch.device("meta"):  # nothing is drawn at random that would be thrown away
+    with torch.device("meta"):  # no random weights are drawn, only to be overwritten
         model = LlamaForCausalLM(config)
     model.load_state_dict(_state(file, heads, key_heads), strict=False, assign=True)
     model.tie_weights()
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # it has no weights, and so was left on no device
+    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # it has no weights, so it was left on the meta device
     return Loaded(model, _GGUFTokenizer(file), heads, key_heads)
 
 
@@ -208,7 +208,7 @@ def _config(file: GGUF) -> dict[str, Any]:
 
 
 def _state(file: GGUF, heads: int, key_heads: int) -> dict[str, torch.Tensor]:
-    """The weights by the names that transformers has for them."""
+    """Return the weights by transformers' names."""
     import torch
 
     def tensor(name: str) -> torch.Tensor:
@@ -220,7 +220,7 @@ def _state(file: GGUF, heads: int, key_heads: int) -> dict[str, torch.Tensor]:
     names = names_of(file.fields["llama.block_count"], tied="output.weight" not in file.tensors)
     if unknown := sorted(file.tensors.keys() - {f"{name}.weight" for name in names}):
         raise FinetuneError(
-            f"{file.path} has {unknown[0]}, for which the trainer has no place: what it taught would not be served"
+            f"{file.path} has {unknown[0]}, which the trainer does not support: the trained model would not be the one served"
         )
     return {f"{ours}.weight": tensor(f"{theirs}.weight") for theirs, ours in names.items()}
 
@@ -232,8 +232,8 @@ def _from_folder(folder: Path) -> Loaded:
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise FinetuneError(f"{folder} holds no model that can be loaded: {str(error).splitlines()[0]}") from None
+        raise FinetuneError(f"{folder} does not hold a model that can be loaded: {str(error).splitlines()[0]}") from None
     config = model.config
     if config.model_type != "llama":
-        raise FinetuneError(f"{folder} is of the architecture {config.model_type}; only llama can be trained and served here")
+        raise FinetuneError(f"{folder} has the architecture {config.model_type}; only llama can be trained and served here")
     return Loaded(model, _FolderTokenizer(folder), config.num_attention_heads, config.num_key_value_heads)

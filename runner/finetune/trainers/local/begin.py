@@ -1,4 +1,4 @@
-"""From a job's folder to the loop that carries it on: its rows as lessons, the machine, and the newest checkpoint."""
+"""Make the training loop of a job's folder: its rows as lessons, the machine, and the newest checkpoint."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def begun(job: JobFolder, hyper: LocalHyper, loaded: Loaded, *, asked_to_stop: Callable[[], bool]) -> Loop | TRL:
-    """The loop that the settings choose, where the job stands.
+    """Make the loop that the settings choose, in the state of the job's newest checkpoint.
 
     Args:
-        job: its folder.
+        job: the job's folder.
         hyper: its settings.
         loaded: the base; its model gets an adapter.
-        asked_to_stop: whether to stop; asked again and again.
+        asked_to_stop: whether to stop; called repeatedly.
 
     Raises:
         DataError: a row cannot be learned.
@@ -56,7 +56,7 @@ def begun(job: JobFolder, hyper: LocalHyper, loaded: Loaded, *, asked_to_stop: C
 
 
 def _learned(job: JobFolder, name: str, tokenizer: Tokenizer, max_length: int) -> list[Any]:
-    """The rows to learn from (``train``), or those to look at (``valid``)."""
+    """Read the training rows (``train``) or the validation rows (``valid``)."""
     file, form = job.path / f"{name}.jsonl", job.spec.train_data_format
     if form == "preference":
         return pairs(file, tokenizer, max_length=max_length)

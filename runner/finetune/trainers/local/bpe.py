@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer, as ``tokenizer.json`` has it, in GGUF's keys: where llama.cpp is known to split text exactly so.
+"""Convert a byte-level BPE tokenizer from ``tokenizer.json`` to GGUF's keys, if llama.cpp is known to split text in the same way.
 
-A tokenizer that splits a little otherwise gives a model that answers a little worse, and nothing that shows it. So every part of
-the file is looked at, and what is not known is refused.
+A tokenizer that splits text slightly differently makes the model's answers slightly worse, without any error. So every part of
+the file is checked, and unknown parts are refused.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _NORMAL, _CONTROL, _USER, _UNUSED = 1, 3, 4, 5
 """GGUF's types of tokens."""
 
 _UNKNOWN = ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
-"""What a BPE may be told and llama.cpp does not do."""
+"""Options of a BPE that llama.cpp does not support."""
 
 
 def fields_of(tokenizer: dict[str, Any], settings: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """The tokenizer in GGUF's keys, but for the chat template.
+    """Return the tokenizer in GGUF's keys, without the chat template.
 
     Args:
         tokenizer: ``tokenizer.json``.
         settings: ``tokenizer_config.json``.
-        config: the model's.
+        config: the model's ``config.json``.
 
     Raises:
-        FinetuneError: llama.cpp would not split text so, or it is not known.
+        FinetuneError: llama.cpp splits text differently, or the tokenizer is not known.
     """
     model = tokenizer["model"]
     splits = _splits(tokenizer)
@@ -63,7 +63,7 @@ def fields_of(tokenizer: dict[str, Any], settings: dict[str, Any], config: dict[
 
 
 def _splits(tokenizer: dict[str, Any]) -> str:
-    """GGUF's name of the way in which text is split. Raises FinetuneError when it is not known."""
+    """Return GGUF's name of the pre-tokenizer. Raises FinetuneError if it is not known."""
     model = tokenizer["model"]
     odd = [name for name in _UNKNOWN if model.get(name)]
     if model["type"] != "BPE" or odd:
@@ -81,7 +81,7 @@ def _splits(tokenizer: dict[str, Any]) -> str:
 
 
 def _step(step: dict[str, Any]) -> str:
-    """``digits``: each by itself; ``bytes``: GPT-2's words, as bytes; else its type."""
+    """Name a pre-tokenizer's step: ``digits`` (single ones), ``bytes`` (GPT-2's words, as bytes), else its type."""
     match step:
         case {"type": "Digits", "individual_digits": True}:
             return "digits"

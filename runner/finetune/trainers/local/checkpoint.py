@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on exactly as if it had not been stopped. Whole or not there, never pickle."""
+"""Checkpoints: everything a training needs to resume exactly as if it had not been stopped. Complete or absent, never pickle."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 KEPT = 2
-"""Checkpoints that are kept: the newest, and one to fall back on."""
+"""Checkpoints that are kept: the newest and a fallback."""
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a training is.
+    """The position of a training.
 
     Attributes:
         step: optimiser steps done.
-        tokens: tokens learned from so far.
-        wall_s: seconds of training so far, over all sittings.
-        threads: CPU threads; the sums depend on it.
+        tokens: tokens learned so far.
+        wall_s: seconds of training so far, in all processes.
+        threads: CPU threads; sums depend on their number.
         best: the lowest validation loss so far, or None.
-        worse: looks since then.
-        loss: of the last step.
-        looked: the step of the last look.
+        worse: validations since then.
+        loss: the loss of the last step.
+        looked: the step of the last validation.
     """
 
     step: int
@@ -48,12 +48,12 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save(folder: Path, position: Position, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-    """Write ``step-N`` under a temporary name, have it on the disk, rename it, and delete what is older than the last two.
+    """Write ``step-N`` under a temporary name, flush it to disk, rename it, and delete all but the last two.
 
     Args:
-        folder: ``checkpoints``.
-        position: where the training is.
-        tensors: by file: ``weights``, ``optimiser``, ``best``, ``random``.
+        folder: the folder ``checkpoints``.
+        position: the position of the training.
+        tensors: the tensors by file: ``weights``, ``optimiser``, ``best``, ``random``.
     """
     from safetensors.torch import save_file
 
@@ -73,7 +73,7 @@ def save(folder: Path, position: Position, tensors: dict[str, dict[str, torch.Te
 
 
 def seal(place: Path, position: Position) -> None:
-    """Have the files of a checkpoint on the disk, and then, as the last of them, where the training is: it is whole now."""
+    """Flush the files of a checkpoint to disk, then write its position, the last file, which makes it complete."""
     for file in place.rglob("*"):
         if file.is_file():
             with file.open("rb") as stream:
@@ -82,7 +82,7 @@ def seal(place: Path, position: Position) -> None:
 
 
 def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
-    """The newest checkpoint and its tensors, as `save` was given them; None without one that can be read."""
+    """Read the newest checkpoint: its position and tensors as `save` got them; None if no checkpoint can be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -95,7 +95,7 @@ def newest(folder: Path) -> tuple[Position, dict[str, dict[str, Any]]] | None:
 
 
 def sealed(folder: Path) -> Iterator[tuple[Path, Position]]:
-    """The whole checkpoints, the newest first, and where each of them is."""
+    """Yield the complete checkpoints, newest first, with their positions."""
     for place in reversed(whole_checkpoints(folder)):
         try:
             position = msgspec.json.decode((place / SEAL).read_bytes(), type=Position)

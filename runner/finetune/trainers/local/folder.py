@@ -1,7 +1,7 @@
-"""A llama in a folder of Hugging Face's form, read in the terms of GGUF: so that llama.cpp can serve it, and what it was taught.
+"""Read a llama in a Hugging Face folder in GGUF's terms, so that llama.cpp can serve it and its adapters.
 
-The weights stay what they are, in the type that the folder has them in; rows of q and k change places (`rope_order`), and vectors
-become f32, as llama.cpp wants them. GGUF's keys: ggml's ``docs/gguf.md``.
+Weights keep their values and types; the rows of q and k are reordered (`rope_order`), and vectors become f32, as llama.cpp
+expects. GGUF's keys: ggml's ``docs/gguf.md``.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Folder:
 
     Attributes:
         path: the folder.
-        fields: its config and its tokenizer, by GGUF's keys.
-        kinds: the types of these.
-        tensors: by GGUF's names.
+        fields: its config and tokenizer, by GGUF's keys.
+        kinds: the types of the fields.
+        tensors: the tensors by GGUF's names.
 
     Raises:
-        FinetuneError: it cannot be read, or llama.cpp would not answer as this model does: another architecture or tokenizer.
+        FinetuneError: it cannot be read, or its architecture or tokenizer is one that llama.cpp would not reproduce.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,10 +57,10 @@ class Folder:
         try:
             self._read()
         except (KeyError, TypeError, AttributeError) as error:
-            raise FinetuneError(f"{path}: its config or its tokenizer is not of the form that is known here: {error!r}") from None
+            raise FinetuneError(f"{path}: its config or its tokenizer has an unknown form: {error!r}") from None
 
     def raw(self, name: str) -> np.ndarray:
-        """A tensor as it is to be stored: bytes, in rows. Raises FinetuneError when there is none of this name."""
+        """Return a tensor as it is to be stored: bytes, in rows. Raises FinetuneError if there is none of this name."""
         import numpy as np
 
         if name not in self.tensors:
@@ -76,7 +76,7 @@ class Folder:
         return values
 
     def floats(self, name: str) -> np.ndarray:
-        """A tensor in float32. Raises FinetuneError when there is none of this name."""
+        """Return a tensor in float32. Raises FinetuneError if there is none of this name."""
         return dequantised(self.raw(name), self.tensors[name], f"{self.path}: {name}")
 
     def _read(self) -> None:
@@ -98,7 +98,7 @@ class Folder:
             raise FinetuneError(f"{self.path / name} cannot be read: {said}") from None
 
     def _refused(self, why: str) -> FinetuneError:
-        return FinetuneError(f"{self.path}: {why}, so no GGUF file can be written of it here; {_ADVICE}")
+        return FinetuneError(f"{self.path}: {why}, so it cannot be written as a GGUF file here; {_ADVICE}")
 
     def _described(self, theirs: str) -> Tensor:
         if theirs not in self._stored:
@@ -109,9 +109,9 @@ class Folder:
         return Tensor(shape, F32 if len(shape) == 1 else FLOATS[kind], 0)
 
     def _architecture(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The config in GGUF's keys."""
+        """Return the config in GGUF's keys."""
         if config.get("model_type") != "llama":
-            raise self._refused(f"it is of the architecture {config.get('model_type')}, and only llama is known here")
+            raise self._refused(f"its architecture is {config.get('model_type')}, and only llama is supported")
         heads, width = config["num_attention_heads"], config["hidden_size"]
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         for what, other in {
@@ -138,7 +138,7 @@ class Folder:
         }
 
     def _tokenizer(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The tokenizer in GGUF's keys."""
+        """Return the tokenizer in GGUF's keys."""
         settings = self._json("tokenizer_config.json")
         try:
             fields = bpe.fields_of(self._json("tokenizer.json"), settings, config)
@@ -159,7 +159,7 @@ class Folder:
 
 
 def _kind(value: Any) -> Kind:
-    """The type that GGUF has for a value of a field here."""
+    """Return GGUF's type of a field's value."""
     if isinstance(value, list):
         return Kind(ARRAY, STRING if isinstance(value[0], str) else INT32)
     return _KINDS[type(value)]

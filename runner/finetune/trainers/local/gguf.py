@@ -1,7 +1,7 @@
-"""Reads a GGUF file: its metadata, and its tensors as they are stored or as float32; and what a llama's tensors are called in it.
+"""Read GGUF files: metadata, and tensors as stored or as float32. Also GGUF's names of a llama's tensors.
 
-transformers can read GGUF too, and takes 18 seconds for what this does in one: it parses the header three times, in Python
-objects per field. The format: ggml's ``docs/gguf.md``, version 3. Dequantising is the package gguf's.
+transformers can read GGUF too, but takes 18 seconds for what takes one here: it parses the header three times, in Python objects
+per field. The format: ggml's ``docs/gguf.md``, version 3. The package gguf does the dequantising.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAGIC = b"GGUF"
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
-"""The types of fields that have a name here, by GGUF's numbers."""
+"""GGUF's numbers of the types of fields that are named here."""
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _ALIGNMENT = 32
@@ -37,18 +37,18 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-"""GGUF's names of what a layer of a llama has, and Hugging Face's."""
+"""GGUF's names of a llama layer's parts, and Hugging Face's."""
 
 
 class Kind(NamedTuple):
-    """The type of a field, by GGUF's number; of an array also that of its items."""
+    """The type of a field by GGUF's number; for an array also the type of its items."""
 
     number: int
     items: int | None = None
 
 
 class Tensor(NamedTuple):
-    """Where a tensor lies: `shape` as in numpy (the file has it the other way round), `offset` from the start of the data."""
+    """The place of a tensor: `shape` as in numpy (reversed in the file), `offset` in bytes from the start of the data."""
 
     shape: tuple[int, ...]
     kind: int
@@ -56,13 +56,13 @@ class Tensor(NamedTuple):
 
 
 class Source(Protocol):
-    """A model in the terms of GGUF: a file, or a folder that is read as one (`runner.finetune.trainers.local.folder`).
+    """A model in GGUF's terms: a file, or a folder that is read as one (`runner.finetune.trainers.local.folder`).
 
     Attributes:
-        path: where it lies.
-        fields: its metadata by key.
-        kinds: the type of each of these.
-        tensors: by name.
+        path: the file or folder.
+        fields: the metadata by key.
+        kinds: the types of the fields.
+        tensors: the tensors by name.
     """
 
     path: Path
@@ -71,23 +71,23 @@ class Source(Protocol):
     tensors: dict[str, Tensor]
 
     def raw(self, name: str) -> np.ndarray:
-        """A tensor as it is stored: bytes, in rows."""
+        """Return a tensor as it is stored: bytes, in rows."""
 
     def floats(self, name: str) -> np.ndarray:
-        """A tensor in float32."""
+        """Return a tensor in float32."""
 
 
 class GGUF:
-    """One file.
+    """One GGUF file.
 
     Attributes:
         path: the file.
-        fields: its metadata by key.
-        kinds: the type of each of these.
-        tensors: by name.
+        fields: the metadata by key.
+        kinds: the types of the fields.
+        tensors: the tensors by name.
 
     Raises:
-        FinetuneError: it cannot be read, or is no GGUF file of version 2 or 3.
+        FinetuneError: it cannot be read, or is not a GGUF file of version 2 or 3.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,13 +101,13 @@ class GGUF:
         try:
             self._read_header()
         except (struct.error, UnicodeDecodeError, KeyError, IndexError) as error:
-            raise FinetuneError(f"{path} is no GGUF file that can be read: its header is broken ({error})") from None
+            raise FinetuneError(f"{path} is not a readable GGUF file: its header is broken ({error})") from None
 
     def raw(self, name: str) -> np.ndarray:
-        """A tensor as it is stored: bytes, in rows.
+        """Return a tensor as it is stored: bytes, in rows.
 
         Raises:
-            FinetuneError: there is none of this name, it is of a type that is not known, or the file ends before it does.
+            FinetuneError: there is none of this name, its type is unknown, or the file ends before it does.
         """
         import numpy as np
 
@@ -121,20 +121,20 @@ class GGUF:
             raise FinetuneError(f"{self.path} ends before {name} does; was it fetched whole?") from None
 
     def floats(self, name: str) -> np.ndarray:
-        """A tensor, dequantised to float32.
+        """Return a tensor, dequantised to float32.
 
         Raises:
-            FinetuneError: as `raw`, or it is quantised in a way that cannot be undone.
+            FinetuneError: as `raw`, or its quantisation cannot be undone.
         """
         return dequantised(self.raw(name), self.tensors[name], f"{self.path}: {name}")
 
     def _read_header(self) -> None:
         if self._bytes[:4] != _MAGIC:
-            raise FinetuneError(f"{self.path} is no GGUF file")
+            raise FinetuneError(f"{self.path} is not a GGUF file")
         self._at = 4
         version = self._scalar("I")
         if version not in (2, 3):
-            raise FinetuneError(f"{self.path}: GGUF version {version} is not one that can be read (2, 3)")
+            raise FinetuneError(f"{self.path}: GGUF version {version} cannot be read, only 2 and 3")
         tensors, fields = self._scalar("Q"), self._scalar("Q")
         self.fields: dict[str, Any] = {}
         self.kinds: dict[str, Kind] = {}
@@ -181,7 +181,7 @@ class GGUF:
 
 
 def stored_shape(tensor: Tensor, what: str) -> tuple[int, ...]:
-    """The rows of a tensor, and the bytes of each. Raises FinetuneError with `what` when its type is not known."""
+    """Return a tensor's shape in bytes: rows, and bytes per row. Raises FinetuneError with `what` if its type is unknown."""
     from gguf import GGMLQuantizationType
     from gguf.constants import GGML_QUANT_SIZES
 
@@ -194,7 +194,7 @@ def stored_shape(tensor: Tensor, what: str) -> tuple[int, ...]:
 
 
 def dequantised(raw: np.ndarray, tensor: Tensor, what: str) -> np.ndarray:
-    """Rows of bytes as float32. Raises FinetuneError with `what` when they are quantised in a way that cannot be undone."""
+    """Turn rows of bytes into float32. Raises FinetuneError with `what` if their quantisation cannot be undone."""
     import numpy as np
     from gguf import GGMLQuantizationType
     from gguf.quants import dequantize
@@ -206,26 +206,26 @@ def dequantised(raw: np.ndarray, tensor: Tensor, what: str) -> np.ndarray:
 
 
 def rope_order(weight: Any, heads: int) -> Any:
-    """Rows of a q or k projection as llama.cpp has them, from the order that Hugging Face has them in. Works on numpy and torch.
+    """Reorder the rows of a q or k projection from Hugging Face's order to llama.cpp's. Works on numpy and torch.
 
-    llama.cpp rotates neighbouring rows of a head together, Hugging Face those half a head apart; converting between the two is
-    a permutation, and leaving it out is an error that nothing shows but the log-probabilities.
+    llama.cpp rotates neighbouring rows of a head together, Hugging Face rows half a head apart, so converting is a permutation.
+    Without it only the log-probabilities are wrong; nothing else shows the error.
     """
     rows = weight.shape[0]
     return weight.reshape(heads, 2, rows // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
 def half_order(weight: Any, heads: int) -> Any:
-    """The other way round: rows as Hugging Face has them, from llama.cpp's order."""
+    """Reorder rows the other way round: from llama.cpp's order to Hugging Face's."""
     rows = weight.shape[0]
     return weight.reshape(heads, rows // heads // 2, 2, -1).swapaxes(1, 2).reshape(weight.shape)
 
 
 def names_of(layers: int, *, tied: bool) -> dict[str, str]:
-    """The weights of a llama: GGUF's name and that of transformers, both without ``.weight``.
+    """Map the weights of a llama from GGUF's names to transformers', both without ``.weight``.
 
     Args:
-        layers: how many there are.
+        layers: the number of layers.
         tied: whether the output layer is the embedding.
     """
     names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm"}

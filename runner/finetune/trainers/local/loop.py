@@ -1,7 +1,7 @@
-"""The training loop: LoRA on the answers of conversations. Knows nothing of job folders.
+"""The training loop: LoRA on the answers of conversations.
 
-AdamW is that of Loshchilov and Hutter 2019 (arXiv:1711.05101). The output layer is computed at the learned positions alone, which
-saves half a gigabyte and a fifth of the time where prompts are longer than answers.
+AdamW is that of Loshchilov and Hutter 2019 (arXiv:1711.05101). The output layer is computed only at the learned positions,
+which saves half a gigabyte and a fifth of the time if prompts are longer than answers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tensors = dict[str, dict[str, Any]]
 
 
 class Outcome(NamedTuple):
-    """What came of it: the adapter's weights by PEFT's names (of the best look, when stopping early), and where it ended."""
+    """The result: the adapter's weights by PEFT's names (of the best validation with early stopping), and the last position."""
 
     weights: dict[str, torch.Tensor]
     position: Position
@@ -38,7 +38,7 @@ class Outcome(NamedTuple):
 
 
 class _Stopped(Exception):  # noqa: N818 - a signal, not an error
-    """Raised in the midst of a step or a look that is not to be finished."""
+    """Raised in the middle of a step or a validation that is not to be finished."""
 
 
 class Loop:
@@ -47,9 +47,9 @@ class Loop:
     Args:
         model: the base in float32; gets an adapter.
         plan: what is learned, and how.
-        report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
-        keep: told where the training is, and its tensors, when a checkpoint is due.
-        asked_to_stop: whether to stop; asked before every batch.
+        report: called after each step with step, loss, lr, tokens, wall_s; and after a validation with step, valid_loss.
+        keep: called with the position and the tensors when a checkpoint is due.
+        asked_to_stop: whether to stop; called before every batch.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Loop:
         self._began = 0.0
 
     def restore(self, position: Position, tensors: Tensors) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self._put(tensors["weights"])
         state = {}
         for number, name in enumerate(self.parameters):
@@ -88,12 +88,12 @@ class Loop:
         self.position = position
 
     def run(self) -> Outcome:
-        """Train to the end, or until asked to stop; then a checkpoint is kept.
+        """Train to the end, or until asked to stop; then keep a checkpoint.
 
-        A step or a look in whose midst it is stopped is not done: the next sitting does it from the beginning.
+        A step or a validation that is interrupted counts as not done: the next process does it from the beginning.
 
         Raises:
-            FinetuneError: the loss is not a number any more.
+            FinetuneError: the loss is no longer a number.
         """
         self._began = time.perf_counter() - self.position.wall_s
         stopped = False
@@ -106,7 +106,7 @@ class Loop:
         return Outcome({name: value.detach() for name, value in self.parameters.items()}, self.position, self.valid_loss, stopped)
 
     def _train(self) -> None:
-        enough = self._look()  # the one that an earlier sitting was stopped in
+        enough = self._look()  # the validation that an earlier process was stopped in
         for groups in self._groups() if not enough else ():
             self._move(*self._step(groups))
             enough = self._look()
@@ -128,7 +128,7 @@ class Loop:
                 value.copy_(weights[name])
 
     def _groups(self) -> Iterator[list[list[Lesson]]]:
-        """The batches of each step that is still to be done; the same ones in every sitting."""
+        """Yield the batches of each remaining step; they are the same in every process."""
         hyper = self.hyper
         lengths = [lesson.length for lesson in self.train]
 
@@ -141,7 +141,7 @@ class Loop:
         return islice(drawn(), self.position.step, self.steps)
 
     def _step(self, groups: list[list[Lesson]]) -> tuple[float, int]:
-        """One step of the optimiser. Returns the mean loss of the tokens learned, and how many these are."""
+        """Do one step of the optimiser. Return the mean loss per learned token, and the number of these tokens."""
         import torch
 
         for group in self.optimiser.param_groups:
@@ -157,7 +157,7 @@ class Loop:
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.item()
         except _Stopped:
-            self._draw_from(before)  # dropout has drawn from it
+            self._draw_from(before)  # dropout has used it
             raise
         if self.hyper.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.hyper.max_grad_norm)
@@ -166,7 +166,7 @@ class Loop:
         return total, tokens
 
     def _loss(self, batch: Sequence[Lesson]) -> torch.Tensor:
-        """The summed cross-entropy of the learned tokens, each predicted from all before it."""
+        """Sum the cross-entropy of the learned tokens, each predicted from all before it."""
         import torch
 
         longest = max(len(lesson.ids) for lesson in batch)
@@ -196,7 +196,7 @@ class Loop:
         self.report({"step": step, "loss": loss, "lr": lr, "tokens": self.position.tokens, "wall_s": wall_s})
 
     def _look(self) -> bool:
-        """Look at the validation rows when that is due and not yet done. Returns whether it has been long enough."""
+        """Validate if it is due and not yet done. Return whether to stop early."""
         at, patience = self.position, self.hyper.early_stopping_patience
         if self.valid and at.looked < at.step and at.step % self.eval_every == 0:
             loss = self.valid_loss = self._valid_loss()
@@ -233,14 +233,14 @@ class Loop:
         return tensors if self.best is None else {**tensors, "best": self.best}
 
     def _random(self) -> dict[str, torch.Tensor]:
-        """Where the generators are that dropout may draw from: the CPU's, and that of the GPU that the model is on."""
+        """Return the states of the random generators that dropout may use: the CPU's, and the one of the model's GPU."""
         import torch
 
         states = {"cpu": torch.get_rng_state()}
         return {**states, "cuda": torch.cuda.get_rng_state()} if self.machine.device == "cuda" else states
 
     def _draw_from(self, states: dict[str, torch.Tensor]) -> None:
-        """Have them go on from there."""
+        """Set the states of the random generators."""
         import torch
 
         torch.set_rng_state(states["cpu"])
@@ -249,5 +249,5 @@ class Loop:
 
 
 def arrays(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Weights as numpy's arrays in float32."""
+    """Convert weights to numpy arrays in float32."""
     return {name: value.detach().float().cpu().numpy() for name, value in weights.items()}

@@ -1,4 +1,4 @@
-"""What to compute with: device, arithmetic, threads. Chosen for the machine as it is, unless the settings say."""
+"""Choose device, arithmetic and threads: from the settings, else for the machine as it is now."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.hyper import LocalHyper
 
 _IDLE = 0.5
-"""Load average below which the machine counts as ours. With one busy neighbour, two threads that spin for each other take four
-times as long a step as when they are alone, and one thread takes half as long again as two that are alone."""
+"""Load average below which the machine counts as idle. Beside one busy process, two threads that spin for each other take four
+times as long per step as on an idle machine; one thread takes half as long again as two on an idle machine."""
 
 _BF16 = ("avx512_bf16", "amx_bf16")
 
 
 class Machine(NamedTuple):
-    """`device` is torch's name, `dtype` is ``bf16`` or ``fp32``, `threads` are those of the CPU."""
+    """The hardware: `device` by torch's name, `dtype` (``bf16`` or ``fp32``), and `threads` of the CPU."""
 
     device: str
     dtype: str
     threads: int
 
     def arithmetic(self) -> AbstractContextManager[Any]:
-        """Within this, matrix products are done in `dtype`. Weights stay float32: storing them in bf16 is slower on CPUs."""
+        """Compute matrix products in `dtype` within this context. Weights stay float32: bf16 ones are slower on CPUs."""
         import torch
 
         return torch.autocast(self.device, torch.bfloat16) if self.dtype == "bf16" else nullcontext()
 
 
 def chosen(hyper: LocalHyper, *, threads: int | None = None) -> Machine:
-    """What the settings and the machine come to.
+    """Choose the hardware by the settings and the machine.
 
     Args:
         hyper: the settings.
-        threads: what an earlier sitting of the same training had; the number changes the last bits of every sum.
+        threads: the number that an earlier process of this training used; it changes the last bits of every sum.
 
     Raises:
-        FinetuneError: the settings ask for a device that is not there.
+        FinetuneError: the settings ask for a missing device.
     """
     import torch
 
     if hyper.device == "cuda" and not torch.cuda.is_available():
-        raise FinetuneError("finetune.device=cuda: there is no GPU that torch can use; take auto or cpu")
+        raise FinetuneError("finetune.device=cuda: torch finds no GPU; use auto or cpu")
     device = "cuda" if hyper.device != "cpu" and torch.cuda.is_available() else "cpu"
     dtype = hyper.dtype
     if dtype == "auto":

@@ -1,9 +1,9 @@
-"""The tuned model as one file: the base, with what an adapter adds merged into its weights.
+"""Write the tuned model as one file: the base, with the adapter merged into its weights.
 
-Weights that were taught become W + scale × B·A, added in float32 and in GGUF's own order of rows. They are stored as the base has
-them where it has floats. Of a quantised base they become f16: rounded to four bits again, what was taught would be lost with the
-rest (SmolLM2 in Q4_1: the log-probabilities are off by 2.7, and 81% of the tickets are routed right, for all of them before). All
-else, metadata and tokenizer included, is copied as it is.
+Trained weights become W + scale × B·A, added in float32 and in GGUF's order of rows. They keep the base's type if it is a float
+type. Of a quantised base they become f16: rounded to four bits again, the training would be lost (SmolLM2 in Q4_1: the
+log-probabilities are off by 2.7, and 81% of the tickets are routed right, instead of all). Everything else, metadata and
+tokenizer included, is copied as it is.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def source_of(base: Base) -> Source:
-    """The base of a spec in the terms of GGUF.
+    """Open the base of a spec in GGUF's terms.
 
     Raises:
-        FinetuneError: it cannot be read, or not in these terms (see `Folder`).
+        FinetuneError: it cannot be read, or not in GGUF's terms (see `Folder`).
     """
     if base.gguf is not None:
         return GGUF(Path(base.gguf))
@@ -38,15 +38,15 @@ def source_of(base: Base) -> Source:
 
 
 def write_merged(path: Path, source: Source, weights: dict[str, np.ndarray], *, scale: float, heads: int, key_heads: int) -> str:
-    """Write the tuned model, whole or not at all. Returns the SHA-256 of the file, in hex.
+    """Write the tuned model, whole or not at all. Return the SHA-256 of the file, in hex.
 
     Args:
-        path: where to.
+        path: the file to write.
         source: the base.
         weights: ``lora_A`` (rank × in) and ``lora_B`` (out × rank) by PEFT's names.
-        scale: of what the adapter adds: alpha / rank.
-        heads: of the queries (see `in_gguf`).
-        key_heads: of the keys.
+        scale: the adapter's scale: alpha / rank.
+        heads: heads of the queries (see `in_gguf`).
+        key_heads: heads of the keys.
 
     Raises:
         FinetuneError: the base has no such weight.

@@ -1,4 +1,4 @@
-"""What both backends train by: the plan, the adapter, and the learning rate of each step.
+"""The parts that both backends share: the plan, the adapter, and the learning rate of each step.
 
 LoRA is that of Hu et al. 2021 (arXiv:2106.09685), the schedule a linear warm-up and then half a cosine (Loshchilov and Hutter
 2017, arXiv:1608.03983).
@@ -22,13 +22,13 @@ RowT = TypeVar("RowT", bound="Lesson | Pair")
 
 
 class Plan(NamedTuple, Generic[RowT]):
-    """What is learned, and how.
+    """The rows to learn, the settings and the hardware.
 
     Attributes:
         hyper: the settings.
-        machine: what to compute with.
-        train: the rows to learn from.
-        valid: the rows to validate with.
+        machine: the hardware.
+        train: the training rows.
+        valid: the validation rows.
     """
 
     hyper: LocalHyper
@@ -43,12 +43,12 @@ class Plan(NamedTuple, Generic[RowT]):
 
     @property
     def eval_every(self) -> int:
-        """Steps between two looks at the validation rows; by default an epoch."""
+        """Steps between two validations; by default those of an epoch."""
         return self.hyper.eval_every or self.hyper.steps_an_epoch(len(self.train))
 
 
 def rate(hyper: LocalHyper, step: int, steps: int) -> float:
-    """The learning rate of a step, counted from 0, of so many."""
+    """Return the learning rate of a step, counted from 0, out of `steps`."""
     warm = math.ceil(hyper.warmup_ratio * steps)
     if step < warm:
         return hyper.lr * (step + 1) / warm
@@ -57,7 +57,7 @@ def rate(hyper: LocalHyper, step: int, steps: int) -> float:
 
 
 def adapted(model: Any, hyper: LocalHyper) -> Any:
-    """The model with a fresh LoRA adapter on the chosen projections and layers; all else is frozen.
+    """Add a new LoRA adapter to the chosen projections and layers of a model, and freeze everything else.
 
     Raises:
         FinetuneError: the model has no such layers or projections.
@@ -68,7 +68,7 @@ def adapted(model: Any, hyper: LocalHyper) -> Any:
     layers = _layers(hyper.layers, depth)
     config = peft.LoraConfig(
         r=hyper.lora_r,
-        lora_alpha=hyper.lora_alpha,  # type: ignore[arg-type]  # a float does as well
+        lora_alpha=hyper.lora_alpha,  # type: ignore[arg-type]  # a float works as well
         lora_dropout=hyper.lora_dropout,
         target_modules=list(hyper.lora_targets),
         layers_to_transform=layers,
@@ -81,14 +81,14 @@ def adapted(model: Any, hyper: LocalHyper) -> Any:
 
 
 def _layers(text: str | None, depth: int) -> list[int]:
-    """``15-29`` or ``7`` as numbers; None is the upper half."""
+    """Parse ``15-29`` or ``7``; None: the upper half."""
     if text is None:
         return list(range(depth // 2, depth))
     first, _, last = text.partition("-")
     try:
         low, high = int(first), int(last or first)
     except ValueError:
-        raise FinetuneError(f"finetune.layers: '{text}' is no range of layers; write 15-29") from None
+        raise FinetuneError(f"finetune.layers: '{text}' is not a range of layers; write, for example, 15-29") from None
     if not 0 <= low <= high < depth:
-        raise FinetuneError(f"finetune.layers: {text}, and the model has the layers 0-{depth - 1}")
+        raise FinetuneError(f"finetune.layers: {text}, but the model has layers 0-{depth - 1}")
     return list(range(low, high + 1))

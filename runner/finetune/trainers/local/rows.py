@@ -1,4 +1,4 @@
-"""From rows to what a model learns from: token ids, and which of them are the answer; and the seeded order they come in."""
+"""Turn rows into lessons: token ids, and which of them are learned. Also the seeded order of the rows."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from runner.finetune.trainers.local.base import Tokenizer
 
 _POOL = 16
-"""Batches that are bucketed together: rows of like length share a batch, and their order stays a random one."""
+"""Batches that are bucketed together: rows of similar length share a batch, and their order stays random."""
 
 
 class Lesson(NamedTuple):
-    """One row: its ids, and for each whether it is learned."""
+    """One row: its token ids, and for each whether it is learned."""
 
     ids: list[int]
     learned: list[bool]
@@ -37,7 +37,7 @@ class Lesson(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One row of preference data: what is asked, the answer that is preferred, and the other one."""
+    """One row of preference data: the prompt, the preferred answer, and the other one."""
 
     asked: list[int]
     preferred: list[int]
@@ -45,7 +45,7 @@ class Pair(NamedTuple):
 
     @property
     def length(self) -> int:
-        """Tokens that are read, of the longer one."""
+        """Tokens that are read, with the longer answer."""
         return len(self.asked) + max(len(self.preferred), len(self.other))
 
     @property
@@ -58,32 +58,32 @@ RowT = TypeVar("RowT", Lesson, Pair)
 
 
 def lessons(file: Path, form: str, tokenizer: Tokenizer, *, max_length: int) -> list[Lesson]:
-    """The rows of a file. Empty when there is no such file.
+    """Read the rows of a file as lessons. Empty if there is no such file.
 
     Args:
         file: JSON lines, in `form`.
         form: ``chat`` or ``completion``.
-        tokenizer: of the base.
+        tokenizer: the base's tokenizer.
         max_length: the tokens a row may have; a longer one is an error, since cutting it would teach half an answer.
 
     Raises:
-        DataError: a row is too long, or of a form that cannot be learned so.
+        DataError: a row is too long, or of another format.
     """
     match form:
         case "chat":
             return _made(file, max_length, lambda row: _chat(row["messages"], tokenizer))
         case "completion":
             return _made(file, max_length, lambda row: _completion(row["prompt"], row["completion"], tokenizer))
-    raise DataError(f"{form} data has no lessons; those are chat and completion")
+    raise DataError(f"{form} data cannot be made into lessons, only chat and completion")
 
 
 def pairs(file: Path, tokenizer: Tokenizer, *, max_length: int) -> list[Pair]:
-    """The rows of a file of preference data. Empty when there is no such file; arguments and errors as for `lessons`."""
+    """Read the rows of a file of preference data. Arguments and errors as for `lessons`."""
     return _made(file, max_length, lambda row: _pair(row, tokenizer))
 
 
 def order(lengths: Sequence[int], size: int, *, seed: int, epoch: int, bucket: bool) -> list[list[int]]:
-    """The batches of one epoch, by the numbers of their rows: the same ones for the same arguments."""
+    """Return the batches of one epoch, as row numbers. The same arguments give the same batches."""
     drawn = random.Random(f"{seed} {epoch}")  # noqa: S311 - an order, not a secret
     rows = list(range(len(lengths)))
     drawn.shuffle(rows)
@@ -112,9 +112,9 @@ def _made(file: Path, max_length: int, make: Callable[[dict[str, Any]], RowT]) -
 
 
 def _chat(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> Lesson:
-    """A conversation by the chat template; every turn of the assistant is learned, with the token that ends it.
+    """Render a conversation by the chat template. Every turn of the assistant is learned, with the token that ends it.
 
-    But for those with ``weight: 0``, as OpenAI has it.
+    Turns with ``weight: 0`` are not learned, as at OpenAI.
     """
     said = [{**message, "content": tokenizer.quoted(literal(_text(message.get("content"))))} for message in messages]
     ids: list[int] = []
@@ -126,7 +126,7 @@ def _chat(messages: list[dict[str, Any]], tokenizer: Tokenizer) -> Lesson:
         before = tokenizer.render(said[:turn], ask=True)
         after = tokenizer.render(said[: turn + 1], ask=False)
         if not before.startswith(done) or not after.startswith(before):
-            raise DataError("the chat template rewrites earlier turns, so it cannot be told which tokens are the answer")
+            raise DataError("the chat template rewrites earlier turns, so the tokens of the answer are not known")
         for piece, answer in ((before[len(done) :], False), (after[len(before) :], True)):
             new = tokenizer.encode(piece, marks=True)
             ids += new
@@ -147,7 +147,7 @@ def _pair(row: dict[str, Any], tokenizer: Tokenizer) -> Pair:
     if any(len(turns) != 1 for turns in answers):
         raise DataError("an answer has more than one turn; on this machine a preference is between two single turns")
     preferred, other = (_chat([*asked, {**turn, "weight": 1}], tokenizer) for (turn,) in answers)
-    begins = preferred.learned.index(True)  # both have the same ids before it
+    begins = preferred.learned.index(True)  # both have the same ids before the answer
     return Pair(preferred.ids[:begins], _answer(preferred), _answer(other))
 
 
@@ -156,14 +156,14 @@ def _answer(lesson: Lesson) -> list[int]:
 
 
 def _begun(lesson: Lesson, begin: int | None) -> Lesson:
-    """With the token that the server puts before every text, once: a template may have written it."""
+    """Add the token that the server puts before every text, unless the template has written it."""
     if begin is None or lesson.ids[:1] == [begin]:
         return lesson
     return Lesson([begin, *lesson.ids], [False, *lesson.learned])
 
 
 def _until_end(ids: list[int], end: int) -> list[bool]:
-    """Learned up to the token that ends the turn; what a template writes after it (a line end) is its own."""
+    """Mark ids as learned up to the token that ends the turn; what a template writes after it (a line end) is not learned."""
     last = ids.index(end) if end in ids else len(ids) - 1
     return [number <= last for number in range(len(ids))]
 
@@ -175,5 +175,5 @@ def _text(content: Any) -> str:
 
 
 def literal(text: str) -> str:
-    """Text in which no mark of a chat template can be read: as the chat adapter sends it to local models."""
+    """Break up the control tokens of chat templates in text, as the chat adapter does for local models."""
     return text.replace("<|", "< |")

@@ -1,4 +1,4 @@
-"""Reads the tensors of a Hugging Face folder as bytes. safetensors itself gives bf16 to torch alone, which serving does without.
+"""Read the tensors of a Hugging Face folder as bytes. safetensors itself reads bf16 only into torch, which serving does not need.
 
 The format: eight bytes with the length of a header in JSON, the header, the data.
 """
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
 
 FLOATS = {"F32": F32, "F16": F16, "BF16": BF16}
-"""safetensors' names of the types that are floats, and GGUF's numbers of them."""
+"""safetensors' names of the float types, and GGUF's numbers."""
 
 
 class Shards:
-    """The tensors of one model, by name. Raises FinetuneError when a file cannot be read."""
+    """The tensors of one model, by name. Raises FinetuneError if a file cannot be read."""
 
     def __init__(self, files: list[Path]) -> None:
         self._where: dict[str, tuple[Path, mmap.mmap, int, dict[str, Any]]] = {}
@@ -41,7 +41,7 @@ class Shards:
 
     @classmethod
     def of(cls, folder: Path) -> Shards:
-        """Those that make up the model: one file, or the shards that the index names."""
+        """Open the files of a model: one file, or the shards that the index names."""
         index = folder / "model.safetensors.index.json"
         if not index.is_file():
             return cls([folder / "model.safetensors"])
@@ -55,12 +55,12 @@ class Shards:
         return name in self._where
 
     def described(self, name: str) -> tuple[tuple[int, ...], str]:
-        """The shape of a tensor, and safetensors' name of its type."""
+        """Return the shape of a tensor, and safetensors' name of its type."""
         facts = self._where[name][3]
         return tuple(facts["shape"]), facts["dtype"]
 
     def raw(self, name: str) -> tuple[int, np.ndarray]:
-        """GGUF's number of a tensor's type, and its bytes. Raises FinetuneError when they are not all there."""
+        """Return GGUF's number of a tensor's type, and its bytes. Raises FinetuneError if some are missing."""
         import numpy as np
 
         path, content, data, facts = self._where[name]

@@ -1,8 +1,8 @@
-"""The same training by TRL's trainers: SFTTrainer on conversations and completions, DPOTrainer on preferences.
+"""Train with TRL: SFTTrainer on conversations and completions, DPOTrainer on preferences.
 
-Rows come to it as the own loop has them: by our template, our tokenizer and our mask, in our order, at our learning rates; all
-else is TRL's and transformers'. A stop is heeded between batches, but for those of a look at the validation rows. The loss of a
-look is the mean of its batches' means, and not, as in the own loop, that of its tokens.
+Rows, template, tokenizer, mask, order and learning rates are those of the own loop; everything else is TRL's and transformers'. A
+stop takes effect between batches, except during a validation. The loss of a validation is the mean of its batches' means, whereas
+the own loop takes the mean over tokens.
 
 DPO is that of Rafailov et al. 2023 (arXiv:2305.18290), against the base without its adapter.
 """
@@ -27,7 +27,7 @@ _UNLEARNED = -100
 """The label of a token that is not learned."""
 
 _BETA = 0.1
-"""How close DPO stays to the base unless the settings say: what Rafailov et al. used, and TRL's default."""
+"""How close DPO stays to the base by default: the value of Rafailov et al., and TRL's default."""
 
 
 class TRL:
@@ -36,9 +36,9 @@ class TRL:
     Args:
         model: the base in float32; gets an adapter.
         plan: what is learned, and how.
-        folder: where checkpoints are, and are put; it goes on from the newest.
-        report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
-        asked_to_stop: whether to stop; asked after every batch.
+        folder: the folder of checkpoints; training resumes from the newest.
+        report: called after each step with step, loss, lr, tokens, wall_s; and after a validation with step, valid_loss.
+        asked_to_stop: whether to stop; called after every batch.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class TRL:
         self.trainer = _trainer(self, _Order(self._rows, len(self.train)), plan.valid)
 
     def run(self) -> Outcome:
-        """Train to the end, or until asked to stop; then a checkpoint is kept.
+        """Train to the end, or until asked to stop; then keep a checkpoint.
 
         Raises:
-            FinetuneError: the loss is not a number any more.
+            FinetuneError: the loss is no longer a number.
         """
         from transformers import TrainerCallback
 
@@ -83,7 +83,7 @@ class TRL:
         return Outcome(weights, self.position, None if watch.stopped else self._valid_loss(), watch.stopped)
 
     def _valid_loss(self) -> float | None:
-        """Of the best look when stopping early, of the last one if that was at the end, else of one more."""
+        """Return the loss of the best validation with early stopping, of the last one if it was at the end, else of a new one."""
         if self.trainer.eval_dataset is None:
             return None
         state = self.trainer.state
@@ -93,7 +93,7 @@ class TRL:
         return float(looks[-1] if looks else self.trainer.evaluate()["eval_loss"])
 
     def _tokens(self) -> Iterator[int]:
-        """The tokens that are learned in each step."""
+        """Yield the number of tokens learned in each step."""
         size = self.hyper.batch_size * self.hyper.gradient_accumulation
         for epoch in count():
             rows = self._rows(epoch)
@@ -101,19 +101,19 @@ class TRL:
                 yield sum(self.train[row].taught for row in step)
 
     def _rows(self, epoch: int) -> Iterator[int]:
-        """The rows of an epoch, in their order."""
+        """Return the rows of an epoch, in their order."""
         hyper, lengths = self.hyper, [row.length for row in self.train]
         return chain.from_iterable(order(lengths, hyper.batch_size, seed=hyper.seed, epoch=epoch, bucket=hyper.bucket))
 
 
 class _Order:
-    """A sampler as torch wants one: the rows of the epoch that it is told."""
+    """A sampler for torch: the rows of the current epoch."""
 
     def __init__(self, rows: Callable[[int], Iterator[int]], count: int) -> None:
         self._rows, self._count, self._epoch = rows, count, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Accelerate says which epoch it is."""
+        """Set the epoch; Accelerate calls this."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -124,7 +124,7 @@ class _Order:
 
 
 class _Tokenised:
-    """Makes a trainer of TRL's take rows that are tokenised, and in our order."""
+    """A mixin that makes TRL's trainers accept tokenised rows, in our order."""
 
     order: ClassVar[_Order]
 
@@ -135,11 +135,11 @@ class _Tokenised:
         return self.order
 
     def create_model_card(self, *_: Any, **__: Any) -> None:
-        """None: there would be nothing to say in it."""
+        """Write no model card, since it would have no content."""
 
 
 def _trainer(training: TRL, order_of_rows: _Order, valid: Sequence[Lesson] | Sequence[Pair]) -> Any:
-    """TRL's trainer for these rows."""
+    """Make TRL's trainer for these rows."""
     import torch
     from datasets import Dataset
     from tokenizers import Tokenizer, models
@@ -169,12 +169,12 @@ def _trainer(training: TRL, order_of_rows: _Order, valid: Sequence[Lesson] | Seq
         optimizers=(optimiser, schedule),
         callbacks=[EarlyStoppingCallback(hyper.early_stopping_patience)] if hyper.early_stopping_patience else [],
     )
-    made.remove_callback(PrinterCallback)  # the log is for what went wrong
+    made.remove_callback(PrinterCallback)  # the log is for errors
     return made
 
 
 def _settings(training: TRL, *, looks: bool) -> dict[str, Any]:
-    """Our settings by the names that transformers has for them, and its defaults where they would change the training."""
+    """Translate our settings to transformers' names, and replace its defaults where they would change the training."""
     hyper, machine = training.hyper, training.machine
     best = bool(hyper.early_stopping_patience)
     return {
@@ -189,12 +189,12 @@ def _settings(training: TRL, *, looks: bool) -> dict[str, Any]:
         "use_cpu": machine.device == "cpu",
         "bf16": machine.dtype == "bf16",
         "dataloader_pin_memory": machine.device != "cpu",
-        "max_length": None,  # rows that are too long were refused
+        "max_length": None,  # rows that are too long have been refused
         "remove_unused_columns": False,
         "gradient_checkpointing": False,
         "eval_strategy": "steps" if looks else "no",
         "eval_steps": training.eval_every,
-        "save_steps": training.eval_every if best else hyper.checkpoint_every,  # the best has to be among what is saved
+        "save_steps": training.eval_every if best else hyper.checkpoint_every,  # the best one must be among those saved
         "save_total_limit": checkpoint.KEPT,
         "load_best_model_at_end": best,
         "metric_for_best_model": "eval_loss" if looks else None,
@@ -208,7 +208,7 @@ def _settings(training: TRL, *, looks: bool) -> dict[str, Any]:
 
 
 def _fields(row: Lesson | Pair) -> dict[str, list[int]]:
-    """A row by the names that TRL's collators have for its parts."""
+    """Return a row by the names that TRL's collators use."""
     if isinstance(row, Pair):
         return {"prompt_ids": row.asked, "chosen_ids": row.preferred, "rejected_ids": row.other}
     labels = [number if learned else _UNLEARNED for number, learned in zip(row.ids, row.learned, strict=True)]

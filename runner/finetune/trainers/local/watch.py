@@ -1,7 +1,7 @@
-"""Follows a training of transformers' from within: reports each step, says which checkpoints are whole, and stops it.
+"""Watch a training of transformers from within: report each step, seal complete checkpoints, and stop it.
 
-transformers writes a checkpoint in place, and one that a kill has cut short looks like any other; so we seal those that are
-whole. They hold optimiser and generators as ``torch.save`` wrote them, and are read as tensors alone (``weights_only``).
+transformers writes checkpoints in place, and one that a kill has cut short looks like any other, so complete ones are sealed
+here. They hold optimiser and generators as ``torch.save`` wrote them, and are read only as tensors (``weights_only``).
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class Watch:
-    """What a ``TrainerCallback`` does here; it becomes one where transformers is imported.
+    """The methods of our ``TrainerCallback``, which is made where transformers is imported.
 
     Args:
-        position: where the training begins.
-        tokens: those that are learned in each step, from the very first.
-        folder: where the checkpoints are.
-        report: told after each step: step, loss, lr, tokens, wall_s; and after a look: step, valid_loss.
-        asked_to_stop: whether to stop; asked after every batch.
+        position: the position at which the training starts.
+        tokens: the tokens learned in each step, from the very first.
+        folder: the folder of checkpoints.
+        report: called after each step with step, loss, lr, tokens, wall_s; and after a validation with step, valid_loss.
+        asked_to_stop: whether to stop; called after every batch.
 
     Attributes:
-        position: where the training is.
-        stopped: whether it was stopped before its end.
+        position: the current position.
+        stopped: whether the training was stopped before its end.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Watch:
         self._random: tuple[Any, Any] = (None, None)
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
-        """Remember where dropout draws from."""
+        """Store the states of the random generators, which dropout uses."""
         import torch
 
         self._random = torch.get_rng_state(), torch.cuda.get_rng_state_all()
 
     def on_substep_end(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        """Stop between two batches of a step: it is not done, and so nothing may have been drawn for it."""
+        """Stop between two batches of a step. The step counts as not done, so the random generators are reset."""
         import torch
 
         if self._asked_to_stop():
@@ -72,12 +72,12 @@ class Watch:
             control.should_save = state.global_step > 0 and not (self._place(state) / SEAL).exists()
 
     def on_step_end(self, _: Any, __: Any, control: Any, **___: Any) -> None:
-        """Stop after a step, when what is due after it is done: a look may come first, and may be the end."""
+        """Stop after a step, once everything due after it is done: a validation may come first, and may end the training."""
         self._asked = self._asked_to_stop()
         control.should_save |= self._asked
 
     def on_log(self, _: Any, state: Any, __: Any, logs: dict[str, float], **___: Any) -> None:
-        """Report."""
+        """Report a step or a validation."""
         step = state.global_step
         if "eval_loss" in logs:
             self._report({"step": step, "valid_loss": logs["eval_loss"]})
@@ -91,7 +91,7 @@ class Watch:
         self._report({"step": step, "loss": loss, "lr": logs["learning_rate"], "tokens": tokens, "wall_s": wall_s})
 
     def on_save(self, _: Any, state: Any, control: Any, **__: Any) -> None:
-        """A checkpoint is written: it is whole. At the end of a training it is no place to go on from."""
+        """Seal a checkpoint that was written, unless it is the one at the end of a training, where nothing is to be resumed."""
         if control.should_training_stop and not self.stopped:
             return
         checkpoint.seal(self._place(state), self.position)

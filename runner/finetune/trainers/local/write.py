@@ -1,4 +1,4 @@
-"""Writes GGUF files, whole or not at all: under a temporary name, on the disk, renamed. One tensor is in memory at a time."""
+"""Write GGUF files, whole or not at all: under a temporary name, flushed to disk, renamed. One tensor is in memory at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from runner.finetune.trainers.local.gguf import Kind, Source
 
 F32, F16, BF16 = 0, 1, 30
-"""GGUF's numbers of the types that are floats."""
+"""GGUF's numbers of the float types."""
 
 _ARCHITECTURE, _ALIGNMENT = "general.architecture", "general.alignment"
 
 
 class Part(NamedTuple):
-    """A tensor to write: `shape` as in numpy, and `made` gives its rows of bytes when its turn comes."""
+    """A tensor to write: `shape` as in numpy; `made` returns its rows of bytes when it is written."""
 
     shape: tuple[int, ...]
     kind: int
@@ -33,7 +33,7 @@ class Part(NamedTuple):
 
 
 def kept(source: Source) -> dict[str, Part]:
-    """The tensors of a model as they are."""
+    """Take over the tensors of a model as they are."""
 
     def part(name: str) -> Part:
         tensor = source.tensors[name]
@@ -43,16 +43,16 @@ def kept(source: Source) -> dict[str, Part]:
 
 
 def write(path: Path, fields: Mapping[str, Any], kinds: Mapping[str, Kind], parts: Mapping[str, Part]) -> str:
-    """Write a file. Returns its SHA-256, in hex.
+    """Write a file. Return its SHA-256, in hex.
 
     Args:
-        path: where to.
+        path: the file to write.
         fields: the metadata.
-        kinds: the types of these.
+        kinds: the types of the metadata.
         parts: the tensors.
 
     Raises:
-        FinetuneError: a tensor is of a type that is not known.
+        FinetuneError: a tensor's type is unknown.
         OSError: the file cannot be written; nothing is left of it.
     """
     import gguf
@@ -61,7 +61,7 @@ def write(path: Path, fields: Mapping[str, Any], kinds: Mapping[str, Kind], part
     writer = gguf.GGUFWriter(draft, fields[_ARCHITECTURE])
     writer.data_alignment = fields.get(_ALIGNMENT, writer.data_alignment)
     for name, value in fields.items():
-        if name != _ARCHITECTURE and value != []:  # the first is written already; of an empty list the writer knows no form
+        if name != _ARCHITECTURE and value != []:  # the writer has written the first, and cannot write an empty list
             number, items = kinds[name]
             items = None if items is None else gguf.GGUFValueType(items)
             writer.add_key_value(name, value, gguf.GGUFValueType(number), items)
@@ -86,12 +86,12 @@ def write(path: Path, fields: Mapping[str, Any], kinds: Mapping[str, Kind], part
 
 
 def rows(values: np.ndarray, kind: int, what: str) -> np.ndarray:
-    """float32 as rows of bytes of a type that is a float. Raises FinetuneError with `what` when a value is too large for it."""
+    """Convert float32 to rows of bytes of a float type. Raises FinetuneError with `what` if a value is too large for it."""
     import gguf
     import numpy as np
 
     with np.errstate(over="ignore"):
         made = gguf.quantize(np.ascontiguousarray(values, np.float32), gguf.GGMLQuantizationType(kind))
     if kind == F16 and not np.isfinite(made).all():
-        raise FinetuneError(f"{what} holds a value that is too large for a number of 16 bits, or none at all")
+        raise FinetuneError(f"{what} holds a value that is too large for 16 bits, or is not a number")
     return made.view(np.uint8)
