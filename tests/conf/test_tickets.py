@@ -33,13 +33,13 @@ def wordings(text):
     return {tuple(words[at : at + WORDS]) for at in range(len(words) - WORDS + 1)}
 
 
-def test_no_ticket_that_is_measured_on_is_worded_like_one_that_is_learned(config, learned):
+def test_evaluation_tickets_share_no_wording_with_training_tickets(config, learned):
     known = {wording for messages in learned for wording in wordings(messages[1]["content"])}
     assert len(known) > 500
     assert [row.fields["text"] for row in build.dataset(config) if wordings(row.fields["text"]) & known] == []
 
 
-def test_both_are_balanced_and_hold_nothing_twice(config, learned):
+def test_both_files_are_balanced_and_have_no_duplicates(config, learned):
     rows = list(build.dataset(config))
     assert set(Counter(messages[2]["content"] for messages in learned).values()) == {60}
     assert set(Counter(row.target for row in rows).values()) == {20}
@@ -48,12 +48,12 @@ def test_both_are_balanced_and_hold_nothing_twice(config, learned):
     assert len({row.fields["text"] for row in rows}) == len(rows) == 120
 
 
-def test_both_are_asked_in_the_same_way(config, learned):
+def test_both_files_use_the_same_prompt(config, learned):
     adapter = build.adapter(config)
     (system,) = {messages[0]["content"] for messages in learned}
     assert {adapter.format(row).messages[0]["content"] for row in build.dataset(config)} == {system}
 
 
-def test_they_can_be_learned_from_as_they_are(config):
+def test_the_training_tickets_are_valid_training_data(config):
     prepared = prepare(config).training
     assert (len(prepared.train), prepared.valid, prepared.remarks, prepared.estimate.steps) == (360, [], [], 90)

@@ -100,7 +100,7 @@ def at_step_two(rig):
         wait_until(lambda: len(job_of().metrics()) == 2, "two steps")
 
 
-def test_the_future_is_an_lm_of_the_trained_model(rig):
+def test_the_result_is_an_lm_with_the_trained_model(rig):
     job = rig.finetune()
     at_step_two(rig)
     assert job.status() is TrainingStatus.running
@@ -115,7 +115,7 @@ def test_the_future_is_an_lm_of_the_trained_model(rig):
         assert job.metrics()[1]["loss"] == 1.0
 
 
-def test_the_same_spec_is_never_begun_twice(rig):
+def test_the_same_spec_is_trained_once(rig):
     rig.finish()
     first = rig.finetune().result(30)
     again = rig.finetune().result(30)
@@ -125,7 +125,7 @@ def test_the_same_spec_is_never_begun_twice(rig):
     assert rig.begun() == 2
 
 
-def test_many_at_once_begin_one(rig):
+def test_concurrent_calls_start_one_training(rig):
     jobs = [rig.finetune() for _ in range(4)]
     at_step_two(rig)
     rig.finish()
@@ -142,7 +142,7 @@ def test_force_makes_another_attempt_and_keeps_the_first(rig):
     assert json.loads((job.path / "attempts/1/state.json").read_text())["status"] == "succeeded"
 
 
-def test_a_training_under_way_is_not_forced(rig):
+def test_a_running_training_cannot_be_forced(rig):
     rig.finetune()
     at_step_two(rig)
     with pytest.raises(FinetuneError, match="is running; stop it first: ostinato ft cancel"):
@@ -152,7 +152,7 @@ def test_a_training_under_way_is_not_forced(rig):
     assert rig.begun() == 1
 
 
-def test_cancel_in_the_middle(rig):
+def test_a_running_training_can_be_cancelled(rig):
     job = rig.finetune()
     at_step_two(rig)
     assert job.cancel()
@@ -167,7 +167,7 @@ def test_cancel_in_the_middle(rig):
         assert not child.alive(job_of())
 
 
-def test_a_cancelled_one_that_costs_nothing_goes_on_from_its_checkpoint(here):
+def test_a_cancelled_free_training_resumes_from_its_checkpoint(here):
     job = here.finetune()
     at_step_two(here)
     job.cancel()
@@ -179,7 +179,7 @@ def test_a_cancelled_one_that_costs_nothing_goes_on_from_its_checkpoint(here):
     assert [line["step"] for line in job_of().metrics()] == [1, 2, 3, 4, 5]
 
 
-def test_why_it_failed_is_told(rig, monkeypatch):
+def test_a_failure_states_its_reason(rig, monkeypatch):
     if rig.hosted:
         rig.server.outcome = "failed"
     else:
@@ -190,7 +190,7 @@ def test_why_it_failed_is_told(rig, monkeypatch):
     assert job.status() is TrainingStatus.failed
 
 
-def test_what_is_paid_for_is_paid_again_only_when_that_is_asked_for(hosted):
+def test_a_paid_training_is_repeated_only_by_force(hosted):
     hosted.server.outcome = "failed"
     with pytest.raises(FinetuneError):
         hosted.finetune().result(30)
@@ -202,7 +202,7 @@ def test_what_is_paid_for_is_paid_again_only_when_that_is_asked_for(hosted):
     assert hosted.begun() == 2
 
 
-def test_the_process_that_began_it_may_be_killed(rig):
+def test_a_training_survives_the_process_that_started_it(rig):
     process = rig.process()
     try:
         at_step_two(rig)
@@ -222,7 +222,7 @@ def rig_backend(rig, job):
     return child.ChildTrainer("tests.support.trainer") if rig.kind == "local" else backend_of(job.spec)
 
 
-def test_a_killed_trainer_goes_on_from_its_checkpoint(here):
+def test_a_killed_trainer_resumes_from_its_checkpoint(here):
     job = here.finetune()
     at_step_two(here)
     kill_child(job_of())
@@ -233,7 +233,7 @@ def test_a_killed_trainer_goes_on_from_its_checkpoint(here):
     assert [line.split()[1] for line in (here.folder / "starts").read_text().splitlines()] == ["0", "2"]
 
 
-def test_parent_and_trainer_killed_is_a_failure_that_the_next_run_mends(here):
+def test_a_training_whose_processes_were_all_killed_is_resumed_by_the_next_run(here):
     """As after a power cut: nobody was there to write down that the training had ended."""
     process = here.process()
     at_step_two(here)
@@ -246,7 +246,7 @@ def test_parent_and_trainer_killed_is_a_failure_that_the_next_run_mends(here):
     assert job_of().state().attempt == 2
 
 
-def test_whose_trainer_is_killed_alone_leaves_no_program_running(here):
+def test_killing_the_trainer_ends_its_program(here):
     job = here.finetune()
     at_step_two(here)
     os.kill(job_of().running().pid, signal.SIGKILL)
@@ -256,7 +256,7 @@ def test_whose_trainer_is_killed_alone_leaves_no_program_running(here):
     wait_until(lambda: process_started(program) is None, "the program's end")
 
 
-def test_another_process_of_the_same_pid_is_not_signalled(here):
+def test_another_process_with_the_same_pid_is_not_signalled(here):
     here.finetune()
     at_step_two(here)
     job = job_of()
@@ -278,7 +278,7 @@ def test_another_process_of_the_same_pid_is_not_signalled(here):
 
 
 @pytest.mark.parametrize("kind", ["status", "before", "after"])
-def test_a_request_that_fails_is_made_again_and_one_job_is_paid(hosted, kind):
+def test_a_failed_request_is_repeated_and_one_job_is_paid(hosted, kind):
     """Every request of a training fails once: 429, 5xx, a cut connection, before and after the server has done its work."""
     hosted.finish()
     faults = {"status": [Fault("status", 429), Fault("status", 503)]}.get(kind, [Fault(kind)])
@@ -289,7 +289,7 @@ def test_a_request_that_fails_is_made_again_and_one_job_is_paid(hosted, kind):
     assert hosted.server.count(CREATE[hosted.kind]) == (1 if kind == "after" else 2 if kind == "before" else 3)
 
 
-def test_killed_between_the_creation_and_its_answer(hosted):
+def test_a_kill_between_creation_and_answer_creates_no_second_job(hosted):
     hosted.server.misbehave(CREATE[hosted.kind], Fault("hang"))
     process = hosted.process()
     wait_until(lambda: hosted.begun() == 1, "the creation")
@@ -302,7 +302,7 @@ def test_killed_between_the_creation_and_its_answer(hosted):
     assert any(event["kind"] == "adopted" for event in job_of().events())
 
 
-def test_a_job_of_the_same_spec_is_found_by_another_machine(hosted, monkeypatch, tmp_path):
+def test_another_machine_adopts_the_job_of_the_same_spec(hosted, monkeypatch, tmp_path):
     """The ledger is elsewhere; the provider knows the job by our key, though it is on a later page."""
     first = hosted.finetune()
     wait_for(TrainingStatus.running)
@@ -317,7 +317,7 @@ def test_a_job_of_the_same_spec_is_found_by_another_machine(hosted, monkeypatch,
     assert hosted.begun() == 1 + 5
 
 
-def test_a_server_without_metadata_knows_the_job_by_its_file(tmp_path, monkeypatch, quick):
+def test_without_metadata_the_job_is_found_by_its_file(tmp_path, monkeypatch, quick):
     with OpenAI() as server:
         server.plain = True
         rig = Rig("openai", tmp_path, server)
@@ -329,7 +329,7 @@ def test_a_server_without_metadata_knows_the_job_by_its_file(tmp_path, monkeypat
         assert server.jobs[0].asked.get("metadata") is None
 
 
-def test_the_models_of_earlier_steps_are_noted(tmp_path, monkeypatch):
+def test_models_of_earlier_steps_are_recorded(tmp_path, monkeypatch):
     with OpenAI() as server:
         rig = Rig("openai", tmp_path, server)
         set_environment(monkeypatch, rig)
@@ -338,7 +338,7 @@ def test_the_models_of_earlier_steps_are_noted(tmp_path, monkeypatch):
         assert job_of().checkpoints() == [f"ft:base:org::x:ckpt-step-{step}" for step in (1, 3, 5)]
 
 
-def test_a_refused_job_has_cost_nothing_and_may_be_tried_again(hosted):
+def test_a_refused_job_costs_nothing_and_may_be_repeated(hosted):
     refused = hosted.lm("closed").finetune(ROWS, "chat", hosted.settings)
     with pytest.raises(FinetuneError, match=r"refused: .*no longer available"):
         refused.result(30)
@@ -384,7 +384,7 @@ def test_events_are_copied_once_and_in_order(hosted):
 # --- before anything is begun
 
 
-def test_bad_rows_are_refused_before_anything_is_begun(rig):
+def test_bad_rows_are_refused_before_anything_starts(rig):
     rows = [{"messages": [{"role": "user", "content": "x"}]}, {"messages": [{"role": "asistant", "content": ""}]}]
     with pytest.raises(DataError, match=r"(?s)3 problems.*row 1: the last turn is the user's.*row 2: .*did you mean 'assistant'"):
         rig.finetune(rows).result(30)

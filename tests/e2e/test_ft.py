@@ -64,7 +64,7 @@ def held():
     return ledger.listed()[0]
 
 
-def test_from_a_dry_run_to_nothing_left(command, in_tmp, here):
+def test_a_job_from_dry_run_to_removal(command, in_tmp, here):
     tried = here("run", *command, "--dry-run", "--json")
     assert (tried.code, tried.json["estimate"]["rows"], tried.json["estimate"]["cost_usd"]) == (0, 6, 0.0)
     assert "6 rows" in tried.err
@@ -87,7 +87,7 @@ def test_from_a_dry_run_to_nothing_left(command, in_tmp, here):
     assert here("show").code == 1
 
 
-def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
+def test_ctrl_c_leaves_the_job_training_and_attach_follows_it_again(command, in_tmp):
     with Running("ft", "run", *command, "--json") as run:
         job = held()
         run.signal(signal.SIGINT)
@@ -104,7 +104,7 @@ def test_ctrl_c_leaves_it_training_and_attach_comes_back(command, in_tmp):
     assert len((in_tmp / "starts").read_text().splitlines()) == 1
 
 
-def test_killed_it_goes_on_and_the_next_run_finds_it(command, in_tmp, here):
+def test_a_job_survives_a_killed_command_and_the_next_run_finds_it(command, in_tmp, here):
     with Running("ft", "run", *command) as run:
         job = held()
         run.signal(signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_killed_it_goes_on_and_the_next_run_finds_it(command, in_tmp, here):
     assert len((in_tmp / "starts").read_text().splitlines()) == 1
 
 
-def test_cancel_and_what_is_said_of_it(command, here):
+def test_cancel_stops_a_job_and_reports_it(command, here):
     with Running("ft", "run", *command) as run:
         job = held()
         assert here("rm", job.spec.job).err.count("stop it first: ostinato ft cancel") == 1
@@ -129,7 +129,7 @@ def test_cancel_and_what_is_said_of_it(command, here):
     assert job.checkpoints() == ["step-1", "step-2"]
 
 
-def test_begun_and_left(command, in_tmp, here):
+def test_a_detached_job_keeps_training(command, in_tmp, here):
     begun = here("run", "--detach", *command, "--json")
     assert (begun.code, begun.json["status"]) == (0, "running")
     held()
@@ -161,7 +161,7 @@ ADAPTER = (
         ("pass", None),
     ],
 )
-def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted, here):
+def test_a_programs_output_is_adopted(in_tmp, leaves, adopted, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (in_tmp / "base.gguf").write_bytes(b"GGUF not really")
     (in_tmp / "recipe.yaml").write_text("data: {train}\nout: {output}\nkeep: {this}\n")
@@ -190,7 +190,7 @@ def test_what_a_program_leaves_is_adopted(in_tmp, leaves, adopted, here):
     assert adopted["adapter"] is None or (job.path / adopted["adapter"]).exists()
 
 
-def test_openai_by_the_command_line_with_notice_and_key(in_tmp, monkeypatch, here):
+def test_openai_from_the_command_line_shows_a_notice_and_needs_a_key(in_tmp, monkeypatch, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     with OpenAI() as server:
         words = ["finetune=openai", "finetune.base=gpt-4o-mini", "finetune.data.path=train.jsonl", "finetune.poll_s=0.05"]
@@ -211,14 +211,14 @@ def test_openai_by_the_command_line_with_notice_and_key(in_tmp, monkeypatch, her
 # --- the config, and samples of a run
 
 
-def test_a_config_without_it_is_what_it_was():
+def test_a_config_without_finetune_is_unchanged():
     plain = {key: value for key, value in dump(RunConfig()).items() if key != "finetune"}
     assert runner.config.load.load(plain) == RunConfig()
     assert config_hash(RunConfig()) != config_hash(compose(["finetune=default"]).config())
     assert compose(["finetune=default", "finetune=null"]).config().finetune is None
 
 
-def test_the_hash_of_a_config_without_it_is_golden():
+def test_the_hash_of_a_config_without_finetune_is_golden():
     """Made before there was such a group: runs recorded then keep their names."""
     assert config_hash(RunConfig()) == GOLDEN
 
@@ -234,7 +234,7 @@ def run_fake(*overrides):
     return runner.run(overrides=["model=fake", "execution.orchestrator=none", "data.limit=6", *overrides])
 
 
-def test_samples_of_a_run_are_picked(in_tmp):
+def test_samples_of_a_run_are_selected_by_where(in_tmp):
     run_fake("model.choices=[Paris,Rome]", "sampling.repeats=2")
     empty = ["data=inline"]
     everything = prepared("finetune.data.from_run=latest", *empty)
@@ -251,7 +251,7 @@ def test_samples_of_a_run_are_picked(in_tmp):
         prepared("finetune.data.from_run=latest", "finetune.data.where=scroe == 1", *empty)
 
 
-def test_what_is_evaluated_is_not_learned():
+def test_evaluation_rows_in_the_training_data_are_refused():
     run_fake()
     with pytest.raises(DataError, match=r"(?s)6 problems.*asks what the evaluation asks in row"):
         prepared("finetune.data.from_run=latest")
@@ -259,7 +259,7 @@ def test_what_is_evaluated_is_not_learned():
     assert len(allowed.remarks) == 6
 
 
-def test_the_bare_question_of_the_evaluation_is_found_too(in_tmp):
+def test_the_bare_question_of_the_evaluation_is_found_as_well(in_tmp):
     (in_tmp / "test.jsonl").write_text('{"question": "How far is the moon from here?", "kind": "astronomy"}\n')
     (in_tmp / "train.jsonl").write_text('{"prompt": "how far is  the moon from here?", "completion": "far"}\n')
     words = ["data=jsonl", "data.path=test.jsonl", "prompt.user=Answer: {{ question }} ({{ kind }})", "scoring=none"]
@@ -284,7 +284,7 @@ def test_the_bare_question_of_the_evaluation_is_found_too(in_tmp):
         (["finetune.data.path=p.jsonl", "finetune.data.format=preference", "finetune.backend=tlr"], r"finetune\.backend"),
     ],
 )
-def test_what_cannot_be_trained(overrides, message, in_tmp):
+def test_configs_that_cannot_be_trained_are_refused(overrides, message, in_tmp):
     said = [{"role": "assistant", "content": text} for text in "ab"]
     row = {
         "input": {"messages": [{"role": "user", "content": "x"}]},
@@ -296,7 +296,7 @@ def test_what_cannot_be_trained(overrides, message, in_tmp):
         prepared(*overrides)
 
 
-def test_overrides_alone_choose_the_default_and_a_run_says_what_is_missing(in_tmp, here):
+def test_overrides_alone_choose_finetune_default_and_a_run_says_what_is_missing(in_tmp, here):
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     tried = here("run", "finetune.lr=1e-3", "finetune.data.path=train.jsonl", "--dry-run", "--json")
     assert (tried.code, tried.json["provider"], tried.json["estimate"]["steps"]) == (0, "local", 2)

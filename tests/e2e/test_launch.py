@@ -78,7 +78,7 @@ def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_launch_ask_share_and_kill(with_weights):
+def test_a_server_is_launched_used_shared_and_killed(with_weights):
     provider, one, two = LocalProvider(), an_lm(), an_lm()
     provider.launch(one)
     provider.launch(two)
@@ -102,7 +102,7 @@ def test_launch_ask_share_and_kill(with_weights):
     gone(pid)
 
 
-def test_answers_do_not_depend_on_what_was_asked_before(with_weights):
+def test_answers_do_not_depend_on_earlier_requests(with_weights):
     lm = an_lm()
     LocalProvider().launch(lm)
 
@@ -129,13 +129,13 @@ def test_a_killed_parent_leaves_no_server(with_weights):
         parent.communicate()
 
 
-def test_a_server_starts_where_a_folder_is_called_runner(with_weights, in_tmp):
+def test_a_server_starts_beside_a_folder_called_runner(with_weights, in_tmp):
     (in_tmp / "runner").mkdir()
     (in_tmp / "runner" / "__init__.py").write_text("raise SystemExit('the wrong runner')")
     LocalProvider().launch(an_lm())
 
 
-def test_weights_that_are_none_show_the_reason(with_weights, tmp_path):
+def test_a_file_that_is_not_weights_shows_the_reason(with_weights, tmp_path):
     wrong = tmp_path / "wrong.gguf"
     wrong.write_text("these are no weights")
     with pytest.raises(LaunchError) as caught:
@@ -154,7 +154,7 @@ def test_weights_at_a_path_are_served_under_their_name(with_weights):
     assert ask(**lm.kwargs, model="x")["model"] == "SmolLM2-135M-Instruct.Q4_1"
 
 
-def test_a_server_kept_across_commands(with_weights, capsys):
+def test_a_kept_server_serves_several_commands(with_weights, capsys):
     assert verb(launch, "--context", "256", "--parallel", "2") == 0
     captured = capsys.readouterr()
     api_base = captured.out.strip()

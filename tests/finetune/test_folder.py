@@ -70,7 +70,7 @@ def of_torch(job, name):
 
 
 @pytest.mark.model
-def test_smollm2_as_a_folder_is_served_as_smollm2_and_what_it_learns_as_torch_has_it(beside_smollm2, tmp_path):
+def test_smollm2_as_a_folder_is_served_like_smollm2_and_its_adapters_like_in_torch(beside_smollm2, tmp_path):
     """Measured: 0.05 from the file in four bits; 0.001 from torch."""
     folder = folders.save(weights.find("smollm2"), tmp_path / "smollm2-folder", torch.float16)
     with launched("smollm2") as four_bits, launched(folder) as sixteen:
@@ -86,7 +86,7 @@ def test_smollm2_as_a_folder_is_served_as_smollm2_and_what_it_learns_as_torch_ha
         assert max(ours.values()) == pytest.approx(all_of_them.max().item(), abs=0.02)
 
 
-def test_a_folder_in_the_terms_of_gguf_is_the_file_it_was_saved_from(small, saved):
+def test_a_folder_read_as_gguf_equals_the_file_it_was_saved_from(small, saved):
     folder, file = Folder(saved), GGUF(small)
     assert {name: folder.fields[name] for name in file.fields} == file.fields
     assert {name: folder.kinds[name] for name in file.kinds} == file.kinds
@@ -95,7 +95,7 @@ def test_a_folder_in_the_terms_of_gguf_is_the_file_it_was_saved_from(small, save
 
 
 @pytest.mark.parametrize(("dtype", "kind", "near"), [("float32", F32, 1e-3), ("float16", F16, 0.01), ("bfloat16", BF16, 0.1)])
-def test_weights_stay_in_their_type_and_vectors_are_floats(small, tmp_path, dtype, kind, near):
+def test_weights_keep_their_type_and_vectors_become_float32(small, tmp_path, dtype, kind, near):
     folder = folders.save(small, tmp_path / dtype, getattr(torch, dtype))
     file = GGUF(weights.pull(str(folder)))
     assert {tensor.kind for tensor in file.tensors.values() if len(tensor.shape) == 2} == {kind}
@@ -103,7 +103,7 @@ def test_weights_stay_in_their_type_and_vectors_are_floats(small, tmp_path, dtyp
     assert asked(folder).apart(asked(small)) < near
 
 
-def test_it_is_written_once_and_known_by_what_it_holds(own, tmp_path, capsys):
+def test_the_gguf_of_a_folder_is_written_once_per_content(own, tmp_path, capsys):
     name = str(own)
     assert base_of(name).identity == weights.digest(name) == served.digest(name)
     assert weights.find(name) is None
@@ -125,7 +125,7 @@ def test_it_is_written_once_and_known_by_what_it_holds(own, tmp_path, capsys):
     assert not file.exists()
 
 
-def test_one_that_changes_while_it_is_read_is_not_kept(own, monkeypatch):
+def test_a_folder_that_changes_while_it_is_read_is_not_kept(own, monkeypatch):
     def slow(folder, file):
         write_gguf(folder, file)
         (folder / "generation_config.json").write_text("{}")
@@ -138,7 +138,7 @@ def test_one_that_changes_while_it_is_read_is_not_kept(own, monkeypatch):
 
 
 @pytest.mark.parametrize("merge", [False, True])
-def test_a_config_names_it_and_trains_it_as_any_other_model(saved, in_tmp, merge):
+def test_a_config_can_name_and_train_a_folder(saved, in_tmp, merge):
     job = trained(saved, lr=0.05, merge=merge)
     (in_tmp / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     words = [f"model.name={saved}", "data.limit=2", "sampling.max_tokens=2", "launch.context=256", "execution.orchestrator=none"]
@@ -151,7 +151,7 @@ def test_a_config_names_it_and_trains_it_as_any_other_model(saved, in_tmp, merge
     assert [sample.model_served for sample in tuned.samples] == [f"ft-{job.spec.job}"] * 2
 
 
-def test_its_adapter_and_its_merged_model_say_the_same(own):
+def test_the_adapter_and_the_merged_model_of_a_folder_agree(own):
     beside, alone = (trained(own, lr=0.05, layers="0-1", merge=merge) for merge in (False, True))
     now = asked(f"ft-{beside.spec.job}")
     assert now.apart(asked(own)) > 0.3
@@ -162,7 +162,7 @@ def test_its_adapter_and_its_merged_model_say_the_same(own):
     assert served.pull(f"ft-{alone.spec.job}").adapter is None
 
 
-def test_an_adapter_that_another_program_has_trained_on_a_folder_becomes_the_same_file(small, saved, tmp_path):
+def test_another_programs_adapter_of_a_folder_becomes_the_same_file(small, saved, tmp_path):
     job = trained(saved)
     by_file = from_peft(job.path / "adapter", GGUF(small), tmp_path / "a.gguf")
     assert from_peft(job.path / "adapter", Folder(saved), tmp_path / "b.gguf") == by_file == job.result()["sha256"]
@@ -181,13 +181,13 @@ def shards(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
 
 
-def test_weights_in_several_files(own, saved):
+def test_weights_in_several_files_are_read(own, saved):
     shards(own)
     ours, whole = Folder(own), Folder(saved)
     assert all(np.array_equal(ours.raw(name), whole.raw(name)) for name in whole.tensors)
 
 
-def test_older_forms_of_the_same_folder(own):
+def test_older_forms_of_a_folder_are_read(own):
     """transformers 4 kept rope's base in the config itself, the template among the settings, and merges as text."""
     before = Folder(own).fields
     config, settings, tokenizer = (json.loads((own / f"{name}.json").read_text()) for name in NAMES)
@@ -224,7 +224,7 @@ BOS = {"type": "TemplateProcessing", "special_tokens": {"<s>": {"id": "<s>", "id
         ("tokenizer_config", {"add_bos_token": True}, "adds tokens to every text"),
     ],
 )
-def test_what_llama_cpp_would_answer_otherwise_is_refused(own, file, change, told):
+def test_models_that_llama_cpp_would_not_reproduce_are_refused(own, file, change, told):
     path = own / f"{file}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(LaunchError, match=told) as caught:
@@ -233,7 +233,7 @@ def test_what_llama_cpp_would_answer_otherwise_is_refused(own, file, change, tol
     assert not list(weights.folder().rglob("*.gguf"))
 
 
-def test_the_other_way_to_split_text(own):
+def test_the_other_pre_tokenizer_is_recognised(own):
     path = own / "tokenizer.json"
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     path.write_text(json.dumps(json.loads(path.read_text()) | {"pre_tokenizer": level}))
@@ -243,7 +243,7 @@ def test_the_other_way_to_split_text(own):
         assert all(split(lm, text) == theirs.encode(text, marks=False) for text in TEXTS)
 
 
-def test_what_is_not_whole_or_no_model_is_told(own, saved, tmp_path, monkeypatch):
+def test_incomplete_folders_and_other_folders_are_reported(own, saved, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"is a folder without a model: it has no config\.json"):
         weights.pull(str(tmp_path))
     os.truncate(own / "model.safetensors", (own / "model.safetensors").stat().st_size - 1)

@@ -27,7 +27,7 @@ from runner.finetune.trainers.local.rows import lessons, order  # noqa: E402
 from tests.finetune.jobs import FAST, ROWS, VALID, job_of, over_and_over, reference, same, trained, trainer  # noqa: E402
 
 
-def test_the_loss_goes_down_on_the_answers_alone(small):
+def test_the_loss_of_the_answers_goes_down(small):
     job = job_of(small)
     outcome, loop = trained(job)
     losses = [line["loss"] for line in job.metrics()]
@@ -36,7 +36,7 @@ def test_the_loss_goes_down_on_the_answers_alone(small):
     assert outcome.position.tokens == sum(sum(lesson.learned) for lesson in loop.train) * 3
 
 
-def test_what_is_learned_is_the_answer_and_its_end(small):
+def test_the_answer_and_its_end_are_learned(small):
     tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     job = job_of(small)
     lesson = lessons(job.path / "train.jsonl", "chat", tokenizer, max_length=512)[1]
@@ -44,7 +44,7 @@ def test_what_is_learned_is_the_answer_and_its_end(small):
     assert learned == [*tokenizer.encode("yesyes", marks=False), tokenizer.end]
 
 
-def test_marks_in_a_row_are_text(small):
+def test_control_tokens_in_a_row_stay_text(small):
     tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     said = "ok<|im_end|>\n<|im_start|>assistant\nno"
     row = {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": "a<|im_end|>b"}]}
@@ -58,7 +58,7 @@ def test_marks_in_a_row_are_text(small):
 
 
 @pytest.mark.parametrize("heeded", [5, 7])
-def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_same_bits(small, heeded):
+def test_a_training_stopped_repeatedly_within_steps_and_validations_ends_in_the_same_bits(small, heeded):
     settings = {"lora_dropout": 0.2, "batch_size": 2, "gradient_accumulation": 2, "eval_every": 2}
     undisturbed = reference(small, valid=VALID, seed=7, **settings)
     job = job_of(small, valid=VALID, seed=7, **settings)
@@ -70,7 +70,7 @@ def test_stopped_over_and_over_in_the_midst_of_steps_and_looks_it_ends_in_the_sa
     assert ["valid_loss" in line for line in job.metrics()] == [False, True] * 6
 
 
-def test_stopped_in_a_look_it_stops_as_early_and_keeps_the_same_best(small):
+def test_a_training_stopped_in_a_validation_stops_as_early_and_keeps_the_same_best(small):
     settings = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
     undisturbed = reference(small, valid=VALID, **settings)
     outcome, sittings = over_and_over(job_of(small, valid=VALID, **settings), heeded=3)
@@ -79,7 +79,7 @@ def test_stopped_in_a_look_it_stops_as_early_and_keeps_the_same_best(small):
     assert same(outcome.weights, undisturbed.weights)
 
 
-def test_where_the_gpu_draws_from_is_kept_and_restored(small, monkeypatch):
+def test_the_gpus_random_state_is_kept_and_restored(small, monkeypatch):
     gpu = torch.Generator().manual_seed(1)  # in its place: what counts is that its state is asked for, kept and given back
     monkeypatch.setattr("torch.cuda.get_rng_state", gpu.get_state)
     monkeypatch.setattr("torch.cuda.set_rng_state", gpu.set_state)
@@ -108,7 +108,7 @@ def of_folder(small, folder):
 
 @pytest.mark.parametrize("form", ["gguf", "folder"])
 @pytest.mark.parametrize("mark", tiny.MARKS)
-def test_text_that_spells_a_control_token_is_never_read_as_one(small, tmp_path, form, mark):
+def test_text_that_spells_a_control_token_is_never_encoded_as_one(small, tmp_path, form, mark):
     tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer if form == "gguf" else of_folder(small, tmp_path)
     number = tiny.MARKS.index(mark)
     said = f"a {mark} b{mark}"
@@ -135,13 +135,13 @@ def test_without_a_chat_template_completions_can_be_learned_and_chats_are_refuse
         trained(job_of(bare))
 
 
-def test_seeds_decide(small):
+def test_the_seed_decides_the_result(small):
     first, again, other = (reference(small, seed=seed) for seed in (1, 1, 2))
     assert same(first.weights, again.weights)
     assert not same(first.weights, other.weights)
 
 
-def test_accumulated_batches_are_one_large_batch(small):
+def test_accumulated_batches_equal_one_large_batch(small):
     large, _ = trained(job_of(small, batch_size=6, bucket=False, max_steps=4))
     accumulated, _ = trained(job_of(small, batch_size=3, gradient_accumulation=2, bucket=False, max_steps=4))
     for name, value in large.weights.items():
@@ -157,7 +157,7 @@ def test_early_stopping_keeps_the_best(small):
     assert loop._valid_loss() == pytest.approx(min(looked), rel=1e-5)
 
 
-def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(small):
+def test_validation_is_once_per_epoch_by_default_and_once_at_the_end(small):
     for settings, looks in (({"epochs": 2}, 2), ({"epochs": 2, "max_steps": 1}, 0)):
         job = job_of(small, valid=VALID, **{"max_steps": None, "batch_size": 4, **settings})
         outcome, loop = trained(job)
@@ -167,7 +167,7 @@ def test_it_looks_once_an_epoch_unless_told_otherwise_and_once_more_at_the_end(s
         job_of(small, early_stopping_patience=2)
 
 
-def test_a_turn_of_no_weight_is_not_learned(small):
+def test_a_turn_of_weight_zero_is_not_learned(small):
     def lesson(messages):
         job = job_of(small, [{"messages": messages}])
         (made,) = lessons(job.path / "train.jsonl", "chat", load(job.spec.base).tokenizer, max_length=512)
@@ -181,7 +181,7 @@ def test_a_turn_of_no_weight_is_not_learned(small):
     assert 0 < sum(last.learned) < sum(both.learned)
 
 
-def test_bucketing_loses_no_row_and_repeats_itself():
+def test_bucketing_loses_no_row_and_is_repeatable():
     lengths = [7, 3, 9, 3, 5, 8, 1, 2, 6, 4]
     drawn = order(lengths, 4, seed=0, epoch=0, bucket=True)
     assert sorted(row for batch in drawn for row in batch) == list(range(10))
@@ -189,7 +189,7 @@ def test_bucketing_loses_no_row_and_repeats_itself():
     assert drawn != order(lengths, 4, seed=0, epoch=1, bucket=True)
 
 
-def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
+def test_a_killed_training_resumes_and_sigterm_leaves_a_checkpoint(small):
     undisturbed = reference(small, seed=3, checkpoint_every=1)
     job = job_of(small, seed=3, checkpoint_every=1)
     with trainer(job) as running:
@@ -224,7 +224,7 @@ def test_killed_it_goes_on_and_sigterm_leaves_a_checkpoint(small):
         (lambda job: _spec(job, gguf=__file__), "is not a GGUF file"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(small, change, told, capfd):
+def test_an_error_is_one_line_of_stderr(small, change, told, capfd):
     from runner.finetune.trainers.local.__main__ import main
 
     job = job_of(small)
@@ -299,7 +299,7 @@ def worst(small, lm, loop):
     return max(differences)
 
 
-def test_what_is_served_is_what_was_trained(small, identity):
+def test_the_served_model_is_the_trained_model(small, identity):
     outcome, loop = trained(job_of(small, seed=5, max_steps=6, lr=0.02))
     job = finished(small, outcome, 5)
     lm = LM(f"local/ft-{job.spec.job}", launch_kwargs={"context": 256, "parallel": 1, "threads": 1})
@@ -310,7 +310,7 @@ def test_what_is_served_is_what_was_trained(small, identity):
         lm.kill()
 
 
-def test_without_the_order_of_rows_that_rope_wants_it_is_not(small, identity, monkeypatch):
+def test_without_ropes_order_of_rows_the_served_model_differs(small, identity, monkeypatch):
     monkeypatch.setattr("runner.finetune.trainers.local.adapter.rope_order", lambda values, heads: values)
     outcome, loop = trained(job_of(small, seed=6, max_steps=6, lr=0.02))
     job = finished(small, outcome, 6)
@@ -323,7 +323,7 @@ def test_without_the_order_of_rows_that_rope_wants_it_is_not(small, identity, mo
 
 
 @pytest.mark.parametrize("begins", [0, 1])  # 1 is what the chat template begins with, and is not put there twice
-def test_what_the_server_puts_before_every_text_is_trained_with(tmp_path, begins):
+def test_the_servers_first_token_is_part_of_the_training(tmp_path, begins):
     small = tiny.write(tmp_path / "begins.gguf", begins=begins)
     tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     file = tmp_path / "rows.jsonl"
@@ -370,7 +370,7 @@ def test_two_adapters_and_their_base_do_not_mix(small, identity):
     assert len({lm.provider.endpoint(lm) for lm in lms}) == 3
 
 
-def test_a_model_that_is_not_there_is_named(small, identity):
+def test_a_missing_model_is_named(small, identity):
     job = job_of(small, seed=20)
     with pytest.raises(ConfigError, match=f"ft-{job.spec.job} has no model: the training is not_started"):
         LM(f"local/ft-{job.spec.job}").launch()
@@ -400,7 +400,7 @@ def test_from_rows_to_a_served_model_through_the_lm(small):
         tuned.kill()
 
 
-def test_an_adapter_of_pefts_becomes_the_same_file(small, tmp_path):
+def test_a_peft_adapter_becomes_the_same_file(small, tmp_path):
     outcome, loop = trained(job_of(small, seed=40, max_steps=2))
     loop.model.save_pretrained(tmp_path, selected_adapters=["default"])
     ours = write_gguf(tmp_path / "ours.gguf", arrays(outcome.weights), alpha=16.0, heads=tiny.HEADS, key_heads=tiny.KEY_HEADS)
@@ -412,7 +412,7 @@ def test_an_adapter_of_pefts_becomes_the_same_file(small, tmp_path):
 
 
 @pytest.mark.model
-def test_text_is_split_as_llama_cpp_splits_it(with_weights):
+def test_text_is_tokenised_as_by_llama_cpp(with_weights):
     import urllib.request
 
     from runner.models import weights as known

@@ -25,7 +25,7 @@ Q4_1 = 3
 
 
 @pytest.mark.model
-def test_whole_or_as_an_adapter_smollm2_says_the_same_and_rows_out_of_order_are_seen(with_weights, monkeypatch):
+def test_merged_and_adapted_smollm2_agree_and_rows_out_of_order_are_noticed(with_weights, monkeypatch):
     """Within what the base's four bits are worth: measured 0.07, and 0.7 with the rows out of order."""
     job = trained("smollm2", lora_targets=["q_proj", "k_proj"], lr=0.02)
     said = asked(f"ft-{job.spec.job}")
@@ -38,7 +38,7 @@ def test_whole_or_as_an_adapter_smollm2_says_the_same_and_rows_out_of_order_are_
     assert said.apart(asked(job.path / "wrong.gguf")) > 0.3
 
 
-def test_all_projections_are_merged_and_in_floats_hardly_anything_is_lost(small, monkeypatch):
+def test_all_projections_are_merged_with_little_loss_in_floats(small, monkeypatch):
     job = trained(small, lr=0.05, layers="0-1")
     said = asked(f"ft-{job.spec.job}")
     assert said.apart(asked(small)) > 0.5
@@ -50,7 +50,7 @@ def test_all_projections_are_merged_and_in_floats_hardly_anything_is_lost(small,
     assert said.apart(asked(job.path / "wrong.gguf")) > 0.05
 
 
-def test_what_was_not_taught_is_the_base_byte_for_byte(small, tmp_path):
+def test_untrained_weights_equal_the_base_byte_for_byte(small, tmp_path):
     job = trained(small, lora_targets=["v_proj"], layers="1", merge=True)
     base, made = GGUF(small), GGUF(job.path / "merged.gguf")
     assert (made.fields, made.kinds) == (base.fields, base.kinds)
@@ -61,7 +61,7 @@ def test_what_was_not_taught_is_the_base_byte_for_byte(small, tmp_path):
 
 
 @pytest.mark.parametrize(("kind", "becomes", "near"), [(F32, F32, 0.0), (F16, F16, 1e-3), (BF16, BF16, 1e-2), (Q4_1, F16, 1e-3)])
-def test_floats_stay_what_they_are_and_four_bits_become_sixteen(small, tmp_path, kind, becomes, near):
+def test_floats_keep_their_type_and_four_bits_become_sixteen(small, tmp_path, kind, becomes, near):
     name, source = "blk.0.attn_v.weight", GGUF(small)
     stored = gguf.quantize(source.floats(name), gguf.GGMLQuantizationType(kind)).view(np.uint8)
     parts = kept(source) | {name: Part(source.tensors[name].shape, kind, lambda: stored)}
@@ -81,7 +81,7 @@ def test_a_number_too_large_for_sixteen_bits_is_refused():
         rows(np.full((1, 32), 1e6), F16, "w")
 
 
-def test_a_merged_model_is_a_model_of_its_own_and_needs_no_base(tmp_path):
+def test_a_merged_model_has_its_own_identity_and_needs_no_base(tmp_path):
     base = tiny.write(tmp_path / "base.gguf")
     beside, job = trained(base), trained(base, merge=True)
     assert beside.spec.job != job.spec.job
@@ -101,7 +101,7 @@ def test_a_merged_model_is_a_model_of_its_own_and_needs_no_base(tmp_path):
         served.pull(name)
 
 
-def test_a_model_that_is_trained_again_is_another_one_at_once(small):
+def test_a_model_that_is_trained_again_has_a_new_identity_at_once(small):
     job = trained(small)
     name = f"ft-{job.spec.job}"
     before = served.digest(name)
@@ -115,7 +115,7 @@ def test_a_model_that_is_trained_again_is_another_one_at_once(small):
         served.digest(name)
 
 
-def test_a_base_that_is_cut_short_is_told(small, tmp_path):
+def test_a_truncated_base_is_reported(small, tmp_path):
     (tmp_path / "short.gguf").write_bytes(small.read_bytes()[:-1000])
     with pytest.raises(FinetuneError, match=r"short\.gguf ends before blk\.1\.ffn_down\.weight does"):
         GGUF(tmp_path / "short.gguf").floats("blk.1.ffn_down.weight")

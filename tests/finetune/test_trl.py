@@ -35,7 +35,7 @@ def trl():
     return pytest.importorskip("trl", reason="the extra trl is not installed: with pyarrow and datasets it is 190 MB")
 
 
-def test_both_backends_come_to_the_same(small, trl):
+def test_both_backends_reach_the_same_result(small, trl):
     settings = {"batch_size": 2, "gradient_accumulation": 2, "weight_decay": 0.01, "lr": 0.01}
     jobs = [job_of(small, backend=backend, **settings) for backend in ("own", "trl")]
     own, trls = (trained(job)[0] for job in jobs)
@@ -49,7 +49,7 @@ def test_both_backends_come_to_the_same(small, trl):
 
 
 @pytest.mark.parametrize("heeded", [4, 7])
-def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(small, trl, heeded):
+def test_a_training_stopped_repeatedly_within_steps_ends_in_the_same_bits(small, trl, heeded):
     settings = {
         "backend": "trl",
         "lora_dropout": 0.2,
@@ -65,7 +65,7 @@ def test_stopped_over_and_over_in_the_midst_of_steps_it_ends_in_the_same_bits(sm
     assert (outcome.position.tokens, outcome.valid_loss) == (whole.position.tokens, whole.valid_loss)
 
 
-def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(small, trl):
+def test_a_training_stopped_anywhere_stops_as_early_and_keeps_the_same_best(small, trl):
     stopping = {"eval_every": 1, "early_stopping_patience": 2, "lr": 0.2, "epochs": 9, "max_steps": 30}
     settings = {"backend": "trl", "valid": VALID, **stopping}
     whole = reference(small, **settings)
@@ -77,7 +77,7 @@ def test_stopped_anywhere_it_stops_as_early_and_keeps_the_same_best(small, trl):
     assert same(outcome.weights, whole.weights)
 
 
-def test_killed_it_goes_on_to_the_same_bits(small, trl):
+def test_a_killed_training_resumes_to_the_same_bits(small, trl):
     whole = reference(small, backend="trl", checkpoint_every=1)
     job = job_of(small, backend="trl", checkpoint_every=1)
     with trainer(job) as running:
@@ -110,7 +110,7 @@ def test_preferences_are_learned(small, trl):
     assert outcome.position.tokens == sum(row.taught for row in loop.train) * 3
 
 
-def test_stopped_over_and_over_preferences_end_in_the_same_bits(small, trl):
+def test_a_preference_training_stopped_repeatedly_ends_in_the_same_bits(small, trl):
     settings = {"rows": PREFERENCES, "form": "preference", "backend": "trl", "lora_dropout": 0.1}
     whole = reference(small, **settings)
     outcome, sittings = over_and_over(job_of(small, **settings), heeded=5)
@@ -118,7 +118,7 @@ def test_stopped_over_and_over_preferences_end_in_the_same_bits(small, trl):
     assert same(outcome.weights, whole.weights)
 
 
-def test_a_preference_is_between_two_answers_to_the_same(small):
+def test_a_preference_is_one_prompt_with_two_single_answers(small):
     tokenizer = load(Base("tiny", "x", gguf=str(small))).tokenizer
     earlier = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "first"}, {"role": "user", "content": "q"}]
     row = {**PREFERENCES[0], "input": {"messages": earlier}}
@@ -132,7 +132,7 @@ def test_a_preference_is_between_two_answers_to_the_same(small):
         pairs(job.path / "train.jsonl", tokenizer, max_length=512)
 
 
-def test_a_loss_that_is_no_number_is_said(small, trl):
+def test_a_loss_that_is_not_a_number_is_reported(small, trl):
     with pytest.raises(FinetuneError, match=r"the loss at step \d+ is nan; try a smaller finetune.lr"):
         trained(job_of(small, backend="trl", lr=1e30))
 
@@ -148,7 +148,7 @@ def carried_through(job):
         signal.signal(signal.SIGTERM, before)
 
 
-def test_of_preferences_an_adapter_is_left_that_can_be_served(small, trl):
+def test_a_preference_training_leaves_an_adapter_that_can_be_served(small, trl):
     from runner.finetune.trainers.local.adapter import from_peft
     from runner.finetune.trainers.local.gguf import GGUF
 
@@ -159,7 +159,7 @@ def test_of_preferences_an_adapter_is_left_that_can_be_served(small, trl):
     assert {path.name for path in (job.path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
 
 
-def test_without_the_package_it_is_said_what_to_install(small, monkeypatch, capfd):
+def test_a_missing_package_says_what_to_install(small, monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "trl", None)
     assert carried_through(job_of(small, backend="trl")) == 1
     assert "is not installed: pip install 'ostinato[trl]'" in capfd.readouterr().err.splitlines()[-1]

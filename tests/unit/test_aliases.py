@@ -15,7 +15,7 @@ TUNED = {"kind": "local", "name": "ft-0123456789ab"}
 OTHER = {"kind": "local", "name": "ft-ba9876543210"}
 
 
-def test_latest_moves_and_versions_stay():
+def test_registering_a_model_moves_latest_and_keeps_versions():
     aliases.register("tickets", TUNED, {"run": "a"})
     aliases.register("tickets", OTHER, {"run": "b"})
     assert aliases.resolve("tickets@latest")[0] == "tickets@2"
@@ -24,19 +24,19 @@ def test_latest_moves_and_versions_stay():
     assert aliases.resolve("tickets@1")[1].lineage == {"run": "a"}
 
 
-def test_registering_what_it_means_already_changes_nothing():
+def test_registering_the_same_model_again_changes_nothing():
     first = aliases.register("tickets", TUNED, {"run": "a"})
     assert aliases.register("tickets", TUNED, {"run": "b"}) == first
     assert len(aliases.find("tickets").versions) == 1
 
 
-def test_going_back_to_an_earlier_model_is_a_new_version():
+def test_registering_an_earlier_model_adds_a_version():
     for model in (TUNED, OTHER, TUNED):
         aliases.register("tickets", model, {})
     assert aliases.resolve("tickets@latest")[0] == "tickets@3"
 
 
-def test_the_file_is_readable_and_has_a_format():
+def test_the_file_is_readable_json_with_a_format():
     aliases.register("tickets", TUNED, {})
     told = json.loads((aliases.folder() / "tickets.json").read_text())
     assert told["format"] == 1
@@ -52,19 +52,19 @@ def test_the_file_is_readable_and_has_a_format():
         ("tickets@0", "NAME@latest"),
     ],
 )
-def test_a_wrong_reference_says_what_there_is(reference, told):
+def test_an_unknown_reference_lists_what_exists(reference, told):
     aliases.register("tickets", TUNED, {})
     with pytest.raises(ConfigError, match=told):
         aliases.resolve(reference)
 
 
-def test_a_name_that_leads_elsewhere_is_refused():
+def test_alias_names_with_path_parts_are_refused():
     with pytest.raises(ConfigError, match="cannot be an alias"):
         aliases.register("../x", TUNED, {})
     assert not aliases.remove("../x")
 
 
-def test_a_broken_file_is_named():
+def test_a_broken_file_is_named_in_the_error():
     aliases.register("tickets", TUNED, {})
     (aliases.folder() / "tickets.json").write_text("{")
     with pytest.raises(ConfigError, match=r"tickets\.json cannot be read"):
@@ -75,7 +75,7 @@ def _register(number):
     aliases.register("tickets", {"kind": "local", "name": f"ft-{number}"}, {})
 
 
-def test_many_processes_lose_no_version():
+def test_concurrent_processes_lose_no_version():
     with ProcessPoolExecutor(4) as pool:
         list(pool.map(_register, range(20)))
     assert [one.version for one in aliases.find("tickets").versions] == list(range(1, 21))
@@ -83,7 +83,7 @@ def test_many_processes_lose_no_version():
     assert aliases.listed() == []
 
 
-def test_a_run_asks_what_the_alias_names_and_records_which_that_was(in_tmp):
+def test_a_run_uses_the_model_of_the_alias_and_records_its_version(in_tmp):
     aliases.register("yes", {"kind": "fake", "name": "a", "reply": "yes"}, {})
     overrides = ["model=yes@latest", "execution.orchestrator=none", "data.limit=2"]
     result = runner.run(overrides=overrides)
@@ -95,12 +95,12 @@ def test_a_run_asks_what_the_alias_names_and_records_which_that_was(in_tmp):
     assert {sample.output for sample in recorded.samples} == {"yes"}
 
 
-def test_other_keys_of_a_local_model_hold_for_the_model_that_is_named():
+def test_other_model_keys_apply_to_the_model_of_the_alias():
     aliases.register("tickets", TUNED, {})
     model = build.pinned(compose(["model=tickets@latest", "model.params.seed=7"]).config()).model
     assert (model.name, model.params) == ("ft-0123456789ab", {"seed": 7})
 
 
-def test_an_alias_that_nobody_registered_is_an_error_of_the_config(in_tmp):
+def test_an_unregistered_alias_is_a_config_error(in_tmp):
     with pytest.raises(ConfigError, match="no model is registered as 'tickets'"):
         runner.run(overrides=["model=tickets@latest"])

@@ -59,7 +59,7 @@ def parent(tmp_path):
                 os.kill(int(pid), signal.SIGKILL)
 
 
-def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_path):
+def test_output_goes_to_a_private_log_and_the_given_environment_is_used(tmp_path):
     log = tmp_path / "log"
     process = processes.start(["sh", "-c", "echo out $WORD; echo err >&2"], log=log, env={**os.environ, "WORD": "given"})
     wait_until(lambda: not process.alive(), "the end")
@@ -68,7 +68,7 @@ def test_output_goes_to_a_private_log_and_the_environment_is_the_one_given(tmp_p
     assert log.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_command_that_is_not_there_is_told_in_the_log(tmp_path):
+def test_a_missing_command_is_reported_in_the_log(tmp_path):
     process = processes.start(["no-such-program"], log=tmp_path / "log")
     wait_until(lambda: not process.alive(), "the end")
     assert "cannot start no-such-program" in process.log_tail()
@@ -94,14 +94,14 @@ def test_stop_ends_the_whole_group_and_may_be_repeated(tmp_path, monkeypatch):
     process.stop()
 
 
-def test_stop_kills_what_ignores_sigterm(tmp_path):
+def test_stop_kills_a_command_that_ignores_sigterm(tmp_path):
     process = processes.start(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 1; done"], log=tmp_path / "log")
     wait_until(lambda: process.log_tail() == "up", "the trap")
     process.stop(timeout_s=0.2)
     assert not process.alive()
 
 
-def test_what_a_command_leaves_behind_ends_with_it(tmp_path):
+def test_processes_that_a_command_leaves_running_end_with_it(tmp_path):
     process = processes.start(["sh", "-c", "sleep 600 & echo $!"], log=tmp_path / "log")
     wait_until(lambda: not process.alive(), "the end")
     wait_until(gone([int(process.log_tail())]), "the rest of the group")
@@ -116,7 +116,7 @@ def test_children_end_with_their_parent(parent, sig):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent-death signal is Linux's")
-def test_killing_the_supervisor_takes_the_command_too(parent):
+def test_killing_the_supervisor_kills_the_command(parent):
     _, (supervisor, command, _grandchild) = parent()
     os.kill(supervisor, signal.SIGKILL)
     wait_until(gone([command]), "the command to end")
@@ -165,21 +165,21 @@ def test_many_threads_may_stop_the_same_process(tmp_path):
     assert not process.alive()
 
 
-def test_process_started_tells_processes_apart():
+def test_process_started_distinguishes_processes():
     mine = processes.process_started(os.getpid())
     assert mine is not None
     assert mine == processes.process_started(os.getpid())
     assert processes.process_started(2**22 + 1) is None
 
 
-def test_free_port_can_be_bound():
+def test_a_free_port_can_be_bound():
     import socket
 
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", processes.free_port()))
 
 
-def test_the_script_stands_alone():
+def test_the_supervisor_script_imports_only_the_standard_library():
     """A folder called runner where the user stands, or a module of the standard library's name, must not matter."""
     code = Path(processes.__file__).read_text()
     assert "import runner" not in code

@@ -73,7 +73,7 @@ def vllm(tmp_path, monkeypatch):
         *("babbage-002", "davinci-002", "text-embedding-3-small"),
     ],
 )
-def test_openai_owns_its_models(model):
+def test_openai_owns_its_own_models(model):
     assert isinstance(registry.infer(model), OpenAIProvider)
 
 
@@ -91,17 +91,17 @@ def test_openai_owns_its_models(model):
         "",
     ],
 )
-def test_openai_owns_no_others(model):
+def test_openai_does_not_own_other_models(model):
     assert type(registry.infer(model)) is Provider
 
 
-def test_local_models_are_the_local_providers():
+def test_the_local_provider_owns_local_models():
     assert isinstance(registry.infer("local/smollm2"), LocalProvider)
     assert registry.infer("local/smollm2") is registry.get("local")
     assert not LocalProvider.is_provider_model("locals/x")
 
 
-def test_a_provider_that_is_not_there_gets_a_suggestion():
+def test_an_unknown_provider_gets_a_suggestion():
     with pytest.raises(ConfigError, match=r"unknown provider 'opneai'; did you mean 'openai'\?"):
         registry.get("opneai")
 
@@ -126,7 +126,7 @@ def installed(tmp_path, monkeypatch):
         cached.cache_clear()
 
 
-def test_another_package_brings_a_provider(installed):
+def test_another_package_can_add_a_provider(installed):
     installed(
         "from runner.providers.base import Provider\n"
         "class Mine(Provider):\n"
@@ -141,14 +141,14 @@ def test_another_package_brings_a_provider(installed):
     assert isinstance(registry.get("openai"), OpenAIProvider)
 
 
-def test_another_packages_broken_provider_is_named_and_does_not_touch_built_in_models(installed):
+def test_a_broken_provider_of_another_package_is_named_and_spares_built_in_models(installed):
     installed("raise RuntimeError('boom')", "broken = theirs:Nothing")
     assert isinstance(registry.infer("gpt-4o"), OpenAIProvider)
     with pytest.raises(ConfigError, match=r"'broken' \(theirs:Nothing, from theirs\) cannot be loaded: RuntimeError: boom"):
         registry.get("broken")
 
 
-def test_what_is_not_a_provider_is_refused(installed):
+def test_an_entry_point_that_is_not_a_provider_is_refused(installed):
     installed("class Wrong: pass", "wrong = theirs:Wrong")
     with pytest.raises(ConfigError, match="is not a subclass"):
         registry.get("wrong")
@@ -164,7 +164,7 @@ def test_a_provider_that_cannot_train_says_so():
 
 
 @pytest.mark.parametrize("provider", [Provider(), OpenAIProvider()])
-def test_launch_and_kill_of_what_is_always_up_do_nothing(provider):
+def test_launch_and_kill_do_nothing_for_models_that_are_always_up(provider):
     lm = an_lm("gpt-4o")
     for call in (provider.kill, provider.launch, provider.launch, provider.kill, provider.kill):
         call(lm)
@@ -211,12 +211,12 @@ def test_wrong_launch_settings_are_refused(launch_kwargs, message):
 
 
 @pytest.mark.parametrize("model", ["gpt-4o", "local/"])
-def test_local_serves_only_local_names(model):
+def test_the_local_provider_serves_only_local_names(model):
     with pytest.raises(ConfigError, match="local/NAME"):
         LocalProvider().endpoint(an_lm(model))
 
 
-def test_the_endpoint_is_the_weights_and_needs_no_launch():
+def test_the_endpoint_is_the_identity_of_the_weights_and_needs_no_launch():
     provider = LocalProvider()
     pinned = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
     assert provider.endpoint(an_lm("local/smollm2", backend="llamacpp")) == pinned
@@ -227,7 +227,7 @@ def test_the_endpoint_is_the_weights_and_needs_no_launch():
     ("backend", "advice"),
     [("vllm", "pip install vllm"), ("sglang", r"pip install 'sglang\[all\]'"), ("llamacpp", r"pip install 'ostinato\[local\]'")],
 )
-def test_a_backend_that_is_not_installed_says_how_to_install_it(backend, advice, monkeypatch):
+def test_a_missing_backend_says_how_to_install_it(backend, advice, monkeypatch):
     real = server.importlib.util.find_spec
     monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None if name in {"xllamacpp", "sglang"} else real(name))
     monkeypatch.setenv("PATH", "")
@@ -236,7 +236,7 @@ def test_a_backend_that_is_not_installed_says_how_to_install_it(backend, advice,
     assert not local._shared
 
 
-def test_launch_points_the_lm_to_a_server_that_demands_its_key(vllm):
+def test_launch_points_the_lm_to_a_server_that_requires_its_key(vllm):
     lm = an_lm(context=512, parallel=2, args=["--extra", "1"])
     LocalProvider().launch(lm)
     assert server.answers(lm.kwargs["api_base"], lm.kwargs["api_key"])
@@ -248,7 +248,7 @@ def test_launch_points_the_lm_to_a_server_that_demands_its_key(vllm):
     assert lm.kwargs["api_key"] not in said + repr(shared)
 
 
-def test_lms_share_a_server_and_the_last_to_leave_ends_it(vllm):
+def test_lms_share_a_server_and_the_last_kill_ends_it(vllm):
     provider, one, two = LocalProvider(), an_lm(), an_lm(timeout_s=30)
     provider.launch(one)
     provider.launch(one)
@@ -267,7 +267,7 @@ def test_lms_share_a_server_and_the_last_to_leave_ends_it(vllm):
     assert not local._shared
 
 
-def test_other_settings_are_another_server_and_relaunching_moves_the_lm(vllm):
+def test_other_settings_start_another_server_and_relaunching_moves_the_lm(vllm):
     provider, lm = LocalProvider(), an_lm()
     provider.launch(lm)
     first = lm.kwargs["api_base"]
@@ -306,13 +306,13 @@ def test_a_server_that_fails_shows_the_end_of_its_log_without_the_key(vllm):
     assert not local._shared
 
 
-def test_a_server_that_never_answers_is_given_up_and_ended(vllm):
+def test_a_server_that_never_answers_is_ended_after_the_timeout(vllm):
     with pytest.raises(LaunchError, match=r"no answer within 0.3 s \(timeout_s\)"):
         LocalProvider().launch(an_lm(args=["--hang"], timeout_s=0.3))
     assert not local._shared
 
 
-def test_nothing_is_left_by_a_process_that_never_kills(vllm, tmp_path, monkeypatch):
+def test_servers_end_with_a_process_that_never_kills_them(vllm, tmp_path, monkeypatch):
     code = (
         "from types import SimpleNamespace; from runner.providers.local import LocalProvider\n"
         "lm = SimpleNamespace(model='local/m', kwargs={}, launch_kwargs={'backend': 'vllm', 'timeout_s': 20})\n"
@@ -325,7 +325,7 @@ def test_nothing_is_left_by_a_process_that_never_kills(vllm, tmp_path, monkeypat
     assert list(temporary.iterdir()) == []
 
 
-def test_a_taken_port_is_told(vllm):
+def test_a_taken_port_is_reported(vllm):
     import socket
 
     with socket.socket() as taken:
@@ -368,7 +368,7 @@ def test_a_kept_server_is_recorded_privately_and_used_but_not_ended_by_lms(vllm)
     assert larger.kwargs["api_base"] != known.api_base
 
 
-def test_keeping_twice_is_keeping_once_and_other_settings_are_refused(vllm):
+def test_keeping_a_server_twice_returns_it_and_other_settings_are_refused(vllm):
     known, _ = kept.keep("org/model", settings())
     assert kept.keep("org/model", settings()) == (known, False)
     with pytest.raises(LaunchError, match="ostinato kill org_model"):
@@ -386,7 +386,7 @@ def test_killing_a_kept_server_is_idempotent_and_leaves_no_files(vllm):
     assert [path.name for path in kept.folder().iterdir()] == [".org_model.lock"]
 
 
-def test_records_of_the_dead_and_unreadable_ones_are_cleaned_up(vllm):
+def test_records_of_dead_servers_and_unreadable_records_are_deleted(vllm):
     known, _ = kept.keep("org/model", settings())
     known.process().stop()
     (kept.folder() / "torn.json").write_text('{"name": "to')
@@ -394,7 +394,7 @@ def test_records_of_the_dead_and_unreadable_ones_are_cleaned_up(vllm):
     assert not list(kept.folder().glob("*.json"))
 
 
-def test_a_pid_that_was_given_to_another_process_is_left_alone(vllm):
+def test_another_process_that_has_the_recorded_pid_is_left_alone(vllm):
     known, _ = kept.keep("org/model", settings())
     record = kept.record_of("org_model")
     written = json.loads(record.read_text())
@@ -404,20 +404,20 @@ def test_a_pid_that_was_given_to_another_process_is_left_alone(vllm):
     known.process().stop()
 
 
-def test_a_server_that_cannot_be_kept_leaves_nothing(vllm):
+def test_a_server_that_cannot_be_recorded_is_ended(vllm):
     with pytest.raises(LaunchError, match="CUDA"):
         kept.keep("org/model", settings(args=("--break",)))
     assert not list(kept.folder().glob("*.json"))
 
 
-def test_a_folder_that_cannot_be_written_is_told(vllm, tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_reported(vllm, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(LaunchError, match="set OSTINATO_HOME to another folder"):
         kept.keep("org/model", settings())
 
 
-def test_answers_is_false_for_what_is_not_http():
+def test_answers_is_false_for_a_server_that_does_not_speak_http():
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as listener:

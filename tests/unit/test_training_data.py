@@ -30,7 +30,7 @@ def refused(*given, form=CHAT, **options):
     return str(caught.value)
 
 
-def test_good_rows_of_every_format():
+def test_good_rows_of_every_format_have_no_problems():
     tools = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "tool_calls": [{"id": "1"}]}], "tools": []}
     parts = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x?"}]}, {"role": "assistant", "content": "y"}]}
     assert checked(chat("a"), tools, parts) == []
@@ -59,18 +59,18 @@ def test_good_rows_of_every_format():
         ({"messages": [{"role": "asistant", "content": "y"}]}, "unknown role 'asistant'; did you mean 'assistant'?"),
     ],
 )
-def test_what_is_wrong_with_a_chat_row(row, message):
+def test_problems_of_rows_are_named(row, message):
     assert message in refused(row)
 
 
-def test_all_problems_are_told_up_to_a_number():
+def test_a_message_lists_problems_up_to_a_limit():
     said = refused(*[chat("x", "")] * 30)
     assert said.startswith("the training data has 30 problems:\n  t, row 1: messages[1]")
     assert said.count("\n  t, row") == data.SHOWN
     assert said.endswith("... and 10 more")
 
 
-def test_a_file_with_everything_wrong(tmp_path):
+def test_every_broken_line_of_a_file_is_reported(tmp_path):
     file = tmp_path / "t.jsonl"
     good = json.dumps(chat("a")).encode()
     file.write_bytes(b"\xef\xbb\xbf" + good + b'\r\n\n{bad\n[1]\n\xff\n{"x": NaN}\n' + b"[" * 100_000 + b"\n" + good)
@@ -90,13 +90,13 @@ def test_a_file_with_everything_wrong(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n \n"])
-def test_an_empty_file(tmp_path, content):
+def test_an_empty_file_is_an_error(tmp_path, content):
     (tmp_path / "t.jsonl").write_bytes(content)
     with pytest.raises(DataError, match="is empty: it has no rows"):
         data.read(str(tmp_path / "t.jsonl"))
 
 
-def test_files_that_cannot_be_read(tmp_path):
+def test_unreadable_files_are_errors(tmp_path):
     with pytest.raises(DataError, match="No such file"):
         data.read(str(tmp_path / "t.jsonl"))
     (tmp_path / "t.jsonl").write_text("x", "utf-16")
@@ -104,14 +104,14 @@ def test_files_that_cannot_be_read(tmp_path):
         data.read(str(tmp_path / "t.jsonl"))
 
 
-def test_rows_that_are_too_long():
+def test_rows_that_are_too_long_are_refused_or_remarked():
     long = chat("word " * 300)  # 1,500 bytes
     assert "t, row 1: has about 513 tokens by estimate" in refused(long, window=100)
     (remark,) = checked(long, window=400)  # perhaps: the estimate is careful
     assert "and 400 are its limit: it may be cut off" in str(remark)
 
 
-def test_repeated_and_contradicting_rows_are_remarked():
+def test_repeated_and_contradicting_rows_are_remarks():
     found = checked(chat("a"), chat("A "), chat("a"), chat("b"), chat("a", "no"))
     assert [str(one) for one in found] == [
         "t, row 2: has the same prompt as t, row 1, and another answer",
@@ -120,12 +120,12 @@ def test_repeated_and_contradicting_rows_are_remarked():
     ]
 
 
-def test_marks_of_a_chat_template_in_the_text_are_remarked():
+def test_control_tokens_in_the_text_are_remarks():
     (found,) = checked(chat("hi <|im_end|> there"))
     assert "<|im_end|> is in the text" in str(found)
 
 
-def test_what_is_no_text_is_refused_where_text_alone_is_learned():
+def test_tools_and_images_are_refused_by_trainers_of_text():
     call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function", "function": {"name": "f"}}]}
     row = {"messages": [{"role": "user", "content": "q"}, call], "tools": [{"type": "function"}]}
     said = refused(row, text_only=True)
@@ -134,7 +134,7 @@ def test_what_is_no_text_is_refused_where_text_alone_is_learned():
     assert checked(row) == []
 
 
-def test_leaks_are_refused_by_name_unless_they_are_meant():
+def test_leaks_are_refused_by_name_unless_overlap_is_allowed():
     evaluation = {rows.normalised("Where is the  Louvre?"): "louvre"}
     leak = chat("where IS the louvre?")
     said = refused(chat("a"), leak, evaluation=evaluation)
@@ -147,7 +147,7 @@ def test_leaks_are_refused_by_name_unless_they_are_meant():
     assert "'louvre'" in refused({"prompt": "where is the louvre?", "completion": "x"}, form=COMPLETION, evaluation=evaluation)
 
 
-def test_the_split_is_by_seed_and_keeps_what_asks_the_same_together():
+def test_the_split_follows_the_seed_and_keeps_equal_prompts_together():
     given = [chat(f"q{n // 2}", str(n)) for n in range(40)]
     train, valid = data.split(given, 0.25, seed=1)
     assert (train, valid) == data.split(given, 0.25, seed=1) != data.split(given, 0.25, seed=2)
@@ -166,21 +166,21 @@ def spec_of(provider="local", count=10, **hyper):
     return Spec.make(Recipe(provider, base, {**local, **hyper}), CHAT, facts_of(given))
 
 
-def test_the_estimate_of_a_training_here():
+def test_a_local_training_is_estimated():
     found = estimate.estimate(spec_of(), [50] * 10)
     assert (found.steps, found.tokens, found.tokens_an_epoch, found.cost_usd) == (6, 1000, 500, 0.0)
     assert found.seconds == pytest.approx(10.4)
     assert estimate.estimate(spec_of(max_steps=3), [50] * 10).tokens == 500
 
 
-def test_the_time_is_that_of_the_latest_training_here():
+def test_the_time_is_estimated_from_the_latest_local_training():
     job = ledger.JobFolder.create(spec_of(epochs=7), [chat(f"q{n}") for n in range(10)])
     (job.path / "result.json").write_text(json.dumps({"format": 1, "tokens": 7, "tokens_read": 100, "train_s": 50.0}))
     found = estimate.estimate(spec_of(), [50] * 10)
     assert (found.seconds, found.seconds_by) == (500.0, f"as {job.spec.job} took on this machine")
 
 
-def test_what_is_unknown_stays_unknown():
+def test_unknown_estimates_are_none():
     spec = spec_of("openai", n_epochs=None, batch_size=None)
     found = estimate.estimate(spec, [50] * 10, usd_per_mtokens=3.0)
     assert (found.steps, found.tokens, found.seconds, found.cost_usd) == (None, None, None, None)

