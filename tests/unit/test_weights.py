@@ -16,6 +16,7 @@ import zipfile
 import pytest
 
 from runner.cli import models
+from runner.cli.progress import fetching
 from runner.errors import ConfigError, LaunchError
 from runner.models import fetch, weights
 
@@ -297,7 +298,7 @@ def test_the_models_verb_lists_pulls_and_removes(index, capsys):
 
 
 def test_progress_in_a_pipe_is_plain_lines(capsys):
-    with models.Progress("fetching tiny") as progress:
+    with fetching("tiny") as progress:
         progress(10_000_000, 50_000_000)
         progress(20_000_000, 50_000_000)
         progress(50_000_000, 50_000_000)
