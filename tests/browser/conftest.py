@@ -22,7 +22,7 @@ def browser():
 
 @pytest.fixture
 async def tab(browser):
-    """An empty page. When the test is done, the page has complained of nothing, and has asked for nothing but itself."""
+    """Open an empty page. After the test, check that the page logged no errors and requested nothing but itself."""
     async with devtools.tab_of(browser) as tab:
         yield tab
         assert tab.complaints == []
@@ -31,7 +31,7 @@ async def tab(browser):
 
 @pytest.fixture(scope="session")
 def sweep_page(tmp_path_factory):
-    """The report of a sweep of 2 models × 4 temperatures."""
+    """Write the report of a sweep of 2 models × 4 temperatures."""
     from runner.report import write_report
 
     return write_report(example_records.sweep(tmp_path_factory.mktemp("sweep")))
@@ -39,7 +39,7 @@ def sweep_page(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def long_page(tmp_path_factory):
-    """The report of a run of 10,000 long answers."""
+    """Write the report of a run of 10,000 long answers."""
     from runner.report import write_report
 
     return write_report(example_records.long_answers(tmp_path_factory.mktemp("long")))

@@ -1,4 +1,4 @@
-"""Chromium over its DevTools protocol, as far as these tests need it: load a page, ask it, press keys, watch what it does."""
+"""Chromium over its DevTools protocol, as far as these tests need it: load a page, evaluate, press keys, record requests."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ KEYS = {
 
 
 def executable() -> str | None:
-    """The browser there is."""
+    """Return the path of an installed browser, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next((found for name in names if (found := shutil.which(name))), None)
 
 
 @contextlib.contextmanager
 def running(command: str) -> Iterator[str]:
-    """A browser without a window and with a profile of its own; yields the address of its protocol."""
+    """Start a headless browser with a new profile; yield the address of its protocol."""
     with tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [command, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
@@ -72,7 +72,7 @@ def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
 class Tab:
     """One page in the browser.
 
-    `opened` is what was loaded, `requests` what it asked for, `complaints` what it wrote on its console, threw or was refused.
+    `opened`: the pages loaded; `requests`: the URLs requested; `complaints`: console messages, exceptions and refused requests.
     """
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -96,7 +96,7 @@ class Tab:
             await self.call(f"{domain}.enable")
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Ask the browser, and wait for its answer."""
+        """Send a command to the browser, and wait for its answer."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -109,7 +109,7 @@ class Tab:
         return answer["result"]
 
     async def open(self, file: Path, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        """Load a file and wait until it has."""
+        """Load a file, and wait until it is loaded."""
         await self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
         await self.scheme(scheme)
         self._loaded.clear()
@@ -119,11 +119,11 @@ class Tab:
             await self._loaded.wait()
 
     async def scheme(self, name: str) -> None:
-        """What the system prefers: ``light`` or ``dark``."""
+        """Set the colour scheme that the system prefers: ``light`` or ``dark``."""
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
 
     async def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         found = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
@@ -144,11 +144,11 @@ class Tab:
         await self.call("Input.dispatchKeyEvent", type="keyUp", **facts)
 
     async def type(self, text: str) -> None:
-        """Write into what has the focus."""
+        """Type into the focused element."""
         await self.call("Input.insertText", text=text)
 
     async def accessible(self) -> list[tuple[str, str]]:
-        """Role and name of everything that a screen reader meets."""
+        """Return role and name of everything that a screen reader announces."""
         nodes = (await self.call("Accessibility.getFullAXTree"))["nodes"]
         seen = [node for node in nodes if not node.get("ignored")]
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in seen]
@@ -179,7 +179,7 @@ class Tab:
 
 @contextlib.asynccontextmanager
 async def tab_of(address: str) -> AsyncIterator[Tab]:
-    """An empty page of the browser at this address."""
+    """Open an empty page in the browser at this address."""
     async with aiohttp.ClientSession() as session, session.ws_connect(address, max_msg_size=0) as socket:
         tab = Tab(socket)
         await tab.start()

@@ -1,4 +1,4 @@
-"""The report in a real browser: it asks no network, runs nothing that rows say, and can be used by keys and by ear."""
+"""The report in a real browser: it sends no requests, runs no content of rows, and works by keyboard and screen reader."""
 
 import itertools
 import json
@@ -225,7 +225,7 @@ async def test_nothing_is_wider_than_the_window(tab, sweep_page, long_page, widt
         assert await tab.ask("document.documentElement.scrollWidth") <= width
 
 
-# -- by ear
+# -- for screen readers
 
 
 async def test_landmarks_and_names_are_accessible(tab, sweep_page):
@@ -270,7 +270,7 @@ async def test_charts_of_one_score_are_shown_at_a_time(tab, sweep_page):
     ]  # fmt: skip
     await tab.ask(pick("choose-score", "f1"))
     assert (await tab.ask(titles))[0] == "f1 against sampling.temperature"
-    assert await tab.ask("document.querySelectorAll('.charts:not([hidden]) .line').length") == 2  # one a model
+    assert await tab.ask("document.querySelectorAll('.charts:not([hidden]) .line').length") == 2  # one per model
 
 
 async def test_cells_are_sorted_by_column(tab, sweep_page):

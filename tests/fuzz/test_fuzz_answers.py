@@ -1,4 +1,4 @@
-"""Whatever a server sends: a Response or an LMError, and a Response comes back from the cache and the record as it was."""
+"""Any answer of a server gives a Response or an LMError, and a Response reads back unchanged from the cache and the record."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ KINDS = st.sampled_from(["chat", "text"])
 
 
 def answer(kind, text="4"):
-    """A whole good answer."""
+    """Return a complete valid answer."""
     said = {"message": {"role": "assistant", "content": text}} if kind == "chat" else {"text": text}
     details = {"prompt_tokens_details": {"cached_tokens": 1}, "completion_tokens_details": {"reasoning_tokens": 1}}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10, **details}
@@ -46,7 +46,7 @@ def answer(kind, text="4"):
 
 
 def places(value, at=()):
-    """The path of everything in a JSON value."""
+    """Yield the path of every part of a JSON value."""
     yield at
     for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield from places(item, (*at, key))
@@ -54,7 +54,7 @@ def places(value, at=()):
 
 @st.composite
 def nearly(draw):
-    """A good answer in which one to three values are something else, or missing."""
+    """Draw a valid answer with one to three values replaced or missing."""
     made = answer(draw(KINDS))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.sampled_from([place for place in places(made) if place]))
@@ -69,7 +69,7 @@ def nearly(draw):
 
 
 def torn(data, seed):
-    """`data` with bytes cut off, changed or put in."""
+    """Draw `data` with bytes cut off, changed or inserted."""
     dice = random.Random(seed)
     for _ in range(dice.randint(1, 3)):
         at = dice.randrange(len(data) + 1)
@@ -119,7 +119,7 @@ NASTY = [
 
 
 def check(read):
-    """`read()` gives a Response that is the same after each of its journeys, or an LMError with a message."""
+    """Check that `read()` gives a Response that reads back unchanged, or an LMError with a message."""
     try:
         response = read()
     except LMError as error:
@@ -233,7 +233,7 @@ def _raise(error):
 
 
 class Echo:
-    """A server that sends the very bytes it is told to: an event loop in a thread, and one connection a request."""
+    """A server that sends exactly the given bytes: an event loop in a thread, and one connection per request."""
 
     def __enter__(self):
         self.loop = asyncio.new_event_loop()

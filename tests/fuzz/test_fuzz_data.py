@@ -1,4 +1,4 @@
-"""Whatever bytes a data file holds: rows, the same ones each time, or a DataError that names the file."""
+"""Any bytes in a data file give rows, the same ones each time, or a DataError that names the file."""
 
 import gzip
 import json
@@ -26,7 +26,7 @@ rows = st.lists(
 
 
 def torn(data, seed):
-    """`data` with bytes cut off, changed or put in."""
+    """Draw `data` with bytes cut off, changed or inserted."""
     dice = random.Random(seed)
     for _ in range(dice.randint(0, 2)):
         at = dice.randrange(len(data) + 1)

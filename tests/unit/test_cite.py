@@ -1,4 +1,4 @@
-"""`show --cite`: what an appendix needs is there, and what is not on record is said not to be."""
+"""`show --cite`: the appendix has every fact, and marks the missing ones."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""`ostinato compare` and `runner.analysis.compare`: rows aligned, differences with their errors, verdicts to be trusted."""
+"""`ostinato compare` and `runner.analysis.compare`: aligned rows, differences with their errors, reliable verdicts."""
 
 import json
 import math
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 
 def scored(values, *, start=0, name="hit", **fields):
-    """Samples with these scores, one a row; None is a row that failed."""
+    """Return samples with these scores, one per row; None is a row that failed."""
     failed = {"status": "error", "error": RowError("timeout", "late")}
     return [
         Sample(
@@ -234,7 +234,7 @@ def test_swapping_the_runs_mirrors_the_comparison(data):
 
 
 def test_false_regressions_are_rare():
-    """Under the null hypothesis, over everything from samples to verdict."""
+    """Check the whole path from samples to verdict under the null hypothesis."""
     rng = random.Random(7)
     count, found = 300, 0
     for _ in range(count):

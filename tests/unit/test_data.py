@@ -1,4 +1,4 @@
-"""Datasets stream in a fixed order with stable ids, and whatever is wrong with a file is said with its file and line."""
+"""Datasets stream in a fixed order with stable ids, and errors name file and line."""
 
 import csv
 import gzip
@@ -57,7 +57,7 @@ def error_of(tmp_path, name, content, **options):
     return str(error.value).replace(str(tmp_path) + "/", "")
 
 
-# -- every form alike
+# -- every format
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -1,4 +1,4 @@
-"""`ostinato export`: what other tools read out of it is what was recorded."""
+"""`ostinato export`: other tools read back what was recorded."""
 
 import csv
 import io

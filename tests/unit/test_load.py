@@ -72,7 +72,7 @@ def test_frames_have_one_row_per_sample():
 
 
 def test_column_types_do_not_depend_on_missing_values():
-    """So that the tables of several runs can be put together."""
+    """Tables of several runs can be concatenated."""
     nothing = record("one", [Sample(id="a", error=RowError("timeout", "late"), status="error")])
     all_of_it = record(
         "two",
@@ -166,7 +166,7 @@ def test_a_broken_manifest_of_a_sweep_is_an_error():
 
 
 def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
-    """``table.csv``, `runner.load(...).table()`, the terminal's and Prefect's rows, and the page's table of cells."""
+    """Compare ``table.csv``, `runner.load(...).table()`, the terminal's and Prefect's rows, and the page's table of cells."""
     varied = ["sampling.temperature=0,1", "sampling.repeats=1,2"]
     result = sweep_of([*OFFLINE, "data.limit=6", "model.fail_rate=0.3", "model.fail_with=content_filter", *varied])
     table = list(runner.load(result.folder).table())
@@ -201,7 +201,7 @@ def text_of(value):
 
 
 def cells_on(page):
-    """The headings and the rows of the page's table of cells."""
+    """Return the headings and the rows of the page's table of cells."""
     table = re.search(r'<table class="cells">.*?</table>', page, re.DOTALL)[0]
     heads, *lines = (
         [html.unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall("<t[hd].*?</t[hd]>", row)]

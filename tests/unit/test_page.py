@@ -1,4 +1,4 @@
-"""The report as text: what is read from records, chosen from large ones, counted, and drawn."""
+"""The report as text: reading records, selecting from large ones, counting and drawing."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def data_of(page):
 
 
 def visible(page):
-    """The page's text, without tags, styles and scripts."""
+    """Return the page's text, without tags, styles and scripts."""
     return re.sub(r"<[^>]+>", " ", re.sub(r"<(style|script|title|desc)\b.*?</\1>", "", page, flags=re.DOTALL))
 
 
@@ -191,7 +191,7 @@ def test_points_have_their_intervals_in_words(swept):
 
 
 def test_cells_that_share_a_value_are_one_point(swept, tmp_path):
-    """Six cells of two models, of which three each differ in a seed alone: one point a prompt, and no interval too narrow."""
+    """Of six cells, three each differ only in a seed: one point per prompt, and no interval is too narrow."""
     folder = shutil.copytree(swept, tmp_path / "sweep")
     manifest = json.loads((folder / "manifest.json").read_text())
     cells = {key: cell for key, cell in manifest["cells"].items() if cell["run"]}

@@ -1,4 +1,4 @@
-"""Records: what was reported as written is read back, whatever happens to the process, the disk and the folder in between."""
+"""Records: everything reported as written reads back, even after a killed process, a full disk or a deleted folder."""
 
 import errno
 import json
@@ -133,7 +133,7 @@ def test_a_killed_writer_loses_nothing_that_it_reported(runs):
 
 
 def full_disk(monkeypatch, after):
-    """The file system takes `after` more bytes of samples, and then none."""
+    """Let the file system take `after` more bytes of samples, and then none."""
     real, left = os.write, [after]
 
     def write(handle, data):

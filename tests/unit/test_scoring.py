@@ -1,4 +1,4 @@
-"""Scorers give the scores their docstrings promise, and the summary is the textbook's."""
+"""Scorers give the scores that their docstrings promise, and the summary follows the textbook."""
 
 import hashlib
 import math

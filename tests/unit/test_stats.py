@@ -1,4 +1,4 @@
-"""Our statistics beside scipy and statsmodels, beside published examples, and under the null hypothesis."""
+"""Statistics compared with scipy, statsmodels and published examples, and tested under the null hypothesis."""
 
 import math
 import random
@@ -263,7 +263,7 @@ def test_false_findings_are_rare_for_binary_scores(rows, share):
 
 
 def test_false_findings_are_rare_for_scores_that_seldom_differ():
-    """Where t alone finds too much: three repeats of easy rows."""
+    """Three repeats of easy rows, for which the t-test alone finds too much."""
     repeats = lambda rng: [sum((rng.random() < 0.98) - (rng.random() < 0.98) for _ in range(3)) / 3 for _ in range(50)]
     assert false_findings(repeats) < ALPHA + NOISE
 

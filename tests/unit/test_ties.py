@@ -1,4 +1,4 @@
-"""Ties: the paired test of a difference, against scipy's interval, and what it says where little or nothing is known."""
+"""Ties: the paired test of a difference compared with scipy's interval, and its answer for few rows."""
 
 import random
 
