@@ -27,7 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """List or show. Raises ConfigError when there is no such group or option."""
-    from runner.config.compose import folders
+    from runner.config.folders import folders
     from runner.wording.suggest import suggest
 
     places = folders(args.config_dir)

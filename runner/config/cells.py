@@ -1,4 +1,4 @@
-"""From a base config and what varies to cells. Composes once for each choice of groups, and sets the rest in the plain dict."""
+"""Make the cells of a sweep. Groups are composed once per choice of options; other values are set in the plain dict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.compose import Composition, compose, interpolates, options, resolve
+from runner.config.compose import Composition, compose
+from runner.config.folders import options
+from runner.config.interpolation import interpolates, resolve
 from runner.config.load import escape, is_literal, is_open, load, unknown_key, walk
 from runner.config.roles import ASIDE
 from runner.config.schema import RunConfig
@@ -27,23 +29,23 @@ UNVARIED = frozenset({"name", "budget", "execution", *ASIDE})
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """One set of values, by dotted key, and the config that they make of the base. A group's value is the option's name."""
+    """Hold one cell: its values, by dotted key, and its config. The value of a group is the name of its option."""
 
     values: dict[str, Any]
     config: RunConfig
 
 
 class Cells:
-    """Makes the cells of one base config.
+    """Make the cells of one base config.
 
     Args:
-        asked: the command line; what it fixes, all cells have.
+        asked: the command line. All cells share the overrides that it fixes.
         config_name: as in `compose`.
         config_dir: likewise.
 
     Attributes:
         base: the config with nothing varied, its section `sweep` included.
-        sweeper: which of Hydra's sweepers is chosen.
+        sweeper: ``grid``, or the name of another of Hydra's sweepers.
         params: what ``hydra.sweeper.params`` varies, by key, in Hydra's grammar.
     """
 
@@ -60,14 +62,14 @@ class Cells:
 
     @property
     def composed(self) -> int:
-        """How often groups were composed so far."""
+        """The number of times that groups were composed."""
         return len(self._bases)
 
     def cell(self, overrides: Iterable[str]) -> Cell:
-        """The cell of these overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
+        """Return the cell of these overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
 
         Raises:
-            ConfigError: a key that is not there or may not vary, or a value that is not allowed.
+            ConfigError: a key does not exist or cannot be varied, or a value is not allowed.
         """
         values: dict[str, Any] = {}
         chosen: list[str] = []
@@ -95,7 +97,7 @@ class Cells:
 
 
 class _Base:
-    """One choice of groups, composed: what the cells that share it are made from."""
+    """Hold one composed choice of groups. The cells that share it are made from it."""
 
     def __init__(self, composition: Composition) -> None:
         self.composition = composition
@@ -104,7 +106,7 @@ class _Base:
         self._interpolated = any(interpolates(path, value) for path, value in walk(composition.raw))
 
     def changed(self, changes: Mapping[str, Any]) -> RunConfig:
-        """The config with these values. Only the groups that they lie in are made anew, unless values refer to each other."""
+        """Return the config with these values. Other groups are reused, unless values of the config refer to each other."""
         raw = self.composition.raw
         touched = {key.partition(".")[0] for key in changes}
         interpolated = self._interpolated or any(interpolates(key, value) for key, value in changes.items())
@@ -122,39 +124,52 @@ class _Base:
         return msgspec.structs.replace(self.config, **{top: self._one(top, getattr(loaded, top)) for top in touched})
 
     def _one(self, top: str, group: Any) -> Any:
-        """The group that is equal to this one, the same for all cells: what is made of groups is made once for each."""
+        """Return one object per distinct value of a group, so that what is built from it is built once for all cells."""
         return self._made.setdefault((top, msgspec.json.encode(group, order="sorted")), group)
 
 
 def combinations(section: Section, varied: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """The values of each cell, in order and without doubles.
+    """Return the values of each cell, in order and without duplicates.
 
     Args:
-        section: every combination of its grid and zip (intervals and ranges resolved to lists), and its cells beside them.
-        varied: what the command line varies: each of these values with each of the above.
+        section: gives every combination of its grid and zip (ranges resolved to lists), and its cells.
+        varied: what the command line varies. Each combination of these values is crossed with each of the above.
 
     Raises:
         ConfigError: `exclude` names a key that nothing varies.
     """
-    grid: list[dict[str, Any]] = [{}] if section.grid or section.zip or not section.cells else []
-    for key, given in section.grid.items():
-        grid = [{**cell, key: value} for cell in grid for value in given]
-    if section.zip:
-        steps = [dict(zip(section.zip, step, strict=True)) for step in zip(*section.zip.values(), strict=True)]
-        grid = [{**cell, **step} for cell in grid for step in steps]
-    grid += section.cells
-    more = [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
-    crossed = [{**cell, **chosen} for cell in grid for chosen in more]
-    known = sorted({key for cell in crossed for key in cell})
-    for rule in section.exclude:
-        if strange := [key for key in rule if key not in known]:
-            raise ConfigError(f"sweep.exclude: {strange[0]} is not varied{suggest(strange[0], known)}; {', '.join(known)} are")
-    kept = [cell for cell in crossed if not any(_matches(cell, rule) for rule in section.exclude)]
-    return list({_identity(cell): cell for cell in reversed(kept)}.values())[::-1]
+    listed = [*_points(section), *section.cells]
+    cells = [{**cell, **chosen} for cell in listed for chosen in _product(varied)]
+    _refuse_unvaried_exclusions(section, cells)
+    unique: dict[bytes, dict[str, Any]] = {}
+    for cell in cells:
+        if not any(_matches(cell, rule) for rule in section.exclude):
+            unique.setdefault(msgspec.json.encode(cell, order="sorted"), cell)
+    return list(unique.values())
+
+
+def _points(section: Section) -> list[dict[str, Any]]:
+    """Return every combination of grid and zip: none if the section lists only cells, an empty one if it says nothing."""
+    if section.cells and not section.grid and not section.zip:
+        return []
+    steps = [dict(zip(section.zip, step, strict=True)) for step in zip(*section.zip.values(), strict=True)] or [{}]
+    return [{**point, **step} for point in _product(section.grid) for step in steps]
+
+
+def _product(varied: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return every combination of the values; the last key varies fastest. No keys make one empty combination."""
+    return [dict(zip(varied, chosen, strict=True)) for chosen in itertools.product(*varied.values())]
+
+
+def _refuse_unvaried_exclusions(section: Section, cells: Iterable[Mapping[str, Any]]) -> None:
+    known = sorted({key for cell in cells for key in cell})
+    for key in (key for rule in section.exclude for key in rule):
+        if key not in known:
+            raise ConfigError(f"sweep.exclude: {key} is not varied{suggest(key, known)}; {', '.join(known)} are")
 
 
 def narrowed(section: Section, given: Iterable[str]) -> Section:
-    """The section without the keys that the command line gives, with one value or several."""
+    """Return the section without the keys that the command line gives, with one value or several."""
     keys = set(given)
 
     def without(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,7 +180,7 @@ def narrowed(section: Section, given: Iterable[str]) -> Section:
 
 
 def varied_keys(section: Section, varied: Iterable[str]) -> list[str]:
-    """Every key that varies, in the order in which they are written."""
+    """Return every key that varies, in the order in which they are written."""
     return list(dict.fromkeys([*section.grid, *section.zip, *(key for cell in section.cells for key in cell), *varied]))
 
 
@@ -177,12 +192,12 @@ def refuse_unvaried(key: str) -> None:
 
 
 def _unswept(config: RunConfig) -> RunConfig:
-    """The config of a cell: it sweeps over nothing itself."""
+    """Return the config without its section `sweep`: a cell does not sweep itself."""
     return msgspec.structs.replace(config, sweep=Section())
 
 
 def _put(plain: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a dotted path, which must be there or lie in a mapping that takes any key."""
+    """Set the value at a dotted path. The path must exist, or lie in a mapping that takes any key."""
     *parents, name = path.split(".")
     place: Any = plain
     for parent in parents:
@@ -196,7 +211,3 @@ def _put(plain: dict[str, Any], path: str, value: Any) -> None:
 
 def _matches(cell: Mapping[str, Any], rule: Mapping[str, Any]) -> bool:
     return all(key in cell and cell[key] == value for key, value in rule.items())
-
-
-def _identity(cell: Mapping[str, Any]) -> bytes:
-    return msgspec.json.encode(dict(cell), order="sorted")

@@ -1,8 +1,8 @@
-"""Hydra's sweepers, and the launcher that has their jobs played as cells. Hydra's grammar of sweeps is read here alone.
+"""Run Hydra's sweepers with our launcher, and parse Hydra's grammar of sweeps.
 
-A sweeper says which values to try, a launcher plays a batch of them and says what came out: both are Hydra's plugin interfaces,
-so that any sweeper there is (optuna, to begin with) finds ours to launch with. Ours are registered by hand; Hydra takes plugins
-only from modules named ``hydra_plugins``, so that is what these say they are of.
+A sweeper proposes values to try; a launcher runs a batch of them and returns what each is ranked by. Both are plugin interfaces
+of Hydra, so any sweeper (optuna, for example) works with our launcher. Our plugins are registered by hand. Hydra accepts plugins
+only from modules named ``hydra_plugins``, so ours claim to be from one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.compose import VERBATIM, explained, folders, hydra, hydra_compose, quote
+from runner.config.compose import hydra, hydra_compose
+from runner.config.folders import folders
+from runner.config.mistakes import explained
+from runner.config.overrides import VERBATIM, parser, quote
 from runner.config.schema import Sweep as Section
 from runner.errors import ConfigError
 
@@ -28,12 +31,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Launch = Callable[[Sequence[Sequence[str]]], Sequence[float | None]]
-"""Plays a batch: the overrides of each cell in, what each cell is ranked by out (None: it has failed, or has no score)."""
+"""Run a batch: takes the overrides of each cell, returns the score that each is ranked by (None: it failed or has no score)."""
 
 Combine = Callable[[Section, dict[str, list[Any]]], list[dict[str, Any]]]
+"""Make the values of each cell of a grid from the section and from what the command line varies."""
 
 GRID = "grid"
-"""The name of our own sweeper, which plays every combination; Hydra calls the one that it replaces ``basic``."""
+"""The name of our own sweeper, which proposes every combination. It replaces Hydra's ``basic``."""
 
 _MODULE = "hydra_plugins.ostinato"
 
@@ -41,12 +45,12 @@ _BARE = re.compile(r"(?!(?:true|false|null|inf|nan)$)[A-Za-z_][\w./:@-]*", re.IG
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a command line asks for.
+    """Hold the overrides of a command line.
 
     Attributes:
-        fixed: overrides with one value.
-        varied: overrides with several, by key (without a leading ``+``).
-        hydra: those that are Hydra's own, such as ``hydra/sweeper=optuna``.
+        fixed: those with one value.
+        varied: those with several values, by key (without a leading ``+``).
+        hydra: those of Hydra itself, such as ``hydra/sweeper=optuna``.
     """
 
     fixed: list[str]
@@ -55,7 +59,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def split(overrides: Sequence[str]) -> Asked:
-    """Tell overrides with several values from those with one. Raises ConfigError for what is no override."""
+    """Sort overrides into those with one value, those with several, and those of Hydra itself."""
     asked = Asked([], {}, [])
     for override in overrides:
         if override.startswith(("hydra/", "hydra.", "+hydra.", "++hydra.", "+hydra/")):
@@ -64,20 +68,24 @@ def split(overrides: Sequence[str]) -> Asked:
         found = _sweep_of(override)
         if found is None:
             asked.fixed.append(override)
-            asked.varied.pop(override.partition("=")[0].lstrip("+"), None)  # of two overrides of a key the last one counts
+            asked.varied.pop(override.partition("=")[0].lstrip("+"), None)  # the last override of a key counts
         else:
             asked.varied[found.key_or_group] = override
     return asked
 
 
 def parsed(override: str) -> tuple[str, Any]:
-    """Key and value of an override that a sweeper made. Raises ConfigError."""
+    """Return the key and the value of an override that a sweeper proposes.
+
+    Raises:
+        ConfigError: the value is not in Hydra's grammar.
+    """
     key, _, text = override.partition("=")
     return key.lstrip("+"), _value(text)
 
 
 def text_of(value: Any) -> str:
-    """A value in Hydra's grammar."""
+    """Return a value in Hydra's grammar."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -92,9 +100,13 @@ def text_of(value: Any) -> str:
 
 
 def sweeper_of(choices: Mapping[str, str]) -> str:
-    """Which sweeper Hydra's choices name: ``grid``, or Hydra's name of another. Raises ConfigError for another launcher."""
+    """Return the chosen sweeper: ``grid``, or Hydra's name of another.
+
+    Raises:
+        ConfigError: another launcher is chosen.
+    """
     if (launcher := choices["hydra/launcher"]) != "basic":
-        raise ConfigError(f"hydra/launcher={launcher}: the cells of a sweep are played by ostinato's own launcher")
+        raise ConfigError(f"hydra/launcher={launcher}: the cells of a sweep are run by ostinato's own launcher")
     chosen = choices["hydra/sweeper"]
     return GRID if chosen == "basic" else chosen
 
@@ -107,14 +119,14 @@ def multirun(
     Args:
         asked: the command line.
         section: the config's section ``sweep``, without the keys that the command line gives.
-        launch: plays what is proposed, a batch at a time.
+        launch: runs what is proposed, one batch per call.
         combine: makes the cells of a grid.
-        folder: where a sweeper may write what it found.
+        folder: where a sweeper may write its results.
         config_name: as in `runner.config.compose.compose`.
-        config_dir: likewise.
+        config_dir: as in `runner.config.compose.compose`.
 
     Raises:
-        ConfigError: the sweeper is not there, or cannot do what is asked.
+        ConfigError: the sweeper is not installed, or does not support what is asked.
         Exception: whatever `launch` raises.
     """
     from hydra.core.global_hydra import GlobalHydra
@@ -135,21 +147,21 @@ def multirun(
                 arguments = list(asked.varied.values())
             else:
                 _settle(config.hydra.sweeper, section, asked.hydra)
-                config.hydra.sweeper.params = None  # they are in what is asked
+                config.hydra.sweeper.params = None  # `asked` has them
                 arguments = [*_arguments(section, chosen), *asked.varied.values()]
         context = HydraContext(config_loader=GlobalHydra.instance().config_loader(), callbacks=None)
         task = _Task(launch, combine, section)
-        with warnings.catch_warnings():  # what optuna says while it is imported is between it and SQLAlchemy
+        with warnings.catch_warnings():  # importing optuna raises warnings of SQLAlchemy
             warnings.simplefilter("ignore")
             sweeper = Plugins.instance().instantiate_sweeper(config=config, hydra_context=context, task_function=task)
         for name in ("optuna", "hydra_plugins"):
             logging.getLogger(name).setLevel(logging.ERROR)
     with explained([*asked.fixed, *asked.hydra], places):
-        sweeper.sweep(arguments)  # not within `hydra`: it lasts as long as the cells, and these compose in threads of their own
+        sweeper.sweep(arguments)  # not within `hydra`: it takes as long as the cells, and these compose in other threads
 
 
 class _Task:
-    """What Hydra calls the task function: here it plays whole batches, for our launcher alone."""
+    """Stand where Hydra expects the task function. Only our launcher uses it, and runs whole batches with it."""
 
     def __init__(self, launch: Launch, combine: Combine, section: Section) -> None:
         self.launch = launch
@@ -157,21 +169,31 @@ class _Task:
         self.section = section
 
     def __call__(self, _config: Any) -> Any:
-        raise ConfigError("the cells of a sweep are played by ostinato's own launcher; take hydra/launcher=... away")
+        raise ConfigError("the cells of a sweep are run by ostinato's own launcher; remove hydra/launcher=...")
 
 
 @functools.cache
 def _register() -> None:
-    """Make our plugins known to Hydra."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    """Register our plugins with Hydra, and put them into a module where Hydra finds them by name."""
     from hydra.core.plugins import Plugins
+
+    module = types.ModuleType(_MODULE)
+    for plugin in (_launcher(), _grid_sweeper()):
+        Plugins.instance().register(plugin)
+        setattr(module, plugin.__name__, plugin)
+    package, _, name = _MODULE.partition(".")
+    if importlib.util.find_spec(package) is None:  # no other plugin of Hydra is installed
+        sys.modules[package] = types.ModuleType(package)
+    sys.modules[_MODULE] = module
+    setattr(importlib.import_module(package), name, module)
+
+
+def _launcher() -> Any:
+    """Return the launcher that hands batches to the task."""
     from hydra.core.utils import JobReturn, JobStatus
     from hydra.plugins.launcher import Launcher as HydraLauncher
-    from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
     class Launcher(HydraLauncher):  # type: ignore[misc]
-        """Hands batches to the task."""
-
         __module__, __qualname__ = _MODULE, "Launcher"
 
         def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:  # noqa: ARG002 - Hydra's signature
@@ -188,9 +210,16 @@ def _register() -> None:
             returned.status = JobStatus.FAILED if value is None else JobStatus.COMPLETED
             return returned
 
-    class GridSweeper(HydraSweeper):  # type: ignore[misc]
-        """Every combination, in one batch."""
+    return Launcher
 
+
+def _grid_sweeper() -> Any:
+    """Return the sweeper that proposes every combination, in one batch."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+    from hydra.plugins.sweeper import Sweeper as HydraSweeper
+
+    class GridSweeper(HydraSweeper):  # type: ignore[misc]
         __module__, __qualname__ = _MODULE, "GridSweeper"
 
         def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
@@ -208,34 +237,30 @@ def _register() -> None:
             jobs = [[f"{key}={text_of(value)}" for key, value in cell.items()] for cell in cells]
             return self.launcher.launch(jobs, initial_job_idx=0)
 
-    module = types.ModuleType(_MODULE)
-    for plugin in (Launcher, GridSweeper):
-        Plugins.instance().register(plugin)
-        setattr(module, plugin.__name__, plugin)
-    parent = _MODULE.partition(".")[0]
-    if importlib.util.find_spec(parent) is None:
-        sys.modules[parent] = types.ModuleType(parent)
-    sys.modules[_MODULE] = module  # Hydra finds a class by its name, even where it has it
-    setattr(importlib.import_module(parent), "ostinato", module)  # noqa: B010 - it declares no such attribute
+    return GridSweeper
 
 
 def _settle(settings: Any, section: Section, given: Sequence[str]) -> None:
-    """Tell a sweeper that searches what the section says, where it has such a setting and the command line does not give it."""
+    """Pass the section's settings on to a sweeper that searches, unless it has no such setting or the command line gives it."""
     if any(override.lstrip("+").startswith("hydra.sweeper.direction=") for override in given):
-        raise ConfigError("hydra.sweeper.direction: is set by sweep.direction, which the table follows too")
+        raise ConfigError("hydra.sweeper.direction: is set by sweep.direction, which also orders the table")
     said = {"direction": section.direction, "n_jobs": section.concurrency, "max_failure_rate": 0.0 if section.fail_fast else 1.0}
     for name, value in said.items():
         if name in settings and not any(override.lstrip("+").startswith(f"hydra.sweeper.{name}=") for override in given):
             settings[name] = value
     sampler = settings.get("sampler") or {}
     if "seed" in sampler and sampler["seed"] is None:
-        sampler["seed"] = 0  # the same proposals each time: that is how a search that was stopped goes on
+        sampler["seed"] = 0  # the same proposals each time, so that a stopped search can resume
 
 
 def _arguments(section: Section, sweeper: str) -> list[str]:
-    """The grid of a section as a sweeper of Hydra's takes it. Raises ConfigError for what only ours can do."""
+    """Return the grid of a section as overrides for one of Hydra's sweepers.
+
+    Raises:
+        ConfigError: the section uses something that only our own sweeper supports.
+    """
     if other := [part for part in ("zip", "cells", "exclude") if getattr(section, part)]:
-        raise ConfigError(f"sweep.{other[0]}: hydra/sweeper={sweeper} does not know it; it takes what sweep.grid says")
+        raise ConfigError(f"sweep.{other[0]}: hydra/sweeper={sweeper} does not support it; it supports sweep.grid alone")
     arguments = []
     for key, given in section.grid.items():
         if isinstance(given, list):
@@ -246,7 +271,11 @@ def _arguments(section: Section, sweeper: str) -> list[str]:
 
 
 def _listed(section: Section) -> Section:
-    """The section with its ranges as lists. Raises ConfigError for what a grid cannot list, or put in step."""
+    """Return the section with its ranges as lists.
+
+    Raises:
+        ConfigError: an interval has no list of values, or the lists in `zip` differ in length.
+    """
 
     def listed(varied: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -256,7 +285,7 @@ def _listed(section: Section) -> Section:
     grid, zipped = listed(section.grid), listed(section.zip)
     try:
         return msgspec.structs.replace(section, grid=grid, zip=zipped)
-    except ValueError as error:  # ranges in step with lists of another length
+    except ValueError as error:  # a range in `zip` is shorter or longer than the other lists
         raise ConfigError(f"sweep.{error}") from None
 
 
@@ -266,19 +295,23 @@ def _ranged(key: str, given: dict[str, list[int | float]]) -> str:
 
 
 def _values(override: Any) -> list[Any]:
-    """What an override lists. Raises ConfigError."""
+    """Return the values that an override lists.
+
+    Raises:
+        ConfigError: it is an interval, or lists nothing.
+    """
     if not override.is_discrete_sweep():
-        raise ConfigError(f"{override.key_or_group}: an interval has no end of values; search it with hydra/sweeper=optuna")
+        raise ConfigError(f"{override.key_or_group}: an interval has infinitely many values; search it with hydra/sweeper=optuna")
     found = [_value(text) for text in override.sweep_string_iterator()]
     if not found:
-        raise ConfigError(f"{override.input_line or override.key_or_group}: there are no values in it")
+        raise ConfigError(f"{override.input_line or override.key_or_group}: has no values")
     return found
 
 
 def _sweep_of(override: str) -> Any:
-    """The parsed override when it has several values, else None.
+    """Return the parsed override if it has several values, else None.
 
-    Text of the user's own, such as a prompt, may well have commas: several of those are told by their quotes, or by `choice()`.
+    The user's own text, such as a prompt, may contain commas. Several such texts need quotes, or `choice()`.
     """
     from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException
@@ -286,10 +319,10 @@ def _sweep_of(override: str) -> Any:
     if override.startswith("~") or "=" not in override:
         return None
     try:
-        found = _parser().parse_override(override)
+        found = parser().parse_override(override)
         if not found.is_sweep_override():
             return None
-    except (HydraException, ValueError, RecursionError):  # not Hydra's grammar: `compose` says so, or takes it literally
+    except (HydraException, ValueError, RecursionError):  # not in Hydra's grammar: `compose` refuses it, or takes it literally
         return None
     value = found.value()
     if found.key_or_group in VERBATIM and getattr(value, "simple_form", False):
@@ -302,13 +335,6 @@ def _value(text: str) -> Any:
     from hydra.errors import HydraException
 
     try:
-        return _parser().parse_override(f"key={text}").value()
+        return parser().parse_override(f"key={text}").value()
     except HydraException as error:
-        raise ConfigError(f"'{text}' is no value in Hydra's grammar: {str(error).partition(chr(10))[0]}") from None
-
-
-@functools.cache
-def _parser() -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return OverridesParser.create()
+        raise ConfigError(f"'{text}' is not a value in Hydra's grammar: {str(error).partition(chr(10))[0]}") from None

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.analysis import compare
-from runner.config import yaml
-from runner.config.compose import compose, folders, read, to_yaml
+from runner.config import mistakes, yaml
+from runner.config.compose import compose, read, to_yaml
+from runner.config.folders import folders
 from runner.config.load import dump, load
 from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, config_hash, group_of, identity_hash
 from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
@@ -104,11 +106,52 @@ def test_an_unknown_option_lists_those_there_are():
         ("name=123", "name: expected str | null, got int 123; put it in quotes to make it text @"),
         ("name=../up", "name: expected str matching regex '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$', got '../up' @"),
         ("prompt.user=", "prompt: user is empty; say what to ask, for example prompt.user='{{ question }}'"),
-        ("runs_dir=${oc.env:X}", "the environment variable X is not set, and a config value asks for it by ${oc.env:X}"),
+        ("runs_dir=${oc.env:X}", "runs_dir: the environment variable X is not set; set it, or give a value"),
     ],
 )  # fmt: skip
 def test_a_value_that_is_not_allowed(override, message):
     assert error(override) == message.replace("@", f"(in override '{override}')")
+
+
+HYDRAS = [  # one row per row of mistakes.MESSAGES, in its order
+    ("sampling.temprature=0", "sampling.temprature: unknown key; did you mean 'temperature'?"),
+    ("+sampling.repeats=3", "sampling.repeats: is already there; write sampling.repeats=... without the +"),
+    ("~sampling=other", "~sampling: there is nothing of this name, or of this value, to remove"),
+    ("nogroup@x=y", "nogroup: there is no such group"),
+    ("+sampling=default", "sampling: has its option already; write sampling=OPTION without the +"),
+    ("hydra/sweeper=nope", "hydra/sweeper=nope: no such option"),
+    ("sampling=lost", "sampling/lost.yaml: its defaults name 'sampling/nowhere', and there is no such option"),
+    ("cache=a/b", "cache=a/b: no such option; cache has default"),
+    ("sampling.seed=1,2", "sampling.seed: several values; to run a cell for each: ostinato run -m sampling.seed=1,2; "),
+    ("sampling.seed=range(1,3)", "sampling.seed=range(1,3): give one value, or run a cell for each: ostinato run -m"),
+    ("sampling.stop=['${x']", "sampling.stop[0]: is not an interpolation; `${` starts"),
+    ("runs_dir=${oc.env:X}", "runs_dir: the environment variable X is not set; set it, or give a value"),
+    ("runs_dir=${nowhere}", "runs_dir: ${nowhere} refers to a key that does not exist; `${` starts"),
+    ("runs_dir=${oc.nope:1}", "runs_dir: ${oc.nope:...} is not an interpolation; `${` starts"),
+    ("sampling.seed=${sampling.seed}", "sampling.seed: refers to itself; give it a value"),
+    ("runs_dir=${oc.env:a,b,c}", "runs_dir: cannot be resolved: env() takes from 1 to 2 positional arguments"),
+    ("data=jsonl", "data.path: is required; give it as data.path=..."),
+]
+
+
+@pytest.mark.parametrize("row", range(len(mistakes.MESSAGES)))
+def test_each_error_of_hydra_has_its_message(row):
+    conf("sampling/lost.yaml", "defaults: [nowhere]\n")
+    override, message = HYDRAS[row]
+    with pytest.raises(ConfigError) as caught:
+        config(override)
+    assert str(caught.value).startswith(message)
+    matching = (re.search(pattern, mistakes.text_of(caught.value.__context__)) for pattern, _ in mistakes.MESSAGES)
+    assert [bool(found) for found in matching].index(True) == row
+
+
+def test_a_defaults_list_that_names_itself_is_refused():
+    conf("sampling/loop.yaml", "defaults: [loop]\n")
+    assert error("sampling=loop").startswith("a defaults list leads back to itself")
+
+
+def test_a_group_given_at_another_place_is_explained():
+    assert error("budget@x=default").startswith("budget: is a group; write budget=OPTION, with one of default (in override")
 
 
 def test_what_is_not_in_hydras_grammar():

@@ -1,0 +1,53 @@
+"""Find config files: the folders that are searched, and the options of a group in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import ConfigError
+from runner.system.paths import expanded, shipped_conf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def folders(config_dir: str | None = None) -> list[Path]:
+    """Return the folders that are searched for config groups, first match wins: `-cd`, then ``./conf``, then the shipped one.
+
+    Raises:
+        ConfigError: `config_dir` is not a folder.
+    """
+    places = []
+    if config_dir is not None:
+        given = expanded(config_dir).absolute()
+        if not given.is_dir():
+            raise ConfigError(f"-cd {config_dir}: there is no such folder")
+        places.append(given)
+    own = Path("conf").absolute()
+    if own.is_dir():
+        places.append(own)
+    places.append(shipped_conf().absolute())
+    unique: list[Path] = []
+    for place in places:
+        if all(place.resolve() != other.resolve() for other in unique):
+            unique.append(place)
+    return unique
+
+
+def file_of(option: str, places: Sequence[Path]) -> Path | None:
+    """Return the file of an option such as ``model/fake`` or of a primary config; None if no folder has it."""
+    return next((file for place in places if (file := place / f"{option}.yaml").is_file()), None)
+
+
+def options(group: str, places: Sequence[Path]) -> list[str]:
+    """Return the options of a config group, sorted; an empty list if `group` is not a group."""
+    return sorted({file.stem for place in places for file in (place / group).glob("*.yaml")})
+
+
+def shortened(path: Path) -> str:
+    """Return the path as messages show it: relative to the working directory where it lies in there."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
