@@ -32,7 +32,7 @@ async def launch(folder: str) -> dict[str, Any]:
 @task(name="play", task_run_name="play", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def play(folder: str) -> dict[str, Any]:
     """Ask the rows that are owed. Returns counts."""
-    return await _attach(folder).play()
+    return await _attach(folder).ask()
 
 
 @task(name="kill", task_run_name="kill", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])

@@ -29,7 +29,7 @@ def _attach(folder: str) -> Sweep:
 @task(name="cell", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def cell(folder: str, key: str) -> None:
     """Run one cell. It fails if none of its requests was answered."""
-    await _attach(folder).play_cell(key)
+    await _attach(folder).run_cell(key)
 
 
 @flow(name="ostinato-sweep", retries=0, persist_result=False)

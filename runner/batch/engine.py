@@ -11,7 +11,7 @@ from runner.errors import BudgetExceeded, LMError
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable
 
-    from runner.batch.player import Player, Slot
+    from runner.batch.asker import Asker, Slot
     from runner.types import Sample
 
 Keep: TypeAlias = "Callable[[list[Sample]], None]"
@@ -34,12 +34,12 @@ class Stop:
 
 
 def plan(
-    player: Player, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep, *, stop: Stop | None = None
+    asker: Asker, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep, *, stop: Stop | None = None
 ) -> bytearray:
     """Play what the cache can answer, and say which slots need the model. Slots stream; a byte of each is kept.
 
     Args:
-        player: plays them.
+        asker: plays them.
         slots: all slots of the run.
         done: (row id, repeat) of those that have been played before.
         keep: is given the samples that the cache could answer, a bundle at a time.
@@ -52,7 +52,7 @@ def plan(
     stream = iter(slots)
     while not (stop and stop.requested) and (batch := list(islice(stream, LOOKUP_BATCH))):
         due = [slot for slot in batch if (slot[0].id, slot[1]) not in done] if done else batch
-        played = player.from_cache(due)
+        played = asker.from_cache(due)
         keep([sample for sample in played if sample is not None])
         if len(due) == len(batch):
             owed += bytes(sample is None for sample in played)
@@ -62,7 +62,7 @@ def plan(
     return owed
 
 
-async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
+async def ask(asker: Asker, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
     """Ask the model about every slot, with an eighth more workers than requests may be in flight.
 
     While a worker stores and records an answer, another one has its next request ready: it goes out as soon as the answer has
@@ -72,7 +72,7 @@ async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency
     quota or budget, an address where nothing answers) stops the stream: the rows it met stay owed, and `stop.reason` says why.
 
     Args:
-        player: plays them; the limiter of its LM lets `concurrency` requests through.
+        asker: plays them; the limiter of its LM lets `concurrency` requests through.
         slots: those that need the model.
         keep: is given each sample when it is finished.
         concurrency: requests that may be in flight.
@@ -88,7 +88,7 @@ async def play(player: Player, slots: Iterable[Slot], keep: Keep, *, concurrency
             if stop.requested:
                 return
             try:
-                sample = await player.ask(slot)
+                sample = await asker.ask(slot)
             except (LMError, BudgetExceeded) as error:  # not this row's fault: the slot stays owed
                 stop.request(error)
                 return

@@ -64,13 +64,13 @@ def main(args: argparse.Namespace) -> int:
     from runner.cli.display import Display
     from runner.experiment.experiment import Experiment
     from runner.experiment.prepared import prepare
-    from runner.experiment.run import play_to_end
+    from runner.experiment.run import run_to_end
     from runner.experiment.train_first import train_first
 
     display = Display(args.display)
     prepared = train_first(prepare(composition.config()), display.say)
     experiment = Experiment.create(prepared, composition.overrides)
-    result = play_to_end(experiment, notify=display.say, watch=display.watch)
+    result = run_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.adapters import Formatted
-    from runner.batch.player import Player, Slot
+    from runner.batch.asker import Asker, Slot
     from runner.config.schema import RunConfig
     from runner.cost.budget import Budget
     from runner.experiment.experiment import Experiment
@@ -121,7 +121,7 @@ def forecast(prepared: Prepared) -> Forecast:
     """
     config, parts = prepared.in_place, prepared.parts()
     lm, repeats = parts.lm, config.sampling.repeats
-    player = parts._replace(scorers={}).player()
+    asker = parts._replace(scorers={}).asker()
     hits = failing = 0
 
     def keep(samples: list[Sample]) -> None:
@@ -133,13 +133,13 @@ def forecast(prepared: Prepared) -> Forecast:
         return ((row, repeat) for row in parts.dataset for repeat in range(repeats))
 
     try:
-        due = plan(player, slots(), (), keep)
+        due = plan(asker, slots(), (), keep)
     finally:
         if lm.store:
             lm.store.close()
     if config.cache.mode == "replay" and (missing := due.count(1)):
         raise CacheError(f"replay: the cache has no answer for {missing:,} samples; nothing was sent")
-    work = expected(player, compress(slots(), due), reasks=reasks(config))
+    work = expected(asker, compress(slots(), due), reasks=reasks(config))
     if work.samples:
         build.access(config)
     return Forecast(
@@ -155,25 +155,25 @@ def forecast(prepared: Prepared) -> Forecast:
     )
 
 
-def expected(player: Player, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:
+def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:
     """What it takes to ask the model about `slots`. They stream; those of one row are best next to each other.
 
     Args:
-        player: makes the requests.
+        asker: makes the requests.
         slots: rows and which of their repeats.
         reasks: how often the adapter asks again at the most.
     """
-    channel = player.lm.channel()
+    channel = asker.lm.channel()
     price, longest = channel.price, channel.longest_answer
     samples = asked = prompts = answers = 0
     usd, bounded = 0.0, True
     last: Row | None = None
     for row, repeat in slots:
         if row is not last:
-            last, formatted = row, _formatted(player, row)
+            last, formatted = row, _formatted(asker, row)
         if formatted is None:
             continue
-        request = player.request(formatted, repeat)
+        request = asker.request(formatted, repeat)
         samples += 1
         asked += estimate(request).prompt_tokens
         if (largest := most(request, longest)) is None:
@@ -199,7 +199,7 @@ def announcement(experiment: Experiment) -> str | None:
     lm = experiment.lm
     if not experiment.owed or (lm.channel().price is None and lm.budget is None):
         return None
-    work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config))
+    work = expected(experiment.asker, experiment.due(), reasks=reasks(experiment.config))
     doubts = verdict(lm.budget, work) if lm.budget else {"covers": True}
     return work.line() if doubts["covers"] else f"{work.line()}; budget: {doubts['verdict']}"
 
@@ -247,8 +247,8 @@ def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
     return (None, "the price is unknown, and budget.usd lets it pass") if unknown else (True, "it covers the most that is needed")
 
 
-def _formatted(player: Player, row: Row) -> Formatted | None:
+def _formatted(asker: Asker, row: Row) -> Formatted | None:
     try:
-        return player.adapter.format(row)
+        return asker.adapter.format(row)
     except DataError:
         return None

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.batch.engine import Stop, plan, play
-from runner.batch.player import Slot, status_of
+from runner.batch.asker import Slot, status_of
+from runner.batch.engine import Stop, ask, plan
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
@@ -58,9 +58,9 @@ class Experiment:
         self.folder = record.path
         self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
-        self.player = parts.player()
+        self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
-        self.player.on_cut = self.tally.cut
+        self.asker.on_cut = self.tally.cut
         self.stop = Stop()
         self.begun = False
         self.problem: OstinatoError | None = None
@@ -165,7 +165,7 @@ class Experiment:
         in_place = rooted(config, manifest)
         refuse_changed_files(record, in_place)
         experiment = cls(in_place, record, recorded_overrides(record), Parts.of(in_place))
-        refuse_changed_data(record, experiment.dataset, experiment.player.adapter)
+        refuse_changed_data(record, experiment.dataset, experiment.asker.adapter)
         if changes := changes_of(record, config):
             record.log(f"goes on with {', '.join(changes)}")
             record.write_config(to_yaml(config))
@@ -205,7 +205,7 @@ class Experiment:
         if self._done is None:
             return
         done, self._done = self._done, None
-        self._owed = plan(self.player, self._slots(), done, self._keep, stop=self.stop)
+        self._owed = plan(self.asker, self._slots(), done, self._keep, stop=self.stop)
         if self.owed and self.config.cache.mode == "replay" and not self._partial:
             row, repeat = next(self.due())
             missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
@@ -235,7 +235,7 @@ class Experiment:
         await asyncio.to_thread(self.lm.launch)
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 
-    async def play(self) -> dict[str, Any]:
+    async def ask(self) -> dict[str, Any]:
         """Ask what is owed; every finished sample is in the record before the next is begun by its worker.
 
         Returns:
@@ -249,7 +249,7 @@ class Experiment:
         self.begun = True
         self.tally.started()
         try:
-            await play(self.player, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+            await ask(self.asker, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
         except ExceptionGroup as group:
             raise first_of(group) from None
         finally:
@@ -368,7 +368,7 @@ class Experiment:
         for row, repeat in self._slots() if answered else ():
             if sample := answered.get((row.id, repeat)):
                 sample.status, sample.error = status_of(sample.finish_reason), None
-                self.player.score(sample, row)
+                self.asker.score(sample, row)
                 self._keep([sample])
 
     def _keep(self, samples: list[Sample]) -> None:
@@ -387,7 +387,7 @@ class Experiment:
             "ended_at": now(),
             "model": {**previous["model"], **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
-            "seeds": {"sampling": self.player.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
+            "seeds": {"sampling": self.asker.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
             "cache": {
                 "mode": self.config.cache.mode,
                 "hits": summary.cache_hits,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner import build
-from runner.batch.player import Player
+from runner.batch.asker import Asker
 
 if TYPE_CHECKING:
     from runner.adapters import Adapter
@@ -35,6 +35,6 @@ class Parts(NamedTuple):
         seed = self.lm.kwargs.get("seed")
         return seed if isinstance(seed, int) else None
 
-    def player(self) -> Player:
+    def asker(self) -> Asker:
         """Make what turns rows into samples."""
-        return Player(self.lm, self.adapter, self.scorers, seed=self.seed)
+        return Asker(self.lm, self.adapter, self.scorers, seed=self.seed)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.batch.player import status_of
+from runner.batch.asker import status_of
 from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored
 from runner.experiment.experiment import Experiment, recorded_overrides
@@ -75,7 +75,7 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
         if failed_scoring:
             sample.status, sample.error = status_of(sample.finish_reason), None
         if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
-            experiment.player.score(sample, rows[sample.id])
+            experiment.asker.score(sample, rows[sample.id])
         experiment.tally.add(sample)
     record.rewrite(samples)
     record.write_config(to_yaml(config))

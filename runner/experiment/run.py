@@ -91,7 +91,7 @@ def run(
     if config.sweep.varies:
         raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
     prepared = train_first(prepare(config), notify or silent)
-    return play_to_end(Experiment.create(prepared, overrides), notify=notify, watch=watch)
+    return run_to_end(Experiment.create(prepared, overrides), notify=notify, watch=watch)
 
 
 def resume(
@@ -118,7 +118,7 @@ def resume(
         RecordError: there is no such run, it is being played, or its config, data, prompt files or scorer have changed since.
         ConfigError, DataError, LaunchError, FinetuneError, OrchestratorError: as `run` does.
     """
-    return play_to_end(Experiment.reopen(_folder(run, runs_dir), overrides), notify=notify, watch=watch)
+    return run_to_end(Experiment.reopen(_folder(run, runs_dir), overrides), notify=notify, watch=watch)
 
 
 def retry(
@@ -158,14 +158,14 @@ def retry(
         hint = suggest(unknown[0], FAILURES) or ";"
         raise ConfigError(f"no row fails with '{unknown[0]}'{hint} the codes are {', '.join(FAILURES)}")
     experiment = Experiment.reopen(_folder(run, runs_dir), overrides, again=FAILURES if only is None else only)
-    return play_to_end(experiment, notify=notify, watch=watch)
+    return run_to_end(experiment, notify=notify, watch=watch)
 
 
 def _folder(run: str | Path, runs_dir: str | Path) -> Path:
     return find_run(str(run), Path(runs_dir)).path
 
 
-def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
+def run_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
     """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
 
     Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `sitting`).
@@ -182,8 +182,8 @@ def play_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: 
     return RunResult(experiment.folder, experiment.summary)
 
 
-async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
-    """`play_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
+async def run_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
+    """`run_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
 
     Args:
         experiment: what to play; where its config says ``execution.orchestrator=none``, `orchestrate` is not called.
@@ -206,14 +206,14 @@ async def play_within(experiment: Experiment, orchestrate: Orchestrate, *, notif
     return RunResult(experiment.folder, experiment.summary)
 
 
-async def ask(experiment: Experiment, notify: Notify) -> None:
+async def launch_and_ask(experiment: Experiment, notify: Notify) -> None:
     """Launch the model where that is ours to do, ask what is owed, and stop what was launched. Raises as `Experiment.play`."""
     with _access(experiment):
         try:
             if experiment.needs_launch:
                 notify(f"launching {experiment.lm.model}, or sharing one that is kept")
                 await experiment.launch()
-            await experiment.play()
+            await experiment.ask()
         finally:
             await experiment.kill()
             await experiment.lm.aclose()
@@ -224,7 +224,7 @@ async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestra
     if orchestrate is not None and given is not None:
         orchestrate = given
     if orchestrate is None:
-        await ask(experiment, notify)
+        await launch_and_ask(experiment, notify)
         return
     with _access(experiment):
         try:

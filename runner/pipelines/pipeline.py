@@ -26,7 +26,7 @@ from runner.experiment.columns import values_of
 from runner.experiment.experiment import Experiment
 from runner.experiment.files import digests_of
 from runner.experiment.prepared import prepare
-from runner.experiment.run import FAILURES, ask
+from runner.experiment.run import FAILURES, launch_and_ask
 from runner.experiment.train_first import asking, followed, trained_model, untrained
 from runner.finetune.jobs.spec import canonical
 from runner.finetune.jobs.status import TrainingStatus
@@ -81,7 +81,7 @@ class Pipeline:
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
         self.watch: Callable[[Experiment], AbstractContextManager[Any]] | None = None
         self.notify: Notify = silent
-        self._playing: Experiment | None = None
+        self._running: Experiment | None = None
         self._served: LM | None = None
 
     @classmethod
@@ -161,13 +161,13 @@ class Pipeline:
     @property
     def begun(self) -> bool:
         """Whether a run is being asked at this moment; a training needs no waiting for."""
-        return self._playing is not None and self._playing.begun
+        return self._running is not None and self._running.begun
 
     def interrupt(self) -> None:
         """Begin nothing more; rows in flight are finished and kept, and a training goes on without us."""
         self.stop.request()
-        if self._playing is not None:
-            self._playing.interrupt()
+        if self._running is not None:
+            self._running.interrupt()
 
     async def aclose(self) -> None:
         """Stop the server that the stage launch has started, when the stage kill was not come to."""
@@ -292,7 +292,7 @@ class Pipeline:
     async def _run(self, stage: StageRecord, prepared: Prepared) -> dict[str, Any]:
         """Play a run of the experiment, or go on with the one that the stage has begun."""
         experiment = await asyncio.to_thread(self._experiment, stage, prepared)
-        self._playing = experiment
+        self._running = experiment
         if self.stop.requested:
             experiment.interrupt()
         try:
@@ -300,12 +300,12 @@ class Pipeline:
                 try:
                     await asyncio.to_thread(experiment.plan)
                     if experiment.owed and not self.stop.requested:
-                        await ask(experiment, self.notify)
+                        await launch_and_ask(experiment, self.notify)
                 except asyncio.CancelledError:
                     experiment.stop.request()
                     raise
         finally:
-            self._playing = None
+            self._running = None
         summary = experiment.summary
         assert summary is not None
         if summary.status == "interrupted":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from runner.batch.player import Player
+    from runner.batch.asker import Asker
     from runner.types import Row
 
 Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
@@ -39,14 +39,14 @@ class Answers:
 
     Args:
         record: the run folder, for messages.
-        player: replays a row.
+        asker: replays a row.
         rows: the rows by id.
         from_cache: looks an answer up in the cache.
     """
 
-    def __init__(self, record: Path, player: Player, rows: dict[str, Row], from_cache: Look) -> None:
+    def __init__(self, record: Path, asker: Asker, rows: dict[str, Row], from_cache: Look) -> None:
         self._record = record
-        self._player = player
+        self._asker = asker
         self._rows = rows
         self._looks = (from_cache, _from_sample)
         self._used: dict[str, bytes] = {}
@@ -64,7 +64,7 @@ class Answers:
             raise RecordError(f"{self._record}: the record has a row {sample.id!r} that is not in the data")
         told = ["it has no answer"]
         for look in self._looks:
-            if (found := _played(self._player, row, sample, look)) is None:
+            if (found := _played(self._asker, row, sample, look)) is None:
                 continue
             played, asked = found
             if told := changes(sample, played):
@@ -86,9 +86,9 @@ class Answers:
                 yield stored
 
 
-def _played(player: Player, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
+def _played(asker: Asker, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
     """Replay a sample from the answers that `look` finds. Returns it and these answers by key; None if one is missing."""
-    turns = player.turns(row, sample.repeat)
+    turns = asker.turns(row, sample.repeat)
     asked: dict[str, Stored] = {}
     try:
         request = next(turns)

@@ -116,7 +116,7 @@ class _Packing:
         here = {str(self.record.path): self.name, self.manifest.get("cwd", ""): "."}
         self.places = Places({**here, **self.moved})
         manifest = self._portable_manifest(config)
-        self.player, self.rows = stage(config, msgspec.convert(manifest, Manifest), self.folder)
+        self.asker, self.rows = stage(config, msgspec.convert(manifest, Manifest), self.folder)
         facts = self._write_samples()
         self._put("config.yaml", to_yaml(config).encode())
         self._put(
@@ -176,7 +176,7 @@ class _Packing:
 
     def _write_summary(self) -> None:
         if summary := self.record.summary():  # a run that was killed has none
-            told = {**summary.to_dict(), "run": self.name, "model": self.player.lm.model}
+            told = {**summary.to_dict(), "run": self.name, "model": self.asker.lm.model}
             self._put("summary.json", _pretty(self.places.moved({"format": FORMAT, **told})))
             self.names.append("summary.json")
 
@@ -192,7 +192,7 @@ class _Packing:
 
     def _write_samples(self) -> Facts:
         """Write the lines of the record, and each answer once, in the order in which a replay needs them."""
-        found = Answers(self.record.path, self.player, self.rows, self._from_cache)
+        found = Answers(self.record.path, self.asker, self.rows, self._from_cache)
         without: list[tuple[str, int]] = []
         answers = from_record = 0
         with (self.folder / "samples.jsonl").open("wb") as lines, (self.folder / CACHE).open("wb") as entries:
@@ -204,7 +204,7 @@ class _Packing:
                         entries.write(_encode(stored) + b"\n")
                 elif counts:
                     without.append((sample.id, sample.repeat))
-                sample.model_requested = self.player.lm.model
+                sample.model_requested = self.asker.lm.model
                 if sample.error:
                     moved = self.places.moved(sample.error.message)
                     sample.error = msgspec.structs.replace(sample.error, message=moved)

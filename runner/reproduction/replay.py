@@ -25,7 +25,7 @@ from runner.wording.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.batch.player import Player
+    from runner.batch.asker import Asker
     from runner.config.schema import RunConfig
     from runner.types import Row
 
@@ -165,15 +165,15 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     }  # another repository is not a difference
     elsewhere = (check for check in of_environment({"environment": known}) if check.drifted)
     report.environment = [line for check in elsewhere for line in check.lines()]
-    player, rows = stage(config, manifest, folder)
+    asker, rows = stage(config, manifest, folder)
     store = Cache(folder / "cache", mode="write")
     try:
         _fill(store, _lines(folder / CACHE, Stored))
         store.mode = "replay"
-        player.lm.store = store
+        asker.lm.store = store
         skipped = set(report.facts.without_answer)
         due = (sample for sample in record.samples() if (sample.id, sample.repeat) not in skipped)
-        _compare(player, rows, due, report)
+        _compare(asker, rows, due, report)
     finally:
         store.close()
     played = report.outputs + report.different + report.missing
@@ -182,8 +182,8 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     return report
 
 
-def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, dict[str, Row]]:
-    """Return the player of the run in an unpacked capsule, and its rows by id.
+def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, dict[str, Row]]:
+    """Return the asker of the run in an unpacked capsule, and its rows by id.
 
     Raises:
         ConfigError, DataError: the config or the data cannot be used.
@@ -193,7 +193,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Player, 
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
     parts.lm.pinned = Pinned(manifest.model.endpoint)
-    return parts.player(), {row.id: row for row in parts.dataset}
+    return parts.asker(), {row.id: row for row in parts.dataset}
 
 
 def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
@@ -209,11 +209,11 @@ def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
     return msgspec.structs.replace(config, scoring=rest), code
 
 
-def _compare(player: Player, rows: dict[str, Row], samples: Iterator[Sample], report: Replayed) -> None:
+def _compare(asker: Asker, rows: dict[str, Row], samples: Iterator[Sample], report: Replayed) -> None:
     while batch := list(islice(samples, LOOKUP_BATCH)):
         if strange := next((sample for sample in batch if sample.id not in rows), None):
             raise RecordError(f"the record has a row {strange.id!r} that is not in the data")
-        played = player.from_cache([(rows[sample.id], sample.repeat) for sample in batch])
+        played = asker.from_cache([(rows[sample.id], sample.repeat) for sample in batch])
         for was, now in zip(batch, played, strict=True):
             told = ["no answer"] if now is None else changes(was, now, not_scored=report.not_scored)
             if now is None:

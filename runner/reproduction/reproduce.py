@@ -13,7 +13,7 @@ from runner.experiment.drift import adjusted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.experiment import Experiment, recorded_overrides
 from runner.experiment.prepared import prepare
-from runner.experiment.run import EXIT_CODES, play_to_end
+from runner.experiment.run import EXIT_CODES, run_to_end
 from runner.records import RunFolder, Summary, find_run
 from runner.reproduction.agreement import Agreement, agree
 from runner.reproduction.checks import Check, checks, of_served
@@ -145,7 +145,7 @@ def reproduce(
         experiment.plan()
         if notify:
             _announce(experiment, found, notify)
-        play_to_end(experiment, notify=notify, watch=watch)
+        run_to_end(experiment, notify=notify, watch=watch)
     after = RunFolder.open(experiment.folder)
     return Reproduction(
         reproduces=record.path,
@@ -221,7 +221,7 @@ def _announce(experiment: Experiment, found: _Inspected, notify: Notify) -> None
         return
     before = found.record.summary()
     cost = f"; the recorded run cost {dollars(before.cost_usd)}" if before and before.cost_usd else ""
-    work = expected(experiment.player, experiment.due(), reasks=reasks(experiment.config)).line()
+    work = expected(experiment.asker, experiment.due(), reasks=reasks(experiment.config)).line()
     told = "" if announcement(experiment) else f": {work}"  # where there is a price, it is announced when the run starts
     notify(f"asking {experiment.lm.model} again, past the cache{told}{cost}")
 

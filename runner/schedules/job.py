@@ -21,7 +21,7 @@ from runner.config.schema import RunConfig, Schedule
 from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
-from runner.experiment.run import FAILURES, RunResult, play_within
+from runner.experiment.run import FAILURES, RunResult, run_within
 from runner.experiment.train_first import train_first
 from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline
 from runner.records import RunFolder
@@ -232,7 +232,7 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
         experiment = Experiment.create(ready, turn.job.overrides)
     facts = {"name": turn.job.name, "what": turn.job.schedule.what, "flow_run": turn.flow_run, "due": turn.due}
     experiment.record.write_manifest({**experiment.record.manifest(), "schedule": {**facts, "attempt": turn.attempt}})
-    result = await play_within(experiment, turn.orchestrate, notify=turn.notify)
+    result = await run_within(experiment, turn.orchestrate, notify=turn.notify)
     summary = result.summary
     turn.notify(f"{turn.job.name}: {summary.status}, {summary.ok:,} of {summary.rows:,} rows ok: {result.folder}")
     if summary.status != "complete":

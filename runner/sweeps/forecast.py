@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.adapters import Adapter, Formatted
-    from runner.batch.player import Player, Slot
+    from runner.batch.asker import Asker, Slot
     from runner.config.schema import RunConfig
     from runner.data import Dataset
     from runner.sweeps.plan import Plan
@@ -130,20 +130,20 @@ class _Seer:
             return CellOutlook(cell=key, values=values, model=lm.model, samples=samples, recorded=True)
         lm.store = self._store(config)
         adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
-        player = Parts(dataset, {}, lm, adapter).player()
+        asker = Parts(dataset, {}, lm, adapter).asker()
         said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))
-        keys = [request_key(player.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]
+        keys = [request_key(asker.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]
         hits = self._hits(lm.store, keys)
         failing = keys.count(None)
         if hits and reasks(config):  # a first answer that is cached may still have to be asked for again
-            return self._played(key, player, config, dataset)
+            return self._from_cache(key, asker, config, dataset)
         shared = self._shared(lm.store, keys, hits)
         owed = [key is not None and key not in hits and key not in shared for key in keys]
         slots = ((row, repeat) for row in dataset for repeat in range(repeats))
         if all(owed):
-            likely = self._whole(config, said, player, list(slots))
+            likely = self._whole(config, said, asker, list(slots))
         else:
-            likely = expected(player, compress(slots, owed), reasks=reasks(config))
+            likely = expected(asker, compress(slots, owed), reasks=reasks(config))
         return CellOutlook(
             cell=key,
             values=values,
@@ -182,23 +182,23 @@ class _Seer:
         self._asked |= asked
         return shared
 
-    def _whole(self, config: RunConfig, said: list[Any], player: Player, slots: list[Slot]) -> Estimate:
+    def _whole(self, config: RunConfig, said: list[Any], asker: Asker, slots: list[Slot]) -> Estimate:
         """The estimate of a cell that asks all its rows: the same for all that differ in nothing which makes it longer."""
         sources = (said, config.model, config.adapter)
         what = f"estimate {config.sampling.max_tokens} {config.sampling.repeats}"
-        return self._once.get(what, sources, lambda: expected(player, slots, reasks=reasks(config)))
+        return self._once.get(what, sources, lambda: expected(asker, slots, reasks=reasks(config)))
 
-    def _played(self, key: str, player: Player, config: RunConfig, dataset: Dataset) -> CellOutlook:
+    def _from_cache(self, key: str, asker: Asker, config: RunConfig, dataset: Dataset) -> CellOutlook:
         """What a cell would do, found out by playing it from the cache to the end."""
         ended: list[Sample] = []
         slots = [(row, repeat) for row in dataset for repeat in range(config.sampling.repeats)]
-        due = plan(player, slots, (), ended.extend)
-        likely = expected(player, compress(slots, due), reasks=reasks(config))
+        due = plan(asker, slots, (), ended.extend)
+        likely = expected(asker, compress(slots, due), reasks=reasks(config))
         hits = sum(sample.cache == "hit" for sample in ended)
         return CellOutlook(
             cell=key,
             values=self._cells[key].values,
-            model=player.lm.model,
+            model=asker.lm.model,
             samples=len(slots),
             cache_hits=hits,
             failing=len(ended) - hits,

@@ -118,4 +118,4 @@ async def _orchestrated(sweep: Sweep, notify: Notify) -> None:
     if (orchestrate := orchestrator(sweep.config.execution.orchestrator, ORCHESTRATORS)) is not None:
         await orchestrate(sweep, notify=notify)
     else:
-        await sweep.drive(sweep.play_cell)
+        await sweep.drive(sweep.run_cell)

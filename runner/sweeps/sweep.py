@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from runner.experiment.prepared import Prepared
     from runner.records.summary import RunStatus
 
-PlayCell = Callable[[str], Awaitable[None]]
+RunCell = Callable[[str], Awaitable[None]]
 
 _SLICE_S = 0.5
 
@@ -86,7 +86,7 @@ class Sweep:
         overrides: what was given on the command line; free of secrets.
         manifest: what the sweep consists of, and how far it has come.
         stop: set to stop.
-        playing: the experiments of the cells that are being played, by cell id.
+        running: the experiments of the cells that are being played, by cell id.
     """
 
     def __init__(self, plan: Plan, record: SweepFolder) -> None:
@@ -100,7 +100,7 @@ class Sweep:
         self.manifest: SweepManifest
         self.stop = Stop()
         self.problem: OstinatoError | None = None
-        self.playing: dict[str, Experiment] = {}
+        self.running: dict[str, Experiment] = {}
         self._begun: dict[str, Experiment] = {}
         self._batch: asyncio.Task[Any] | None = None
         self._again = [override for override in plan.asked.fixed if group_of(override) in _PASSED_ON]
@@ -180,8 +180,8 @@ class Sweep:
             return False
         return True
 
-    async def drive(self, play: PlayCell) -> None:
-        """Have the sweeper propose cells, and `play` those that are not complete, a few at a time.
+    async def drive(self, run: RunCell) -> None:
+        """Have the sweeper propose cells, and `run` those that are not complete, a few at a time.
 
         Raises:
             OstinatoError: what has stopped the sweep: a spent budget, a failed cell with `fail_fast`.
@@ -192,7 +192,7 @@ class Sweep:
         def launch(jobs: Sequence[Sequence[str]]) -> list[float | None]:
             ids = self._take(jobs)
             if not self.stop.requested:
-                asyncio.run_coroutine_threadsafe(self._play_batch(ids, play), loop).result()
+                asyncio.run_coroutine_threadsafe(self._run_batch(ids, run), loop).result()
             if self.stop.requested:
                 raise _Stopped
             return self._ranks(ids)
@@ -221,7 +221,7 @@ class Sweep:
         if self.stop.requested:
             raise asyncio.CancelledError("stopped on request")
 
-    async def play_cell(self, key: str) -> None:
+    async def run_cell(self, key: str) -> None:
         """Play one cell to its end and note how that went.
 
         Raises:
@@ -231,7 +231,7 @@ class Sweep:
         problem: OstinatoError | None = None
         try:
             experiment = self._begun.pop(key) if key in self._begun else await self._whole(key)
-            self.playing[key] = experiment
+            self.running[key] = experiment
             with recorded(experiment):
                 if experiment.owed:
                     await self._ask(experiment)
@@ -259,12 +259,12 @@ class Sweep:
     @property
     def begun(self) -> bool:
         """Whether the model of a cell has been asked."""
-        return any(experiment.begun for experiment in list(self.playing.values()))
+        return any(experiment.begun for experiment in list(self.running.values()))
 
     def interrupt(self) -> None:
         """Begin no cell and send nothing more; what is in flight is finished and recorded."""
         self.stop.request()
-        for experiment in list(self.playing.values()):
+        for experiment in list(self.running.values()):
             experiment.interrupt()
 
     def label(self, key: str) -> str:
@@ -277,7 +277,7 @@ class Sweep:
 
     def progress(self) -> Progress:
         """The numbers of the moment. Called by the display, from a thread of its own."""
-        tallies = [experiment.tally for experiment in list(self.playing.values())]
+        tallies = [experiment.tally for experiment in list(self.running.values())]
         statuses = [cell.status for cell in list(self.manifest.cells.values())]
         return Progress(
             cells=len(statuses),
@@ -315,7 +315,7 @@ class Sweep:
             for key, experiment in self._begun.items():  # nobody came to play it
                 experiment.stop.request()
                 experiment.finish()
-                self.playing[key] = experiment
+                self.running[key] = experiment
                 self._ended(key, None)
             if self.problem is not None:
                 self.record.log(str(self.problem))
@@ -382,14 +382,14 @@ class Sweep:
                 self._ended(key, error)
                 continue
             if experiment.owed:
-                self._begun[key] = self.playing.pop(key)
+                self._begun[key] = self.running.pop(key)
                 raise _Owes
             with recorded(experiment):
                 pass
             self._ended(key, None)
         return self._ranks(ids)
 
-    async def _play_batch(self, ids: Sequence[str], play: PlayCell) -> None:
+    async def _run_batch(self, ids: Sequence[str], run: RunCell) -> None:
         """Play these cells, so many at a time as the section says."""
         self._batch = asyncio.current_task()
         stream = iter(self._due(ids))
@@ -399,7 +399,7 @@ class Sweep:
                 if self.stop.requested:
                     return
                 with contextlib.suppress(OstinatoError):  # it is in the manifest; other cells go on
-                    await play(key)
+                    await run(key)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(self.section.concurrency):
@@ -412,7 +412,7 @@ class Sweep:
                 experiment.interrupt()
             elif experiment.needs_launch:
                 await self.shared.launch(experiment)
-            await experiment.play()
+            await experiment.ask()
         except asyncio.CancelledError:
             experiment.stop.request()
             raise
@@ -435,7 +435,7 @@ class Sweep:
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None
         self._save()
-        self.playing[key] = experiment
+        self.running[key] = experiment
         if self.stop.requested:
             experiment.stop.request()
         try:
@@ -462,7 +462,7 @@ class Sweep:
     def _ended(self, key: str, problem: OstinatoError | None) -> None:
         """Note how a cell has ended."""
         cell = self.manifest.cells[key]
-        experiment = self.playing.pop(key, None)
+        experiment = self.running.pop(key, None)
         summary = experiment.summary if experiment else None
         cell.status = summary.status if summary else "failed" if problem else "interrupted"
         told = str(problem) if problem else summary.problem if summary else None

@@ -57,10 +57,10 @@ def lazy_decoding() -> None:
 
 def shared_parameters() -> None:
     """The key of every request encodes its parameters anew."""
-    from runner.batch import player
+    from runner.batch import asker
     from runner.cache import request_key
 
-    player.request_key = lambda request, _params=None: request_key(request)
+    asker.request_key = lambda request, _params=None: request_key(request)
 
 
 def kept_parameters() -> None:

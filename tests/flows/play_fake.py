@@ -15,7 +15,7 @@ class FakeSummary:
 
 
 class FakeExperiment:
-    """`plays` is what `play` does: "ok", "wait" (until it is cancelled), or an exception to raise. `launches` likewise."""
+    """`plays` is what `ask` does: "ok", "wait" (until it is cancelled), or an exception to raise. `launches` likewise."""
 
     shards = 1
     owed = 4
@@ -36,7 +36,7 @@ class FakeExperiment:
             raise self.launches
         return {"model": "fake", "api_base": "http://127.0.0.1:1/v1", "wall_s": 0.0}
 
-    async def play(self):
+    async def ask(self):
         self.done.append("play")
         if isinstance(self.plays, Exception):
             raise self.plays

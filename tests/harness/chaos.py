@@ -30,7 +30,7 @@ import msgspec
 from runner.config.compose import compose
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
-from runner.experiment.run import play_to_end
+from runner.experiment.run import run_to_end
 from runner.network.retry import MALFORMED_ATTEMPTS
 from runner.transport.litellm import _litellm
 
@@ -279,7 +279,7 @@ def play(server: ChaosServer, folder: Path, *, rows: int, transport: str, concur
     experiment = Experiment.create(prepare(compose(words).config()))
     assert experiment.lm.retry is not None
     experiment.lm.retry = msgspec.structs.replace(experiment.lm.retry, base_s=0.01, cap_s=0.05)
-    return play_to_end(experiment)
+    return run_to_end(experiment)
 
 
 def check(server: ChaosServer, result: RunResult, rows: int) -> None:

@@ -216,7 +216,7 @@ def _play_run(folder, own, url, asked, keep) -> None:
     from runner.config.compose import compose
     from runner.experiment.experiment import Experiment
     from runner.experiment.prepared import prepare
-    from runner.experiment.run import play_to_end
+    from runner.experiment.run import run_to_end
     from runner.records import RunFolder
 
     file = own / "rows.jsonl"
@@ -235,7 +235,7 @@ def _play_run(folder, own, url, asked, keep) -> None:
             keep(sample.id, sample.output)
 
     RunFolder.append = noted  # before the run is made: what the cache knows already is recorded then
-    result = play_to_end(Experiment.create(prepare(config)))
+    result = run_to_end(Experiment.create(prepare(config)))
     assert (result.summary.status, result.summary.ok) == ("complete", len(asked)), result.summary
 
 

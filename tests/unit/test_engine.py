@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from runner.adapters import ChatAdapter, JsonAdapter, Prompt
-from runner.batch.engine import LOOKUP_BATCH, Stop, plan, play
-from runner.batch.player import Player
+from runner.batch.asker import Asker
+from runner.batch.engine import LOOKUP_BATCH, Stop, ask, plan
 from runner.batch.tally import Tally
 from runner.cache import Cache
 from runner.cost.budget import Budget
@@ -67,20 +67,20 @@ def rows(count, **targets):
     return [Row(f"r{number}", {"q": f"q{number}"}, "yes") for number in range(count)]
 
 
-def player(answer, *, adapter=None, cache=None, scorers=None, seed=None, attempts=1, limiter=None, budget=None):
+def asker(answer, *, adapter=None, cache=None, scorers=None, seed=None, attempts=1, limiter=None, budget=None):
     lm = LM("fake/x", cache=cache or False)
     lm.transport = Scripted(answer)
     lm.retry = RetryPolicy(max_attempts=attempts, base_s=0)
     lm.limiter, lm.budget = limiter, budget
     prompt = Prompt(system=None, user="{{ q }}")
-    return Player(lm, adapter or ChatAdapter(prompt), {"exact": Exact()} if scorers is None else scorers, seed=seed)
+    return Asker(lm, adapter or ChatAdapter(prompt), {"exact": Exact()} if scorers is None else scorers, seed=seed)
 
 
-async def played(one, slots, *, concurrency=4, stop=None):
+async def asked(one, slots, *, concurrency=4, stop=None):
     """Samples by id and repeat, and the Stop."""
     stop = stop or Stop()
     samples = []
-    await play(one, slots, samples.extend, concurrency=concurrency, stop=stop)
+    await ask(one, slots, samples.extend, concurrency=concurrency, stop=stop)
     return {(sample.id, sample.repeat): sample for sample in samples}, stop
 
 
@@ -92,8 +92,8 @@ def once(these):
 
 
 async def test_a_row_becomes_a_sample():
-    one = player(lambda *_: "yes")
-    found, stop = await played(one, once(rows(1)))
+    one = asker(lambda *_: "yes")
+    found, stop = await asked(one, once(rows(1)))
     sample = found["r0", 0]
     assert (sample.status, sample.output, sample.scores, sample.target, sample.error) == (
         "ok",
@@ -121,13 +121,13 @@ async def test_a_row_becomes_a_sample():
     ],
 )
 async def test_a_finish_reason_becomes_a_status(finish, status, scores):
-    found, _ = await played(player(lambda *_: Choice("yes", finish)), once(rows(1)))
+    found, _ = await asked(asker(lambda *_: Choice("yes", finish)), once(rows(1)))
     assert (found["r0", 0].status, found["r0", 0].scores) == (status, scores)
 
 
 async def test_tool_calls_are_the_output_when_there_is_no_text():
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
-    found, _ = await played(player(lambda *_: Choice(None, "tool_calls", tool_calls=[call])), once(rows(1)))
+    found, _ = await asked(asker(lambda *_: Choice(None, "tool_calls", tool_calls=[call])), once(rows(1)))
     assert msgspec.json.decode(found["r0", 0].output) == [call]
 
 
@@ -135,7 +135,7 @@ async def test_a_failed_row_is_data_and_cancels_nothing():
     def answer(question, _):
         return ContextWindowError("too long", status=400, request_id="r-1") if question == "q2" else "yes"
 
-    found, stop = await played(player(answer), once(rows(20)))
+    found, stop = await asked(asker(answer), once(rows(20)))
     assert found["r2", 0].error == RowError("context_window", "too long", 400, "r-1")
     assert (found["r2", 0].status, found["r2", 0].scores, found["r2", 0].output) == ("error", {}, None)
     assert sum(sample.status == "ok" for sample in found.values()) == 19
@@ -143,9 +143,9 @@ async def test_a_failed_row_is_data_and_cancels_nothing():
 
 
 async def test_attempts_are_counted():
-    found, _ = await played(player(lambda _, n: "yes" if n == 3 else retryable(), attempts=5), once(rows(1)))
+    found, _ = await asked(asker(lambda _, n: "yes" if n == 3 else retryable(), attempts=5), once(rows(1)))
     assert (found["r0", 0].status, found["r0", 0].attempts) == ("ok", 3)
-    found, _ = await played(player(lambda *_: retryable(), attempts=4), once(rows(1)))
+    found, _ = await asked(asker(lambda *_: retryable(), attempts=4), once(rows(1)))
     assert (found["r0", 0].status, found["r0", 0].attempts, found["r0", 0].error.code) == ("error", 4, "server")
 
 
@@ -154,7 +154,7 @@ def retryable():
 
 
 async def test_a_missing_column_fails_its_row_alone():
-    found, _ = await played(player(lambda *_: "yes"), once([Row("a", {"p": 1}), Row("b", {"q": 1}, "yes")]))
+    found, _ = await asked(asker(lambda *_: "yes"), once([Row("a", {"p": 1}), Row("b", {"q": 1}, "yes")]))
     assert (found["a", 0].status, found["a", 0].error.code, found["b", 0].status) == ("error", "data", "ok")
     assert "q" in found["a", 0].error.message
 
@@ -166,7 +166,7 @@ async def test_a_scorer_that_fails_keeps_the_answer():
         def score(self, output, target, fields, parsed):
             raise DataError("cannot judge this")
 
-    found, _ = await played(player(lambda *_: "yes", scorers={"exact": Exact(), "fussy": Fussy()}), once(rows(1)))
+    found, _ = await asked(asker(lambda *_: "yes", scorers={"exact": Exact(), "fussy": Fussy()}), once(rows(1)))
     sample = found["r0", 0]
     assert (sample.status, sample.output, sample.scores) == ("error", "yes", {})
     assert sample.error == RowError("scoring", "cannot judge this")
@@ -180,8 +180,8 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required"
 
 async def test_json_is_asked_for_again():
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA, retries=2)
-    one = player(lambda question, _: '{"a": 1}' if "Answer again" in question else "nonsense", adapter=adapter, scorers={})
-    sample = (await played(one, once(rows(1))))[0]["r0", 0]
+    one = asker(lambda question, _: '{"a": 1}' if "Answer again" in question else "nonsense", adapter=adapter, scorers={})
+    sample = (await asked(one, once(rows(1))))[0]["r0", 0]
     assert (sample.status, sample.parsed, sample.output, sample.attempts) == ("ok", {"a": 1}, '{"a": 1}', 2)
     assert sample.usage == Usage(4, 2, 6)
     assert [message["role"] for message in sample.messages] == ["user", "assistant", "user"]
@@ -189,14 +189,14 @@ async def test_json_is_asked_for_again():
 
 async def test_json_that_never_fits_is_invalid_and_its_text_is_kept():
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA, retries=1)
-    sample = (await played(player(lambda *_: '{"a": "x"}', adapter=adapter, scorers={}), once(rows(1))))[0]["r0", 0]
+    sample = (await asked(asker(lambda *_: '{"a": "x"}', adapter=adapter, scorers={}), once(rows(1))))[0]["r0", 0]
     assert (sample.status, sample.parsed, sample.output, sample.error.code) == ("invalid", None, '{"a": "x"}', "invalid")
 
 
 async def test_json_that_was_cut_off_is_not_asked_for_again():
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA, retries=3)
-    one = player(lambda *_: Choice('{"a":', "length"), adapter=adapter, scorers={})
-    sample = (await played(one, once(rows(1))))[0]["r0", 0]
+    one = asker(lambda *_: Choice('{"a":', "length"), adapter=adapter, scorers={})
+    sample = (await asked(one, once(rows(1))))[0]["r0", 0]
     assert (sample.status, len(one.lm.transport.asked)) == ("truncated", 1)
 
 
@@ -205,15 +205,15 @@ async def test_json_that_was_cut_off_is_not_asked_for_again():
 
 async def test_repeats_have_seeds_and_places_in_the_cache_of_their_own(tmp_path):
     cache = Cache(tmp_path / "cache")
-    one = player(lambda question, n: f"{question} {n}", cache=cache, seed=7, scorers={})
+    one = asker(lambda question, n: f"{question} {n}", cache=cache, seed=7, scorers={})
     slots = [(row, repeat) for row in rows(2) for repeat in range(3)]
-    found, _ = await played(one, slots)
+    found, _ = await asked(one, slots)
     assert len({sample.request_key for sample in found.values()}) == 6
     assert [one.request(one.adapter.format(rows(1)[0]), repeat).params["seed"] for repeat in range(3)] == [7, 8, 9]
-    again = player(None, cache=cache, seed=7, scorers={}).from_cache(slots)
+    again = asker(None, cache=cache, seed=7, scorers={}).from_cache(slots)
     assert [sample.output for sample in again] == [found[row.id, repeat].output for row, repeat in slots]
     assert {sample.cache for sample in again} == {"hit"}
-    unseeded = player(None, cache=cache, scorers={})
+    unseeded = asker(None, cache=cache, scorers={})
     assert "seed" not in unseeded.request(unseeded.adapter.format(rows(1)[0]), 1).params
     cache.close()
 
@@ -221,18 +221,18 @@ async def test_repeats_have_seeds_and_places_in_the_cache_of_their_own(tmp_path)
 async def test_what_the_cache_knows_is_played_without_the_model(tmp_path):
     cache = Cache(tmp_path / "cache")
     many = rows(LOOKUP_BATCH + 10)
-    await played(player(lambda *_: "yes", cache=cache), once(many[: LOOKUP_BATCH + 5]), concurrency=16)
+    await asked(asker(lambda *_: "yes", cache=cache), once(many[: LOOKUP_BATCH + 5]), concurrency=16)
     seen = []
-    owed = plan(player(None, cache=cache), once([*many, Row("bad", {})]), (), seen.extend)
+    owed = plan(asker(None, cache=cache), once([*many, Row("bad", {})]), (), seen.extend)
     assert [row.id for row in compress([*many, None], owed)] == [row.id for row in many[LOOKUP_BATCH + 5 :]]
     assert len(seen) == LOOKUP_BATCH + 6
     assert (seen[-1].id, seen[-1].status) == ("bad", "error")
     assert all(
         (sample.cache, sample.cost_usd, sample.attempts, sample.scores) == ("hit", 0.0, 0, {"exact": 1.0}) for sample in seen[:-1]
     )
-    assert plan(player(None), once(many), (), seen.extend) == b"\1" * len(many)
+    assert plan(asker(None), once(many), (), seen.extend) == b"\1" * len(many)
     done = {(row.id, 0) for row in many[::2]}
-    assert plan(player(None), once(many), done, seen.extend) == b"\0\1" * (len(many) // 2)
+    assert plan(asker(None), once(many), done, seen.extend) == b"\0\1" * (len(many) // 2)
     cache.close()
 
 
@@ -243,8 +243,8 @@ async def test_a_conversation_of_two_turns_comes_from_the_cache_whole(tmp_path):
     def answer(question, _):
         return '{"a": 1}' if "Answer again" in question else "nonsense"
 
-    await played(player(answer, adapter=adapter, cache=cache, scorers={}), once(rows(2)))
-    again = player(None, adapter=adapter, cache=cache, scorers={}).from_cache(once(rows(3)))
+    await asked(asker(answer, adapter=adapter, cache=cache, scorers={}), once(rows(2)))
+    again = asker(None, adapter=adapter, cache=cache, scorers={}).from_cache(once(rows(3)))
     assert [sample and (sample.status, sample.parsed, sample.cache) for sample in again] == [("ok", {"a": 1}, "hit")] * 2 + [None]
     cache.close()
 
@@ -253,8 +253,8 @@ async def test_a_conversation_of_two_turns_comes_from_the_cache_whole(tmp_path):
 
 
 async def test_no_more_at_once_than_allowed():
-    one = player(lambda *_: "yes")
-    found, _ = await played(one, once(rows(40)), concurrency=3)
+    one = asker(lambda *_: "yes")
+    found, _ = await asked(one, once(rows(40)), concurrency=3)
     assert len(found) == 40
     assert one.lm.transport.most_at_once == 3
 
@@ -274,7 +274,7 @@ async def test_slots_are_drawn_as_they_are_needed():
         samples.extend(new)
         stop.request()
 
-    await play(player(lambda *_: "yes"), slots(), keep, concurrency=2, stop=stop)
+    await ask(asker(lambda *_: "yes"), slots(), keep, concurrency=2, stop=stop)
     assert len(drawn) <= 4
     assert stop.reason is None
 
@@ -288,7 +288,7 @@ async def test_a_stop_finishes_what_is_in_flight():
         return "yes"
 
     stop = Stop()
-    playing = asyncio.create_task(played(player(lambda *_: slow()), once(rows(10)), concurrency=3, stop=stop))
+    playing = asyncio.create_task(asked(asker(lambda *_: slow()), once(rows(10)), concurrency=3, stop=stop))
     await in_flight.wait()
     stop.request()
     go.set()
@@ -301,8 +301,8 @@ async def test_an_error_that_would_meet_every_row_stops_and_blames_no_row(kind):
     def answer(question, _):
         return "yes" if question in ("q0", "q1") else kind("no", status=400)
 
-    one = player(answer, limiter=Limiter(Endpoint("test"), max_concurrency=4))
-    found, stop = await played(one, once(rows(50)))
+    one = asker(answer, limiter=Limiter(Endpoint("test"), max_concurrency=4))
+    found, stop = await asked(one, once(rows(50)))
     assert sorted(found) == [("r0", 0), ("r1", 0)]
     assert isinstance(stop.reason, kind)
     assert len(one.lm.transport.asked) < 10
@@ -312,20 +312,18 @@ async def test_a_refused_request_is_its_rows_fault_once_another_was_answered():
     def answer(question, _):
         return BadRequestError("odd", status=400) if question == "q9" else "yes"
 
-    found, stop = await played(
-        player(answer, limiter=Limiter(Endpoint("test"), max_concurrency=2)), once(rows(20)), concurrency=2
-    )
+    found, stop = await asked(asker(answer, limiter=Limiter(Endpoint("test"), max_concurrency=2)), once(rows(20)), concurrency=2)
     assert (len(found), found["r9", 0].error.code, stop.requested) == (20, "bad_request", False)
-    one = player(lambda *_: BadRequestError("odd", status=400), limiter=Limiter(Endpoint("test"), max_concurrency=2))
-    found, stop = await played(one, once(rows(20)), concurrency=2)
+    one = asker(lambda *_: BadRequestError("odd", status=400), limiter=Limiter(Endpoint("test"), max_concurrency=2))
+    found, stop = await asked(one, once(rows(20)), concurrency=2)
     assert len(found) <= 2
     assert isinstance(stop.reason, EndpointClosedError)
     assert len(one.lm.transport.asked) <= 2
 
 
 async def test_a_spent_budget_stops_and_the_rest_is_owed():
-    one = player(lambda *_: "yes", budget=Budget(requests=5))
-    found, stop = await played(one, once(rows(20)), concurrency=2)
+    one = asker(lambda *_: "yes", budget=Budget(requests=5))
+    found, stop = await asked(one, once(rows(20)), concurrency=2)
     assert len(found) == 5
     assert isinstance(stop.reason, BudgetExceeded)
 
@@ -335,7 +333,7 @@ async def test_a_record_that_cannot_be_written_ends_it():
         raise RecordError("the disk is full")
 
     with pytest.raises(ExceptionGroup) as caught:
-        await play(player(lambda *_: "yes"), once(rows(20)), keep, concurrency=4, stop=Stop())
+        await ask(asker(lambda *_: "yes"), once(rows(20)), keep, concurrency=4, stop=Stop())
     assert {type(error) for error in caught.value.exceptions} == {RecordError}
 
 

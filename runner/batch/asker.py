@@ -21,7 +21,7 @@ Slot: TypeAlias = tuple[Row, int]
 """A row and which of its repeats."""
 
 
-class Player:
+class Asker:
     """Plays slots (row, repeat) to samples.
 
     Args:
