@@ -1,4 +1,4 @@
-"""What every test starts from: no settings, keys or caches of the person who runs it; and real weights, fetched once."""
+"""Set up every test: without the caller's settings, keys and caches, and with real weights that are fetched once."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.turns import turn
-
 _KEPT = {"PATH", "HOME", "LANG", "TMPDIR", "VIRTUAL_ENV", "OSTINATO_TEST_HOME"}
 
-# a slow machine is not a failure, and fixtures that set the environment may be shared by all examples
+# a slow machine is not a failure, and all examples may share the environment that a fixture sets
 settings.register_profile(
     "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -21,23 +19,23 @@ settings.load_profile("patient")
 
 LONGEST = [Path(__file__).parent / name for name in ("flows", "contract", "harness", "e2e", "finetune", "fuzz", "browser")]
 TOGETHER = "tests/flows/"
-"""Files of this folder share a Prefect server, which takes long to start: one worker has them all."""
+"""Files of this folder share a Prefect server, which is slow to start: one worker runs them all."""
 
 
 def pytest_configure():
-    """Have what is started here hear Ctrl-C, also where a shell runs the tests in the background, with SIGINT ignored."""
+    """Let child processes receive Ctrl-C, even if a shell runs the tests in the background, where SIGINT is ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the folders whose files take longest, so that no worker sits idle at the end."""
+    """Start with the folders whose files take longest, so that no worker is idle at the end."""
     items.sort(key=lambda item: next((at for at, folder in enumerate(LONGEST) if folder in item.path.parents), len(LONGEST)))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give each worker (``-n 2``) whole files, in the order of the collection."""
+    """Give the workers of ``-n 2`` whole files, in the order of the collection."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):
@@ -49,18 +47,9 @@ def pytest_xdist_make_scheduler(config, log):
     return Files(config, log)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item):
-    """Where several workers test (``-n 2``), take turns with them."""
-    if not hasattr(item.config, "workerinput"):
-        return (yield)
-    with turn(item.config.cache.mkdir("turns"), alone=item.get_closest_marker("alone") is not None):
-        return (yield)
-
-
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
-    """Only harmless variables, and an OSTINATO_HOME of the test's own."""
+    """Keep only harmless environment variables, and give the test its own OSTINATO_HOME."""
     for name in list(os.environ):
         if name not in _KEPT and not name.startswith(("PIP_", "UV_", "SSL_", "PYTEST_", "COVERAGE_", "LC_")):
             monkeypatch.delenv(name)
@@ -69,7 +58,7 @@ def clean_environment(monkeypatch, tmp_path):
 
 @pytest.fixture
 def in_tmp(monkeypatch, tmp_path):
-    """Run in an empty folder, as a user of an installed package would."""
+    """Run in an empty folder, as a user of the installed package would."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -78,7 +67,7 @@ def in_tmp(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="session")
 def weights_home():
-    """An `OSTINATO_HOME` that holds the weights of smollm2: `OSTINATO_TEST_HOME`, else a folder that outlives the tests."""
+    """Return an `OSTINATO_HOME` with the weights of smollm2: `OSTINATO_TEST_HOME`, else a folder that outlives the tests."""
     from runner.models import weights
 
     home = Path(os.environ.get("OSTINATO_TEST_HOME") or Path.home() / ".cache" / "ostinato-tests").absolute()
@@ -90,7 +79,7 @@ def weights_home():
 
 @pytest.fixture
 def with_weights(weights_home, clean_environment, tmp_path, monkeypatch):
-    """An `OSTINATO_HOME` of the test's own, in which smollm2 is there already."""
+    """Give the test its own `OSTINATO_HOME`, in which smollm2 is already fetched."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "models").symlink_to(weights_home / "models")
