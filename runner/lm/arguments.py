@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import math
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from runner.errors import ConfigError
 from runner.lm.connection import is_connection
+from runner.types import Message
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runner.types import Message, Response
+    from runner.types import Response
 
 MIN_REASONING_TOKENS = 16_000
 """The least ``max_tokens`` of a reasoning model (dspy 3): less is spent on thinking alone."""
@@ -26,7 +29,7 @@ _OURS = frozenset({"cache", "cache_in_memory", "rollout_id", "num_retries"})
 _SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access_key|authorization", re.IGNORECASE)
 
 
-class Inputs(NamedTuple):
+class Inputs(msgspec.Struct, frozen=True):
     """The arguments of one call, as the caller gave them."""
 
     prompt: str | None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from runner.cost.pricing import Price, longest_answer, price_of
 from runner.cost.tokens import most
@@ -10,13 +12,17 @@ from runner.lm.connection import normalise_url
 from runner.network.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from runner.cost.budget import Budget
-    from runner.limits import Limiter
-    from runner.transport import Transport
-    from runner.types import Connection, Request, Usage
+    # a channel is never decoded, so that its annotations are never evaluated
+    from runner.cost.budget import Budget  # noqa: TC004
+    from runner.limits import Limiter  # noqa: TC004
+    from runner.transport import Transport  # noqa: TC004
+    from runner.types import Connection, Request, Usage  # noqa: TC004
+
+_OURS = ("local/", "fake/")
+"""Prefixes of models that no provider serves."""
 
 
-class Channel(NamedTuple):
+class Channel(msgspec.Struct, frozen=True, kw_only=True):
     """The way of an LM's requests to its model, and their price. `LM.channel` makes one for each call.
 
     Attributes:
@@ -42,7 +48,7 @@ class Channel(NamedTuple):
     @property
     def endpoint(self) -> tuple[str, str | None]:
         """What rate limits, quotas and outages belong to: the address (or the provider's name), and the key."""
-        name = self.model if self._is_local else self.model.partition("/")[0]
+        name = self.model if self.model.startswith(_OURS) else self.model.partition("/")[0]
         return normalise_url(self.connection.api_base) or name, self.connection.api_key
 
     @property
@@ -68,9 +74,5 @@ class Channel(NamedTuple):
         return {"usd": usd, "tokens": usage.total_tokens if usage else None}
 
     @property
-    def _is_local(self) -> bool:
-        return self.model.startswith(("local/", "fake/"))
-
-    @property
     def _is_custom(self) -> bool:
-        return self._is_local or bool(self.connection.api_base)
+        return bool(self.connection.api_base) or self.model.startswith(_OURS)

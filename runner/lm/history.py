@@ -31,29 +31,26 @@ class Settings(msgspec.Struct):
 settings = Settings()
 
 
-def entry(inputs: Inputs, request: Request, completion: Completion, outputs: list[Any]) -> dict[str, Any]:
-    """Return the history entry of a call, under the names that dspy gives its parts."""
+def remember(history: list[dict[str, Any]], inputs: Inputs, request: Request, completion: Completion, outputs: list[Any]) -> None:
+    """Add a call to a history, under the names that dspy gives its parts; beyond `Settings.max_history_size` the oldest go."""
     response = completion.response
-    return {
-        "prompt": inputs.prompt,
-        "messages": inputs.messages,
-        "kwargs": inputs.shown(),
-        "response": response,
-        "outputs": outputs,
-        "usage": msgspec.to_builtins(response.usage) if response.usage else {},
-        "cost": completion.cost_usd,
-        "timestamp": now(),
-        "uuid": new_id(),
-        "model": request.model,
-        "response_model": response.model,
-        "model_type": request.model_type,
-        "cache_hit": completion.cache == "hit",
-    }
-
-
-def remember(history: list[dict[str, Any]], entry: dict[str, Any]) -> None:
-    """Add an entry to a history; beyond `Settings.max_history_size` the oldest entries go."""
-    history.append(entry)
+    history.append(
+        {
+            "prompt": inputs.prompt,
+            "messages": inputs.messages,
+            "kwargs": inputs.shown(),
+            "response": response,
+            "outputs": outputs,
+            "usage": msgspec.to_builtins(response.usage) if response.usage else {},
+            "cost": completion.cost_usd,
+            "timestamp": now(),
+            "uuid": new_id(),
+            "model": request.model,
+            "response_model": response.model,
+            "model_type": request.model_type,
+            "cache_hit": completion.cache == "hit",
+        }
+    )
     if (excess := len(history) - settings.max_history_size) > 0:
         del history[:excess]
 

@@ -32,7 +32,7 @@ from runner.lm.callbacks import Callback, Observed
 from runner.lm.channel import Channel
 from runner.lm.connection import api_base, connection_of, normalise_url
 from runner.lm.flight import SingleFlight
-from runner.lm.history import entry, remember, settings, show
+from runner.lm.history import remember, settings, show
 from runner.lm.parameters import LastParameters
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
@@ -347,7 +347,7 @@ class LM:
 
     def _prepare(self, inputs: Inputs) -> tuple[Request, str]:
         """Return what a call sends, and its key."""
-        prompt, messages, kwargs = inputs
+        prompt, messages, kwargs = inputs.prompt, inputs.messages, inputs.kwargs
         if prompt is None and not messages:
             raise ConfigError("nothing to ask: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
@@ -405,7 +405,7 @@ class LM:
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
             logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit_of(request))
         if not settings.disable_history:
-            remember(self.history, entry(inputs, request, completion, outputs))
+            remember(self.history, inputs, request, completion, outputs)
         return outputs
 
     # --- what a call needs
