@@ -1,4 +1,4 @@
-"""The process of `ostinato` and of `python -m runner`: what signals do to it, from its first line to its last."""
+"""Run the process of `ostinato` and of `python -m runner`, and handle signals from its first line to its last."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command that the process was started for, and end the process with its exit code.
+    """Run the command, and end the process with its exit code.
 
-    A run handles signals itself (`runner.session.interrupt`). At all other times SIGINT and SIGTERM end the process on the
-    spot: files are written so that they survive that and children end with their parent, while a KeyboardInterrupt may strike
-    anywhere, in a finaliser or half-way through an import, and be swallowed or shown as a traceback.
+    A run handles signals itself (`runner.session.interrupt`). At all other times SIGINT and SIGTERM end the process at
+    once: files are written so that they survive that, and children end with their parent. A KeyboardInterrupt could be raised
+    anywhere, in a finaliser or in the middle of an import, and be swallowed or printed as a traceback.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _leave)
     from runner.cli import main as command
 
     code = command()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # everything is done and said: there is nothing left to interrupt
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and printed: there is nothing left to interrupt
     sys.exit(code)
 
 

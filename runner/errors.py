@@ -1,4 +1,4 @@
-"""Every error Ostinato raises on purpose, in one tree, importing nothing of the library.
+"""Define every error that Ostinato raises on purpose, in one tree. Imports nothing of the library.
 
     OstinatoError
     ├── ConfigError (ValueError)     the config, an override or an argument is wrong        exit 2
@@ -7,11 +7,11 @@
     ├── RecordError                  a run folder that cannot be read or written             exit 1
     ├── BudgetExceeded               the run's budget is spent                               exit 3
     ├── LaunchError                  a model server that could not be started or reached     exit 1
-    ├── OrchestratorError            no Prefect server could be had                          exit 1
-    ├── ScheduleError                a scheduled run that could not be played to its end     exit 1
+    ├── OrchestratorError            no Prefect server is available                          exit 1
+    ├── ScheduleError                a scheduled run that failed or is incomplete            exit 1
     ├── CanaryFailed                 scores significantly worse than the reference's         exit 100
     ├── FinetuneError                a training job that could not be run                    exit 1
-    ├── StageError                   a stage of a pipeline that has not come to its end      exit 3
+    ├── StageError                   a stage of a pipeline that is incomplete                exit 3
     └── LMError                      one request to a model failed
         ├── AuthenticationError      401          stop   the key is missing or refused
         ├── PermissionDeniedError    403          stop   the key may not use this model
@@ -24,10 +24,10 @@
         ├── LMTimeoutError           408, 504     retry  no answer in time
         ├── ServerError              5xx          retry  the server failed
         ├── TransportError           -            retry  no connection, or it broke
-        ├── MalformedError           2xx          retry  an answer that is not an answer
-        └── EndpointClosedError      -            stop   not sent: an earlier error would meet this request too
+        ├── MalformedError           2xx          retry  a body that is not an answer
+        └── EndpointClosedError      -            stop   not sent: it would fail as an earlier request did
 
-`disposition` of an LMError says who must act: `retry` (runner.network.retry tries again), `row` (only this row has failed),
+`disposition` of an LMError says what happens next: `retry` (runner.network.retry tries again), `row` (only this row has failed),
 `stop` (every other request to this endpoint would fail in the same way). A failed row is data: it is recorded once, on its own
 sample, and never cancels its siblings. To add a class: derive it here, give it `code` and `disposition`, and map to it in
 the transport that sees it. All errors pickle.
@@ -41,72 +41,72 @@ Disposition = Literal["retry", "row", "stop"]
 
 
 class OstinatoError(Exception):
-    """Base of every error that Ostinato raises on purpose. `exit_code` is what the command ends with."""
+    """Be the base of every error that Ostinato raises on purpose. `exit_code` is the exit code of the command."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigError(OstinatoError, ValueError):
-    """A config file, an override or an argument is wrong; the message says where, and what is allowed."""
+    """Signal that a config file, an override or an argument is wrong; the message says where, and what is allowed."""
 
     exit_code = 2
 
 
 class DataError(OstinatoError, ValueError):
-    """A data file or a row cannot be used; the message names the file and the line or row."""
+    """Signal that a data file or a row cannot be used; the message names the file and the line or row."""
 
 
 class CacheError(OstinatoError):
-    """The cache cannot do what was asked of it, for example a miss in replay mode."""
+    """Signal that the cache cannot be used as requested, for example a miss in replay mode."""
 
 
 class RecordError(OstinatoError):
-    """A run folder cannot be read or written."""
+    """Signal that a run folder cannot be read or written."""
 
 
-class BudgetExceeded(OstinatoError):  # noqa: N818 - the name users of DSPy and LangChain look for
-    """The budget of the run does not allow another request."""
+class BudgetExceeded(OstinatoError):  # noqa: N818 - the name that users of DSPy and LangChain know
+    """Signal that the budget of the run does not allow another request."""
 
     exit_code = 3
 
 
 class LaunchError(OstinatoError):
-    """A model server could not be started, found or reached."""
+    """Signal that a model server could not be started, found or reached."""
 
 
 class OrchestratorError(OstinatoError):
-    """The orchestrator (a Prefect server) could not be started or reached."""
+    """Signal that the orchestrator (a Prefect server) could not be started or reached."""
 
 
 class ScheduleError(OstinatoError):
-    """A scheduled run could not be played, or not to its end."""
+    """Signal that a scheduled run failed, or is incomplete."""
 
 
 class CanaryFailed(OstinatoError):  # noqa: N818 - a verdict rather than a mistake
-    """A canary's scores are significantly worse than its reference's."""
+    """Signal that a canary's scores are significantly worse than its reference's."""
 
     exit_code = 100
 
 
 class FinetuneError(OstinatoError):
-    """A fine-tuning job could not be run."""
+    """Signal that a fine-tuning job could not be run."""
 
 
 class StageError(OstinatoError):
-    """A stage of a pipeline has not come to its end: rows failed or are owed. Running the pipeline again goes on with it."""
+    """Signal that a stage of a pipeline is incomplete: rows failed or are owed. Running the pipeline again resumes it."""
 
     exit_code = 3
 
 
 class LMError(OstinatoError):
-    """One request to a model failed.
+    """Signal that one request to a model failed.
 
     Attributes:
-        provider: who was asked (``openai``), or None.
-        model: the model as it was asked for, or None.
+        provider: the provider of the model (``openai``), or None.
+        model: the model as requested, or None.
         status: the HTTP status, or None when there was none.
         request_id: the provider's name for the request, or None.
-        retry_after: seconds the provider asked us to wait, or None.
+        retry_after: seconds to wait, as the provider says, or None.
         attempts: how many attempts were made before giving up.
     """
 
@@ -143,91 +143,91 @@ def _rebuild(cls: type[LMError], message: str, details: dict[str, Any]) -> LMErr
 
 
 class AuthenticationError(LMError):
-    """The key is missing, wrong or revoked."""
+    """Signal that the key is missing, wrong or revoked."""
 
     code = "authentication"
     disposition = "stop"
 
 
 class PermissionDeniedError(LMError):
-    """The key is good but may not use this model."""
+    """Signal that the key is good but may not use this model."""
 
     code = "permission_denied"
     disposition = "stop"
 
 
 class NotFoundError(LMError):
-    """There is no such model, or no such path on the server."""
+    """Signal that there is no such model, or no such path on the server."""
 
     code = "not_found"
     disposition = "stop"
 
 
 class QuotaError(LMError):
-    """A quota or credit is used up; waiting seconds does not help."""
+    """Signal that a quota or credit is used up; waiting for seconds does not help."""
 
     code = "quota"
     disposition = "stop"
 
 
 class BadRequestError(LMError):
-    """The server refuses the request as it is."""
+    """Signal that the server refuses the request as it is."""
 
     code = "bad_request"
     disposition = "stop"
 
 
 class ContextWindowError(LMError):
-    """The prompt and the answer do not fit into the model's window."""
+    """Signal that the prompt and the answer do not fit into the model's window."""
 
     code = "context_window"
     disposition = "row"
 
 
 class ContentFilterError(LMError):
-    """The provider's filter refused the prompt."""
+    """Signal that the provider's filter refused the prompt."""
 
     code = "content_filter"
     disposition = "row"
 
 
 class RateLimitError(LMError):
-    """Too many requests or tokens in a minute."""
+    """Signal too many requests or tokens per minute."""
 
     code = "rate_limit"
     disposition = "retry"
 
 
 class LMTimeoutError(LMError, TimeoutError):
-    """No answer within the time allowed for one attempt."""
+    """Signal that no answer came within the time allowed for one attempt."""
 
     code = "timeout"
     disposition = "retry"
 
 
 class ServerError(LMError):
-    """The server answered 5xx."""
+    """Signal that the server answered 5xx."""
 
     code = "server"
     disposition = "retry"
 
 
 class TransportError(LMError, ConnectionError):
-    """No connection could be made, or it broke."""
+    """Signal that no connection could be made, or it broke."""
 
     code = "transport"
     disposition = "retry"
 
 
 class EndpointClosedError(LMError):
-    """The request was not sent, because an earlier error said that every request to this endpoint would fail."""
+    """Signal that the request was not sent, because an earlier error said that every request to this endpoint would fail."""
 
     code = "endpoint_closed"
     disposition = "stop"
 
 
 class MalformedError(LMError):
-    """The server answered 2xx with something that is not an answer."""
+    """Signal that the server answered 2xx with a body that is not an answer."""
 
     code = "malformed"
     disposition = "retry"

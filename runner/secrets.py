@@ -1,4 +1,4 @@
-"""What looks like a secret, and how text is cleaned of secrets before anyone sees it or it is written."""
+"""Recognise secrets, and remove them from text before it is shown or written."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from runner.errors import ConfigError
 
 _NAMED = ("hf", "gsk", "r8", "ghp", "gho", "glpat", "xai", "pplx", "nvapi", "tgp_v1", "fw", "dapi", "csk")
-"""What keys of other providers begin with, before a hyphen or an underscore."""
+"""Prefixes of other providers' keys, before a hyphen or an underscore."""
 _KNOWN = re.compile(
     rf"""(?x)\b(?:
         sk-(?:ant-|proj-|or-)?[A-Za-z0-9_-]{{16,}}      # OpenAI, Anthropic, OpenRouter
@@ -24,37 +24,41 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 _SENSITIVE_NAME = re.compile(r"(?i)(?:^|[-_.]|api)(key|token|secret|password|passwd|authorization|credentials?|auth)(?:$|[-_.])")
 
-_MARKS = ("aiza", "akia", "eyj", "bearer", "bas")  # not "basic": to a pattern that looks past case, a dotless i is an i
+_MARKS = ("aiza", "akia", "eyj", "bearer", "bas")  # not "basic": a pattern that ignores case takes a dotless i for an i
 _JOINED_MARKS = ("sk-", *(f"{name}{sign}" for name in _NAMED for sign in "-_"))
-"""What a text has in it, in whatever case, where the first two patterns find something: to look for it takes a tenth, or less."""
+"""Marks, in any case, without which the first two patterns find nothing. Looking for marks takes a tenth of the time, or less."""
 
 _SHORTEST = len("basic 12345678")
-"""Characters of the shortest text that holds a secret by its looks alone: pages and tables clean very many short ones."""
+"""Length of the shortest text that can look like a secret: pages and tables clean very many short texts."""
 
 _seen: set[str] = set()
 
 
 def names_a_secret(name: str) -> bool:
-    """Whether a config key such as ``api_key`` or ``x-auth-token`` would hold a secret. ``*_env`` holds a variable's name."""
+    """Return whether a config key such as ``api_key`` or ``x-auth-token`` would hold a secret. ``*_env`` names a variable."""
     name = name.rsplit(".", 1)[-1].partition("[")[0]
     return bool(_SENSITIVE_NAME.search(name)) and not name.endswith("_env")
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Whether `value`, found under the config key `name`, is a literal secret: a known prefix, or a random-looking value."""
+    """Return whether `value`, found under the config key `name`, is a secret: it has a known prefix, or looks random."""
     if _KNOWN.search(value) or (_BEARER.search(value) and (names_a_secret(name) or "headers." in name)):
         return True
     return names_a_secret(name) and len(value) >= 12 and " " not in value and _entropy(value) >= 3.0  # noqa: PLR2004
 
 
 def _entropy(text: str) -> float:
-    """Shannon entropy of the characters, in bits per character."""
+    """Return the Shannon entropy of the characters, in bits per character."""
     counts = Counter(text)
     return -sum(n / len(text) * math.log2(n / len(text)) for n in counts.values())
 
 
 def from_env(name: str, *, where: str) -> str:
-    """The secret in the environment variable `name`, remembered so that `redact` hides it wherever it turns up.
+    """Return the secret in the environment variable `name`, and remember it, so that `redact` hides it everywhere.
+
+    Args:
+        name: the variable.
+        where: the config key that names it, for the error.
 
     Raises:
         ConfigError: the variable is not set, or is empty.
@@ -67,18 +71,18 @@ def from_env(name: str, *, where: str) -> str:
 
 
 def remember(value: str) -> None:
-    """Have `redact` hide this value from now on. Values too short to be secrets are ignored, or half the text would go."""
+    """Have `redact` hide this value from now on. Values under 8 characters are ignored: they would hide half of all text."""
     if len(value) >= 8:  # noqa: PLR2004
         _seen.add(value)
 
 
 def holds_secret(text: str) -> bool:
-    """Whether `text` holds a remembered secret, or one with a known prefix. Unlike `redact`, it is sure of what it finds."""
+    """Return whether `text` holds a remembered secret, or one with a known prefix. Unlike `redact`, it does not guess."""
     return any(value in text for value in _seen) or _KNOWN.search(text) is not None
 
 
 def redact(text: str) -> str:
-    """`text` with every remembered secret, everything that looks like one, and user names in URLs replaced by ``***``."""
+    """Return `text` with remembered secrets, everything that looks like one, and user names in URLs replaced by ``***``."""
     for value in sorted(_seen, key=len, reverse=True) if _seen else ():  # the longest first: one may be part of another
         text = text.replace(value, "***")
     if len(text) >= _SHORTEST and _is_suspect(text):

@@ -1,4 +1,4 @@
-"""The data that travels between the floors: requests, responses, rows and samples. Plain Structs; no I/O, no policy."""
+"""Define the data that all rooms share: requests, responses, rows and samples. Plain Structs without I/O or policy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Status = Literal["ok", "error", "refused", "truncated", "invalid"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything that changes the answer, and nothing else: the cache key is a hash of this.
+    """Hold everything that changes the answer, and nothing else: the cache key is a hash of it.
 
     Attributes:
-        model: the model as asked for, ``provider/name``.
+        model: the model as requested, ``provider/name``.
         model_type: the wire format: chat completions, text completions, or OpenAI's responses.
         endpoint: where it is served, normalised (a URL, or ``sha256:...`` of local weights); None is the provider's own.
         messages: the conversation (chat and responses).
@@ -36,7 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """How to reach the model: never part of the cache key, never written anywhere. Timeouts are in seconds."""
+    """Hold how to reach the model. It is never part of the cache key and never written. Timeouts are in seconds."""
 
     api_base: str | None = None
     api_key: str | None = None
@@ -50,10 +50,10 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Tokens of one response.
+    """Count the tokens of one response.
 
-    Those read from the provider's prompt cache and those written to it are part of the prompt's, reasoning tokens are part of
-    the completion's.
+    Prompt tokens include those read from the provider's prompt cache and those written to it. Completion tokens include
+    reasoning tokens.
     """
 
     prompt_tokens: int = 0
@@ -75,7 +75,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What requests have cost: how many were sent, their tokens, and dollars (None: unknown)."""
+    """Add up what requests have cost: how many were sent, their tokens, and dollars (None: unknown)."""
 
     requests: int = 0
     usage: Usage = Usage()
@@ -88,7 +88,7 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One of the `n` answers of a response."""
+    """Hold one of the `n` answers of a response."""
 
     text: str | None = None
     finish_reason: str | None = None
@@ -98,7 +98,7 @@ class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model's answer, the same for every transport and wire format. This is what the cache holds, as JSON."""
+    """Hold a model's answer, in the same form for every transport and wire format. The cache stores it as JSON."""
 
     choices: list[Choice]
     model: str | None = None
@@ -109,7 +109,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer and how it was come by. Times in seconds, costs in dollars (None: unknown)."""
+    """Hold an answer and its origin. Times are in seconds, costs in dollars (None: unknown)."""
 
     key: str
     response: Response
@@ -122,12 +122,12 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def hit(cls, key: str, response: Response, cost_usd: float | None) -> Completion:
-        """An answer that was there already; `cost_usd` is what it cost when it was made."""
+        """Return a completion from the cache; `cost_usd` is what its answer cost when it was made."""
         return cls(key=key, response=response, cache="hit", cost_usd=0.0, saved_usd=cost_usd)
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One row of a dataset: `id` is unique and stable, `fields` are its columns, `target` the answer wanted (or None)."""
+    """Hold one row of a dataset: `id` is unique and stable, `fields` are its columns, `target` is the expected answer or None."""
 
     id: str
     fields: dict[str, Any]
@@ -135,7 +135,7 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Why a row failed: `code` is the class of `runner.errors` (``rate_limit``), `message` is for people."""
+    """Say why a row failed: `code` is that of the class in `runner.errors` (``rate_limit``), `message` is for people."""
 
     code: str
     message: str
@@ -144,7 +144,7 @@ class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Sample(msgspec.Struct, kw_only=True):
-    """One line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are seconds."""
+    """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds."""
 
     id: str
     repeat: int = 0
@@ -171,7 +171,7 @@ class Sample(msgspec.Struct, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """A metric over a run: the mean, its standard error (None for n < 2), and how many samples it stands on."""
+    """Hold a metric over a run: the mean, its standard error (None for n < 2), and the number of samples."""
 
     mean: float | None
     stderr: float | None

@@ -1,4 +1,4 @@
-"""The command `ostinato`: finds the verb, imports its module, and turns errors into one line and an exit code."""
+"""Run the command `ostinato`: find the verb, import its module, and turn errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -19,31 +19,34 @@ if TYPE_CHECKING:
 
 VERBS: dict[str, tuple[str, str]] = {
     "run": ("runner.cli.run", "play an experiment, or a sweep (-m): overrides in Hydra's grammar, key=value"),
-    "resume": ("runner.cli.resume", "go on with a run or a sweep that was interrupted"),
-    "retry": ("runner.cli.retry", "ask the rows of a run again that failed"),
+    "resume": ("runner.cli.resume", "resume a run or a sweep that was interrupted"),
+    "retry": ("runner.cli.retry", "ask the failed rows of a run again"),
     "validate": ("runner.cli.validate", "check a config, its data and its prompts, and send nothing"),
     "config": ("runner.cli.config", "list and show the config groups and their options"),
     "ls": ("runner.cli.ls", "list runs and sweeps"),
-    "show": ("runner.cli.show", "show a run: its summary and its rows; or a sweep"),
-    "report": ("runner.cli.report", "make one HTML page of a run or a sweep: plots, errors, every sample"),
+    "show": ("runner.cli.show", "show a run with its summary and rows, or a sweep"),
+    "report": ("runner.cli.report", "write one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
-    "compare": ("runner.cli.compare", "compare runs row by row: what differs, how sure that is, and which rows flipped"),
+    "compare": ("runner.cli.compare", "compare runs row by row: differences, their significance, and the rows that flipped"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),
-    "reproduce": ("runner.cli.reproduce", "play a run again, or a packed one, and show what has changed"),
-    "pack": ("runner.cli.pack", "pack a run into one file that plays again anywhere"),
-    "cache": ("runner.cli.cache", "look into the response cache, and clear it"),
+    "reproduce": ("runner.cli.reproduce", "play a run or a capsule again, and show what has changed"),
+    "pack": ("runner.cli.pack", "pack a run into one file, a capsule, that plays again anywhere"),
+    "cache": ("runner.cli.cache", "inspect the response cache, and clear it"),
     "models": ("runner.cli.models", "fetch, list and delete weights"),
     "ft": ("runner.cli.ft", "fine-tune: run, ls, show, logs, attach, cancel, rm"),
-    "pipeline": ("runner.cli.pipeline", "train a model, compare it with its base, register it if it is surely better"),
-    "launch": ("runner.cli.launch", "start a local model server and keep it"),
-    "ps": ("runner.cli.ps", "list the model servers that are kept"),
-    "kill": ("runner.cli.kill", "stop model servers that are kept"),
-    "schedule": ("flows.schedules.cli", "have an experiment played by the clock: apply, ls, pause, resume, run-now, rm"),
-    "serve": ("flows.schedules.serve", "play what the schedules say, until it is stopped"),
-    "server": ("flows.servers.cli", "keep a Prefect server, whose UI shows all runs"),
+    "pipeline": ("runner.cli.pipeline", "train a model, compare it with its base, and register it if it is significantly better"),
+    "launch": ("runner.cli.launch", "start a local model server that outlives the command"),
+    "ps": ("runner.cli.ps", "list the model servers that `launch` started"),
+    "kill": ("runner.cli.kill", "stop model servers that `launch` started"),
+    "schedule": ("flows.schedules.cli", "play an experiment at set times: apply, ls, pause, resume, run-now, rm"),
+    "serve": ("flows.schedules.serve", "play scheduled experiments until it is stopped"),
+    "server": ("flows.servers.cli", "start and stop a Prefect server, whose UI shows all runs"),
     "doctor": ("runner.cli.doctor", "check this machine: versions, weights, ports, keys, Prefect, cache"),
 }
-"""What there is, in the order of a newcomer's day. A verb's module has `configure(parser)` and `main(args) -> exit code`."""
+"""Map each verb to its module and its summary, in the order in which a newcomer needs them.
+
+The module has `configure(parser)` and `main(args) -> exit code`.
+"""
 
 EXIT_CODES = (
     "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 100 a threshold failed, 130 interrupted"
@@ -51,7 +54,7 @@ EXIT_CODES = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Returns its exit code: 0 ok, 1 error, 2 usage or config, 3 incomplete, 130 interrupted."""
+    """Run one command, and return its exit code: see `EXIT_CODES`."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())
@@ -73,7 +76,7 @@ def _guarded(verb: str, words: list[str]) -> int:
     code = 0
     try:
         code = _dispatch(verb, words)
-        sys.stdout.flush()  # here, where a reader that has left is still known about
+        sys.stdout.flush()  # here, where a closed pipe can still be handled
     except OstinatoError as error:
         print(f"error: {redact(str(error))}", file=sys.stderr)
         return error.exit_code
@@ -85,7 +88,7 @@ def _guarded(verb: str, words: list[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what it still holds would be tried again at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered would be written again at exit
         print(f"error: the disk is full: {error.filename or 'the output'} could not be written; make space", file=sys.stderr)
         return 1
     return code
@@ -101,14 +104,14 @@ def _dispatch(verb: str, words: list[str]) -> int:
         raise OstinatoError(f"`ostinato {verb}` needs the package {target.partition('.')[0]}, which is not installed") from None
     parser = argparse.ArgumentParser(prog=f"ostinato {verb}", description=summary)
     module.configure(parser)
-    # overrides and options may be mixed freely, as Hydra's users are used to
+    # overrides and options may be mixed, as in Hydra
     parse = parser.parse_intermixed_args if getattr(module, "TAKES_OVERRIDES", False) else parser.parse_args
     code: int = module.main(parse(words))
     return code
 
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Warnings as people read them: without the line of code that warned."""
+    """Print a warning without the line of code that raised it."""
     print(f"warning: {redact(str(message))}", file=sys.stderr)
 
 

@@ -1,4 +1,4 @@
-"""`ostinato cache`: what the response cache holds, and getting rid of it."""
+"""Run `ostinato cache`: inspect the response cache, and remove entries."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ DAY_S = 86_400
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Look into the response cache."
+    parser.description = "Inspect the response cache, and remove entries."
     actions = parser.add_subparsers(dest="action", required=True, metavar="stats|ls|show|prune|clear")
     made = {
         "stats": actions.add_parser("stats", help="entries, bytes, limit"),
         "ls": actions.add_parser("ls", help="list entries, oldest first"),
         "show": actions.add_parser("show", help="print one entry as JSON"),
-        "prune": actions.add_parser("prune", help="remove what has expired, or what is old"),
-        "clear": actions.add_parser("clear", help="remove everything"),
+        "prune": actions.add_parser("prune", help="remove expired entries, or old ones"),
+        "clear": actions.add_parser("clear", help="remove all entries"),
     }
     made["ls"].add_argument("-n", type=int, default=50, metavar="N", help="how many (default: 50)")
-    made["show"].add_argument("key", metavar="KEY", help="the key, or how it starts")
-    made["prune"].add_argument("--older-than", type=float, metavar="DAYS", help="remove entries older than so many days")
-    made["clear"].add_argument("--yes", action="store_true", help="really")
+    made["show"].add_argument("key", metavar="KEY", help="the key, or a prefix of it")
+    made["prune"].add_argument("--older-than", type=float, metavar="DAYS", help="remove entries older than DAYS days")
+    made["clear"].add_argument("--yes", action="store_true", help="confirm")
     for action in made.values():
         action.add_argument("--dir", type=Path, metavar="DIR", help="the cache folder (default: cache/ in OSTINATO_HOME)")
         add_json(action)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked. Returns 0.
+    """Run the action. Return 0.
 
     Raises:
-        CacheError: no such entry.
+        CacheError: there is no such entry.
         ConfigError: `clear` without ``--yes``.
     """
     import msgspec

@@ -1,4 +1,4 @@
-"""A sweep as people and scripts see it: what is planned, how far it has come, and the table of its cells."""
+"""Show a sweep to people and scripts: what is planned, how far it has come, and the table of its cells."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from runner.sweeps.run import SweepResult
 
 PIPE_WIDTH = 200
-"""Columns that a table may take where no terminal says how wide it is."""
+"""Characters per line of a table on a pipe."""
 
 SHOWN = 50
-"""Cells that the terminal's table shows; all of them are in ``table.csv``."""
+"""Cells in the table on a terminal; ``table.csv`` has all of them."""
 
 
 def play(args: argparse.Namespace) -> int:
-    """Play the sweep that the options describe, and say how it went. Exit codes are those of `ostinato run`."""
+    """Play the sweep that the options describe, and print its result. Exit codes are those of `ostinato run`."""
     from runner.cli.display import Display
     from runner.sweeps.plan import Plan
     from runner.sweeps.run import sweep_to_end
@@ -39,7 +39,7 @@ def play(args: argparse.Namespace) -> int:
 
 
 def report(result: SweepResult, args: argparse.Namespace) -> int:
-    """Say how a sweep went: one JSON object, or the table of its cells."""
+    """Print the result of a sweep: one JSON object, or the table of its cells. Return the exit code."""
     rows, manifest = result.rows, result.manifest
     folder = shorten(result.folder)
     if args.json:
@@ -52,14 +52,14 @@ def report(result: SweepResult, args: argparse.Namespace) -> int:
         print(f"error: {problem}", file=sys.stderr)
     if unfinished:
         print(
-            f"{len(unfinished):,} of {len(manifest.cells):,} cells are not complete; go on with: ostinato resume {folder}",
+            f"{len(unfinished):,} of {len(manifest.cells):,} cells are not complete; resume with: ostinato resume {folder}",
             file=sys.stderr,
         )
     return result.exit_code
 
 
 def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What ``--json`` prints: of each cell its row in the table, its count as ``rows`` and its run's folder in the sweep's."""
+    """Return what ``--json`` prints: for each cell its row in the table, its count as ``rows``, and the folder of its run."""
     cells = [(row, manifest.cells[row["cell"]]) for row in rows]
     return {
         "sweep": folder,
@@ -74,7 +74,7 @@ def as_dict(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]
 
 
 def print_cells(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> None:
-    """Print a row a cell on stdout: best first and in bold, those that may as well be as good marked as tied."""
+    """Print a row per cell on stdout: the best first and in bold, those that are not significantly worse marked as tied."""
     from rich.table import Table
 
     done = sum(cell.status == "complete" for cell in manifest.cells.values())
@@ -89,7 +89,7 @@ def print_cells(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, A
 
 
 def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
-    """The columns of the table: how a row's cell is made, and which side it stands on."""
+    """Return the columns of the table: what makes a cell of a row, and its alignment."""
     columns: dict[str, tuple[Any, Any]] = {}
     for key in manifest.keys:
         columns[_heading(key, manifest.keys)] = (lambda row, key=key: _value(row[key]), "left")
@@ -113,14 +113,14 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
 
 
 def _heading(key: str, keys: Sequence[str]) -> str:
-    """The last part of a key, where it is the only one that ends so."""
+    """Return the last part of a key if no other key ends with it, else the whole key."""
     last = key.rpartition(".")[2]
     return key if sum(other.rpartition(".")[2] == last for other in keys) > 1 else last
 
 
 def _value(value: Any) -> str:
     text = printable("null" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
-    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 - what a table of several keys has room for
+    return text if len(text) <= 40 else f"{text[:39]}…"  # noqa: PLR2004 - a table of several keys has room for it
 
 
 def _score(row: dict[str, Any], name: str) -> str:
@@ -142,13 +142,13 @@ def _seconds(seconds: float | None) -> str:
 
 
 def forecast(args: argparse.Namespace) -> int:
-    """Say what the sweep would do. Returns 0, whether the budget covers it or not."""
+    """Print what the sweep would do. Return 0, whether the budget covers it or not."""
     from runner.sweeps.forecast import outlook
     from runner.sweeps.plan import Plan
 
     plan = Plan(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
     if not plan.is_grid:
-        plan.take([()])  # one cell, with nothing varied, to judge the others by
+        plan.take([()])  # one cell, with nothing varied, as an example
     found = outlook(plan)
     if args.json:
         print(json.dumps(found.to_dict()))
@@ -161,7 +161,7 @@ def forecast(args: argparse.Namespace) -> int:
         facts = [("cells", f"as {plan.sweeper} proposes them; the numbers are those of one, with nothing varied")]
     facts += [("samples", f"{found.total('samples'):,}"), ("cache hits", f"{found.total('cache_hits'):,}")]
     if shared := found.total("shared"):
-        facts.append(("shared", f"{shared:,} ask what another cell asks"))
+        facts.append(("shared", f"{shared:,} have the request of another cell"))
     facts += [("owed", f"{found.total('owed'):,}"), ("estimate", work.line()), ("budget", found.budget["verdict"])]
     _print_outlook(found)
     print_table(f"{found.name}: dry run of a sweep over {', '.join(found.keys)}", facts)
@@ -169,7 +169,7 @@ def forecast(args: argparse.Namespace) -> int:
 
 
 def _print_outlook(found: Outlook) -> None:
-    """Print a row a cell: its values, and what it would ask."""
+    """Print a row per cell: its values, and what it would ask."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -186,11 +186,11 @@ def _print_outlook(found: Outlook) -> None:
 
 
 def _print(table: Any, *, more: int = 0, last: str = "") -> None:
-    """Print a table on stdout, and below it how many rows it does not show, and a last line."""
+    """Print a table on stdout, and below it the number of hidden rows and a last line."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    with console.capture() as text:  # rich has an exit of its own for a reader that has left
+    with console.capture() as text:  # if the pipe is closed, rich would exit by itself
         console.print(table)
         if more > 0:
             console.print(f"and {more:,} more", style="dim")

@@ -1,4 +1,4 @@
-"""`ostinato compare`: is B better than A? The rows that flipped, the differences with their errors, and the verdicts."""
+"""Run `ostinato compare`: print the rows that flipped between A and B, the differences with their errors, and the verdicts."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
         "Compare runs with the first one, row by row: mean difference with its paired standard error, intervals, a test, "
-        "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. What failed in either run is in "
-        "no score."
+        "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. Rows that failed in either run "
+        "are in no score."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A, the reference, then B, C, ...: folders, names, stamps, sweeps")
     parser.add_argument("--score", action="append", metavar="NAME", help="compare this score only; may be repeated")
@@ -58,10 +58,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare. Returns 0; with ``--fail-on-regression`` 100 when a run is worse, 3 when nothing could be compared.
+    """Compare. Return 0; with ``--fail-on-regression`` 100 if a run is worse, 3 if nothing could be compared.
 
     Raises:
-        ConfigError, RecordError, DataError: what was named cannot be compared.
+        ConfigError, RecordError, DataError: the runs cannot be compared.
     """
     from runner.analysis.compare import compare_all
 
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> int:
         import msgspec
 
         whole = {"reference": str(runs[0].folder), "comparisons": [comparison.to_dict() for comparison in found]}
-        print(msgspec.json.encode(whole).decode())  # what is no number is null
+        print(msgspec.json.encode(whole).decode())  # NaN and infinity become null
     else:
         print("\n\n".join("\n".join(map(printable, _told(comparison, args.cluster))) for comparison in found))
     return _exit_code(found) if args.fail_on_regression else 0
@@ -96,7 +96,7 @@ def _exit_code(found: Iterable[Comparison]) -> int:
 
 
 def _runs(args: argparse.Namespace) -> list[Run]:
-    """The runs that are named, each once, a sweep's cells in its place. Raises ConfigError when they are fewer than two."""
+    """Return the named runs, each once, a sweep's cells in its place. Raise ConfigError if there are fewer than two."""
     from runner.analysis.load import Sweep, load
 
     runs: dict[str, Run] = {}
@@ -110,7 +110,7 @@ def _runs(args: argparse.Namespace) -> list[Run]:
 
 
 def _clusters(runs: Iterable[Run], column: str) -> Mapping[str, Hashable]:
-    """The column, from the data of every run: rows that only one of them has do no harm."""
+    """Return the column from the data of every run; rows that only one of them has are harmless."""
     from runner.experiment.columns import column_of
 
     found: dict[str, Hashable] = {}
@@ -123,7 +123,7 @@ def _clusters(runs: Iterable[Run], column: str) -> Mapping[str, Hashable]:
     return found
 
 
-# --- what people read: the flips, the numbers, and last the verdict
+# --- text for people: the flips, the numbers, and last the verdict
 
 
 def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
@@ -205,7 +205,7 @@ def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
 
 
 def _notes(found: Comparison) -> Iterator[str]:
-    """What is not in the numbers above."""
+    """Yield notes on samples and scores that are not in the numbers above."""
     if found.errors_a or found.errors_b:
         yield f"not in the scores: samples that failed ({found.errors_a:,} in A, {found.errors_b:,} in B)"
     for number, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
@@ -224,7 +224,7 @@ def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
     for name, change in found.scores.items():
         difference = change.difference
         if change.verdict is None or change.p_adjusted is None:
-            yield f"{name}: no verdict, there is no sample that has it in both"
+            yield f"{name}: no verdict: no sample has it in both"
             continue
         units = f"{difference.n:,} rows" + (f" in {difference.units:,} clusters by {cluster}" if cluster else "")
         units += f", {change.samples:,} samples" if change.samples != difference.n else ""

@@ -1,4 +1,4 @@
-"""`ostinato config`: the groups and options there are, and what stands in them."""
+"""Run `ostinato config`: list the config groups and their options, and print an option."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """List or show. Raises ConfigError when there is no such group or option."""
+    """List or show. Return 0. Raise ConfigError if there is no such group or option."""
     from runner.config.folders import folders
     from runner.wording.suggest import suggest
 

@@ -1,4 +1,4 @@
-"""What people see: progress on stderr (live on a terminal, plain lines on a pipe), and the summary of a run on stdout."""
+"""Show progress on stderr (live on a terminal, plain lines on a pipe), and the summary of a run on stdout."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
 Kind = Literal["rich", "plain", "none"]
 REFRESH_S = 0.25
-"""Between two pictures of a live bar: one takes half a millisecond, in which no row goes on."""
+"""Seconds between two drawings of a live bar. One takes half a millisecond, in which no row advances."""
 PLAIN_EVERY_S = 5.0
+"""Seconds between two lines on a pipe."""
 
 
 class Display:
-    """Progress of a run on stderr.
+    """Show the progress of a run on stderr.
 
     Args:
-        kind: ``rich`` (a live bar), ``plain`` (a line now and then) or ``none``; None chooses by the terminal, `CI` and `TERM`.
+        kind: ``rich`` (a live bar), ``plain`` (lines at intervals) or ``none``; None chooses by the terminal, `CI` and `TERM`.
     """
 
     def __init__(self, kind: Kind | None = None) -> None:
@@ -37,7 +38,7 @@ class Display:
         self._console: Any = None
 
     def say(self, line: str) -> None:
-        """Show a line of news."""
+        """Show one line of text."""
         if self.kind == "none":
             return
         if self._console is not None:
@@ -47,7 +48,7 @@ class Display:
 
     @contextlib.contextmanager
     def watch(self, experiment: Experiment) -> Iterator[None]:
-        """Show progress while the experiment is played."""
+        """Show progress within the block, while the experiment is run."""
         if self.kind == "none" or not experiment.owed:
             yield
             return
@@ -65,7 +66,7 @@ class Display:
 
     @contextlib.contextmanager
     def watch_sweep(self, sweep: Sweep) -> Iterator[None]:
-        """Show progress while a sweep is played: cells, and the rows of those being played."""
+        """Show progress within the block, while a sweep is run: its cells, and the rows of those in progress."""
         if self.kind == "none":
             yield
             return
@@ -135,7 +136,7 @@ class Display:
 
 
 class _Fetched:
-    """How much of the weights has come; the callback that fetching them is given."""
+    """Count how much of the weights has arrived: the callback of fetching them."""
 
     def __init__(self) -> None:
         self.done = 0
@@ -146,7 +147,7 @@ class _Fetched:
 
 
 def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
-    """Rate, errors, retries and cost so far, and how the endpoint is asked at this moment."""
+    """Return rate, errors, retries and cost so far, and the state of the rate limiter."""
     tally = experiment.tally
     rate = (tally.done - began[0]) / max(1e-9, time.monotonic() - began[1])
     facts = [f"{rate:.1f} rows/s", f"{tally.status['error']} errors"]
@@ -160,7 +161,7 @@ def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
 
 
 def print_summary(summary: Summary, folder: str, *, command: str | None = None) -> None:
-    """Print the summary for people, on stdout; with `command` (what was run), what to try next."""
+    """Print the summary on stdout; with `command`, which was run, what to try next."""
     facts = [(line["measure"], line["value"]) for line in summary.table()]
     hints = _hints(summary, folder, command) if command else []
     print_table(f"{summary.name}: {summary.status}", [*facts, ("record", folder)], hints=hints)
@@ -174,7 +175,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence[tuple[str, str]] = ()) -> None:
-    """Print facts for people, on stdout: what, and how much; and below them commands to try next, with what they are for."""
+    """Print a table of two columns on stdout, and below it `hints`: commands to try next, with their purpose."""
     from rich.console import Console
     from rich.table import Table
 
@@ -186,7 +187,7 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
     table.add_column(overflow="fold")
     for what, much in facts:
         table.add_row(printable(what), printable(much))
-    with console.capture() as text:  # rich has an exit of its own for a reader that has left
+    with console.capture() as text:  # if the pipe is closed, rich would exit by itself
         console.print(table)
         if hints:
             console.print("\nTry next:", style="dim")
@@ -198,11 +199,11 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
 def _hints(summary: Summary, folder: str, command: str) -> list[tuple[str, str]]:
     program = command.split(" ", 1)[0]
     if summary.owed:
-        return [(f"{program} resume {folder}", "asks only what is owed")]
+        return [(f"{program} resume {folder}", "asks only the rows that are owed")]
     hints = []
     if summary.errors:
         hints.append((f"{program} show latest --failed", "the rows that failed, and why"))
-        hints.append((f"{program} retry latest", "asks these again"))
+        hints.append((f"{program} retry latest", "asks them again"))
     hints.append((f"{program} show latest --rows 3", "what was asked and answered"))
     if summary.cache_hits < summary.rows:
         hints.append((command, "again: the same answers, from the cache"))

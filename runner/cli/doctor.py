@@ -1,4 +1,4 @@
-"""`ostinato doctor`: is this machine ready? Versions, weights, ports, keys (by name only), Prefect, cache."""
+"""Run `ostinato doctor`: check versions, weights, ports, keys (by name only), Prefect and cache of this machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ENOUGH_DISK = 10**9
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing looked at: `state` is ``ok``, ``note`` (worth knowing, not wrong) or ``problem``."""
+    """Hold the result of one check: `state` is ``ok``, ``note`` (worth knowing, not wrong) or ``problem``."""
 
     name: str
     state: Literal["ok", "note", "problem"]
@@ -40,12 +40,12 @@ class Check(msgspec.Struct, frozen=True):
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Check this machine and say what is missing. Names of keys are shown, never their values."
+    parser.description = "Check this machine and list what is missing. Names of keys are shown, never their values."
     add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check. Returns 0, or 1 when there is a problem."""
+    """Check. Return 0, or 1 if there is a problem."""
     checks = [*_versions(), _conf(), _home(), _cache(), *_weights(), _keys(), _port(), _prefect()]
     if args.json:
         print(json.dumps({"checks": msgspec.to_builtins(checks)}))
@@ -69,7 +69,9 @@ def _versions() -> Iterator[Check]:
 def _conf() -> Check:
     folder = shipped_conf()
     there = (folder / "config.yaml").is_file()
-    return Check("configs", "ok" if there else "problem", str(folder) if there else f"{folder} is not there; reinstall ostinato")
+    return Check(
+        "configs", "ok" if there else "problem", str(folder) if there else f"{folder} does not exist; reinstall ostinato"
+    )
 
 
 def _home() -> Check:
@@ -90,7 +92,7 @@ def _cache() -> Check:
     cache = Cache(home() / "cache")
     try:
         if problems := cache.check():
-            return Check("cache", "problem", f"{cache.folder}: {problems[0]}; `ostinato cache clear --yes` starts afresh")
+            return Check("cache", "problem", f"{cache.folder}: {problems[0]}; `ostinato cache clear --yes` empties it")
         stats = cache.stats()
     except CacheError as error:
         return Check("cache", "problem", str(error))
@@ -133,7 +135,7 @@ def _prefect() -> Check:
     except OstinatoError as error:
         return Check("prefect", "problem", str(error))
     if choice.api_url is None:
-        return Check("prefect", "ok", "no server is kept or named: each run starts one of its own (or: ostinato server start)")
+        return Check("prefect", "ok", "no server is running or named: each run starts its own (or: ostinato server start)")
     where = f"{redact(choice.api_url)}, from {choice.source}"
     try:
         reply = request("GET", f"{choice.api_url}/health", timeout_s=5)

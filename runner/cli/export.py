@@ -1,4 +1,4 @@
-"""`ostinato export`: a run or a sweep in the formats that other tools read."""
+"""Run `ostinato export`: write a run or a sweep in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from runner.analysis.export import Format
 
     parser.description = (
-        "Write a run (a row a sample) or a sweep (a row a cell) for other tools. md is one row a run, junit a test case a sample."
+        "Write a run (a row per sample) or a sweep (a row per cell) for other tools. md has a row per run, junit a test case per "
+        "sample."
     )
     add_run(parser)
     parser.add_argument("--to", required=True, choices=get_args(Format), help="the format; parquet needs polars")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to (default: stdout)")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write (default: stdout)")
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="csv: leave text as it is; else a ' stands before text that a spreadsheet would run as a formula (=, +, -, @)",
+        help="csv: leave text as it is; the default puts a ' before text that a spreadsheet takes for a formula (=, +, -, @)",
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    """Export. Returns 0.
+    """Export. Return 0.
 
     Raises:
         RecordError: there is no such record, or FILE cannot be written.
@@ -44,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     from runner.analysis.load import load
 
     if args.to == "parquet" and args.output is None and sys.stdout.isatty():
-        raise ConfigError("parquet is no text for a terminal: name a file, -o run.parquet")
+        raise ConfigError("parquet is binary and is not written to a terminal: name a file, -o run.parquet")
     record = load(args.run, runs_dir=args.runs_dir)
     if args.output is None:
         export(record, args.to, sys.stdout.buffer, exact=args.exact)
@@ -58,7 +59,7 @@ def main(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that is there whole or, when something goes wrong, as it was before."""
+    """Open a file that is replaced whole, or left as it was if something goes wrong."""
     if not path.name or path.is_dir():
         raise RecordError(f"{path} cannot be written: it is a folder; name a file in it")
     try:

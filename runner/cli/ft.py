@@ -1,4 +1,4 @@
-"""`ostinato ft`: fine-tuning jobs, which outlive the command that begins them. Finds the action and its module."""
+"""Run `ostinato ft`: find the action and its module. Fine-tuning jobs outlive the command that begins them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACTIONS: dict[str, tuple[str, str]] = {
-    "run": ("runner.cli.finetune.run", "train what a config says, or find that it was; Ctrl-C leaves it training"),
+    "run": ("runner.cli.finetune.run", "train the model that a config describes, unless that is done; Ctrl-C leaves it training"),
     "ls": ("runner.cli.finetune.jobs", "list the jobs"),
-    "show": ("runner.cli.finetune.jobs", "show a job: its settings, where it stands, its losses"),
-    "logs": ("runner.cli.finetune.follow", "print what a job has said; -f follows it"),
-    "attach": ("runner.cli.finetune.follow", "follow a job to its end, and carry it on"),
+    "show": ("runner.cli.finetune.jobs", "show a job: its settings, its status, its losses"),
+    "logs": ("runner.cli.finetune.follow", "print the log of a job; -f follows it"),
+    "attach": ("runner.cli.finetune.follow", "follow a job to its end"),
     "cancel": ("runner.cli.finetune.jobs", "stop a job"),
-    "rm": ("runner.cli.finetune.jobs", "delete jobs that have ended, with what they have trained"),
+    "rm": ("runner.cli.finetune.jobs", "delete jobs that have ended, with their models"),
 }
-"""What there is. A module has `configure(parser, action)` and `main(args) -> exit code`."""
+"""Map each action to its module and its summary. The module has `configure(parser, action)` and `main(args) -> exit code`."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Fine-tuning jobs. A job outlives the command that begins it, and is never begun twice."
+    parser.description = "Fine-tuning jobs. A job outlives the command that begins it, and is never run twice."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(["actions:", *(f"  {action:<8}{summary}" for action, (_, summary) in ACTIONS.items())])
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="see below; `ostinato ft ACTION --help` says more")
@@ -31,12 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what `args.action` says. Returns the exit code of that."""
+    """Run the action, and return its exit code."""
     target, summary = ACTIONS[args.action]
     module = importlib.import_module(target)
     parser = argparse.ArgumentParser(prog=f"ostinato ft {args.action}", description=summary)
     module.configure(parser, args.action)
     words: Sequence[str] = args.words
-    # overrides and options may be mixed freely, as Hydra's users are used to
+    # overrides and options may be mixed, as in Hydra
     code: int = module.main(parser.parse_intermixed_args(words))
     return code

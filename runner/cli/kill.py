@@ -1,4 +1,4 @@
-"""``ostinato kill``: end kept model servers."""
+"""Run `ostinato kill`: stop the model servers that `ostinato launch` started."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "End model servers that `ostinato launch` keeps. A server that is not there is no error."
-    parser.add_argument("names", nargs="*", metavar="NAME", help="as `ostinato ps` shows it")
-    parser.add_argument("--all", action="store_true", help="end them all")
+    parser.description = "Stop model servers that `ostinato launch` started. A server that does not run is not an error."
+    parser.add_argument("names", nargs="*", metavar="NAME", help="as `ostinato ps` lists it")
+    parser.add_argument("--all", action="store_true", help="stop all of them")
 
 
 def main(args: argparse.Namespace) -> int:
-    """End the servers. Prints the names of those that ran. Returns 0.
+    """Stop the servers, and print the names of those that ran. Return 0.
 
     Raises:
-        ConfigError: neither names nor `--all`.
+        ConfigError: neither names nor `--all` were given.
     """
     known = [one.name for one in kept.listed()]
     if not args.names and not args.all:
-        raise ConfigError(f"which server? kept: {', '.join(known) or 'none'}; give names, or --all")
+        raise ConfigError(f"which server? running: {', '.join(known) or 'none'}; give names, or --all")
     for name in known if args.all else args.names:
         if kept.kill(name):
             print(name)
         else:
-            print(f"no server {name!r} is kept", file=sys.stderr)
+            print(f"there is no server {name!r}", file=sys.stderr)
     return 0

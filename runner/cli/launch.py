@@ -1,4 +1,4 @@
-"""``ostinato launch``: keep a model server across commands."""
+"""Run `ostinato launch`: start a model server that outlives the command."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     default = server.Settings()
-    parser.description = "Start a model server that stays until `ostinato kill`. Runs that need the same model use it."
+    parser.description = "Start a model server that runs until `ostinato kill`. Runs that need the same model use it."
     parser.add_argument("model", nargs="?", default="smollm2", metavar="MODEL", help="what to serve (default: smollm2)")
     parser.add_argument("--backend", choices=["llamacpp", "vllm", "sglang"], default=default.backend, help="default: %(default)s")
-    parser.add_argument("--context", type=int, default=default.context, help="tokens one request may have (default: %(default)s)")
-    parser.add_argument(
-        "--parallel", type=int, default=default.parallel, help="requests answered at a time (default: %(default)s)"
-    )
+    parser.add_argument("--context", type=int, default=default.context, help="tokens per request (default: %(default)s)")
+    parser.add_argument("--parallel", type=int, default=default.parallel, help="requests answered at once (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads, llamacpp only (default: one less than the cores)")
     parser.add_argument("--port", type=int, default=default.port, help="default: a free one")
-    parser.add_argument("--timeout", type=float, default=default.timeout_s, help="seconds to wait for it (default: %(default)g)")
+    parser.add_argument(
+        "--timeout", type=float, default=default.timeout_s, help="seconds to wait until it answers (default: %(default)g)"
+    )
     add_json(parser)
     parser.add_argument("args", nargs="*", metavar="-- ARGS", help="further arguments of vllm or sglang")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Start the server, or find it running. Prints its URL; how to use it goes to stderr. Returns 0.
+    """Start the server, or find it running. Print its URL on stdout, and how to use it on stderr. Return 0.
 
     Raises:
-        ConfigError: no such model, or a wrong setting.
-        LaunchError: it could not be started.
+        ConfigError: there is no such model, or a setting is wrong.
+        LaunchError: the server could not be started.
     """
     settings = server.Settings.of(
         {

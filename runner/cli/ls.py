@@ -1,4 +1,4 @@
-"""`ostinato ls`: the runs and the sweeps there are."""
+"""Run `ostinato ls`: list runs and sweeps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """List. Returns 0."""
+    """List. Return 0."""
     from runner.records import SweepFolder, list_records
 
     runs: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""``ostinato models``: fetch, list and delete weights on this machine."""
+"""Run `ostinato models`: fetch, list and delete weights on this machine."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     names = f"{', '.join(weights.REGISTERED)}, hf:org/repo/file.gguf[@revision] or a model's folder"
     pull = verbs.add_parser("pull", help="fetch weights, or write the GGUF file of a folder, and print its path")
     pull.add_argument("name", metavar="NAME", help=names)
-    ls = verbs.add_parser("ls", help="list what is here, what can be had by name, and the aliases of registered models")
+    ls = verbs.add_parser(
+        "ls", help="list the weights on this machine, those known by name, and the aliases of registered models"
+    )
     add_json(ls)
     rm = verbs.add_parser("rm", help="delete fetched weights, or forget an alias")
     rm.add_argument("name", metavar="NAME", help=names)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what `args.action` says. Returns 0.
+    """Run the action. Return 0.
 
     Raises:
-        ConfigError: no such weights.
+        ConfigError: there are no such weights.
         LaunchError: they could not be fetched or stored.
     """
     if args.action == "pull":

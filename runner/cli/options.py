@@ -24,7 +24,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def composed(args: argparse.Namespace) -> Composition:
-    """The composition that the options describe. Raises ConfigError."""
+    """Return the composition that the options describe. Raise ConfigError if it cannot be composed."""
     from runner.config.compose import compose
 
     return compose(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
@@ -42,7 +42,7 @@ def add_run_and_overrides(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def run_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
-    """RUN and the overrides. Raises ConfigError when several runs are named."""
+    """Return RUN and the overrides. Raise ConfigError if several runs are named."""
     named = [word for word in args.words if "=" not in word] or ["latest"]
     if len(named) > 1:
         raise ConfigError(f"one run at a time, not {' '.join(named)}")
@@ -51,7 +51,9 @@ def run_and_overrides(args: argparse.Namespace) -> tuple[str, list[str]]:
 
 def add_runs_dir(parser: argparse.ArgumentParser) -> None:
     """Declare ``--runs-dir``."""
-    parser.add_argument("--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="where runs are (default: runs)")
+    parser.add_argument(
+        "--runs-dir", type=Path, default=Path("runs"), metavar="DIR", help="the folder of all runs (default: runs)"
+    )
 
 
 def add_display(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +79,7 @@ def count(text: str) -> int:
 
 
 def shorten(path: Path) -> str:
-    """`path` relative to here, where it lies below."""
+    """Return `path` relative to the working directory if it is inside it, else as it is."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

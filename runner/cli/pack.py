@@ -1,4 +1,4 @@
-"""`ostinato pack`: a run in one file, to be played again on another machine with no key and no network."""
+"""Run `ostinato pack`: put a run into one file that plays again on another machine, without a key or a network."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Pack. Returns 0.
+    """Pack. Return 0.
 
     Raises:
         RecordError: there is no such run, or it cannot be packed.
-        ConfigError, DataError: its config or data cannot be used any more.
+        ConfigError, DataError: its config or data is no longer usable.
     """
     from runner.cli.display import print_table
     from runner.reproduction.pack import pack
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     facts = packed.facts
     told = [("run", facts.run), ("answers", f"{facts.answers:,} of {facts.rows:,} samples")]
     if facts.from_record:
-        told.append(("", f"{facts.from_record:,} of them from the record: the cache has them no more"))
+        told.append(("", f"{facts.from_record:,} of them from the record: they are no longer in the cache"))
     if facts.without_answer:
         told.append(("without", f"{len(facts.without_answer):,} samples have no answer that can be played again"))
     if facts.code:

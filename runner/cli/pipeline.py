@@ -1,4 +1,4 @@
-"""`ostinato pipeline`: baseline, train, evaluate, compare, and register what is surely better."""
+"""Run `ostinato pipeline`: train a model, compare it with its base, and register it if it is significantly better."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Train a model and see whether it is better: data, validate, baseline, train, launch, tuned, compare, register, kill. A "
-        "stage that is done is not done again: kill it anywhere, and run it again. Exit code 100 when the gate stays closed."
+        "Train a model and compare it with its base: data, validate, baseline, train, launch, tuned, compare, register, "
+        "kill. Finished stages are never repeated: after an interruption, run the command again. The exit code is 100 if the "
+        "gain is too small to register the model."
     )
     add_config(parser)
-    parser.add_argument("--dry-run", action="store_true", help="check everything, say which stages are owed, and begin nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check everything, list the stages that are owed, and begin nothing"
+    )
     add_display(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Play. Returns 0 registered, 100 the gate stayed closed, 1 failed, 3 incomplete, 130 interrupted.
+    """Run the pipeline. Return 0 registered, 100 too small a gain, 1 failed, 3 incomplete, 130 interrupted.
 
     Raises:
         OstinatoError: the pipeline could not begin.
@@ -53,7 +56,7 @@ def main(args: argparse.Namespace) -> int:
     if result.problem:
         print(f"error: {result.problem}", file=sys.stderr)
     if result.manifest.status in ("interrupted", "incomplete"):
-        print("go on with it: run the same command again; what is done is skipped", file=sys.stderr)
+        print("to resume, run the same command again; finished stages are skipped", file=sys.stderr)
     return result.exit_code
 
 
@@ -92,7 +95,7 @@ def _alias(registered: dict[str, Any]) -> str:
 
 
 def _forecast(config: RunConfig, *, as_json: bool) -> int:
-    """Say what is owed. Returns 0."""
+    """Print the stages that are owed. Return 0."""
     from runner.cli.display import print_table
     from runner.pipelines.pipeline import outlook
 
@@ -101,6 +104,6 @@ def _forecast(config: RunConfig, *, as_json: bool) -> int:
         print(json.dumps(found))
     else:
         steps = found["estimate"]["steps"]
-        training = f"{found['job']}, {f'{steps:,} steps' if steps else 'steps as the provider chooses'}"
+        training = f"{found['job']}, {f'{steps:,} steps' if steps else 'as many steps as the provider chooses'}"
         print_table(f"{found['name']}: dry run", [*found["stages"].items(), ("training", training)])
     return 0

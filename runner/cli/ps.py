@@ -1,4 +1,4 @@
-"""``ostinato ps``: list the kept model servers."""
+"""Run `ostinato ps`: list the model servers that `ostinato launch` started."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "List the model servers that `ostinato launch` keeps."
+    parser.description = "List the model servers that `ostinato launch` started."
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="print one JSON object")
     shape.add_argument("--key", metavar="NAME", help="print only the API key of this server, for an environment variable")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print a line for each server. Returns 0.
+    """Print a line per server. Return 0.
 
     Raises:
-        ConfigError: `--key` of a server that is not kept.
+        ConfigError: `--key` names a server that does not run.
     """
     known = kept.listed()
     if args.key is not None:
         keys = {one.name: one.api_key for one in known}
         if args.key not in keys:
-            raise ConfigError(f"no server {args.key!r} is kept{did_you_mean(args.key, keys) if keys else ''}")
+            raise ConfigError(f"there is no server {args.key!r}{did_you_mean(args.key, keys) if keys else ''}")
         print(keys[args.key])
     elif args.json:
         print(json.dumps({"servers": [_facts(one) for one in known]}))
@@ -42,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
         rows += [(one.name, one.settings.backend, str(one.pid), _age(one.started_at), one.api_base) for one in known]
         print("\n".join(aligned(rows)))
     else:
-        print("no servers are kept")
+        print("no servers are running")
     return 0
 
 

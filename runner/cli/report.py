@@ -1,4 +1,4 @@
-"""`ostinato report`: a run or a sweep as one HTML file that needs no network."""
+"""Run `ostinato report`: write a run or a sweep as one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Make the report of a run or a sweep: one HTML file with its summary, plots, errors and a browser of its samples. "
-        "It asks no network for anything, and can be mailed as it is."
+        "Write the report of a run or a sweep: one HTML file with its summary, plots, errors and a browser of its samples. "
+        "The file needs no network and can be mailed as it is."
     )
     add_run(parser)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="the file to write (default: report.html in the folder)")
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write the page and print where it is. Raises RecordError when there is no such run, or the file cannot be written."""
+    """Write the page and print its path. Raise RecordError if there is no such run, or the file cannot be written."""
     from runner.records import find_record
     from runner.report import write_report
 

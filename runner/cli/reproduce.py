@@ -1,4 +1,4 @@
-"""`ostinato reproduce`: play a run again, from its record or from a capsule, and say what came out otherwise."""
+"""Run `ostinato reproduce`: play a run again, from its record or from a capsule, and print what differs."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Play a run again and compare. RUN is a run, whose model is asked anew (a new run, past the cache), or a capsule that "
-        "`ostinato pack` made, which is played from the answers in it: no key, no network."
+        "Play a run again and compare. RUN is a run, whose model is asked again (a new run that bypasses the cache), or a "
+        "capsule from `ostinato pack`, which is played from the answers in it without a key or a network."
     )
     add_run_and_overrides(parser, "a new budget or other limits")
     add_runs_dir(parser)
-    parser.add_argument("--replay", action="store_true", help="answer from the cache only: proves the record, sends nothing")
-    parser.add_argument("--strict", action="store_true", help="refuse when anything has changed; exit 100 when an answer has")
-    parser.add_argument("--dry-run", action="store_true", help="say what has changed and what asking again takes; send nothing")
+    parser.add_argument("--replay", action="store_true", help="answer from the cache only: check the record, send nothing")
+    parser.add_argument("--strict", action="store_true", help="refuse if anything has changed; exit 100 if an answer has")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what has changed and what asking again would take; send nothing"
+    )
     parser.add_argument("--trust-code", action="store_true", help="run the scorers that are code inside the capsule")
     add_json(parser)
     parser.add_argument("--display", choices=["rich", "plain", "none"], help="how progress is shown on stderr")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Reproduce. Returns 0, 100 where answers differ that may not, 3 where not all could be compared, and what `run` returns.
+    """Reproduce. Return 0, 100 if answers differ that must not, 3 if not all could be compared, else as `ostinato run` does.
 
     Raises:
         RecordError: there is no such run, it cannot be played again, or the capsule is refused.
-        ConfigError: its config was edited since, or an option does not fit.
+        ConfigError: its config was edited since, or an option does not apply.
     """
     from runner.reproduction.replay import replay
     from runner.reproduction.reproduce import preview, reproduce
@@ -51,10 +53,12 @@ def main(args: argparse.Namespace) -> int:
     named, overrides = run_and_overrides(args)
     if (file := Path(named)).is_file() or file.suffix == ".ostinato":
         if overrides or args.strict or args.dry_run:
-            raise ConfigError(f"{named} is a capsule: it is always compared byte for byte; only --trust-code and --json fit")
+            raise ConfigError(
+                f"{named} is a capsule, which is always compared byte for byte; only --trust-code and --json apply to it"
+            )
         return _show_replayed(replay(file, trust_code=args.trust_code), args)
     if args.trust_code:
-        raise ConfigError("--trust-code is for capsules; a run's scorers are files of this machine")
+        raise ConfigError("--trust-code applies to capsules; a run's scorers are files of this machine")
     from runner.cli.display import Display
 
     display = Display(args.display)
@@ -79,7 +83,7 @@ def _show(found: Reproduction, args: argparse.Namespace) -> int:
     if found.summary and found.summary.problem:
         print(f"error: {found.summary.problem}", file=sys.stderr)
     if found.summary and found.folder and found.summary.owed and not found.replay:
-        print(f"{found.summary.owed:,} rows are owed; go on with: ostinato resume {shorten(found.folder)}", file=sys.stderr)
+        print(f"{found.summary.owed:,} rows are owed; resume with: ostinato resume {shorten(found.folder)}", file=sys.stderr)
     return found.exit_code
 
 
@@ -87,11 +91,11 @@ def _verdict(found: Reproduction) -> str:
     drift = f", though {', '.join(check.what for check in found.drifted)} changed" if found.drifted else ""
     agreement = found.agreement
     if agreement is None:
-        return f"not as it was: {', '.join(check.what for check in found.drifted)}" if found.drifted else "all is as it was"
+        return f"changed: {', '.join(check.what for check in found.drifted)}" if found.drifted else "nothing has changed"
     if not agreement.compared:
         return "nothing could be compared"
     if agreement.differs:
-        return f"{agreement.compared - agreement.same:,} of {agreement.compared:,} samples came out otherwise"
+        return f"{agreement.compared - agreement.same:,} of {agreement.compared:,} samples differ"
     played = "all" if not agreement.gone else "though not all samples could be played: "
     return f"byte-identical in {played} {agreement.compared:,} samples{drift}"
 
@@ -112,13 +116,13 @@ def _agreement(found: Agreement) -> list[tuple[str, str]]:
         before, after, moved = (_number(mean[key]) for key in ("before", "after", "difference"))
         told.append((f"score {name}", f"{before} -> {after}" + (f" ({'+' if (mean['difference'] or 0) > 0 else ''}{moved})")))
     if found.gone:
-        told.append(("not played", f"{found.gone:,} samples that have an answer on record"))
+        told.append(("not played", f"{found.gone:,} samples that have an answer in the record"))
     if found.unanswered:
-        told.append(("failed", f"{found.unanswered:,} samples had failed, and are not in the new run"))
+        told.append(("failed", f"{found.unanswered:,} samples that failed are not in the new run"))
     if found.new:
-        told.append(("new", f"{found.new:,} samples that the record lacks"))
+        told.append(("new", f"{found.new:,} samples that are not in the record"))
     if found.shown:
-        told.append(("otherwise", "\n".join(found.shown)))
+        told.append(("differences", "\n".join(found.shown)))
     return told
 
 
@@ -136,7 +140,7 @@ def _show_replayed(replayed: Replayed, args: argparse.Namespace) -> int:
     verdict = "byte-identical" if replayed.identical else "NOT as recorded; as recorded are"
     told = [("verdict", f"{verdict}: {replayed.outputs:,} outputs, {replayed.scores:,} scores")]
     if not replayed.identical:
-        told.append(("otherwise", f"{replayed.different:,} samples; {replayed.missing:,} could not be played"))
+        told.append(("differences", f"{replayed.different:,} samples; {replayed.missing:,} could not be played"))
         told.append(("", "\n".join(replayed.shown)))
     if facts.without_answer:
         told.append(("not played", f"{len(facts.without_answer):,} samples that have no answer of their own"))

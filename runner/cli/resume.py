@@ -1,4 +1,4 @@
-"""`ostinato resume`: go on with a run or a sweep, asking only what it still owes."""
+"""Run `ostinato resume`: resume a run or a sweep, asking only what it still owes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Go on with a run that was interrupted: ask only what it still owes. Of a sweep, play the cells that are not complete."
+        "Resume a run that was interrupted: ask only the rows that it still owes. Of a sweep, play the cells that are not "
+        "complete."
     )
     add_run_and_overrides(parser, "a new budget or other limits")
     add_runs_dir(parser)

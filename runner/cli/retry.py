@@ -1,4 +1,4 @@
-"""`ostinato retry`: ask the rows of a run again that failed, in the same record."""
+"""Run `ostinato retry`: ask the failed rows of a run again, in the same record."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Ask the rows of a run again that failed, and those it still owes. What was answered is not asked; a row whose retry "
-        "does not come to its end keeps its old line in the record."
+        "Ask the failed rows of a run again, and the rows that it still owes. Answered rows are not asked. A row whose retry is "
+        "interrupted keeps its old line in the record."
     )
     add_run_and_overrides(parser, "a new budget or other limits")
     parser.add_argument("--only", metavar="CODES", help="only failures with these codes, for example rate_limit,timeout")

@@ -1,4 +1,4 @@
-"""`ostinato run`: compose, play, and say how it went and what to try next."""
+"""Run `ostinato run`: compose a config, play it, print the summary and what to try next."""
 
 from __future__ import annotations
 
@@ -23,26 +23,24 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Play an experiment and record it. With no arguments: the default experiment, on a model of this machine."
+        "Play an experiment and record it. Without arguments: the default experiment, on a model of this machine."
     )
     add_config(parser)
-    parser.add_argument(
-        "-m", "--multirun", action="store_true", help="sweep: KEY=a,b plays a cell for each value, KEY=range(0,5)"
-    )
-    parser.add_argument("--fail-fast", action="store_true", help="in a sweep: stop when nothing was answered in a cell")
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep: KEY=a,b plays a cell per value; KEY=range(0,5)")
+    parser.add_argument("--fail-fast", action="store_true", help="in a sweep: stop as soon as a cell gets no answers")
     parser.add_argument("--cfg", choices=["job"], help="print the composed config and stop")
     parser.add_argument("--resolve", action="store_true", help="with --cfg: resolve interpolations")
     parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be asked and what that may cost; records, starts and sends nothing"
+        "--dry-run", action="store_true", help="print what would be asked and what it may cost; record, start and send nothing"
     )
     add_display(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Play. Returns 0 complete (or a dry run), 3 incomplete, 1 failed, 130 interrupted.
+    """Play. Return 0 complete (or a dry run), 3 incomplete, 1 failed, 130 interrupted.
 
     Raises:
-        OstinatoError: the run could not begin or go on.
+        OstinatoError: the run could not begin or continue.
     """
     if args.multirun:
         if not args.cfg:
@@ -81,7 +79,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _forecast(composition: Composition, *, as_json: bool) -> int:
-    """Say what a run would do. Returns 0, whether the budget covers it or not."""
+    """Print what a run would do. Return 0, whether the budget covers it or not."""
     from runner.experiment.estimate import forecast
     from runner.experiment.prepared import prepare
     from runner.experiment.train_first import foreseen
@@ -97,7 +95,7 @@ def _forecast(composition: Composition, *, as_json: bool) -> int:
 
 
 def _command(args: argparse.Namespace) -> str:
-    """The command that was given, as it can be given again."""
+    """Return the command as it was given."""
     called = Path(sys.argv[0]).absolute()
     program = "ostinato" if shutil.which("ostinato") or called.name == "__main__.py" else shorten(called)
     named = [] if args.config_name == "config" else ["-cn", args.config_name]
@@ -106,7 +104,7 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def report(result: RunResult, args: argparse.Namespace, command: str | None = None) -> int:
-    """Say how it went: one JSON object, or a table for people; with `command` (what was run), what to try next."""
+    """Print the result: one JSON object, or a table; with `command`, which was run, what to try next. Return the exit code."""
     summary = result.summary
     if args.json:
         print(json.dumps(summary.to_dict()))
@@ -117,7 +115,7 @@ def report(result: RunResult, args: argparse.Namespace, command: str | None = No
     if summary.problem:
         print(f"error: {summary.problem}", file=sys.stderr)
     if summary.errors:
-        print(f"{summary.errors:,} rows failed; ask these again with: ostinato retry {shorten(result.folder)}", file=sys.stderr)
+        print(f"{summary.errors:,} rows failed; retry them with: ostinato retry {shorten(result.folder)}", file=sys.stderr)
     if summary.owed:
-        print(f"{summary.owed:,} rows are still owed; go on with: ostinato resume {shorten(result.folder)}", file=sys.stderr)
+        print(f"{summary.owed:,} rows are still owed; resume with: ostinato resume {shorten(result.folder)}", file=sys.stderr)
     return result.exit_code

@@ -1,4 +1,4 @@
-"""`ostinato score`: score the answers of a run again, by its own scorers or by others, without asking the model."""
+"""Run `ostinato score`: score the answers of a run again, by its own scorers or by others, without asking the model."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Score a run's answers again and replace its scores. With overrides (scoring=f1, scoring.pattern=...) by other scorers; "
-        "the model is not asked."
+        "Score a run's answers again and replace its scores. Overrides (scoring=f1, scoring.pattern=...) choose other scorers. "
+        "The model is not asked."
     )
     add_run_and_overrides(parser, "overrides of the group scoring")
     add_runs_dir(parser)
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Score. Returns 0.
+    """Score. Return 0.
 
     Raises:
         RecordError: there is no such run.

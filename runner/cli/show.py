@@ -1,4 +1,4 @@
-"""`ostinato show`: one run, its summary and as many of its rows as asked for; or a sweep, the table of its cells."""
+"""Run `ostinato show`: print a run, its summary and its first rows, or the table of a sweep."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--rows", type=int, default=0, metavar="N", help="show the first N rows too")
     parser.add_argument("--failed", action="store_true", help="show the rows that failed (with --rows: N of them)")
-    parser.add_argument("--cite", action="store_true", help="print what a paper's appendix says of the run, in Markdown")
+    parser.add_argument("--cite", action="store_true", help="print the run for a paper's appendix, in Markdown")
     add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Show. Raises RecordError when there is no such run."""
+    """Show. Return 0. Raise RecordError if there is no such run."""
     from runner.records import SweepFolder, find_record
 
     record = find_record(args.run, args.runs_dir)
@@ -71,7 +71,8 @@ def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
         print(json.dumps({"run": str(run.path), "summary": summary.to_dict() if summary else None, **rows}))
         return 0
     if summary is None:
-        print(f"{shorten(run.path)}: no summary yet; it is being played, or was killed: ostinato resume {shorten(run.path)}")
+        folder = shorten(run.path)
+        print(f"{folder}: no summary yet: it is in progress or was killed; resume with: ostinato resume {folder}")
     else:
         print_summary(summary, shorten(run.path))
     for sample in samples:

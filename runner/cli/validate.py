@@ -1,4 +1,4 @@
-"""`ostinato validate`: everything that can be found wrong without sending a request."""
+"""Run `ostinato validate`: find every mistake that can be found without sending a request."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Check. Returns 0 when all is well.
+    """Check. Return 0 if there are no mistakes.
 
     Raises:
-        ConfigError, DataError: the first mistake.
+        ConfigError, DataError: the first mistake that was found.
     """
     from runner.experiment.prepared import prepare
 

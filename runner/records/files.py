@@ -122,7 +122,7 @@ class Folder:
             raise self._unwritable(error, name) from None
 
     def _unwritable(self, error: OSError, name: str) -> RecordError:
-        kept, then = "what was finished before is kept", f"go on with: ostinato resume {self.path}"
+        kept, then = "what was finished before is kept", f"resume with: ostinato resume {self.path}"
         if is_full(error):
             return RecordError(f"the disk is full: {self.path / name} could not be written; {kept}; make space, then {then}")
         return RecordError(f"{self.path / name} cannot be written: {error.strerror}; {kept}; {then}")

@@ -1,4 +1,4 @@
-"""What goes wrong is said in a line, with what to do; the exit code fits; and nothing that was finished is lost."""
+"""Errors are one line that says what to do, exit codes match, and finished rows are never lost."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def recorded():
         ([*FAKE, "data=csv", "data.path=rows.csv"], 1, "rows.csv: no such file"),
     ],
 )  # fmt: skip
-def test_a_mistake_in_the_config_or_the_data(arguments, code, message):
+def test_mistakes_in_config_or_data_are_one_line_and_make_no_run(arguments, code, message):
     done = ostinato("run", *arguments)
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith("error: ")
@@ -64,7 +64,7 @@ def test_a_mistake_in_the_config_or_the_data(arguments, code, message):
     assert not Path("runs").exists()
 
 
-def test_a_column_that_a_prompt_wants_and_no_row_has():
+def test_a_column_that_no_row_has_is_found_before_the_run():
     for verb in ("validate", "run"):
         done = ostinato(verb, *FAKE, "prompt.user={{ cuntry }}")
         assert (done.code, done.out) == (1, "")
@@ -75,7 +75,7 @@ def test_a_column_that_a_prompt_wants_and_no_row_has():
     assert not Path("runs").exists()
 
 
-def test_a_column_that_some_rows_lack_is_those_rows_error():
+def test_a_column_that_some_rows_lack_fails_only_those_rows():
     Path("rows.jsonl").write_text('{"question": "a", "hint": "b"}\n{"question": "c"}\n')
     words = ["data=jsonl", "data.path=rows.jsonl", "prompt=default", "prompt.user={{ question }} {{ hint }}", "scoring=none"]
     done = ostinato("run", *FAKE, *words, "--json")
@@ -83,7 +83,7 @@ def test_a_column_that_some_rows_lack_is_those_rows_error():
     assert ["has no column 'hint'" in row["error"]["message"] for row in recorded() if row.get("error")] == [True]
 
 
-def test_options_that_are_not_there():
+def test_unknown_options_and_verbs_are_usage_errors():
     done = ostinato("run", "--bogus")
     assert (done.code, done.out) == (2, "")
     assert "unrecognized arguments: --bogus" in done.err
@@ -92,7 +92,7 @@ def test_options_that_are_not_there():
     assert "there is no verb 'rnu'; did you mean 'run'?" in done.err
 
 
-def test_a_variable_that_is_not_set():
+def test_an_unset_key_variable_is_named():
     done = ostinato("run", "model=openai", *QUIET)
     assert (done.code, done.out) == (2, "")
     assert "the environment variable OPENAI_API_KEY is not set; export OPENAI_API_KEY=... and" in done.err
@@ -101,7 +101,7 @@ def test_a_variable_that_is_not_set():
 # -- the server
 
 
-def test_a_server_that_is_not_there():
+def test_an_unreachable_server_stops_the_run_and_leaves_rows_owed():
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         url = f"http://127.0.0.1:{reserved.getsockname()[1]}/v1"
     done = ostinato("run", *served(url), "--json")
@@ -109,10 +109,10 @@ def test_a_server_that_is_not_there():
     assert (done.json["status"], done.json["owed"], done.json["errors"]) == ("failed", 12, 0)
     assert "error: nothing answers there; check that the server runs, and model.api_base" in done.err
     assert url in done.err
-    assert f"12 rows are still owed; go on with: ostinato resume {Path(done.json['run']).relative_to(Path.cwd())}" in done.err
+    assert f"12 rows are still owed; resume with: ostinato resume {Path(done.json['run']).relative_to(Path.cwd())}" in done.err
 
 
-def test_a_refused_key(monkeypatch):
+def test_a_refused_key_stops_the_run_and_is_never_written(monkeypatch):
     with Server(api_key="the right one") as server:
         arguments = served(server.url, "model.api_key_env=MY_KEY", "limits.max_concurrency=2")
         done = ostinato("run", *arguments, "--display", "none", MY_KEY=SECRET)
@@ -125,13 +125,13 @@ def test_a_refused_key(monkeypatch):
     assert all(SECRET.encode() not in file.read_bytes() for file in Path("runs").rglob("*") if file.is_file())
 
 
-def test_a_model_that_is_not_there_and_what_was_finished_before():
+def test_an_unknown_model_stops_the_run_and_finished_rows_stay():
     with Server() as server:
         server.script(Reply(), Reply(), Reply(), Status(404, "The model `test` does not exist"))
         done = ostinato("run", *served(server.url, "limits.max_concurrency=1"))
         assert (done.code, server.count) == (3, 4)
         assert "error: no such model or address; check model.name and model.api_base (" in done.err
-        assert "9 rows are still owed; go on with: ostinato resume runs/rows/" in done.err
+        assert "9 rows are still owed; resume with: ostinato resume runs/rows/" in done.err
         assert [sample["status"] for sample in recorded()] == ["ok"] * 3
         summary = resume(find_run("latest", Path("runs")).path).summary
         assert (summary.status, summary.ok, summary.requests, server.count) == ("complete", 12, 13, 13)
@@ -152,7 +152,7 @@ def small_disk(in_tmp):
     subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_a_full_disk(small_disk):
+def test_a_full_disk_keeps_finished_rows_and_the_run_resumes(small_disk):
     filler = small_disk / "filler"
     arguments = [*FAKE, "runs_dir=disk/runs", "data.limit=60", "prompt.system=" + "x" * 500]
     filler.write_bytes(b"x" * 120_000)
@@ -169,7 +169,7 @@ def test_a_full_disk(small_disk):
     assert file.read_bytes().count(b"\n") == 60
 
 
-def test_folders_that_cannot_be_written():
+def test_unwritable_folders_are_named_with_the_setting_to_change():
     Path("file").write_text("")
     done = ostinato("run", *FAKE, "runs_dir=file/runs")
     assert (done.code, done.out) == (1, "")
@@ -195,17 +195,17 @@ def test_a_corrupt_cache_is_a_warning(damage):
         assert "`ostinato cache clear` starts afresh" in done.err
 
 
-# -- runs that are not there
+# -- missing runs
 
 
-def test_runs_that_are_not_there():
+def test_verbs_without_a_run_say_how_to_make_one():
     for verb in (["show"], ["resume"], ["score", "latest"]):
         done = ostinato(*verb)
         assert (done.code, done.out) == (1, "")
         assert done.err == "error: there are no runs in runs; `ostinato run` makes one\n"
 
 
-def test_data_that_has_changed():
+def test_resume_refuses_data_that_has_changed():
     arguments = [*FAKE, *questions(5)]
     assert ostinato("run", *arguments, "budget.requests=2", "--display", "none").code == 3
     questions(6)
@@ -215,10 +215,10 @@ def test_data_that_has_changed():
     assert len(recorded()) == 2
 
 
-# -- the reader of the output
+# -- closed pipes
 
 
-def test_a_reader_that_leaves_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     assert ostinato("run", *FAKE, "data.limit=5", "--display", "none").code == 0
     for arguments in (["ls"], ["show", "--rows", "5"], ["config", "show", "data/capitals"], ["run", *FAKE, "data.limit=5"]):
         reader, writer = os.pipe()
@@ -229,7 +229,7 @@ def test_a_reader_that_leaves_is_no_error():
         assert (done.code, done.err) == (0, ""), arguments
 
 
-def test_a_reader_that_leaves_hides_no_failure():
+def test_a_closed_pipe_does_not_hide_a_failure():
     reader, writer = os.pipe()
     os.close(reader)
     with Running("run", *FAKE, "data.limit=5", "model.fail_rate=1", "model.fail_with=bad_request", stdout=writer) as running:
@@ -237,7 +237,7 @@ def test_a_reader_that_leaves_hides_no_failure():
         assert running.wait().code == 1
 
 
-def test_a_run_goes_on_when_nobody_reads_its_progress():
+def test_a_run_continues_when_nobody_reads_its_progress():
     reader, writer = os.pipe()
     os.close(reader)
     with Running("run", *FAKE, "data.limit=5", stderr=writer) as running:

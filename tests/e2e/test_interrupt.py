@@ -65,7 +65,7 @@ def test_ctrl_c_finishes_what_is_in_flight(questions):
         assert (done.json["status"], done.json["ok"], done.json["owed"], done.json["errors"]) == ("interrupted", 3, ROWS - 3, 0)
         assert finished() == server.count == 3
         (folder,) = Path("runs/rows").glob("2*")
-        assert done.err.splitlines()[-1] == f"9 rows are still owed; go on with: ostinato resume {folder}"
+        assert done.err.splitlines()[-1] == f"9 rows are still owed; resume with: ostinato resume {folder}"
 
         done = ostinato("resume", str(folder), "--json")
         assert (done.code, done.json["status"], done.json["ok"], done.json["requests"]) == (0, "complete", ROWS, ROWS)
@@ -84,7 +84,7 @@ def test_ctrl_c_twice_stops_now(questions):
             running.signal(signal.SIGINT)
             done = running.wait()
         assert done.code == 130
-        assert "10 rows are still owed; go on with: ostinato resume runs/rows/" in done.err
+        assert "10 rows are still owed; resume with: ostinato resume runs/rows/" in done.err
         assert (finished(), server.count) == (2, 5)
         (folder,) = Path("runs/rows").glob("2*")
         summary = resume(folder).summary
@@ -101,7 +101,7 @@ def test_a_signal_keeps_what_was_finished(questions, number):
     assert "rows: interrupted" in done.out
     count = finished()
     assert 3 <= count < ROWS
-    assert f"{ROWS - count} rows are still owed; go on with: ostinato resume runs/rows/" in done.err
+    assert f"{ROWS - count} rows are still owed; resume with: ostinato resume runs/rows/" in done.err
     assert ostinato("ls", "--json").json["runs"][0]["status"] == "interrupted"
     done = ostinato("resume", "--json")
     assert (done.code, done.json["ok"], done.json["requests"], finished()) == (0, ROWS, ROWS, ROWS)
@@ -113,7 +113,7 @@ def test_a_killed_run_keeps_what_was_finished(questions):
         running.signal(signal.SIGKILL)
         assert running.wait().code == -signal.SIGKILL
     assert ostinato("ls", "--json").json["runs"][0]["status"] == "running"
-    assert "no summary yet; it is being played, or was killed: ostinato resume runs/rows/" in ostinato("show").out
+    assert "no summary yet: it is in progress or was killed; resume with: ostinato resume runs/rows/" in ostinato("show").out
     done = ostinato("resume", "--json")
     assert (done.code, done.json["ok"], done.json["rows"], finished()) == (0, ROWS, ROWS, ROWS)
 

@@ -189,15 +189,15 @@ def test_a_kept_server_serves_several_commands(with_weights, capsys):
     gone(row["pid"])
     assert verb(kill, "smollm2", "--all") == 0
     assert verb(kill, "smollm2") == 0
-    assert capsys.readouterr().err == "no server 'smollm2' is kept\n"
+    assert capsys.readouterr().err == "there is no server 'smollm2'\n"
     assert verb(ps) == 0
-    assert capsys.readouterr().out == "no servers are kept\n"
+    assert capsys.readouterr().out == "no servers are running\n"
 
 
 def test_kept_servers_verbs_refuse_wrong_names(with_weights):
     with pytest.raises(ConfigError, match="which server"):
         verb(kill)
-    with pytest.raises(ConfigError, match="no server 'x' is kept"):
+    with pytest.raises(ConfigError, match="there is no server 'x'"):
         verb(ps, "--key", "x")
     with pytest.raises(ConfigError, match=r"did you mean 'smollm2'\?"):
         verb(launch, "smolm2")

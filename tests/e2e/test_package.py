@@ -101,25 +101,25 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
     assert "ostinato = runner.__main__:main" in points
 
 
-def test_private_settings_stay_at_home(wheel):
+def test_the_wheel_leaves_out_private_settings(wheel):
     with zipfile.ZipFile(wheel) as archive:
         assert not [name for name in archive.namelist() if "/conf/local/" in name]
 
 
-def test_from_a_wheel(wheel, tmp_path, in_tmp):
+def test_an_installed_wheel_finds_its_configs(wheel, tmp_path, in_tmp):
     home = installed(tmp_path / "venv", wheel)
     assert home_of(home / "bin/python", in_tmp).is_relative_to(home)
     plays([home / "bin/ostinato"], in_tmp)
     plays([home / "bin/python", "-m", "runner"], in_tmp)
 
 
-def test_from_an_editable_install(tree, tmp_path, in_tmp):
+def test_an_editable_install_finds_the_configs_of_the_tree(tree, tmp_path, in_tmp):
     home = installed(tmp_path / "venv", "-e", tree)
     assert home_of(home / "bin/python", in_tmp) == tree / "conf"
     plays([home / "bin/ostinato"], in_tmp)
 
 
-def test_from_a_source_tree(in_tmp):
+def test_a_source_tree_finds_its_configs(in_tmp):
     assert home_of(sys.executable, in_tmp, PYTHONPATH=str(REPOSITORY)) == REPOSITORY / "conf"
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     result = json.loads(checked([sys.executable, "-m", "runner", *PLAY], cwd=in_tmp, env=environment))

@@ -87,7 +87,7 @@ def test_ctrl_c_finishes_what_is_in_flight(asked):
             done = running.wait()
         assert (done.code, done.json["status"], server.count, finished()) == (130, "interrupted", 9, 9)
         folder = Path(done.json["sweep"]).relative_to(Path.cwd())
-        assert done.err.splitlines()[-1].endswith(f"cells are not complete; go on with: ostinato resume {folder}")
+        assert done.err.splitlines()[-1].endswith(f"cells are not complete; resume with: ostinato resume {folder}")
         done = ostinato("resume", "--json")
         assert (done.code, done.json["status"], server.count) == (0, "complete", CELLS * ROWS)
         assert set(requests(server).values()) == {1}

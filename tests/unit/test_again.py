@@ -213,7 +213,7 @@ def test_the_command(capsys):
         assert main(["retry", "rows", "--only", "content_filter, timeout"]) == 3
         out, err = capsys.readouterr()
         assert out.startswith("rows: incomplete")
-        assert err.splitlines()[-1] == f"1 rows failed; ask these again with: ostinato retry {folder.relative_to(Path.cwd())}"
+        assert err.splitlines()[-1] == f"1 rows failed; retry them with: ostinato retry {folder.relative_to(Path.cwd())}"
         assert main(["retry", "limits.max_concurrency=2", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["ok"] == 6
         assert main(["retry", "--only", "nonsense"]) == 2

@@ -1,4 +1,4 @@
-"""The command's verbs: data on stdout, everything else on stderr, and exit codes that scripts can rely on."""
+"""The verbs print data on stdout and everything else on stderr, with exit codes that scripts can rely on."""
 
 import contextlib
 import os
@@ -46,7 +46,7 @@ def test_help_names_every_verb(ostinato):
 
 
 @pytest.mark.parametrize("verb", MINE)
-def test_a_verb_explains_itself(verb, capsys):
+def test_every_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as end:
         main([verb, "--help"])
     out, err = capsys.readouterr()
@@ -54,14 +54,14 @@ def test_a_verb_explains_itself(verb, capsys):
     assert out.startswith(f"usage: ostinato {verb} ")
 
 
-def test_help_imports_next_to_nothing():
+def test_help_imports_no_heavy_library():
     code = "import sys; from runner.cli import main; main(['--help']); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ))
     loaded = set(done.stderr.split())
     assert not loaded & {"hydra", "omegaconf", "litellm", "prefect", "rich", "yaml", "msgspec", "asyncio", "diskcache", "jinja2"}
 
 
-def test_a_verb_that_is_not_there(ostinato):
+def test_an_unknown_verb_is_a_usage_error_with_a_suggestion(ostinato):
     done = ostinato("vaildate")
     assert (done.code, done.out) == (2, "")
     assert "there is no verb 'vaildate'; did you mean 'validate'?" in done.err
@@ -80,7 +80,7 @@ def test_run_prints_a_summary_and_what_to_try_next(ostinato):
     assert said["cost"] == "none (this machine)"
     assert said["record"].startswith("runs/capitals/")
     assert " show latest --failed" in done.out
-    assert " rows failed; ask these again with: ostinato retry runs/capitals/" in done.err
+    assert " rows failed; retry them with: ostinato retry runs/capitals/" in done.err
 
 
 def test_run_prints_one_json_object(ostinato):
@@ -94,7 +94,7 @@ def test_run_prints_one_json_object(ostinato):
     )  # options and overrides mix
 
 
-def test_run_can_be_silent(ostinato):
+def test_display_none_prints_nothing(ostinato):
     assert ostinato("run", *FAKE, "data.limit=4", "--display", "none") == Done(0, "", "")
 
 
@@ -111,7 +111,7 @@ def test_cfg_prints_the_config_and_runs_nothing(ostinato):
     assert ostinato("run", "--cfg", "job", "sampling.temprature=1").code == 2
 
 
-def test_cn_and_cd(ostinato):
+def test_cn_and_cd_choose_the_config(ostinato):
     Path("mine").mkdir()
     Path("mine/small.yaml").write_text(
         f"defaults: [config, {{override model: fake}}, _self_]\nname: {'small'}\ndata: {{limit: 2}}\n"
@@ -135,7 +135,7 @@ def test_validate_sends_nothing(ostinato):
     assert not Path("runs").exists()
 
 
-def test_config_lists_and_shows(ostinato):
+def test_config_lists_groups_and_shows_options(ostinato):
     Path("conf/model").mkdir(parents=True)
     Path("conf/model/mine.yaml").write_text("# mine\nkind: fake\n")
     groups = ostinato("config", "ls", "--json").json
@@ -154,7 +154,7 @@ def test_config_lists_and_shows(ostinato):
 # -- runs
 
 
-def test_ls_show_and_score(ostinato):
+def test_ls_show_and_score_agree_about_a_run(ostinato):
     assert ostinato("ls") == Done(0, "", "")
     first = ostinato("run", *FAKE, "data.limit=3", "model.reply=Paris", "--json").json
     second = ostinato(
@@ -191,12 +191,12 @@ def test_a_broken_run_does_not_hide_the_others(ostinato):
     assert ostinato("ls").code == 0
 
 
-def test_resume_says_what_run_says(ostinato):
+def test_resume_prints_what_run_prints(ostinato):
     done = ostinato("run", *FAKE, "data.limit=4", "budget.requests=3")
     folder = Path("runs/capitals/latest").resolve().relative_to(Path.cwd())
     assert done.code == 3
     assert "\nerror: budget.requests=3 " in done.err
-    assert done.err.endswith(f"1 rows are still owed; go on with: ostinato resume {folder}\n")
+    assert done.err.endswith(f"1 rows are still owed; resume with: ostinato resume {folder}\n")
     assert ostinato("resume", str(folder), "budget.requests=4").out.startswith("capitals: complete")
     assert ostinato("resume", "capitals", "--json").json["ok"] == 4
 
@@ -204,7 +204,7 @@ def test_resume_says_what_run_says(ostinato):
 # -- cache
 
 
-def test_cache(ostinato):
+def test_cache_lists_shows_prunes_and_clears(ostinato):
     assert ostinato("cache", "ls").out == "the cache is empty\n"
     ostinato("run", *FAKE, "data.limit=3", "--display", "none")
     stats = ostinato("cache", "stats", "--json").json
@@ -258,18 +258,18 @@ def test_a_terminal_sees_a_live_bar():
 
 
 @pytest.mark.parametrize(("arguments", "environment"), [([], {"CI": "1"}), (["--display", "plain"], {}), ([], {"TERM": "dumb"})])
-def test_no_live_bar_where_none_is_wanted(arguments, environment):
+def test_ci_plain_display_and_dumb_terminals_get_no_live_bar(arguments, environment):
     seen = on_a_terminal(*arguments, **environment)
     assert HIDE_CURSOR not in seen
     assert "capitals: complete" in seen
 
 
-def test_no_color_is_heard():
+def test_no_color_leaves_out_colours():
     seen = on_a_terminal("--display", "rich", "data.limit=5", NO_COLOR="1")
     assert not re.search(r"\x1b\[[\d;]*(3[0-7]|38;|9[0-7])[\d;]*m", seen)
 
 
-def test_plain_lines_tell_of_progress(ostinato, monkeypatch):
+def test_plain_display_prints_lines_of_progress(ostinato, monkeypatch):
     monkeypatch.setattr("runner.cli.display.PLAIN_EVERY_S", 0.05)
     done = ostinato(
         "run", *FAKE, "data.limit=20", "model.latency_s=0.1", "limits.max_concurrency=4", "--display", "plain", "--json"
@@ -278,7 +278,7 @@ def test_plain_lines_tell_of_progress(ostinato, monkeypatch):
     assert done.json["ok"] == 20
 
 
-def test_configs_of_ones_own_are_found(ostinato):
+def test_the_users_own_configs_are_found(ostinato):
     Path("conf/model").mkdir(parents=True)
     Path("conf/model/mine.yaml").write_text("kind: fake\nreply: Paris\n")
     assert compose(["model=mine"]).config().model == FakeModel(reply="Paris")

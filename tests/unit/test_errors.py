@@ -1,4 +1,4 @@
-"""Errors: one tree, each told apart by its code, each able to cross a process."""
+"""Errors form one tree, have unique codes, and can be pickled."""
 
 import copy
 import pickle
@@ -39,13 +39,13 @@ def test_an_error_with_a_note_pickles():
     assert pickle.loads(pickle.dumps(error)).status == 500
 
 
-def test_codes_are_unique():
+def test_codes_of_errors_are_unique():
     codes = [cls.code for cls in LM_ERRORS]
     assert len(set(codes)) == len(codes)
     assert "error" not in codes
 
 
-def test_the_tree_in_the_docstring_is_the_tree():
+def test_the_docstring_draws_the_tree_of_classes():
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__)
     assert sorted(drawn) == sorted(cls.__name__ for cls in EVERY)
     for cls in LM_ERRORS:
@@ -62,11 +62,11 @@ def test_the_tree_in_the_docstring_is_the_tree():
         (errors.TransportError, ConnectionError),
     ],
 )
-def test_errors_are_the_builtin_ones_too(cls, builtin):
+def test_errors_derive_from_the_matching_builtin_errors(cls, builtin):
     assert issubclass(cls, builtin)
 
 
-def test_exit_codes():
+def test_every_error_has_an_exit_code_of_the_command():
     assert errors.ConfigError.exit_code == 2
     assert errors.BudgetExceeded.exit_code == 3
     assert {cls.exit_code for cls in EVERY} - {1, 2, 3, 100} == set()

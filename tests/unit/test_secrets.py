@@ -1,4 +1,4 @@
-"""Secrets: what looks like one is found, and no remembered one is ever shown."""
+"""Secrets are recognised by their looks, and remembered ones are never shown."""
 
 import pytest
 from hypothesis import given, settings
@@ -28,13 +28,13 @@ def forget(monkeypatch):
 
 
 @pytest.mark.parametrize("value", KNOWN)
-def test_a_known_prefix_is_a_secret_under_any_name(value):
+def test_a_value_with_a_known_prefix_is_a_secret_under_any_name(value):
     assert is_secret("model.name", value)
     assert value not in redact(f"Incorrect key: {value}.")
 
 
 @pytest.mark.parametrize("name", ["api_key", "model.api_key", "x-auth-token", "client_secret", "db_password", "Authorization"])
-def test_a_random_value_under_a_telling_name_is_a_secret(name):
+def test_a_random_value_under_a_sensitive_name_is_a_secret(name):
     assert names_a_secret(name)
     assert is_secret(name, "q8Zx1Lm0Vb7RtYw3")
     assert not is_secret(name, "none")
@@ -45,7 +45,7 @@ def test_a_random_value_under_a_telling_name_is_a_secret(name):
 @pytest.mark.parametrize(
     "name", ["max_tokens", "sampling.max_tokens", "max_completion_tokens", "api_key_env", "limits.tpm", "user"]
 )
-def test_harmless_names_hold_no_secrets(name):
+def test_values_under_other_names_are_not_secrets(name):
     assert not names_a_secret(name)
     assert not is_secret(name, "q8Zx1Lm0Vb7RtYw3")
 
@@ -57,14 +57,14 @@ def test_from_env_reads_and_remembers(monkeypatch):
 
 
 @pytest.mark.parametrize("value", [None, "", "  "])
-def test_a_variable_that_is_not_set_is_named(monkeypatch, value):
+def test_an_unset_variable_is_named_in_the_error(monkeypatch, value):
     if value is not None:
         monkeypatch.setenv("THEIR_KEY", value)
     with pytest.raises(ConfigError, match=r"model\.api_key_env: .* THEIR_KEY is not set; export THEIR_KEY="):
         from_env("THEIR_KEY", where="model.api_key_env")
 
 
-def test_a_secret_inside_a_longer_one_does_not_leave_the_rest():
+def test_of_nested_secrets_the_longest_is_redacted():
     for value in ("password", "password-and-more", "password-and"):
         remember(value)
     assert redact("<password-and-more> <password>") == "<***> <***>"
@@ -75,7 +75,7 @@ def test_short_values_are_not_remembered():
     assert redact("none of it") == "none of it"
 
 
-def test_redaction_of_headers_and_urls():
+def test_authorization_headers_and_user_names_in_urls_are_redacted():
     assert redact("Authorization: Bearer abcdefgh12345") == "Authorization: Bearer ***"
     assert redact("http://me:hunter2@host:80/v1 and https://host/@x") == "http://***@host:80/v1 and https://host/@x"
     assert (
@@ -85,7 +85,7 @@ def test_redaction_of_headers_and_urls():
 
 
 @pytest.mark.parametrize("text", ["Basic dXNlcjox", "a://b@", *KNOWN])
-def test_the_shortest_texts_that_hold_a_secret_are_cleaned(text):
+def test_secrets_in_very_short_texts_are_redacted(text):
     assert "***" in redact(text)
 
 
@@ -93,6 +93,6 @@ def test_the_shortest_texts_that_hold_a_secret_are_cleaned(text):
 @given(
     before=st.text(max_size=20), held=st.from_regex(secrets._KNOWN) | st.from_regex(secrets._BEARER), after=st.text(max_size=20)
 )
-def test_whatever_looks_like_a_secret_is_cleaned_whatever_stands_around_it(before, held, after):
+def test_secrets_are_redacted_whatever_surrounds_them(before, held, after):
     text = f"{before} {held} {after}"
     assert "***" in redact(text)

@@ -1,1 +1,1 @@
-"""The verbs of `ostinato ft`."""
+"""Fine-tuning from the command line: the actions of `ostinato ft`."""

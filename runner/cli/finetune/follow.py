@@ -1,4 +1,4 @@
-"""`ostinato ft attach` and `ft logs`: follow a job that anyone has begun. Leaving it does not stop it."""
+"""Run `ostinato ft attach` and `ft logs`: follow a job, whoever began it. Leaving it does not stop it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.training import Training
 
 _EVERY_S = 2.0
-"""Seconds between two lines of progress on a pipe; a terminal's one line is rewritten at each look."""
+"""Seconds between two lines of progress on a pipe; on a terminal one line is rewritten."""
 
 _MEASURES = ("loss", "valid_loss")
 """Losses that progress shows."""
@@ -27,20 +27,20 @@ _MEASURES = ("loss", "valid_loss")
 
 def configure(parser: argparse.ArgumentParser, action: str) -> None:
     """Declare the action's arguments."""
-    parser.add_argument("job", nargs="?", default="latest", metavar="JOB", help="its id or the beginning of it (default: latest)")
+    parser.add_argument("job", nargs="?", default="latest", metavar="JOB", help="its id, or a prefix of it (default: latest)")
     parser.set_defaults(action=action)
     if action == "logs":
-        parser.add_argument("-f", "--follow", action="store_true", help="go on until the job has ended")
+        parser.add_argument("-f", "--follow", action="store_true", help="follow the log until the job has ended")
         parser.add_argument("-n", "--lines", type=count, metavar="N", help="only the last N lines")
     else:
         add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Follow. Returns 0, or, of `attach`, how the job ended: 1 when it failed, 130 when it was left by Ctrl-C.
+    """Follow a job. Return 0; for `attach`, 1 if the job failed and 130 after Ctrl-C.
 
     Raises:
-        FinetuneError: no such job, or it cannot be followed.
+        FinetuneError: there is no such job, or it cannot be followed.
     """
     from runner.experiment.training import attach
     from runner.finetune.jobs.ledger import find
@@ -91,7 +91,7 @@ def follow(
     if not state.status.final:
         name = job.spec.job
         ways = f"  ostinato ft attach {name}   follows it\n  ostinato ft cancel {name}   stops it"
-        print(f"{name} is {state.status}, and goes on without us\n{ways}", file=sys.stderr)
+        print(f"{name} is {state.status}, and continues in the background\n{ways}", file=sys.stderr)
         return 130 if interrupted else 0
     if state.error or not state.model:
         said = f"has {state.status}: {state.error}" if state.error else f"is {state.status}"
@@ -128,7 +128,7 @@ def _watch(job: JobFolder, show: Progress) -> Callable[[State], None]:
 
 
 def outcome(job: JobFolder, state: State) -> dict[str, Any]:
-    """How a job stands, as JSON data."""
+    """Return the state of a job as JSON data."""
     measured = job.metrics()
     return {
         "job": job.spec.job,
@@ -159,5 +159,5 @@ def _logs(job: JobFolder, *, lines: int | None, on: bool) -> int:
         for line in new:
             print(line, flush=True)
 
-    attach(job).follow(watch=show_new)  # of a job that has ended, too, what was not whole before is printed
+    attach(job).follow(watch=show_new)  # prints a last line that was not whole before, even if the job has ended
     return 0

@@ -1,4 +1,4 @@
-"""`ostinato ft ls`, `show`, `cancel` and `rm`: the jobs there are, and an end to them."""
+"""Run `ostinato ft ls`, `show`, `cancel` and `rm`: list jobs, stop them, delete them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ def configure(parser: argparse.ArgumentParser, action: str) -> None:
     """Declare the action's arguments."""
     parser.set_defaults(action=action)
     if action in ("show", "cancel"):
-        parser.add_argument(
-            "job", nargs="?", default="latest", metavar="JOB", help="its id or the beginning of it (default: latest)"
-        )
+        parser.add_argument("job", nargs="?", default="latest", metavar="JOB", help="its id, or a prefix of it (default: latest)")
     if action == "rm":
-        parser.add_argument("jobs", nargs="+", metavar="JOB", help="their ids or the beginnings of them")
+        parser.add_argument("jobs", nargs="+", metavar="JOB", help="their ids, or prefixes of them")
     add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do what was asked. Returns 0.
+    """Run the action. Return 0.
 
     Raises:
-        FinetuneError: no such job, or it cannot be stopped or deleted.
+        FinetuneError: there is no such job, or it cannot be stopped or deleted.
     """
     from runner.finetune.jobs.ledger import find
 
@@ -77,7 +75,7 @@ def _list(*, as_json: bool) -> int:
             )
         )
     if not jobs:
-        print("no training jobs; `ostinato ft run` makes one", file=sys.stderr)
+        print("there are no training jobs; `ostinato ft run` makes one", file=sys.stderr)
         return 0
     print("\n".join(aligned(rows)))
     return 0
@@ -124,7 +122,7 @@ def _remove(jobs: list[JobFolder], *, as_json: bool) -> int:
 
 
 def _state(job: JobFolder) -> State:
-    """Where a job stands; of one that was begun on this machine as it is now, though nobody has followed it."""
+    """Return the state of a job; that of a job on this machine is brought up to date first."""
     from runner.experiment.training import attach
 
     here = job.spec.provider in ("local", "command") and job.running() is not None

@@ -1,4 +1,4 @@
-"""`ostinato ft run`: check, say what it will take, begin, and follow."""
+"""Run `ostinato ft run`: check the data, print an estimate, begin the job and follow it."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.estimate import Estimate
 
 _SHOWN = 10
-"""Remarks that are printed one by one."""
+"""Remarks on the data that are printed one by one."""
 
 
 def configure(parser: argparse.ArgumentParser, _action: str) -> None:
     """Declare the action's arguments."""
     parser.description = (
-        "Train what `finetune` of a config says. The same base, data and settings are one job: asked for again, it is followed, "
-        "goes on from its last checkpoint, or its model is there at once."
+        "Train the model that the group `finetune` of a config describes. The same base, data and settings are one job: "
+        "run again, it is followed, resumes from its last checkpoint, or prints its model at once."
     )
     add_config(parser)
-    parser.add_argument("--force", action="store_true", help="make another attempt, from nothing, whatever came of the last one")
-    parser.add_argument("--dry-run", action="store_true", help="check the data and say what it will take, and begin nothing")
-    parser.add_argument("--detach", action="store_true", help="begin it, and do not wait for the end")
+    parser.add_argument(
+        "--force", action="store_true", help="start another attempt from scratch, whatever became of the last one"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check the data, print an estimate, and begin nothing")
+    parser.add_argument("--detach", action="store_true", help="begin the job, and do not wait for its end")
     add_json(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Train. Returns 0 when there is a trained model (or it was begun, with `--detach`), 1 when it failed, 130 after Ctrl-C.
+    """Train. Return 0 if there is a trained model (with `--detach`: if the job began), 1 if it failed, 130 after Ctrl-C.
 
     Raises:
-        OstinatoError: it could not be begun.
+        OstinatoError: the job could not begin.
     """
     from runner.experiment.prepared import prepare
 
@@ -58,7 +60,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _refuse_named(job: str) -> None:
-    """Raise ConfigError when an alias names the model of the job: what ``tickets@3`` names never changes."""
+    """Raise ConfigError if an alias names the model of the job: the model behind ``tickets@3`` never changes."""
     for alias in aliases.listed():
         for version in alias.versions:
             if version.model.get("name") == f"ft-{job}":
@@ -67,7 +69,7 @@ def _refuse_named(job: str) -> None:
 
 
 def _with_group(overrides: list[str]) -> list[str]:
-    """The overrides; ``finetune.lr=1e-3`` alone means the default option of the group."""
+    """Return the overrides. ``finetune.lr=1e-3`` without an option means the default option of the group."""
     names = [override.lstrip("+~").partition("=")[0] for override in overrides]
     chosen = "finetune" in names or "experiment" in names
     return overrides if chosen or not any(name.startswith("finetune.") for name in names) else ["finetune=default", *overrides]
@@ -86,19 +88,19 @@ def _facts(prepared: PreparedTraining) -> dict[str, Any]:
 
 
 def _announce(prepared: PreparedTraining) -> None:
-    """Say on stderr what will be trained and what that will take."""
+    """Print on stderr what will be trained, and the estimate."""
     spec = prepared.spec
     lines = [f"{spec.job}: {spec.base.name} by {spec.provider}, on {prepared.source}", f"  {_work(prepared.estimate)}"]
     lines += [f"  notice: {notice}" for notice in prepared.notices]
     lines += [f"  remark: {remark}" for remark in prepared.remarks[:_SHOWN]]
     if len(prepared.remarks) > _SHOWN:
-        lines.append(f"  ... and {len(prepared.remarks) - _SHOWN:,} remarks more")
+        lines.append(f"  ... and {len(prepared.remarks) - _SHOWN:,} more remarks")
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
 def _work(work: Estimate) -> str:
     rows = f"{work.rows:,} rows" + (f" (and {work.valid_rows:,} to validate)" if work.valid_rows else "")
-    steps = "steps as the provider chooses" if work.steps is None else f"{work.steps:,} steps"
+    steps = "as many steps as the provider chooses" if work.steps is None else f"{work.steps:,} steps"
     tokens = f"{work.tokens_an_epoch:,} tokens an epoch" if work.tokens is None else f"{work.tokens:,} tokens"
     time = "time unknown" if work.seconds is None else f"about {about_seconds(work.seconds)} ({work.seconds_by})"
     cost = "cost unknown" if work.cost_usd is None else "free" if not work.cost_usd else f"about {dollars(work.cost_usd)}"
