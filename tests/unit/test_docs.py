@@ -1,4 +1,4 @@
-"""README.md and docs/ are true: their Python runs, their commands parse and compose, and blocks marked `<!-- run -->` are played."""
+"""README.md and docs/ are true: Python runs, commands parse and compose, and blocks marked `<!-- run -->` are played."""
 
 import argparse
 import importlib
