@@ -1,1 +1,5 @@
-"""From YAML to typed values: schema (what there is), compose (Hydra), load (dict to Struct, with errors people can act on)."""
+"""Turn YAML and overrides into typed values.
+
+`schema` declares what there is, `compose` puts the groups together with Hydra, `load` checks the result and makes Structs of it,
+and `roles` tells which groups decide the answers. `sweepers` and `cells` do the same for sweeps.
+"""

@@ -1,4 +1,4 @@
-"""From a plain dict to a RunConfig, and back: every mistake named by its path, with what is allowed there."""
+"""Convert a plain dict to a RunConfig, and back. Each mistake is named by its path, with what is allowed there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from runner.secrets import is_secret, names_a_secret
 from runner.wording.suggest import suggest
 
 Origin = Callable[[str], str]
-"""Given a path such as ``sampling.temperature``, where its value was written, for example ``override 'x=y'`` ('' if unknown)."""
+"""Return where the value at a path such as ``sampling.temperature`` was written, such as ``override 'x=y'``; '' if unknown."""
 
 struct_fields = functools.cache(structs.fields)
-"""The fields of a Struct: looked at for every cell of a sweep."""
+"""Return the fields of a Struct. Cached, because each cell of a sweep needs them."""
 
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _URL_PASSWORD = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
@@ -29,17 +29,21 @@ _PROBLEM = re.compile(r"^(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTAL
 
 
 def nowhere(_path: str) -> str:
-    """The origin of values that were given in Python."""
+    """Return the origin of values that were given in Python: none."""
     return ""
 
 
 def load(raw: Mapping[str, Any], origin: Origin = nowhere) -> RunConfig:
-    """Check `raw` (resolved, but for what `is_literal` names) and build the RunConfig.
+    """Check `raw` and build the RunConfig.
 
-    A key written as ``api_key: ${oc.env:NAME}`` becomes ``api_key_env: NAME``, so that no RunConfig ever holds a secret.
+    A key written as ``api_key: ${oc.env:NAME}`` becomes ``api_key_env: NAME``, so that a RunConfig never holds a secret.
+
+    Args:
+        raw: the groups, with interpolations resolved except where `is_literal` or `is_deferred`.
+        origin: tells where a value was written, for messages.
 
     Raises:
-        ConfigError: the first mistake found, named by its path, its origin and what is allowed.
+        ConfigError: the first mistake found, with its path, its origin and what is allowed.
     """
     plain = _prepare(raw, "", origin)
     _refuse_unknown(plain, RunConfig, "", origin)
@@ -50,29 +54,29 @@ def load(raw: Mapping[str, Any], origin: Origin = nowhere) -> RunConfig:
 
 
 def dump(config: RunConfig) -> dict[str, Any]:
-    """The config as plain data: what config.yaml holds, and what `load` takes back."""
+    """Return the config as plain data: the content of config.yaml, which `load` accepts."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     escaped: dict[str, Any] = _escaped(plain, "")
     return escaped
 
 
 def is_literal(path: str) -> bool:
-    """Whether the text at `path` belongs to the user and is never interpolated: prompts, and rows written in YAML."""
+    """Tell whether text at `path` is the user's own and is never interpolated: prompts, and rows written in YAML."""
     return path in ("prompt.system", "prompt.user") or path.startswith(("prompt.examples", "data.rows"))
 
 
 def is_protected(path: str) -> bool:
-    """Whether an interpolation at `path` could bring a secret in, so that only `build` resolves it."""
+    """Tell whether an interpolation at `path` could bring in a secret, so that only `build` may resolve it."""
     return names_a_secret(path) or "headers." in path or path.startswith("model.params.")
 
 
 def is_deferred(path: str, value: Any) -> bool:
-    """Whether `value` names environment variables that only `build` reads, and so stays as it is written."""
+    """Tell whether `value` names environment variables that only `build` reads, so that it stays as it is written."""
     return isinstance(value, str) and "oc.env" in value and is_protected(path) and not is_literal(path)
 
 
 def escape(text: str) -> str:
-    r"""`text` in such a form that OmegaConf reads no interpolation in it: ``${`` as ``\${``, backslashes before it doubled."""
+    r"""Escape `text`, so that OmegaConf finds no interpolation in it: ``${`` as ``\${``, backslashes before it doubled."""
     return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
 
 
@@ -81,7 +85,7 @@ def _unescape(text: str) -> str:
 
 
 def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested dicts and lists with its path, ``a.b[0].c``."""
+    """Yield every leaf of nested dicts and lists with its path, ``a.b[0].c``."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from walk(item, f"{path}.{key}" if path else str(key))
@@ -93,7 +97,7 @@ def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def unknown_key(path: str) -> str:
-    """The message for a key that the schema does not have at `path`: what is there, or which kind would have it."""
+    """Return the message for an unknown key at `path`: the keys that exist there, or the kind that has it."""
     parent, _, name = path.rpartition(".")
     options = _structs_at(parent)
     if not options:
@@ -108,14 +112,14 @@ def unknown_key(path: str) -> str:
 
 
 def is_text_field(path: str) -> bool:
-    """Whether the schema holds text at `path` (``str`` or ``str | None``)."""
+    """Tell whether the schema has text at `path` (``str`` or ``str | None``)."""
     parent, _, name = path.rpartition(".")
     kinds = [field.type for struct in _structs_at(parent) for field in struct_fields(struct) if field.encode_name == name]
     return bool(kinds) and all(set(_members(kind)) <= {str, type(None)} for kind in kinds)
 
 
 def is_open(path: str) -> bool:
-    """Whether `path` is, or lies in, a mapping that takes any key, such as ``model.params``."""
+    """Tell whether `path` is, or lies in, a mapping that takes any key, such as ``model.params``."""
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
         parent, name = ".".join(parts[: end - 1]), parts[end - 1]
@@ -126,7 +130,7 @@ def is_open(path: str) -> bool:
 
 
 def _prepare(value: Any, path: str, origin: Origin) -> Any:
-    """A plain copy: `_target_` and literal secrets refused, environment keys renamed, escapes of literal text undone."""
+    """Copy `value`: refuse `_target_` and literal secrets, rename keys from the environment, undo escapes in literal text."""
     if isinstance(value, Mapping):
         copy: dict[str, Any] = {}
         for key, item in value.items():
@@ -162,7 +166,7 @@ def _refuse_secret(value: str, path: str, origin: Origin) -> None:
 
 
 def _escaped(value: Any, path: str) -> Any:
-    """`value` with no interpolation in it but those that `build` resolves."""
+    """Escape every interpolation in `value` except those that `build` resolves."""
     if isinstance(value, dict):
         return {key: _escaped(item, f"{path}.{key}" if path else key) for key, item in value.items()}
     if isinstance(value, list):
@@ -171,7 +175,7 @@ def _escaped(value: Any, path: str) -> Any:
 
 
 def _refuse_unknown(value: Any, annotation: Any, path: str, origin: Origin) -> None:
-    """Refuse keys that the schema does not have, before types are checked, so that the message can say what is near."""
+    """Refuse unknown keys before types are checked, so that the message can suggest a similar one."""
     if isinstance(value, list):
         for index, item in enumerate(value):
             for inner in _arguments(annotation, list):
@@ -221,7 +225,7 @@ def _explain(error: msgspec.ValidationError, plain: dict[str, Any], origin: Orig
         what = f"'{given}' is not allowed; allowed: {', '.join(allowed)}{suggest(str(given), allowed)}"
     elif what.startswith("expected `") and "got `" in what:
         what = what.replace("`", "")
-        if "..." not in path and not what.endswith("null"):  # ... is msgspec's word for any value of a mapping
+        if "..." not in path and not what.endswith("null"):  # msgspec writes ... for any value of a mapping
             what = f"{what} {_value_at(plain, path)!r}"
         if re.match(r"expected str(?: \| null)?, got (?:int|float|bool)", what):
             what = f"{what}; put it in quotes to make it text"
@@ -253,7 +257,7 @@ def _value_at(value: Any, path: str) -> Any:
 
 
 def _structs_at(path: str) -> list[type[msgspec.Struct]]:
-    """The Structs that the schema allows at `path`; several for a group that comes in kinds."""
+    """Return the Structs that the schema allows at `path`; several for a group with kinds."""
     options: list[type[msgspec.Struct]] = [RunConfig]
     for part in re.findall(r"[^.\[\]]+", path):
         found = [field.type for struct in options for field in struct_fields(struct) if field.encode_name == part]
@@ -262,7 +266,7 @@ def _structs_at(path: str) -> list[type[msgspec.Struct]]:
 
 
 def _members(annotation: Any) -> list[Any]:
-    """The members of a union, aliases and Annotated unwrapped; a plain type is its own only member."""
+    """Return the members of a union, with aliases and Annotated unwrapped; a plain type is its own only member."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _members(typing.get_args(annotation)[0])
@@ -276,7 +280,7 @@ def _structs(annotation: Any) -> list[type[msgspec.Struct]]:
 
 
 def _arguments(annotation: Any, container: type) -> list[Any]:
-    """What the lists (or the values of the dicts) allowed by `annotation` hold."""
+    """Return the types of the items of lists (or of the values of dicts) that `annotation` allows."""
     return [typing.get_args(member)[-1] for member in _members(annotation) if typing.get_origin(member) is container]
 
 

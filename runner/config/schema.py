@@ -1,4 +1,7 @@
-"""The schema of an experiment: one frozen Struct a group, one tagged Struct a `kind`. Plain values and their checks."""
+"""Declare what a config holds: one frozen Struct per group, one tagged Struct per `kind`, with their checks.
+
+conf/GROUP/default.yaml explains each field, with its unit.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,18 @@ Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every group: frozen, keyword-only, and unknown keys are refused."""
+    """Be the base of every group: frozen, keyword-only, without unknown keys."""
 
 
 class Kind(Config, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """Base of groups that come in kinds, told apart by their key `kind`."""
+    """Be the base of groups that have several kinds, which the key `kind` tells apart."""
 
 
 # --- model -----------------------------------------------------------------------------------------------------------
 
 
 class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
-    """A model served on this machine for the time of the run, or by `ostinato launch`."""
+    """Use a model that is served on this machine during the run, or by `ostinato launch`."""
 
     name: Text = "smollm2"
     backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
@@ -40,7 +43,7 @@ class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
 
 
 class Price(Config, frozen=True, kw_only=True):
-    """What a model costs, in US dollars a million tokens. Without `prompt` and `completion` nothing is said."""
+    """Give the price of a model in US dollars per million tokens. Without `prompt` and `completion` it is not given."""
 
     prompt: Dollars | None = None
     completion: Dollars | None = None
@@ -55,7 +58,7 @@ class Price(Config, frozen=True, kw_only=True):
 
 
 class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
-    """Any model that litellm reaches, as ``provider/name``."""
+    """Use any model that litellm reaches, as ``provider/name``."""
 
     name: Text = "openai/gpt-4o-mini"
     api_base: str | None = None
@@ -68,7 +71,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
 
 
 class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
-    """A model behind any endpoint that speaks OpenAI's wire format."""
+    """Use a model behind any endpoint with OpenAI's wire format."""
 
     name: Text = "default"
     api_base: Text = "http://127.0.0.1:8000/v1"
@@ -87,7 +90,7 @@ FakeFailure: TypeAlias = Literal[
 
 
 class FakeModel(Kind, frozen=True, kw_only=True, tag="fake"):
-    """A deterministic stand-in with no model behind it, for tests and dry tries."""
+    """Use a deterministic stand-in for a model, for tests and trial runs."""
 
     name: Text = "fake"
     model_type: Literal["chat", "text"] = "chat"
@@ -107,7 +110,7 @@ Model: TypeAlias = LocalModel | LiteLLMModel | ServerModel | FakeModel
 
 
 class Sampling(Config, frozen=True, kw_only=True):
-    """Sampling parameters. None means: not sent, the provider's default holds."""
+    """Hold sampling parameters. None: the parameter is not sent, so the provider's default applies."""
 
     temperature: Annotated[float, Meta(ge=0, le=5)] | None = 0.0
     max_tokens: Positive | None = 1000
@@ -120,14 +123,14 @@ class Sampling(Config, frozen=True, kw_only=True):
 
 
 class Example(Config, frozen=True, kw_only=True):
-    """One worked example (shot) shown to the model before the question; literal text."""
+    """Show the model one example (shot) before the question. Its text is literal."""
 
     user: str
     assistant: str
 
 
 class Prompt(Config, frozen=True, kw_only=True):
-    """What is said to the model. `system` and `user` are templates: ``{{ column }}``."""
+    """Say what the model is asked. `system` and `user` are templates: ``{{ column }}``."""
 
     system: str | None = None
     user: str | None = "{{ question }}"
@@ -143,17 +146,17 @@ class Prompt(Config, frozen=True, kw_only=True):
 
 
 class ChatAdapter(Kind, frozen=True, kw_only=True, tag="chat"):
-    """The prompt as chat messages."""
+    """Send the prompt as chat messages."""
 
     literal_tokens: bool | None = None
 
 
 class TextAdapter(Kind, frozen=True, kw_only=True, tag="text"):
-    """The prompt as one text to continue; needs a model with ``model_type: text``."""
+    """Send the prompt as one text to continue. The model needs ``model_type: text``."""
 
 
 class JsonAdapter(Kind, frozen=True, kw_only=True, tag="json"):
-    """A JSON answer that is checked against a schema, and asked for once more when it does not fit."""
+    """Expect JSON that matches a schema. If an answer does not, the model is asked again, up to `retries` times."""
 
     schema: dict[str, Any] = {}
     retries: Count = 1
@@ -167,7 +170,7 @@ Adapter: TypeAlias = ChatAdapter | TextAdapter | JsonAdapter
 
 
 class Data(Kind, frozen=True, kw_only=True):
-    """What every kind of data has."""
+    """Hold the fields that every kind of data has."""
 
     name: Text | None = None
     id: str | None = None
@@ -179,31 +182,31 @@ class Data(Kind, frozen=True, kw_only=True):
 
 
 class InlineData(Data, frozen=True, kw_only=True, tag="inline"):
-    """Rows written in the YAML itself."""
+    """Take rows from the YAML itself."""
 
     rows: list[dict[str, Any]] = []
 
 
 class JsonlData(Data, frozen=True, kw_only=True, tag="jsonl"):
-    """A file with one JSON object a line."""
+    """Read a file with one JSON object per line."""
 
     path: Text
 
 
 class JsonData(Data, frozen=True, kw_only=True, tag="json"):
-    """A file that holds one JSON list of objects."""
+    """Read a file that holds one JSON list of objects."""
 
     path: Text
 
 
 class CsvData(Data, frozen=True, kw_only=True, tag="csv"):
-    """Comma-separated values with a header line."""
+    """Read comma-separated values with a header line."""
 
     path: Text
 
 
 class TsvData(Data, frozen=True, kw_only=True, tag="tsv"):
-    """Tab-separated values with a header line."""
+    """Read tab-separated values with a header line."""
 
     path: Text
 
@@ -215,32 +218,32 @@ DataSource: TypeAlias = InlineData | JsonlData | JsonData | CsvData | TsvData
 
 
 class NoScoring(Kind, frozen=True, kw_only=True, tag="none"):
-    """Answers are recorded and not scored."""
+    """Record answers without scoring them."""
 
 
 class ExactScoring(Kind, frozen=True, kw_only=True, tag="exact"):
-    """1 when the answer is the target."""
+    """Score 1 if the answer is the target."""
 
     ignore_case: bool = False
     strip: bool = True
 
 
 class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
-    """1 when the target stands in the answer."""
+    """Score 1 if the answer contains the target."""
 
     ignore_case: bool = True
     whole_word: bool = False
 
 
 class RegexScoring(Kind, frozen=True, kw_only=True, tag="regex"):
-    """1 when the pattern is found in the answer."""
+    """Score 1 if the pattern is found in the answer."""
 
     pattern: str | None = None
     ignore_case: bool = False
 
 
 class ChoiceScoring(Kind, frozen=True, kw_only=True, tag="choice"):
-    """1 when the label that the answer names is the target."""
+    """Score 1 if the label that the answer names is the target."""
 
     labels: list[str] = []
     pick: Literal["first", "last", "only"] = "first"
@@ -248,7 +251,7 @@ class ChoiceScoring(Kind, frozen=True, kw_only=True, tag="choice"):
 
 
 class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
-    """1 when the number in the answer is the target's, within a tolerance."""
+    """Score 1 if the number in the answer is the target's, within a tolerance."""
 
     tolerance: Annotated[float, Meta(ge=0)] = 1e-6
     relative: Annotated[float, Meta(ge=0)] = 0.0
@@ -257,23 +260,23 @@ class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
 
 
 class JsonMatchScoring(Kind, frozen=True, kw_only=True, tag="json_match"):
-    """1 when the JSON in the answer equals the target's, on the keys asked for."""
+    """Score 1 if the JSON in the answer equals the target's, on the keys in `keys`."""
 
     keys: list[str] | None = None
 
 
 class F1Scoring(Kind, frozen=True, kw_only=True, tag="f1"):
-    """Overlap of words with the target, as in SQuAD."""
+    """Score the overlap of words with the target, as in SQuAD: 0 to 1."""
 
 
 class PythonScoring(Kind, frozen=True, kw_only=True, tag="python"):
-    """Your own function: ``file.py:function``, called with (output, target, row)."""
+    """Score with a function of your own: ``file.py:function``, called with (output, target, row)."""
 
     function: Text
 
 
 class SeveralScoring(Kind, frozen=True, kw_only=True, tag="several"):
-    """Several scorers by name; the first is the primary one."""
+    """Use several scorers, by name. The first is the primary one."""
 
     scorers: dict[
         str,
@@ -292,7 +295,7 @@ Scoring: TypeAlias = NoScoring | Scorer | SeveralScoring
 
 
 class Cache(Config, frozen=True, kw_only=True):
-    """The response cache."""
+    """Configure the response cache."""
 
     mode: Literal["off", "read", "write", "rw", "refresh", "replay"] = "rw"
     dir: str | None = None
@@ -301,7 +304,7 @@ class Cache(Config, frozen=True, kw_only=True):
 
 
 class Limits(Config, frozen=True, kw_only=True):
-    """Manners towards the endpoint, and how long to try."""
+    """Limit the rate of requests to the endpoint, and how long a request is tried."""
 
     max_concurrency: Positive = 16
     rpm: Positive | None = None
@@ -312,7 +315,7 @@ class Limits(Config, frozen=True, kw_only=True):
 
 
 class Budget(Config, frozen=True, kw_only=True):
-    """What the run may use at the most; None is no bound."""
+    """Bound what a run may use; None: no bound."""
 
     usd: Dollars | None = None
     tokens: Count | None = None
@@ -321,7 +324,7 @@ class Budget(Config, frozen=True, kw_only=True):
 
 
 class Launch(Config, frozen=True, kw_only=True):
-    """How a local model is served."""
+    """Configure the server of a local model."""
 
     context: Positive = 2048
     parallel: Positive = 4
@@ -335,7 +338,7 @@ class Launch(Config, frozen=True, kw_only=True):
 
 
 class TrainingData(Config, frozen=True, kw_only=True):
-    """What is learned: the rows of a file, or samples of a run."""
+    """Choose the training data: the rows of a file, or samples of a run."""
 
     path: Text | None = None
     format: Literal["chat", "completion", "preference"] = "chat"
@@ -349,11 +352,11 @@ class TrainingData(Config, frozen=True, kw_only=True):
         if self.path is not None and self.from_run is not None:
             raise ValueError("path and from_run are both given; keep one")
         if self.where is not None and self.from_run is None:
-            raise ValueError("where picks samples of a run; give from_run, too")
+            raise ValueError("where selects samples of a run; give from_run, too")
 
 
 class Finetune(Kind, frozen=True, kw_only=True):
-    """What every kind of fine-tuning has."""
+    """Hold the fields that every kind of fine-tuning has."""
 
     base: Text | None = None
     data: TrainingData = TrainingData()
@@ -363,7 +366,7 @@ _PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", 
 
 
 class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
-    """LoRA on this machine, by the trainer that comes with Ostinato."""
+    """Train a LoRA adapter on this machine, with Ostinato's own trainer or with TRL."""
 
     backend: Literal["own", "trl"] = "own"
     epochs: Positive = 1
@@ -394,7 +397,7 @@ class LocalFinetune(Finetune, frozen=True, kw_only=True, tag="local"):
 
 
 class OpenAIFinetune(Finetune, frozen=True, kw_only=True, tag="openai"):
-    """A job at OpenAI, or at a server that speaks its fine-tuning API."""
+    """Train with a job at OpenAI, or at a server with its fine-tuning API."""
 
     api_base: Text | None = None
     api_key_env: Text | None = None
@@ -409,7 +412,7 @@ class OpenAIFinetune(Finetune, frozen=True, kw_only=True, tag="openai"):
 
 
 class DatabricksFinetune(Finetune, frozen=True, kw_only=True, tag="databricks"):
-    """A job of Databricks' foundation-model training, and an endpoint that serves what comes of it."""
+    """Train with a job of Databricks' foundation-model training, and serve the model from an endpoint there."""
 
     host: Text | None = None
     token_env: Text = "DATABRICKS_TOKEN"  # noqa: S105 - the variable's name
@@ -424,7 +427,7 @@ class DatabricksFinetune(Finetune, frozen=True, kw_only=True, tag="databricks"):
 
 
 class CommandFinetune(Finetune, frozen=True, kw_only=True, tag="command"):
-    """A program of your own on this machine: axolotl, LLaMA-Factory, a script."""
+    """Train with a program of your own on this machine: axolotl, LLaMA-Factory, a script."""
 
     command: Text | None = None
     config: Text | None = None
@@ -437,7 +440,7 @@ FinetuneKind: TypeAlias = LocalFinetune | OpenAIFinetune | DatabricksFinetune | 
 
 
 class Gate(Config, frozen=True, kw_only=True):
-    """When a pipeline registers what it has trained."""
+    """Decide when a pipeline registers the model that it trained."""
 
     metric: Text | None = None
     min_gain: float = 0.0
@@ -446,7 +449,7 @@ class Gate(Config, frozen=True, kw_only=True):
 
 
 class Execution(Config, frozen=True, kw_only=True):
-    """Who orchestrates the run."""
+    """Choose what orchestrates the run."""
 
     orchestrator: Literal["prefect", "none"] = "prefect"
 
@@ -455,7 +458,7 @@ class Execution(Config, frozen=True, kw_only=True):
 
 
 class Range(Config, frozen=True, kw_only=True):
-    """Numbers from start up to stop, without it: ``range: [start, stop]`` or ``[start, stop, step]``, as Hydra's `range()`."""
+    """Vary over numbers from start up to, but without, stop: ``range: [start, stop]`` or ``[start, stop, step]``, as in Hydra."""
 
     range: Annotated[list[int | float], Meta(min_length=2, max_length=3)]
 
@@ -465,17 +468,17 @@ class Range(Config, frozen=True, kw_only=True):
 
 
 class Interval(Config, frozen=True, kw_only=True):
-    """Any number from low to high, for sweepers that search (optuna): ``interval: [low, high]``."""
+    """Vary over any number from low to high, for sweepers that search (optuna): ``interval: [low, high]``."""
 
     interval: Annotated[list[int | float], Meta(min_length=2, max_length=2)]
 
 
 Varied: TypeAlias = list[Any] | dict[str, list[int | float]]
-"""What a key takes in turn: values, ``{range: [...]}`` or ``{interval: [...]}``; `Range` and `Interval` check the latter two."""
+"""The values of a key in a sweep: a list, ``{range: [...]}`` (see `Range`) or ``{interval: [...]}`` (see `Interval`)."""
 
 
 class Sweep(Config, frozen=True, kw_only=True):
-    """Cells that vary the experiment: every combination of `grid` and `zip`, and `cells` beside them, without `exclude`."""
+    """List the cells of a sweep: every combination of `grid` and `zip`, plus `cells`, without those that `exclude` matches."""
 
     grid: dict[str, Varied] = {}
     zip: dict[str, Varied] = {}
@@ -488,7 +491,7 @@ class Sweep(Config, frozen=True, kw_only=True):
 
     @property
     def varies(self) -> bool:
-        """Whether there is anything to sweep over."""
+        """Tell whether there is anything to sweep over."""
         return bool(self.grid or self.zip or self.cells)
 
     def __post_init__(self) -> None:
@@ -498,13 +501,13 @@ class Sweep(Config, frozen=True, kw_only=True):
         lengths = {key: len(given) for key, given in self.zip.items() if isinstance(given, list)}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{key} {count}" for key, count in lengths.items())
-            raise ValueError(f"zip: its keys go in step, so each needs as many values: {told}")
+            raise ValueError(f"zip: its keys change together, so each needs the same number of values: {told}")
         if any("interval" in given for given in self.zip.values() if isinstance(given, dict)):
-            raise ValueError("zip: an interval has no values to go in step; it belongs into grid")
+            raise ValueError("zip: an interval has no list of values; put it into grid")
 
 
 def _check_varied(where: str, given: Varied) -> None:
-    """Raise ValueError for what is no list of values, range or interval."""
+    """Refuse anything but a list of values, a range or an interval, with a ValueError."""
     if isinstance(given, list):
         if not given:
             raise ValueError(f"{where}: has no values")
@@ -523,25 +526,25 @@ def _check_varied(where: str, given: Varied) -> None:
 
 
 class Notify(Config, frozen=True, kw_only=True):
-    """Who is told of a scheduled run that has failed."""
+    """Say who is told when a scheduled run has failed."""
 
     command: list[Text] = []
     webhook_env: str | None = None
 
     def __post_init__(self) -> None:
         if self.webhook_env is not None and not self.webhook_env.isidentifier():
-            raise ValueError("webhook_env is the name of an environment variable that holds the URL, never the URL itself")
+            raise ValueError("webhook_env is the name of an environment variable that holds the URL, not the URL itself")
 
 
 class Canary(Config, frozen=True, kw_only=True):
-    """What a canary is compared with."""
+    """Say what a canary is compared with."""
 
     reference: Text | None = None
     level: Annotated[float, Meta(gt=0.5, lt=1)] = 0.95
 
 
 class Schedule(Config, frozen=True, kw_only=True):
-    """When an experiment is played again, and what then. No part of what a run is."""
+    """Say when an experiment runs again. It is not part of a run's identity."""
 
     name: Name | None = None
     what: Text = "run"
@@ -562,13 +565,11 @@ class Schedule(Config, frozen=True, kw_only=True):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together; a schedule takes one of cron, interval_s and rrule")
         if self.catch_up == "all" and self.overlap == "skip":
-            raise ValueError(
-                "catch_up=all plays missed runs one after the other, and overlap=skip skips them; give overlap=queue"
-            )
+            raise ValueError("catch_up=all runs missed runs one after the other, and overlap=skip skips them; give overlap=queue")
 
 
 class Role(enum.Enum):
-    """Say what a group is to an experiment's identity."""
+    """Say what a group of the config is to an experiment's identity."""
 
     identity = "changes answers, so another value is another experiment"
     adjustable = "may change when a run resumes: how fast, how much, served and orchestrated how"

@@ -1,4 +1,4 @@
-"""YAML as config files are read and written: what looks like text is text, and no key stands twice."""
+"""Read and write YAML: what looks like text is text, and duplicate keys are refused."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _BREAKS = re.compile("[\x85\u2028\u2029]")
 _PLAIN = frozenset({"null", "bool", "int", "float", "str", "seq", "map"})
 
 MAX_DEPTH = 100
-"""Levels of nesting in one file: more than any config has, and fewer than its readers (OmegaConf above all) recurse through."""
+"""Levels of nesting in one file: more than any config needs, and fewer than OmegaConf can recurse through."""
 
 MAX_COPIES = 1_000_000
-"""Values that the aliases of one file may stand for beyond those that are written: ten lines of YAML can name a billion."""
+"""Values that the aliases in one file may add to those that are written: ten lines of YAML can stand for a billion."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's parser where there is one
-    """YAML with the plain values of Hydra's command line.
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml's parser where it is installed
+    """Read YAML with the plain values of Hydra's command line.
 
-    YAML 1.1 reads ``no`` as false, ``012`` as 10, ``1:30`` as 90 and ``1e3`` as text. Here the first three are text, which a
-    field of another type refuses, and ``1e3`` is a number: a value means the same in a file as in an override.
+    YAML 1.1 reads ``no`` as false, ``012`` as 10, ``1:30`` as 90 and ``1e3`` as text. Here the first three are text, which
+    fields of another type refuse, and ``1e3`` is a number. So a value means the same in a file as in an override.
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - where PyYAML looks for them
@@ -39,17 +39,17 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+                    raise yaml.constructor.ConstructorError(None, None, f"the key '{key.value}' occurs twice", key.start_mark)
                 seen.add(key.value)
         mapping: dict[Hashable, Any] = super().construct_mapping(node, deep)
         return mapping
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that any reader of YAML could take for something else: ``no`` for those of 1.1, ``1e3`` for ours."""
+    """Quote text that some reader of YAML could take for another type: ``no`` in YAML 1.1, ``1e3`` in ours."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        style = '"' if _BREAKS.search(text) else None  # PyYAML writes these line breaks as they are, and reads them as spaces
+        style = '"' if _BREAKS.search(text) else None  # PyYAML would write these line breaks unescaped, and read them as spaces
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 
@@ -57,7 +57,7 @@ _Dumper.add_representer(str, _Dumper.represent_text)
 _Loader.yaml_constructors = {
     tag: construct
     for tag, construct in yaml.SafeLoader.yaml_constructors.items()
-    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _PLAIN  # a date or a set is no value of a config
+    if tag is None or tag.removeprefix("tag:yaml.org,2002:") in _PLAIN  # a config has no dates and no sets
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
@@ -68,10 +68,10 @@ _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.012345
 
 
 def read(file: Path) -> dict[str, Any]:
-    """The mapping that `file` holds; an empty file holds an empty one.
+    """Return the mapping in `file`; an empty one if the file is empty.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or is no mapping; the message says where.
+        ConfigError: the file cannot be read, is not YAML, or is not a mapping; the message says where.
     """
     try:
         value = yaml.load(file.read_bytes().decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
@@ -85,7 +85,7 @@ def read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, LookupError) as error:  # a number of thousands of digits, `!!int x`
+    except (ValueError, LookupError) as error:  # a number with thousands of digits, `!!int x`
         raise ConfigError(f"{file}: holds a value that cannot be read: {str(error).partition(';')[0]}") from None
     except RecursionError:
         raise ConfigError(f"{file}: is nested too deeply") from None
@@ -98,7 +98,7 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _check_shape(value: dict[str, Any], file: Path) -> None:
-    """Refuse what OmegaConf would not come back from: it copies what an alias stands for, and recurses through every level."""
+    """Refuse files that OmegaConf could not handle: it copies what an alias stands for, and recurses through every level."""
     sizes: dict[int, int] = {}
     copies = 0
 
@@ -110,16 +110,18 @@ def _check_shape(value: dict[str, Any], file: Path) -> None:
             copies += known
             return known
         if depth > MAX_DEPTH:
-            raise ConfigError(f"{file}: is nested deeper than {MAX_DEPTH} levels, or an alias (*name) stands for itself")
+            raise ConfigError(f"{file}: is nested deeper than {MAX_DEPTH} levels, or an alias (*name) contains itself")
         items = value.values() if isinstance(value, dict) else value
         sizes[id(value)] = total = 1 + sum(size(item, depth + 1) for item in items)
         return total
 
     size(value, 1)
     if copies > MAX_COPIES:
-        raise ConfigError(f"{file}: its aliases (*name) stand for more than {MAX_COPIES:,} values; write out what is needed")
+        raise ConfigError(
+            f"{file}: its aliases (*name) stand for more than {MAX_COPIES:,} values; write out the ones that are needed"
+        )
 
 
 def write(value: Any) -> str:
-    """Plain data as YAML, in the order it has."""
+    """Return plain data as YAML, in its own order."""
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

@@ -1,4 +1,4 @@
-"""Every YAML file that is shipped: it composes, loads, says what its fields are, and agrees with the schema."""
+"""Every shipped YAML file composes and loads, explains its fields, and agrees with the schema."""
 
 import re
 from pathlib import Path
@@ -34,7 +34,7 @@ def name(file):
 
 
 def kinds(group):
-    """The Structs of a group by kind; a group without kinds has one, under None."""
+    """Return the Structs of a group by kind; a group without kinds has one, under None."""
     default = default_of(group)
     if not isinstance(default, schema.Kind):
         return {None: type(default)}
@@ -44,7 +44,7 @@ def kinds(group):
 
 
 def default_of(group):
-    """What a group's default.yaml stands for; a config does without fine-tuning by itself."""
+    """Return what a group's default.yaml stands for. In a default config `finetune` is null."""
     return getattr(RunConfig(), group) or {"finetune": schema.LocalFinetune()}[group]
 
 
@@ -52,7 +52,7 @@ def is_kind(struct):
     return isinstance(struct, type) and issubclass(struct, schema.Kind)
 
 
-def test_nothing_is_overlooked():
+def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
     assert len(OPTIONS) == 53
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
@@ -77,13 +77,13 @@ def test_an_option_composes_and_loads(file):
 
 
 @pytest.mark.parametrize("file", DEFAULTS, ids=name)
-def test_a_default_is_what_the_schema_says(file):
+def test_a_default_file_equals_the_default_of_the_schema(file):
     group = file.parts[0]
     assert getattr(load({group: yaml.read(CONF / file)}), group) == default_of(group)
 
 
 def owned(file):
-    """The keys that the option itself lists, when it lists all: those that build on another list only what they change."""
+    """Return the keys of an option that lists all; None for one that builds on another, and lists only what it changes."""
     content = yaml.read(CONF / file)
     return None if "defaults" in content else content
 
@@ -116,12 +116,12 @@ def test_a_default_explains_its_fields(file):
                 assert "seconds" in line, f"{file}: {line}"
 
 
-def test_files_read_the_same_by_yaml_1_1():
+def test_files_mean_the_same_in_yaml_1_1():
     for file in FILES:
         assert pyyaml.safe_load((CONF / file).read_text("utf-8")) == (yaml.read(CONF / file) or None), file
 
 
-def test_files_are_tidy():
+def test_files_have_no_tabs_and_no_trailing_space():
     for file in FILES:
         text = (CONF / file).read_text("utf-8")
         assert text.endswith("\n"), file
@@ -129,7 +129,7 @@ def test_files_are_tidy():
 
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=name)
-def test_an_experiment_runs_offline(file):
+def test_a_shipped_experiment_runs_offline(file):
     assert (CONF / file).read_text("utf-8").startswith("# @package _global_\n")
     overrides = [f"experiment={file.stem}", "data.limit=3", "execution.orchestrator=none"]
     chosen = compose(overrides).config()

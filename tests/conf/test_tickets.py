@@ -1,4 +1,4 @@
-"""The shipped tickets: what is measured on shares no wording with what is learned, and both are asked in the same way."""
+"""The shipped tickets: evaluation data shares no wording with training data, and both use the same prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.experiment.prepared import prepare
 from runner.system.paths import in_conf
 
 WORDS = 5
-"""Words in a row from which on two sentences are taken for the same."""
+"""Consecutive words that two texts must share to count as the same wording."""
 
 
 @pytest.fixture

@@ -272,7 +272,7 @@ def test_the_bare_question_of_the_evaluation_is_found_as_well(in_tmp):
     [
         ([], "what is learned"),
         (["finetune.data.path=x", "finetune.data.from_run=y"], "path and from_run are both given"),
-        (["finetune.data.path=x", "finetune.data.where=id == 'x'"], "where picks samples of a run"),
+        (["finetune.data.path=x", "finetune.data.where=id == 'x'"], "where selects samples of a run"),
         (["finetune.lr=0"], r"finetune\.lr"),
         (["finetune.lrr=1"], r"finetune\.lrr: unknown key"),
         (["finetune=command"], r"finetune\.command: is required"),

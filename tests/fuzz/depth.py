@@ -1,4 +1,4 @@
-"""How long the fuzzers look: the same few examples each time (what CI runs), or new and many ones with ``OSTINATO_FUZZ=deep``."""
+"""Choose how many examples the fuzzers try: the same few each time (as CI does), or many new ones with ``OSTINATO_FUZZ=deep``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 from hypothesis import HealthCheck, settings
 
 DEEP = os.environ.get("OSTINATO_FUZZ") == "deep"
-"""Read when a fuzzer is imported: tests run in an environment without the caller's variables."""
+"""Read on import, because tests run without the caller's environment variables."""
 
 
 def examples(count: int) -> settings:
-    """The settings of a test with `count` examples in CI, and forty times as many, found anew each time, when deep."""
+    """Return the settings of a test with `count` examples, or forty times as many new ones if deep."""
     return settings(
         max_examples=count * 40 if DEEP else count,
         derandomize=not DEEP,

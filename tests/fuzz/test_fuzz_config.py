@@ -1,4 +1,4 @@
-"""Whatever stands in an override or a YAML file: a RunConfig, or a ConfigError that says what is wrong. And configs come back."""
+"""Any override and any YAML file gives a RunConfig, or a ConfigError that says what is wrong. And configs round-trip."""
 
 import contextlib
 import faulthandler
@@ -28,11 +28,11 @@ KEYS = sorted(
     {path.partition("[")[0] for path, _ in walk(dump(RunConfig()))} | {"model.params.x", "data.path", "scoring.pattern"}
 )
 CLOCK_S = 20
-"""What no example may take: a reader that hangs ends the tests, with a traceback that says where (``pytest -s`` shows it)."""
+"""Most seconds of an example. A reader that hangs ends the tests, with a traceback that says where (``pytest -s`` shows it)."""
 
 
 def config_or_error(make):
-    """The config, or None when it was refused in our words."""
+    """Return the config, or None if it was refused with one of our errors."""
     faulthandler.dump_traceback_later(CLOCK_S, exit=True)
     made, said = None, ""
     try:
@@ -46,7 +46,7 @@ def config_or_error(make):
 
 
 def build_or_error(config):
-    """What a config describes can be built, or is refused in our words."""
+    """Build what a config describes, or have it refused with one of our errors."""
     for part in (build.scorers, build.adapter, build.lm, build.dataset):
         with contextlib.suppress(ConfigError, DataError):
             part(config)
@@ -70,7 +70,7 @@ overrides = st.builds(lambda sign, key, value: f"{sign}{key}={value}", signs, ke
 @example(["model.params=" + "[" * 300 + "]" * 300])
 @example(["model.params.a=" + "{b:" * 300 + "1" + "}" * 300])
 @example(["+" + "a." * 2000 + "b=1"])
-def test_any_override_is_a_config_or_a_message(given_overrides):
+def test_any_override_gives_a_config_or_a_message(given_overrides):
     config = config_or_error(lambda: compose(given_overrides).config())
     if config is not None:
         build_or_error(config)
@@ -80,7 +80,7 @@ def test_any_override_is_a_config_or_a_message(given_overrides):
 
 
 def mutated(text, seed):
-    """`text` with a few pieces cut out, doubled, moved or replaced."""
+    """Return `text` with a few pieces cut out, doubled, moved or replaced."""
     dice = random.Random(seed)
     for _ in range(dice.randint(1, 4)):
         at, length = dice.randrange(len(text) + 1), dice.randint(0, 12)
@@ -139,7 +139,7 @@ NASTY = [
 
 @examples(200)
 @given(documents)
-def test_a_document_is_a_config_of_a_record_or_a_message(document):
+def test_any_document_in_a_record_gives_a_config_or_a_message(document):
     file = Path("any.yaml")
     file.write_bytes(document)
     config = config_or_error(lambda: read(file))
@@ -149,18 +149,18 @@ def test_a_document_is_a_config_of_a_record_or_a_message(document):
 
 @pytest.mark.parametrize("document", NASTY, ids=lambda document: document[:24].decode())
 @pytest.mark.parametrize("place", ["record", "primary", "group"])
-def test_nasty_documents_are_configs_or_messages(document, place):
+def test_hostile_documents_give_configs_or_messages(document, place):
     config_or_error(lambda: load_from(place, document))
 
 
 @examples(60)
 @given(st.sampled_from(["primary", "group", "experiment", "local"]), documents, st.sampled_from(GROUPS))
-def test_a_document_in_the_users_conf_is_a_config_or_a_message(place, document, group):
+def test_any_document_in_the_users_conf_gives_a_config_or_a_message(place, document, group):
     config_or_error(lambda: load_from(place, document, group))
 
 
 def load_from(place, document, group="model"):
-    """The config, when `document` stands in this place."""
+    """Return the config with `document` in this place."""
     files = {
         "record": "any",
         "primary": "mine",
@@ -187,17 +187,17 @@ def load_from(place, document, group="model"):
         file.unlink()
 
 
-# -- there and back
+# -- round trips
 
 
 def accepted(plain):
-    """The config that `plain` is; None when it is refused, as a prompt that looks like a secret would be."""
+    """Load `plain`; None if it is refused, as a prompt that looks like a secret is."""
     return config_or_error(lambda: load(plain))
 
 
 @examples(150)
 @given(of(RunConfig))
-def test_a_config_survives_being_written(plain):
+def test_a_written_config_is_read_back_equal(plain):
     config = accepted(plain)
     if config is None:
         return
@@ -210,7 +210,7 @@ def test_a_config_survives_being_written(plain):
 
 @examples(30)
 @given(of(RunConfig))
-def test_a_config_survives_being_resumed(plain):
+def test_a_resumed_config_keeps_everything_but_the_override(plain):
     config = accepted(plain)
     if config is None:
         return

@@ -1,4 +1,4 @@
-"""Values that a config, a data file or a server's answer may hold: JSON of every shape, and configs that the schema allows."""
+"""Generate values for configs, data files and answers of servers: JSON of any shape, and configs that the schema allows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FINITE = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_inf
 
 
 def json_values(numbers: st.SearchStrategy[Any] = NUMBERS, text: st.SearchStrategy[str] = UNICODE) -> st.SearchStrategy[Any]:
-    """Any JSON value, a few levels deep."""
+    """Generate any JSON value, a few levels deep."""
     leaves = st.none() | st.booleans() | numbers | text
     return st.recursive(
         leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4), max_leaves=12
@@ -48,8 +48,8 @@ CONFIG_TEXT = (
 )
 
 
-def of(annotation: Any, text: st.SearchStrategy[str] = CONFIG_TEXT) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one a type
-    """Plain data that `msgspec.convert` takes as `annotation`: what YAML could hold for a field of the schema."""
+def of(annotation: Any, text: st.SearchStrategy[str] = CONFIG_TEXT) -> st.SearchStrategy[Any]:  # noqa: PLR0911 - one return per type
+    """Generate plain data that `msgspec.convert` accepts as `annotation`: what YAML can hold for a field of the schema."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         bounds = [meta for meta in arguments[1:] if isinstance(meta, msgspec.Meta)]

@@ -1,4 +1,4 @@
-"""Config: YAML and overrides become one typed RunConfig, and every mistake is said with its place and what is allowed there."""
+"""Config: YAML and overrides become one typed RunConfig, and each mistake is reported with its place and what is allowed."""
 
 import math
 import os
@@ -66,18 +66,18 @@ def conf(path, text):
         ("nonsense", "'nonsense' is not an override; write key=value, group=option, +key=value or ~key"),
     ],
 )  # fmt: skip
-def test_a_key_or_an_option_that_is_not_there(override, message):
+def test_unknown_keys_and_options_are_refused(override, message):
     assert error(override) == message.replace("@", f"(in override '{override}')")
 
 
-def test_a_key_of_a_dict_that_is_given_whole_is_named():
+def test_an_unknown_key_in_a_dict_given_whole_is_named():
     message = error("model=server", "model.price={prompt: 1, completion: 2, cached: 1}")
     assert message.startswith("model.price.cached: unknown key; did you mean 'cached_prompt'? (in override 'model.price={")
     message = error("model=server", "model.price.prompt=1")
     assert message.startswith("model.price: prompt is given alone; a price needs both prompt and completion")
 
 
-def test_an_unknown_option_lists_those_there_are():
+def test_an_unknown_option_lists_the_known_ones():
     message = error("model=fakee")
     assert message.startswith(
         "model=fakee: no such option; model has anthropic, default, fake, gemini, litellm, openai, server, "
@@ -109,7 +109,7 @@ def test_an_unknown_option_lists_those_there_are():
         ("runs_dir=${oc.env:X}", "runs_dir: the environment variable X is not set; set it, or give a value"),
     ],
 )  # fmt: skip
-def test_a_value_that_is_not_allowed(override, message):
+def test_values_that_are_not_allowed_are_refused(override, message):
     assert error(override) == message.replace("@", f"(in override '{override}')")
 
 
@@ -154,15 +154,15 @@ def test_a_group_given_at_another_place_is_explained():
     assert error("budget@x=default").startswith("budget: is a group; write budget=OPTION, with one of default (in override")
 
 
-def test_what_is_not_in_hydras_grammar():
+def test_text_outside_hydras_grammar_is_refused():
     assert error("data.rows=[{").startswith("'data.rows=[{' is not in Hydra's grammar: ")
 
 
-def test_a_mistake_inside_a_list():
+def test_a_mistake_inside_a_list_is_named_by_index():
     assert error("prompt.examples=[{user: a}]").startswith("prompt.examples[0].assistant: is required")
 
 
-def test_a_mistake_inside_a_mapping_of_kinds():
+def test_a_mistake_inside_a_mapping_of_kinds_is_named():
     assert "there is no kind 'exct'; allowed: exact," in error("scoring=several", "scoring.scorers={a: {kind: exct}}")
     assert "scoring.scorers.a.ignore_cas: unknown key; did you mean 'ignore_case'?" in error(
         "scoring=several", "scoring.scorers={a: {kind: exact, ignore_cas: true}}"
@@ -171,7 +171,7 @@ def test_a_mistake_inside_a_mapping_of_kinds():
 
 
 @pytest.mark.parametrize("key", ["model._target_", "model.params._target_", "adapter.schema.a.b._target_"])
-def test_no_config_names_code(key):
+def test_target_is_refused_anywhere(key):
     assert error("adapter=json", f"+{key}=os.system").startswith(f"{key}: YAML must not name code; choose a `kind` instead")
     conf("model/coded.yaml", "_target_: os.system\n")
     assert error("model=coded") == "model._target_: YAML must not name code; choose a `kind` instead (in conf/model/coded.yaml)"
@@ -189,14 +189,14 @@ def test_no_config_names_code(key):
         f"model.params.x='{KNOWN}", f"{KNOWN}",
     ],
 )  # fmt: skip
-def test_a_literal_key_is_refused_and_never_repeated(override):
+def test_a_literal_key_is_refused_and_not_repeated_in_the_message(override):
     message = error("model=server", override)
     assert SECRET not in message
     assert KNOWN not in message
 
 
 @pytest.mark.parametrize("key", [KNOWN, SECRET, "AKIAABCDEFGHIJKLMNOP", "hf_abcdefghijklmnopqrst"])
-def test_a_literal_key_in_a_file_is_refused_with_the_file(key):
+def test_a_literal_key_in_a_file_is_refused_and_the_file_named(key):
     conf("model/mine.yaml", f"kind: server\napi_key: {key}\n")
     assert error("model=mine") == (
         "model.api_key: a literal key is refused; put it in an environment variable and name that in `model.api_key_env` "
@@ -204,7 +204,7 @@ def test_a_literal_key_in_a_file_is_refused_with_the_file(key):
     )
 
 
-def test_a_key_from_the_environment_is_kept_as_its_name(monkeypatch):
+def test_a_key_from_the_environment_is_kept_as_the_name_of_its_variable(monkeypatch):
     monkeypatch.setenv("MY_KEY", SECRET)
     conf("local/default.yaml", "# @package _global_\nmodel:\n  api_key: ${oc.env:MY_KEY}\n")
     composition = compose(["model=server", "model.headers.X-Org=${oc.env:MY_KEY}", "+model.headers.X-Mix='a ${oc.env:MY_KEY}'"])
@@ -215,7 +215,7 @@ def test_a_key_from_the_environment_is_kept_as_its_name(monkeypatch):
         assert SECRET not in text
 
 
-def test_an_environment_variable_that_holds_a_known_key_does_not_slip_in_elsewhere(monkeypatch):
+def test_interpolating_a_variable_with_a_key_is_refused_elsewhere(monkeypatch):
     monkeypatch.setenv("MY_KEY", KNOWN)
     message = error("model=server", "model.name=${oc.env:MY_KEY}")
     assert message.startswith("model.name: a literal key is refused")
@@ -233,7 +233,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-def test_a_prompt_is_taken_as_it_stands():
+def test_a_prompt_on_the_command_line_is_taken_literally():
     for first, second, third in zip(*[iter(HOSTILE)] * 3, strict=True):
         composed = config("scoring=regex", f"prompt.system={first}", f"prompt.user={second}", f"scoring.pattern={third}")
         assert (composed.prompt.system, composed.prompt.user, composed.scoring.pattern) == (first, second, third)
@@ -241,12 +241,12 @@ def test_a_prompt_is_taken_as_it_stands():
     assert config("prompt.system=null").prompt.system is None
 
 
-def test_hostile_text_comes_back_from_a_record():
+def test_hostile_text_round_trips_through_a_record():
     rows = [{"q": text, "more": [text]} for text in HOSTILE]
     examples = [{"user": text, "assistant": text} for text in HOSTILE]
-    comes_back(load({"prompt": {"user": "\n".join(HOSTILE), "examples": examples}, "data": {"kind": "inline", "rows": rows}}))
+    round_trips(load({"prompt": {"user": "\n".join(HOSTILE), "examples": examples}, "data": {"kind": "inline", "rows": rows}}))
     for text in HOSTILE[:6]:
-        comes_back(load({"model": {"kind": "fake", "reply": text}, "scoring": {"kind": "regex", "pattern": text}}))
+        round_trips(load({"model": {"kind": "fake", "reply": text}, "scoring": {"kind": "regex", "pattern": text}}))
 
 
 CHARACTERS = st.sampled_from("${}\\'\",: \n#-[]") | st.characters(codec="utf-8", exclude_categories=["Cc"])
@@ -254,7 +254,7 @@ CHARACTERS = st.sampled_from("${}\\'\",: \n#-[]") | st.characters(codec="utf-8",
 
 @settings(max_examples=20)
 @given(texts=st.lists(st.text(CHARACTERS, max_size=30), min_size=3, max_size=3))
-def test_any_text_goes_into_a_config_and_comes_back(texts):
+def test_any_text_round_trips_through_a_config(texts):
     user, cell, reply = texts
     whole = msgspec.convert(
         {
@@ -264,18 +264,18 @@ def test_any_text_goes_into_a_config_and_comes_back(texts):
         },
         RunConfig,
     )
-    comes_back(whole)
+    round_trips(whole)
 
 
-def comes_back(whole):
-    """The config, written, is read as itself by `read` and by Hydra."""
+def round_trips(whole):
+    """Write the config: `read` and Hydra both read the same one."""
     Path("run").mkdir(exist_ok=True)
     Path("run/config.yaml").write_text(to_yaml(whole), "utf-8")
     assert read(Path("run/config.yaml")) == whole
     assert config(config_dir="run") == whole
 
 
-def test_a_dollar_brace_that_is_no_interpolation_is_explained():
+def test_an_invalid_interpolation_is_explained():
     conf("prompt/shop.yaml", 'user: "it costs ${ {{ price }}"\n')
     message = error("prompt=shop")
     assert message.startswith("conf/prompt/shop.yaml: user: ")
@@ -298,7 +298,7 @@ def test_a_regex_needs_no_quotes():
 # -- YAML
 
 
-def test_yaml_reads_as_the_command_line_does():
+def test_yaml_reads_values_as_the_command_line_does():
     file = conf("x.yaml", "a: [no, 012, 1:30, 2020-01-01, 0x1F, 1_000, yes]\nb: [0, -3, 1e3, 1.5, .5, true, ~, null, .inf]\nc:\n")
     assert yaml.read(file) == {
         "a": ["no", "012", "1:30", "2020-01-01", "0x1F", "1_000", "yes"],
@@ -315,14 +315,14 @@ def test_yaml_reads_as_the_command_line_does():
         ("temperature: no\n", "sampling.temperature: expected float | null, got str 'no' (in conf/sampling/mine.yaml)"),
         ("temprature: 1\n", "sampling.temprature: unknown key; did you mean 'temperature'? (in conf/sampling/mine.yaml)"),
         ("seed: [\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: did not find expected node content"),
-        ("seed: 1\nseed: 2\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: the key 'seed' stands twice"),
+        ("seed: 1\nseed: 2\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: the key 'seed' occurs twice"),
         ("- seed\n", "conf/sampling/mine.yaml: a config is a mapping (key: value), not a list"),
         (b"stop: [\xe9]\n", "conf/sampling/mine.yaml: not UTF-8 at byte 7"),
         ("1: a\n", "sampling: the key 1 is not text; put it in quotes"),
         ("defaults: [nowhere]\n", "sampling/mine.yaml: its defaults name 'sampling/nowhere', and there is no such option"),
     ],
 )
-def test_a_mistake_in_a_file_is_said_with_the_file(text, message, in_tmp):
+def test_a_mistake_in_a_file_names_the_file(text, message, in_tmp):
     conf("sampling/mine.yaml", text)
     assert error("sampling=mine").replace(f"{in_tmp}/", "") == message
 
@@ -421,7 +421,7 @@ def test_the_primary_config_is_chosen_by_name():
     assert config().name == "instead"
 
 
-def test_own_settings_are_optional():
+def test_local_settings_are_optional():
     before = config()
     conf("local/default.yaml", "# @package _global_\nsampling:\n  seed: 3\n")
     assert config() == msgspec.structs.replace(before, sampling=Sampling(seed=3))
@@ -429,7 +429,7 @@ def test_own_settings_are_optional():
     assert error() == "sampling.sed: unknown key; did you mean 'seed'? (in conf/local/default.yaml)"
 
 
-def test_an_experiment_is_a_whole_config_of_its_own():
+def test_an_experiment_option_sets_the_whole_config():
     conf("experiment/mine.yaml", "# @package _global_\ndefaults:\n  - override /model: fake\nname: mine\nsampling:\n  seed: 3\n")
     for spelling in ("experiment=mine", "+experiment=mine"):
         composed = config(spelling, "sampling.repeats=2")
@@ -447,7 +447,7 @@ def test_a_recorded_config_takes_overrides():
 # -- Python
 
 
-def test_a_runconfig_needs_no_yaml():
+def test_a_runconfig_can_be_made_without_yaml():
     assert load(dump(RunConfig())) == RunConfig()
     with pytest.raises(ConfigError, match="modle: unknown key; did you mean 'model'"):
         load({"modle": {}})
@@ -457,7 +457,7 @@ def test_a_runconfig_needs_no_yaml():
         read(Path("x.yaml"))
 
 
-def test_hydras_state_is_left_as_it_was():
+def test_hydras_global_state_is_restored():
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -481,13 +481,13 @@ def test_importing_the_config_loads_no_hydra():
     "override",
     ["+model.headers.X-Gate=Bearer s3cr3tvalue98765", "+model.params.extra_headers={X-Auth: '${oc.env:MYSECRET}'}"],
 )
-def test_what_opens_a_door_stands_in_no_config(override, monkeypatch):
+def test_authorisation_headers_are_refused_in_a_config(override, monkeypatch):
     monkeypatch.setenv("MYSECRET", "s3cr3tvalue98765")
     message = error("model=server", override)
     assert "s3cr3tvalue98765" not in message
     assert "environment" in message
 
 
-def test_innocent_names_and_values_are_no_secrets():
+def test_harmless_names_and_values_are_not_taken_for_secrets():
     keys = config("scoring=json_match", "scoring.keys=[customer_identifier]", "+data.columns={keyword: country_name_long}")
     assert keys.scoring.keys == ["customer_identifier"]

@@ -47,7 +47,7 @@ def test_a_schedule_does_not_change_the_config_hash():
         (["schedule.interval_s=5", "schedule.catch_up=all"], "give overlap=queue"),
         (["schedule.interval_s=5", "schedule.what=canry"], "did you mean 'canary'"),
         (["schedule.interval_s=5", "schedule.what=canary"], "schedule.canary.reference: is required"),
-        (["schedule.interval_s=5", "schedule.notify.webhook_env=https://hooks.example/T0"], "never the URL itself"),
+        (["schedule.interval_s=5", "schedule.notify.webhook_env=https://hooks.example/T0"], "not the URL itself"),
         (["schedule.interval_s=5", "prompt.user='{{ nothing }}'"], "nothing"),
         (["schedule.interval_s=5", "prompt.system='sk-abcdefghijklmnop1234'"], "looks like a secret"),
     ],

@@ -1,4 +1,4 @@
-"""What varies, read from the command line and from YAML: the cells it makes, and what it refuses before anything is made."""
+"""Sweeps, read from the command line and from YAML: the cells that they make, and what is refused before anything is written."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def experiment(text, name="mine"):
 # -- the command line
 
 
-def test_every_combination_in_the_order_of_the_command_line():
+def test_combinations_follow_the_order_of_the_command_line():
     assert cells("sampling.temperature=0,0.5", "sampling.seed=1,2") == [
         {"sampling.temperature": 0, "sampling.seed": 1},
         {"sampling.temperature": 0, "sampling.seed": 2},
@@ -58,17 +58,17 @@ def test_every_combination_in_the_order_of_the_command_line():
         ("prompt.user=choice('{{ country }}?','${x} {{ country }}')", ["{{ country }}?", "${x} {{ country }}"]),
     ],
 )
-def test_hydras_grammar(override, values):
+def test_hydras_grammar_of_sweeps_lists_the_values(override, values):
     found = cells(override)
     (key,) = found[0]
     assert [cell[key] for cell in found] == values
 
 
-def test_a_glob_chooses_options_of_a_group():
+def test_a_glob_selects_options_of_a_group():
     assert cells("scoring=glob([e*,f*])") == [{"scoring": "exact"}, {"scoring": "f1"}]
 
 
-def test_a_comma_in_a_prompt_is_no_sweep():
+def test_a_comma_in_a_prompt_does_not_make_a_sweep():
     asked = split(["prompt.system=Be brief, please.", "sampling.seed=1,2"])
     assert (asked.fixed, list(asked.varied)) == (["prompt.system=Be brief, please."], ["sampling.seed"])
 
@@ -80,7 +80,7 @@ def test_model_ids_need_no_quotes():
     assert len(plan.cells) == 6
 
 
-def test_a_cells_config_is_what_composing_it_would_make():
+def test_the_config_of_a_cell_equals_the_composed_one():
     from runner.config.compose import compose
 
     varied = ["sampling.temperature=0.5", "model.params.a=[1,x]", "prompt.system=costs ${x}", "data.limit=2", "scoring=numeric"]
@@ -94,21 +94,21 @@ def test_a_cells_config_is_what_composing_it_would_make():
     assert next(iter(plan.cells.values())).config == compose(["model=fake", *varied]).config()
 
 
-def test_values_may_refer_to_others():
+def test_values_may_interpolate_varied_keys():
     file = experiment("name: t-${sampling.seed}\nsampling: {max_tokens: '${sampling.seed}'}")
     configs = [cell.config for cell in Plan([*FAKE, file, "sampling.seed=1,2"]).cells.values()]
     assert [(config.name, config.sampling.max_tokens) for config in configs] == [("t-1", 1), ("t-2", 2)]
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5))
-def test_any_value_survives_hydras_grammar(value):
+def test_any_value_round_trips_through_hydras_grammar(value):
     assert parsed(f"key={text_of(value)}") == ("key", value)
 
 
 # -- YAML
 
 
-def test_a_section_says_the_same():
+def test_a_section_makes_the_same_cells_as_the_command_line():
     file = experiment(
         """
 sweep:
@@ -132,7 +132,7 @@ sweep:
     assert not [cell for cell in found if cell["sampling.temperature"] == 0.5 and cell.get("prompt.system") == "b"]
 
 
-def test_the_command_line_wins_over_the_section_and_multiplies_it():
+def test_the_command_line_overrides_keys_of_the_section_and_crosses_the_rest():
     file = experiment("sweep: {grid: {sampling.temperature: [0, 1]}, cells: [{sampling.top_p: 0.5}]}")
     assert cells(file, "sampling.temperature=0.3") == [{"sampling.top_p": 0.5}]
     assert cells(file, "sampling.temperature=0.3,0.4", "sampling.seed=1,2") == [
@@ -142,15 +142,16 @@ def test_the_command_line_wins_over_the_section_and_multiplies_it():
     ]
 
 
-def test_hydras_own_section_varies_too():
+def test_hydras_sweeper_params_vary_too():
     file = experiment("hydra: {sweeper: {params: {sampling.temperature: '0,1', sampling.seed: 'range(1,3)'}}}")
     assert len(cells(file)) == 4
     assert cells(file, "sampling.seed=7") == [{"sampling.temperature": 0}, {"sampling.temperature": 1}]
 
 
-def test_doubles_are_one_cell():
+def test_duplicate_cells_are_dropped():
     section = Sweep(grid={"a": [1, 2]}, cells=[{"a": 2}, {"a": 3}])
     assert combinations(section, {}) == [{"a": 1}, {"a": 2}, {"a": 3}]
+    assert combinations(Sweep(), {"a": [1, 2, 1]}) == [{"a": 1}, {"a": 2}]
     assert narrowed(section, ["a"]) == Sweep()
 
 
@@ -162,11 +163,11 @@ def test_doubles_are_one_cell():
         ({"grid": {"a": {"rnage": [0, 1]}}}, "grid.a: takes a list of values, {range: "),
         ({"grid": {"a": {"range": [0, 1, 0]}}}, "the step of a range cannot be 0"),
         ({"grid": {"a": 5}}, "sweep.grid"),
-        ({"zip": {"a": [1, 2], "b": [1]}}, "zip: its keys go in step, so each needs as many values: a 2, b 1"),
+        ({"zip": {"a": [1, 2], "b": [1]}}, "zip: its keys change together, so each needs the same number of values: a 2, b 1"),
         ({"direction": "up"}, "sweep.direction: 'up' is not allowed; allowed: "),
     ],
 )
-def test_a_wrong_section_is_refused(section, message):
+def test_an_invalid_section_is_refused(section, message):
     with pytest.raises(ConfigError) as error:
         load({"sweep": section})
     assert message in str(error.value)
@@ -191,19 +192,19 @@ def test_a_wrong_section_is_refused(section, message):
         (["model=fake", "sampling.seed=1,2", "hydra/sweeper=nope"], "hydra/sweeper=nope: no such option"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(overrides, message):
+def test_invalid_sweeps_are_refused_before_anything_is_written(overrides, message):
     with pytest.raises(ConfigError) as error:
         Plan([*FAKE, *overrides])
     assert message in str(error.value)
     assert not Path("runs").exists()
 
 
-def test_no_option_of_a_group_is_a_value_too():
+def test_a_group_may_be_varied_with_null():
     made = Plan(["finetune=null,tickets"]).cells.values()
     assert [cell.config.finetune is None for cell in made] == [True, False]
 
 
-def test_rows_that_the_prompt_does_not_fit_are_refused():
+def test_a_cell_whose_prompt_names_a_missing_column_is_refused():
     with pytest.raises(DataError, match="nope"):
         Plan([*FAKE, "prompt.user='{{ country }}','{{ nope }}'"])
 
@@ -211,7 +212,7 @@ def test_rows_that_the_prompt_does_not_fit_are_refused():
 # -- planning
 
 
-def test_a_thousand_cells_compose_once_for_each_choice_of_groups(monkeypatch):
+def test_a_thousand_cells_compose_once_per_choice_of_groups(monkeypatch):
     composed = []
     compose = cells_module.compose
     monkeypatch.setattr(
@@ -225,7 +226,7 @@ def test_a_thousand_cells_compose_once_for_each_choice_of_groups(monkeypatch):
     assert not Path("runs").exists()
 
 
-def test_cells_that_ask_the_same_are_counted_once():
+def test_requests_that_cells_share_are_counted_once():
     found = outlook(Plan(["model=fake", "data.limit=4", "scoring=exact,contains", "sampling.seed=1,2"]))
     assert [(cell.owed, cell.shared) for cell in found.cells] == [(4, 0), (4, 0), (0, 4), (0, 4)]
     assert found.estimate.requests == 8
