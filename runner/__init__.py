@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.pipelines.run import PipelineResult, pipeline
     from runner.providers.base import Provider
     from runner.records.summary import Summary
-    from runner.report.write import write_report
+    from runner.reports.write import report
     from runner.reproduction.pack import Packed, pack
     from runner.reproduction.replay import Replayed, replay
     from runner.reproduction.reproduce import Reproduction, reproduce
@@ -63,7 +63,7 @@ _HOMES = {
     "score": "runner.experiment.rescore",
     "settings": "runner.lm.history",
     "sweep": "runner.sweeps.run",
-    "write_report": "runner.report.write",
+    "report": "runner.reports.write",
 }
 """The module of each public name."""
 
@@ -94,6 +94,7 @@ __all__ = [
     "pack",
     "pipeline",
     "replay",
+    "report",
     "reproduce",
     "resume",
     "resume_sweep",
@@ -102,7 +103,6 @@ __all__ = [
     "score",
     "settings",
     "sweep",
-    "write_report",
 ]
 
 if not TYPE_CHECKING:  # a type checker that saw it would take any name for a public one

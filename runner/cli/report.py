@@ -28,10 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Write the page and print its path. Raise RecordError if there is no such run, or the file cannot be written."""
     from runner.records import find_record
-    from runner.report import write_report
+    from runner.reports import report
 
     folder = find_record(args.run, args.runs_dir).path
-    page = write_report(folder, args.out)
+    page = report(folder, args.out)
     print(json.dumps({"run": str(folder), "report": str(page)}) if args.json else shorten(page))
     if args.open:
         webbrowser.open(page.as_uri())

@@ -24,7 +24,7 @@ from runner.experiment.parts import Parts
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
-from runner.report import write_report
+from runner.reports import report
 from runner.secrets import redact
 from runner.session.sitting import live
 from runner.system.clock import now
@@ -341,7 +341,7 @@ class Experiment:
                 raise
             self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
         else:
-            report(self.folder)
+            report_or_warn(self.folder)
         finally:
             self.close()
         return self.summary
@@ -404,10 +404,10 @@ class Experiment:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
 
 
-def report(folder: Path) -> None:
+def report_or_warn(folder: Path) -> None:
     """Write the page for people, of a run or a sweep; the record is whole without it."""
     try:
-        write_report(folder)
+        report(folder)
     except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
         told = f"no report was written: {redact(str(error))}; try again with: ostinato report {folder}"
         warnings.warn(told, stacklevel=2)

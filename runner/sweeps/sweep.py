@@ -18,7 +18,7 @@ from runner.batch.engine import Stop
 from runner.config.cells import UNVARIED
 from runner.config.roles import ADJUSTABLE, group_of
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
-from runner.experiment.experiment import Experiment, first_of, report
+from runner.experiment.experiment import Experiment, first_of, report_or_warn
 from runner.experiment.run import FAILURES
 from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder
@@ -320,7 +320,7 @@ class Sweep:
             if self.problem is not None:
                 self.record.log(str(self.problem))
             self.summarise()
-            report(self.folder)
+            report_or_warn(self.folder)
         finally:
             self.record.close()
         return self.manifest

@@ -32,14 +32,14 @@ async def tab(browser):
 @pytest.fixture(scope="session")
 def sweep_page(tmp_path_factory):
     """Write the report of a sweep of 2 models × 4 temperatures."""
-    from runner.report import write_report
+    from runner.reports import report
 
-    return write_report(example_records.sweep(tmp_path_factory.mktemp("sweep")))
+    return report(example_records.sweep(tmp_path_factory.mktemp("sweep")))
 
 
 @pytest.fixture(scope="session")
 def long_page(tmp_path_factory):
     """Write the report of a run of 10,000 long answers."""
-    from runner.report import write_report
+    from runner.reports import report
 
-    return write_report(example_records.long_answers(tmp_path_factory.mktemp("long")))
+    return report(example_records.long_answers(tmp_path_factory.mktemp("long")))

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from runner.report import write_report
+from runner.reports import report
 from runner.types import RowError, Sample
 from tests.support.example_records import record
 
@@ -42,7 +42,7 @@ async def test_content_of_rows_and_models_is_shown_as_text(tab, tmp_path):
     config = {"name": HOSTILE[0], "model": {evil: evil for evil in HOSTILE}}
     folder = record(tmp_path, "evil", rows, config=config, model=HOSTILE[3], problem=HOSTILE[4])
     folder.write_manifest({**{key: value for key, value in folder.manifest().items() if key != "format"}, "name": HOSTILE[1]})
-    await tab.open(write_report(folder.path))
+    await tab.open(report(folder.path))
     for index in range(len(rows)):
         await tab.ask(f"if ({index} % 25 === 0 && {index}) document.querySelector('[data-by=\"1\"]').click()")
         await tab.ask(f"document.querySelectorAll('#sample-table tbody button')[{index} % 25].click()")

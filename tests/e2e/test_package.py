@@ -89,13 +89,13 @@ def test_the_wheel_holds_the_packages_and_the_configs(wheel, tree):
     assert {
         "runner/conf/config.yaml",
         "runner/conf/finetune/tickets.jsonl",
-        "runner/report/page.js",
+        "runner/reports/page.js",
         "runner/py.typed",
         "runner/cli/__init__.py",
         "flows/orchestrate.py",
         "flows/logging.yml",
     } <= names
-    assert {"runner/report/page.css", "runner/report/page.js"} <= names
+    assert {"runner/reports/page.css", "runner/reports/page.js"} <= names
     assert not [name for name in names if "test" in name or "__pycache__" in name]
     assert (metadata["Name"], metadata["License-Expression"]) == ("ostinato", "Apache-2.0")
     assert "ostinato = runner.__main__:main" in points

@@ -40,7 +40,7 @@ def look(run: str | Path) -> None:
     assert_type(compared, list[runner.Comparison])
     if compared[0].difference is not None:
         assert_type(compared[0].difference.p, float | None)
-    assert_type(runner.write_report(run, "page.html"), Path)
+    assert_type(runner.report(run, "page.html"), Path)
 
 
 def repeat(run: str | Path) -> None:

@@ -20,7 +20,7 @@ from runner.config.load import dump, load
 from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, config_hash, group_of, identity_hash
 from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
 from runner.errors import ConfigError
-from runner.report import differences
+from runner.reports import differences
 from runner.system.paths import shipped_conf
 
 SECRET = "hunter2hunter2x9Qz"

@@ -16,8 +16,8 @@ import runner
 from runner.analysis.frames import to_pandas, to_polars
 from runner.analysis.load import Run, Sweep
 from runner.errors import ConfigError, RecordError
-from runner.report import render
-from runner.report.cells import HEADS
+from runner.reports import render
+from runner.reports.cells import HEADS
 from runner.sweeps.run import sweep as sweep_of
 from runner.types import RowError, Sample, Usage
 from runner.wording.numbers import seconds

@@ -14,13 +14,13 @@ from runner.cli import main
 from runner.errors import RecordError
 from runner.experiment.rescore import score
 from runner.records import RunFolder
-from runner.report import render, write_report
-from runner.report.axes import apart, axis_of, figure, log_scale, rounds, scale
-from runner.report.differences import ranges
-from runner.report.document import embedded
-from runner.report.facts import Facts
-from runner.report.plots import pareto
-from runner.report.text import LONGEST
+from runner.reports import render, report
+from runner.reports.axes import apart, axis_of, figure, log_scale, rounds, scale
+from runner.reports.differences import ranges
+from runner.reports.document import embedded
+from runner.reports.facts import Facts
+from runner.reports.plots import pareto
+from runner.reports.text import LONGEST
 from runner.types import RowError, Sample
 from runner.wording.numbers import dollars, seconds, share
 from tests.support.example_records import answers, record, sweep
@@ -58,7 +58,7 @@ def test_a_report_that_cannot_be_made_does_not_fail_the_run(in_tmp, monkeypatch)
     def broken(folder):
         raise ValueError(f"a bug, near {KEY}")
 
-    monkeypatch.setattr(stages, "write_report", broken)
+    monkeypatch.setattr(stages, "report", broken)
     with pytest.warns(UserWarning, match=r"no report was written: a bug, near \*\*\*; try again with: ostinato report /"):
         result = runner.run(overrides=FAKE)
     assert (result.summary.status, (result.folder / "report.html").exists()) == ("complete", False)
@@ -147,7 +147,7 @@ def test_the_characters_on_a_page_are_bounded():
 
 
 def test_the_page_says_what_it_leaves_out(tmp_path, monkeypatch):
-    from runner.report import gather
+    from runner.reports import gather
 
     folder = record(tmp_path, "big", list(large(300, 100)))
     facts = Facts
@@ -357,10 +357,10 @@ def test_the_command_accepts_a_sweep(in_tmp, capsys):
 
 def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     folder = record(tmp_path, "whole", [Sample(id="a")]).path
-    before = write_report(folder).read_text()
+    before = report(folder).read_text()
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(RecordError, match="No space left"):
-        write_report(folder)
+        report(folder)
     assert (folder / "report.html").read_text() == before
     assert not list(folder.glob(".*"))
     assert RunFolder.open(folder).manifest()["name"] == "whole"

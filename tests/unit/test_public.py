@@ -116,8 +116,8 @@ class TestOnARun:
     def test_write_report_writes_one_page(self):
         folder = play().folder
         (folder / "report.html").unlink()
-        assert runner.write_report("latest") == folder / "report.html"
-        assert runner.write_report(folder, "page.html") == Path("page.html").absolute()
+        assert runner.report("latest") == folder / "report.html"
+        assert runner.report(folder, "page.html") == Path("page.html").absolute()
         assert Path("page.html").read_text("utf-8") == (folder / "report.html").read_text("utf-8")
 
     def test_pack_and_replay_and_reproduce(self):
@@ -131,7 +131,7 @@ class TestOnARun:
 
     def test_a_run_that_does_not_exist_is_a_record_error(self):
         play()
-        for use in (runner.load, runner.resume, runner.retry, runner.score, runner.pack, runner.reproduce, runner.write_report):
+        for use in (runner.load, runner.resume, runner.retry, runner.score, runner.pack, runner.reproduce, runner.report):
             with pytest.raises(runner.errors.RecordError, match="no run matches 'nowhere' in runs; for example: capitals/"):
                 use("nowhere")
             with pytest.raises(runner.errors.RecordError, match="there are no runs in elsewhere"):

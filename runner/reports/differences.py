@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.report.text import brief, whole
+from runner.reports.text import brief, whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.report.gather import Part
+    from runner.reports.gather import Part
 
 _WHERE = {"runs_dir", "execution"}
 """Config groups that say where and by whom a run is played, which is not a difference between experiments."""

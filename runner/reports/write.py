@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from runner.errors import RecordError
 from runner.records import find_record
-from runner.report.document import document
-from runner.report.gather import Subject, gather
-from runner.report.markup import join
-from runner.report.rows import Rows
-from runner.report.sections import sections
+from runner.reports.document import document
+from runner.reports.gather import Subject, gather
+from runner.reports.markup import join
+from runner.reports.rows import Rows
+from runner.reports.sections import sections
 from runner.system import files
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from runner.report.gather import Part
+    from runner.reports.gather import Part
     from runner.types import Sample
 
 
-def write_report(run: str | Path, out: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Path:
+def report(run: str | Path, out: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Path:
     """Write the report of a run or a sweep: one HTML file with its summary, plots, errors and samples, which needs no network.
 
     Args:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.report.text import brief, whole
+from runner.reports.text import brief, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

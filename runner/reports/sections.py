@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from runner.report.cells import cells_table, sweep_tiles
-from runner.report.differences import differences, flat, ranges
-from runner.report.markup import Content, Html, join, section, table, tag, tile
-from runner.report.plots import charts_of, names_of_scores, spread_of, spreads
-from runner.report.text import brief
+from runner.reports.cells import cells_table, sweep_tiles
+from runner.reports.differences import differences, flat, ranges
+from runner.reports.markup import Content, Html, join, section, table, tag, tile
+from runner.reports.plots import charts_of, names_of_scores, spread_of, spreads
+from runner.reports.text import brief
 from runner.wording.numbers import count, dollars, interval, score, seconds, share, when
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.report.facts import Failure
-    from runner.report.gather import Part, Subject
+    from runner.reports.facts import Failure
+    from runner.reports.gather import Part, Subject
 
 
 _KINDS = ("errors", "owed", "truncated", "refused", "invalid")

@@ -7,15 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from runner.analysis.flat import CellFacts, RunFacts, flat_cells
-from runner.report.markup import Content, Html, table, tag, tile
-from runner.report.plots import names_of_scores
-from runner.report.text import brief
+from runner.reports.markup import Content, Html, table, tag, tile
+from runner.reports.plots import names_of_scores
+from runner.reports.text import brief
 from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runner.report.gather import Part, Subject
+    from runner.reports.gather import Part, Subject
 
 HEADS = {
     "status": "status",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-from runner.report.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
-from runner.report.charts import Point, Series, Words, bars, plot
-from runner.report.text import brief, whole
+from runner.reports.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
+from runner.reports.charts import Point, Series, Words, bars, plot
+from runner.reports.text import brief, whole
 from runner.wording.numbers import Z, dollars, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runner.report.gather import Part, Subject
-    from runner.report.markup import Content, Html
+    from runner.reports.gather import Part, Subject
+    from runner.reports.markup import Content, Html
     from runner.types import Score
 
 MODEL_KEYS = ("model", "model.name")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.report.text import LONGEST, cut
+from runner.reports.text import LONGEST, cut
 from runner.secrets import redact
 from runner.stats.stats import quantile
 

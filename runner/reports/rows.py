@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.report.text import cut, text_of
+from runner.reports.text import cut, text_of
 from runner.secrets import redact
 from runner.types import Usage
 

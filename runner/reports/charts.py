@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.report.markup import Content, Html, join, table, tag
+from runner.reports.markup import Content, Html, join, table, tag
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.report.axes import Axis
+    from runner.reports.axes import Axis
 
 WIDTH, HEIGHT = 520, 320
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 12, 52

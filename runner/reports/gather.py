@@ -8,8 +8,8 @@ import msgspec
 
 from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, open_record
-from runner.report.facts import CHARACTERS, SAMPLES, Facts
-from runner.report.text import brief, redacted
+from runner.reports.facts import CHARACTERS, SAMPLES, Facts
+from runner.reports.text import brief, redacted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from runner.report.markup import Html, esc, tag
+from runner.reports.markup import Html, esc, tag
 
 _UNSAFE = {b"<": b"\\u003c", b">": b"\\u003e", b"&": b"\\u0026", "\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
 
@@ -47,7 +47,7 @@ def embedded(data: dict[str, Any]) -> Html:
 
 @cache
 def _asset(name: str) -> str:
-    return (files("runner.report") / name).read_text("utf-8")
+    return (files("runner.reports") / name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:
