@@ -1,4 +1,4 @@
-"""Adapters: a row becomes a prompt, and the model's text becomes a value."""
+"""Adapters: turn a row into a prompt, and the model's text into a value."""
 
 from runner.adapters.chat import ChatAdapter
 from runner.adapters.json import JsonAdapter

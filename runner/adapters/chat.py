@@ -16,10 +16,10 @@ class ChatAdapter:
     """Messages in, text out.
 
     Args:
-        prompt: what to send.
+        prompt: the templates and examples.
         literal_tokens: write ``<|`` as ``< |`` in every message, so that text such as ``<|im_end|>`` in a row stays text.
-            llama.cpp's server reads control tokens in what users say, which would let a row end its own turn. Done on whole
-            messages, since a token can also be put together from two columns. Default False: sent as it is.
+            llama.cpp's server parses control tokens in user messages, so that a row could end its own turn. Applied to whole
+            messages, since two columns can form a token together. Default False: messages are sent unchanged.
 
     Raises:
         ConfigError: a template has a syntax error.
@@ -33,7 +33,7 @@ class ChatAdapter:
         self._system = None if prompt.system is None else Template(prompt.system, where="prompt.system")
         self._examples = [self.message(role, example[role]) for example in prompt.examples for role in ("user", "assistant")]
         self._head: list[Message] | None = None
-        """The messages before the user's turn, when they are the same for every row."""
+        """The messages before the user's turn, if they are the same for every row."""
         if self._system is None:
             self._head = self._examples
         elif self._system.constant is not None:
@@ -44,7 +44,7 @@ class ChatAdapter:
         return {}
 
     def format(self, row: Row) -> Formatted:
-        """Make the messages of `row`."""
+        """Return the messages of `row`."""
         user = self.message("user", self._user.render(row))
         if self._head is not None:
             return Formatted([*self._head, user])
@@ -56,9 +56,9 @@ class ChatAdapter:
         return None
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:  # noqa: ARG002 - Adapter
-        """Return None: any text will do."""
+        """Return None: any text is accepted."""
         return None
 
     def message(self, role: str, content: str) -> Message:
-        """Return a message, with control tokens broken up where that was asked for."""
+        """Return a message, with control tokens broken up if `literal_tokens` is set."""
         return {"role": role, "content": content.replace("<|", "< |") if self._literal_tokens else content}

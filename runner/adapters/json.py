@@ -1,4 +1,4 @@
-"""The JSON adapter: the answer must be JSON that follows a schema, and the model may be asked again when it is not."""
+"""The JSON adapter: the answer must be JSON that follows a schema; the model may be asked to correct it."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 _FENCE = re.compile(r"```(?:json)?\s(.*?)```", re.DOTALL | re.IGNORECASE)
 _SHOWN = 3
-"""How many of a schema's complaints are passed on; a model that got everything wrong is not helped by a hundred."""
+"""How many schema errors are sent to the model; a hundred of them would not help it."""
 
 
 class JsonAdapter:
     """Messages in, JSON out, validated against a schema.
 
-    The answer is JSON when its whole text is, or the first ``` fence in it. The prompt is sent as written: it should say what
-    the JSON holds, also because OpenAI's ``json_object`` wants the word JSON in it.
+    The JSON is the whole text of the answer, or the first ``` fence in it. The prompt is sent as written. It should describe the
+    JSON, also because OpenAI's ``json_object`` requires the word JSON in it.
 
     Args:
-        prompt: what to send.
+        prompt: the templates and examples.
         schema: the JSON Schema (2020-12 unless its ``$schema`` says otherwise; a ``$ref`` to another document is not fetched).
-        retries: how often to ask again, with the bad answer and what is wrong with it. Default 1.
-        send_schema: what the server is told: ``json_schema`` (default; servers constrain the answer with it; strict where
-            every object in it forbids additional properties and requires all its own, as OpenAI's strict mode wants),
+        retries: how often to ask for a correction, with the invalid answer and its errors. Default 1.
+        send_schema: the ``response_format`` of requests: ``json_schema`` (default; servers constrain the answer; strict if
+            every object in it forbids additional properties and requires all its own, as OpenAI's strict mode demands),
             ``json_object`` (JSON of any shape) or ``none``.
         literal_tokens: as in `ChatAdapter`.
 
     Raises:
-        ConfigError: the schema is none, or a template has a syntax error.
+        ConfigError: the schema is not a valid JSON Schema, or a template has a syntax error.
     """
 
     model_type: Literal["chat"] = "chat"
@@ -60,7 +60,7 @@ class JsonAdapter:
         try:
             kind.check_schema(schema)
         except SchemaError as error:
-            raise ConfigError(f"adapter.schema is no JSON Schema: at {error.json_path}: {error.message}") from error
+            raise ConfigError(f"adapter.schema is not a valid JSON Schema: at {error.json_path}: {error.message}") from error
         # The empty registry: by default jsonschema would fetch a $ref from the network.
         self._validator = kind(schema, registry=Registry())
         self._chat = ChatAdapter(prompt, literal_tokens=literal_tokens)
@@ -68,7 +68,7 @@ class JsonAdapter:
         self._retries = retries
         self._send_schema = send_schema
         self._asked_once = 1 + (prompt.system is not None) + 2 * len(prompt.examples)
-        """How many messages the first request has; each re-ask adds two."""
+        """The messages of the first request; each correction adds two."""
 
     def params(self) -> dict[str, Any]:
         """Return the ``response_format`` in OpenAI's form, if any."""
@@ -80,15 +80,15 @@ class JsonAdapter:
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def format(self, row: Row) -> Formatted:
-        """Make the messages of `row`."""
+        """Return the messages of `row`."""
         return self._chat.format(row)
 
     def parse(self, text: str) -> Any:
         """Return the JSON in `text`.
 
         Raises:
-            ParseError: it holds none, or not what the schema wants.
-            ConfigError: the schema refers to something that is not in it.
+            ParseError: there is no JSON, or it does not follow the schema.
+            ConfigError: the schema refers to something outside it.
         """
         from referencing.exceptions import Unresolvable
 
@@ -96,13 +96,13 @@ class JsonAdapter:
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: error.json_path)
         except Unresolvable as error:
-            raise ConfigError(f"adapter.schema: the $ref {error.ref!r} points to nothing inside the schema") from error
+            raise ConfigError(f"adapter.schema: the $ref {error.ref!r} does not point into the schema") from error
         if errors:
             raise ParseError("; ".join(f"at {error.json_path}: {_short(error.message)}" for error in errors[:_SHOWN]))
         return value
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
-        """Return the messages with the bad answer and what is wrong with it added, or None after `retries` of them."""
+        """Return the messages with the invalid answer and its errors added, or None after `retries` corrections."""
         messages = formatted.messages or []
         if (len(messages) - self._asked_once) // 2 >= self._retries:
             return None
@@ -121,7 +121,7 @@ def _json_in(text: str) -> Any:
 
 
 def _is_closed(schema: Any) -> bool:
-    """Say whether every object in `schema` forbids other properties and requires its own."""
+    """Return whether every object in `schema` forbids other properties and requires its own."""
     if isinstance(schema, list):
         return all(map(_is_closed, schema))
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""What adapters have in common: the prompt as it is configured, what they make of a row, and their interface."""
+"""Define what adapters share: the configured prompt, the formatted request, and their interface."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class ParseError(OstinatoError):
-    """The model's text is not what the adapter asked for; the message says why, in words that a model can act on."""
+    """The model's text does not have the requested form. The message is sent to the model, so that it can correct itself."""
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """A prompt, as it is configured.
+    """A configured prompt.
 
     Attributes:
         user: the template of the user's turn.
@@ -27,7 +27,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         examples: few-shot pairs ``{"user": ..., "assistant": ...}`` that come before the user's turn. Literal text.
 
     Raises:
-        ConfigError: an example is not such a pair.
+        ConfigError: an example has other keys.
     """
 
     user: str
@@ -41,7 +41,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Formatted(msgspec.Struct, frozen=True):
-    """What is sent to the model: `messages` (chat) or `prompt` (text), the other is None.
+    """The text sent to the model: `messages` (chat) or `prompt` (text); the other is None.
 
     Messages that are the same for every row are the same objects: do not change them in place.
     """
@@ -51,7 +51,7 @@ class Formatted(msgspec.Struct, frozen=True):
 
 
 class Adapter(Protocol):
-    """Turns rows into requests and answers into values. The raw answer is always kept by the caller."""
+    """Turn rows into requests and answers into values. The caller always keeps the raw answer."""
 
     @property
     def model_type(self) -> Literal["chat", "text"] | None:
@@ -61,18 +61,18 @@ class Adapter(Protocol):
         """Return the request parameters that this adapter adds, such as ``response_format``."""
 
     def format(self, row: Row) -> Formatted:
-        """Make the request of `row`.
+        """Return the request of `row`.
 
         Raises:
             DataError: the row lacks a column that the prompt uses.
         """
 
     def parse(self, text: str) -> Any:
-        """Return the value in the model's `text`; None where the text is all there is.
+        """Return the value in the model's `text`; None if the text itself is the answer.
 
         Raises:
-            ParseError: there is no such value. When `reask` has no more to offer, the sample is ``invalid``.
+            ParseError: there is no valid value. If `reask` returns None, the sample is ``invalid``.
         """
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
-        """Return the request that asks again, after `formatted` was answered with `text`; None to give up."""
+        """Return the request to send after `formatted` was answered with `text`; None to give up."""

@@ -1,7 +1,7 @@
-"""Templates: ``{{ field }}`` in a prompt, filled in from a row. The only door to Jinja2, sandboxed and strict.
+"""Fill in ``{{ field }}`` in a prompt from a row. The only module that imports Jinja2, sandboxed and strict.
 
 Most prompts are text with plain ``{{ name }}`` in it. Those are filled in by string formatting, which is faster and does not
-import Jinja2; the result is the same. Everything else Jinja2 has (filters, conditions, loops) works too.
+import Jinja2; the result is the same. All other features of Jinja2 (filters, conditions, loops) work too.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _MARKUP = ("{{", "{%", "{#")
 _SPECIAL = re.compile("true|false|none|self|super|loop|caller|varargs|kwargs|range|dict|lipsum|cycler|joiner|namespace")
-"""Names to which Jinja2 itself gives a meaning: a placeholder of such a name is left to it."""
+"""Names with a meaning in Jinja2: templates with such a placeholder are left to it."""
 
 
 class Template:
     r"""Text with ``{{ field }}`` in it.
 
-    Values are written as ``str(value)``; nothing is escaped; text from a row is never itself a template. A column that a row
-    lacks is an error, never an empty string. Line ends become ``\n``, as Jinja2 has it; a final one is kept.
+    Values are written as ``str(value)`` and not escaped; text from a row is never a template itself. A column that a row lacks is
+    an error, never an empty string. Line ends become ``\n``, as in Jinja2; a final one is kept.
 
     Args:
         source: the template.
-        where: what error messages call it, such as ``prompt.user``.
+        where: its name in error messages, such as ``prompt.user``.
 
     Attributes:
-        constant: the text, when no field occurs in it and every row gets the same; else None.
+        constant: the text, if it has no fields and is the same for every row; else None.
 
     Raises:
         ConfigError: the template has a syntax error; the message names the line.
@@ -72,7 +72,7 @@ class Template:
             return self._fill(row.fields)
         except OstinatoError:
             raise
-        except Exception as error:  # boundary: an expression in a template may raise anything a row's values make it raise
+        except Exception as error:  # boundary: an expression in a template may raise anything
             raise self._explained(row, error) from error
 
     def _compiled(self, source: str) -> Callable[[dict[str, Any]], str]:
@@ -107,7 +107,7 @@ class Template:
 
 
 def _is_plain(texts: list[str], names: list[str]) -> bool:
-    """Say whether Jinja2 would see in a template just `names` between `texts`."""
+    """Return whether a template is, for Jinja2, just `names` between `texts`."""
     if any(mark in text for text in texts for mark in _MARKUP) or any(text.endswith("{") for text in texts[:-1]):
         return False
     return not any(keyword.iskeyword(name) or _SPECIAL.fullmatch(name) for name in names)
@@ -129,6 +129,6 @@ def _environment() -> ImmutableSandboxedEnvironment:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    # Jinja2's own is for HTML: it writes < as \u003c, and a model would read that.
+    # Jinja2's own is for HTML: it writes < as \u003c, which a model would see.
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     return environment

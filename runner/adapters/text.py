@@ -1,4 +1,4 @@
-"""The text adapter: one prompt for a model that continues text (the completions endpoint)."""
+"""The text adapter: one prompt for a model that continues text (the completions API)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class TextAdapter:
     """Text in, its continuation out.
 
     The prompt is the system text, each example, and the user's text, with a blank line between them. An example is its user's
-    text and then its answer, one space between them unless the user's text already ends in white space; so a model that goes
-    on after the user's text goes on as the examples did. Nothing is added after the user's text.
+    text, one space unless that text ends in white space, and its answer. A model that continues the user's text therefore
+    continues it as the examples do. Nothing is added after the user's text.
 
     Args:
-        prompt: what to send.
+        prompt: the templates and examples.
 
     Raises:
         ConfigError: a template has a syntax error.
@@ -38,7 +38,7 @@ class TextAdapter:
         return {}
 
     def format(self, row: Row) -> Formatted:
-        """Make the prompt of `row`."""
+        """Return the prompt of `row`."""
         body = self._examples + self._user.render(row)
         system = "" if self._system is None else self._system.render(row)
         return Formatted(prompt=f"{system}\n\n{body}" if system else body)
@@ -48,7 +48,7 @@ class TextAdapter:
         return None
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:  # noqa: ARG002 - Adapter
-        """Return None: any text will do."""
+        """Return None: any text is accepted."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""The response cache: keys (what makes two requests the same) and the store (memory over disk)."""
+"""Cache responses: keys (which requests are the same) and the store (memory over disk)."""
 
 from runner.cache.key import KEY_VERSION, encoded_params, request_key
 from runner.cache.store import ENTRY_VERSION, Cache, Entry, Mode, Stored, worth_keeping

@@ -1,4 +1,4 @@
-"""The cache key: SHA-256 over a canonical encoding of everything that changes the answer."""
+"""Compute the cache key: SHA-256 over a canonical encoding of everything that changes the answer."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from runner.types import Request
 
 KEY_VERSION = 1
-"""Raised when the encoding changes; entries of another version are never found, and age out."""
+"""Increased when the encoding changes; entries of other versions are never found, and age out."""
 
 _encoder = msgspec.json.Encoder(order="deterministic")
 
 
 def encoded_params(params: dict[str, Any]) -> bytes:
-    """The part of the key that parameters make up, for callers with many requests of the same ones.
+    """Return the encoded parameters of a key, for callers with many requests that share them.
 
     Raises:
         ConfigError: a parameter is not JSON data.
@@ -32,14 +32,14 @@ def encoded_params(params: dict[str, Any]) -> bytes:
 
 
 def request_key(request: Request, params: bytes | None = None) -> str:
-    """The key of `request`: 64 hexadecimal digits, the same on every machine and for every spelling of the same values.
+    """Return the key of `request`: 64 hexadecimal digits, the same on every machine and for every spelling of the same values.
 
     The encoding is JSON with sorted keys; whole floats in parameters are written as integers, so that ``temperature: 0`` and
     ``0.0`` are one request. Keys, timeouts and headers are not part of a Request. Golden keys: tests/unit/test_cache_key.py.
 
     Args:
-        request: what is asked.
-        params: its `encoded_params`, where they are known already.
+        request: the request.
+        params: its `encoded_params`, if already known.
 
     Raises:
         ConfigError: a parameter is not JSON data.
@@ -62,7 +62,7 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 def _canonical(value: object) -> object:
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{value} is no number that JSON has")
+            raise TypeError(f"{value} is not a JSON number")
         return int(value) if value.is_integer() else value
     if isinstance(value, dict):
         return {key: item if type(item) in _PLAIN else _canonical(item) for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""The store: JSON bytes in diskcache under a memory LRU. The only importer of diskcache; nothing is ever unpickled."""
+"""Store JSON bytes in diskcache, under an LRU in memory. The only module that imports diskcache; nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer as it was stored, with what it cost then, in dollars."""
+    """A stored answer, with its cost at that time in dollars."""
 
     v: int
     created: float
@@ -42,42 +42,42 @@ class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Stored(Entry, frozen=True, omit_defaults=True):
-    """What one key holds on disk, as JSON: the entry, and the question, for a person to recognise it."""
+    """The JSON on disk under one key: the entry, and the request, for people to recognise it."""
 
     request: Request | None = None
 
 
 Put: TypeAlias = tuple[str, Response, Request | None, float | None]
-"""A key, its answer, what was asked, and the cost in dollars."""
+"""A key, its answer, the request, and the cost in dollars."""
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Entry).decode  # a hit needs the answer alone: the question, the larger part, is skipped over
+_decode = msgspec.json.Decoder(Entry).decode  # a hit needs only the answer: the request, the larger part, is skipped
 _decode_stored = msgspec.json.Decoder(Stored).decode
 
 IN_ROW = 2**15
-"""Bytes up to which diskcache keeps a value in its row; larger ones get a file."""
+"""Bytes from which diskcache keeps a value in a file, not in its row."""
 TIMEOUT_S = 30.0
-"""How long to wait for another process's transaction."""
+"""Seconds to wait for another process's transaction."""
 GATHER_TURNS = 1
-"""Turns of the event loop that a transaction waits for company. More save a little CPU and keep a busy loop's rows waiting: with
-10,000 rows at 200 ms, four cost 4 % of the time."""
+"""Turns of the event loop that a transaction waits for more answers. More turns save a little CPU and delay the rows of a busy
+loop: with 10,000 rows at 200 ms, four turns cost 4 % of the time."""
 READ_AHEAD = 64
-"""Answers that are read from disk beyond one that was asked for, at the most."""
+"""The most answers that are read from disk beyond a requested one."""
 CULL_EVERY = 50
-"""Answers stored between two looks at the size limit."""
+"""Answers stored between two checks of the size limit."""
 
 
 class Cache:
     """Answers by request key. Opened on first use; safe to share between threads and processes.
 
-    A corrupt cache is a miss and one warning, never a crash. What is not for the cache (errors, refusals,
-    answers cut short) the caller knows from `worth_keeping`.
+    A corrupt cache is a miss and one warning, never a crash. Callers check with `worth_keeping` what may be stored: no errors,
+    refusals or truncated answers.
 
     Args:
-        folder: where the database lives; made readable by this user only.
+        folder: holds the database; made readable by this user only.
         mode: ``off``; ``read``; ``write``; ``rw``; ``refresh`` (never reads, always writes); ``replay`` (a miss is an error).
-        ttl: seconds an entry is good for, counted from when it was stored; None is for ever.
-        size_limit: bytes on disk; the oldest entries go first.
+        ttl: seconds that an entry is valid after it was stored; None is forever.
+        size_limit: bytes on disk; the oldest entries are removed first.
         memory_entries: entries kept in memory.
     """
 
@@ -108,7 +108,7 @@ class Cache:
 
     @property
     def reads(self) -> bool:
-        """Whether this mode looks answers up."""
+        """Whether this mode looks up answers."""
         return self.mode in _READS
 
     @property
@@ -117,7 +117,7 @@ class Cache:
         return self.mode in _WRITES
 
     def get(self, key: str) -> Entry | None:
-        """The entry of `key`, or None. What is found on disk is kept in memory."""
+        """Return the entry of `key`, or None. Entries found on disk are kept in memory."""
         if not self.reads:
             return None
         with self._lock:
@@ -131,7 +131,7 @@ class Cache:
         return entry
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """The entries there are of `keys`, in one look at the disk; none where the mode does not read."""
+        """Return the entries of those `keys` that have one, in one query; none if the mode does not read."""
         if not self.reads:
             return {}
         with self._lock:
@@ -146,16 +146,16 @@ class Cache:
         return found
 
     def refuse_miss(self, key: str) -> None:
-        """Raise CacheError in replay mode, where a miss may not become a request; do nothing in the other modes."""
+        """Raise CacheError in replay mode, where a miss must not become a request; do nothing in other modes."""
         if self.mode == "replay":
             raise CacheError(f"replay: the cache in {self.folder} has no answer for request {key[:12]}; nothing was sent")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Cache:
-        """A cache is shared by copies of what uses it."""
+        """Return the same cache: copies of its users share it."""
         return self
 
     def put(self, key: str, response: Response, *, request: Request | None = None, cost_usd: float | None = None) -> None:
-        """Store an answer, where the mode allows it. A full disk or a locked database is a warning: the answer is not lost."""
+        """Store an answer if the mode writes. A full disk or a locked database is a warning, and the answer is still returned."""
         self.put_many([(key, response, request, cost_usd)])
 
     def put_many(self, items: Iterable[Put]) -> None:
@@ -183,9 +183,9 @@ class Cache:
         self._guard(write, None)
 
     async def aput(self, key: str, response: Response, *, request: Request | None = None, cost_usd: float | None = None) -> None:
-        """As `put`; answers that come within a few turns of the event loop share one transaction.
+        """Do as `put`; answers within a few turns of the event loop share one transaction.
 
-        Returns when the answer is with the operating system: what comes after it, such as a line in a record, can rely on it.
+        Returns when the operating system has the answer, so that what follows, such as a line in a record, can rely on it.
         """
         if not self.writes:
             return
@@ -217,7 +217,7 @@ class Cache:
                 stored.set_exception(problem)
 
     def entries(self) -> Iterator[tuple[str, Stored]]:
-        """Every readable entry with its key, oldest first."""
+        """Yield every readable entry with its key, oldest first."""
         disk = self._open()
         if disk is None:
             return
@@ -227,13 +227,13 @@ class Cache:
                     yield key, _decode_stored(data)
 
     def stats(self) -> dict[str, Any]:
-        """Entries and bytes on disk, and the limit."""
+        """Return the folder, the entries and bytes on disk, and the limit."""
         count = self._guard(len, 0)
         volume = self._guard(lambda disk: disk.volume(), 0)
         return {"folder": str(self.folder), "entries": count, "bytes": volume, "size_limit": self.size_limit}
 
     def check(self) -> list[str]:
-        """Problems of the database on disk, as text; none means healthy."""
+        """Return the problems of the database on disk, as text; an empty list means healthy."""
         file = (self.folder / "cache.db").absolute()
         if not file.exists():
             return []
@@ -245,7 +245,7 @@ class Cache:
         return [str(row[0]) for row in rows if row[0] != "ok"]
 
     def prune(self, *, older_than: float | None = None) -> int:
-        """Remove entries that have expired, or that are older than so many seconds. Returns how many went."""
+        """Remove expired entries, or those older than `older_than` seconds. Return how many were removed."""
         if older_than is None:
             return int(self._guard(lambda disk: disk.expire(), 0))
         limit = time.time() - older_than
@@ -255,13 +255,13 @@ class Cache:
         return len(stale)
 
     def clear(self) -> int:
-        """Remove everything, a database that cannot be read included. Returns how many entries went."""
+        """Remove everything, even an unreadable database. Return how many entries were removed."""
         with self._lock:
             self._memory.clear()
         if not self.check():
             return int(self._guard(lambda disk: disk.clear(), 0))
         self.close()
-        for file in [*self.folder.glob("cache.db*"), *self.folder.glob("??/??/*.val")]:  # what diskcache makes
+        for file in [*self.folder.glob("cache.db*"), *self.folder.glob("??/??/*.val")]:  # the files of diskcache
             file.unlink(missing_ok=True)
         self._broken = self._warned = False
         return 0
@@ -276,7 +276,7 @@ class Cache:
             self._table = None
 
     def _fetch(self, keys: list[str]) -> dict[str, bytes]:
-        """What the disk holds for `keys`."""
+        """Return the values of `keys` on disk."""
 
         def read(disk: Any) -> dict[str, bytes]:
             found: dict[str, bytes] = {}
@@ -289,7 +289,7 @@ class Cache:
         return self._guard(read, {})
 
     def _fetch_one(self, key: str) -> bytes | None:
-        """What the disk holds for `key`; what is likely to be asked for next comes into memory with it."""
+        """Return the value of `key` on disk, and read into memory what is likely to be requested next."""
 
         def read(disk: Any) -> bytes | None:
             now = time.time()
@@ -304,7 +304,7 @@ class Cache:
         return data if isinstance(data, bytes) else None
 
     def _usable(self, data: bytes) -> Entry | None:
-        """The entry in `data`, if it is one of this version that has not expired."""
+        """Return the entry in `data`, if it has this version and has not expired."""
         try:
             entry = _decode(data)
         except msgspec.MsgspecError:
@@ -313,7 +313,7 @@ class Cache:
         return entry if fresh and entry.v == ENTRY_VERSION else None
 
     def _remember(self, items: Iterable[tuple[str, bytes]], *, again: bool = True) -> None:
-        """Keep in memory; what is there already gives way, unless not `again`: it may be newer than what was on disk."""
+        """Keep items in memory. Without `again`, items that are there already stay: they may be newer than those on disk."""
         with self._lock:
             for key, data in items:
                 if again or key not in self._memory:
@@ -332,7 +332,7 @@ class Cache:
             return self._disk
         with self._opening:
             if self._table is not None and self._table.process != os.getpid():
-                self._table = self._disk = None  # a fork: SQLite's connections may not be used on its other side
+                self._table = self._disk = None  # after a fork: SQLite connections must not be used in the child
             if self._disk is None and not self._broken:
                 self._disk = self._guard_open()
             return self._disk
@@ -361,7 +361,7 @@ class Cache:
         return disk
 
     def _guard(self, use: Callable[[Any], T], otherwise: T) -> T:
-        """Use the database; what is wrong with it becomes a warning and `otherwise`."""
+        """Use the database; return `otherwise`, with a warning, if it fails."""
         disk = self._open()
         if disk is None:
             return otherwise
@@ -376,16 +376,16 @@ class Cache:
             self._broken = True
         if not self._warned:
             self._warned = True
-            advice = "answers are asked for again; `ostinato cache clear` starts afresh"
+            advice = "requests are sent again; run `ostinato cache clear` to start with an empty cache"
             warnings.warn(f"the cache in {self.folder} cannot be used ({error}); {advice}", stacklevel=3)
 
 
 def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
-    """Whether an answer may be cached: complete, and not refused.
+    """Return whether an answer may be cached: complete, and not refused.
 
-    An answer that was cut off is kept only when it has all the `max_tokens` it was allowed. That is part of its key, so asking
-    again would pay for the same cut again; one that was cut for another reason (a full context, a server's own limit) may be
-    longer the next time.
+    A truncated answer is kept only if it has all of its `max_tokens`. These are part of its key, so another request would pay for
+    the same cut again. An answer that was cut for another reason (a full context, a server's own limit) may be longer the next
+    time.
     """
     whole = max_tokens is not None and len(response.choices) == 1 and _completion_tokens(response) >= max_tokens
     refused = ("content_filter", "refusal") if whole else ("length", "content_filter", "refusal")
@@ -406,7 +406,7 @@ def _timeout() -> type[Exception]:
 
 
 def _json_disk() -> Any:
-    """The Disk of diskcache, restricted to raw bytes: a row that says it is a pickle reads as a miss and is not opened."""
+    """Return diskcache's Disk, restricted to raw bytes: a row marked as a pickle is a miss and is not opened."""
     import diskcache
     from diskcache.core import MODE_BINARY, MODE_RAW
 

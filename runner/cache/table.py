@@ -1,7 +1,7 @@
-"""The hot path into diskcache's table: many lookups in one statement, many stores in one transaction.
+"""Access diskcache's table on the hot path: many lookups in one statement, many stores in one transaction.
 
 diskcache owns the database: its schema (5.6.3), settings, expiry and eviction. One `get` or `set` of its own is several
-statements and a transaction; here a row of a batch costs a few microseconds. Only bytes travel; nothing is unpickled.
+statements and a transaction; here a row of a batch costs a few microseconds. Only bytes are read; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 BATCH = 256
 CHECKPOINT_EVERY = 2000
-"""Rows stored between two checkpoints of the write-ahead log; some megabytes of it."""
+"""Rows stored between two checkpoints of the write-ahead log: a few megabytes."""
 RAW, FILE = 1, 2
-"""diskcache's modes: the value stands in the row, or in a file of its own."""
+"""diskcache's modes: the value is in the row, or in its own file."""
 
 _FIND = "SELECT key, mode, value FROM Cache WHERE key IN ({}) AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
 _FIND_ONE = "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1 AND (expire_time IS NULL OR expire_time > ?)"
@@ -37,22 +37,22 @@ filename = NULL, value = ?4
 
 
 class Table:
-    """The rows of one database, for this process: one connection to read and one to write, shared by its threads.
+    """The rows of one database, in this process: one connection to read and one to write, shared by its threads.
 
-    Every method raises sqlite3.Error as sqlite3 does; after `timeout_s` behind another process's transaction too.
+    Methods raise sqlite3.Error, also after waiting `timeout_s` seconds for another process's transaction.
     """
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
         self.process = os.getpid()
         self._reader, self._reading = _connect(folder, timeout_s), threading.Lock()
         self._writer, self._writing = _connect(folder, timeout_s), threading.Lock()
-        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: not in the caller's time
+        self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
         self._connect = functools.partial(_connect, folder, timeout_s)
         self._stored = 0
         self._checkpointing: threading.Thread | None = None
 
     def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
-        """Rows ``(key, mode, value)`` of those `keys` that are there and have not expired by `now` (seconds since 1970)."""
+        """Return the rows ``(key, mode, value)`` of `keys` that have not expired by `now` (seconds since 1970)."""
         found: list[tuple[str, int, bytes]] = []
         for start in range(0, len(keys), BATCH):
             part = keys[start : start + BATCH]
@@ -61,18 +61,18 @@ class Table:
         return found
 
     def find_one(self, key: str, now: float) -> tuple[int, int, bytes] | None:
-        """The row ``(place, mode, value)`` of `key`, as `find` would find it; places grow in the order of storing."""
+        """Return the row ``(place, mode, value)`` of `key`, as `find` does; places grow in the order of storing."""
         with self._reading:
             found: tuple[int, int, bytes] | None = self._reader.execute(_FIND_ONE, (key, now)).fetchone()
         return found
 
     def beyond(self, place: int, count: int, now: float) -> list[tuple[str, bytes]]:
-        """The rows ``(key, value)`` in the `count` places that come next, where the value stands in the row."""
+        """Return the rows ``(key, value)`` in the next `count` places, if their value is in the row."""
         with self._reading:
             return self._reader.execute(_BEYOND, (place, place + count, now)).fetchall()
 
     def store(self, rows: Sequence[tuple[str, bytes]], now: float, expire: float | None) -> None:
-        """Store ``(key, value)`` rows in one transaction; `expire` is when they end, in seconds since 1970."""
+        """Store ``(key, value)`` rows in one transaction; `expire` is when they expire, in seconds since 1970."""
         with self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
@@ -88,12 +88,12 @@ class Table:
                 self._checkpointing.start()
 
     def _checkpoint(self) -> None:
-        """Move what the write-ahead log holds into the database, keeping nobody waiting. What cannot be moved stays."""
+        """Move the write-ahead log into the database without blocking. What cannot be moved stays in the log."""
         with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
-        """Close both connections. With the last one of all processes, SQLite itself checkpoints."""
+        """Close both connections. SQLite itself checkpoints when the last connection of all processes closes."""
         with self._reading, self._writing:
             if self._checkpointing is not None:
                 self._checkpointing.join()
@@ -107,7 +107,7 @@ def _find(keys: int) -> str:
 
 
 def _connect(folder: Path, timeout_s: float) -> sqlite3.Connection:
-    # isolation_level None: transactions begin and end where they are written; the locks make threads take turns
+    # isolation_level None: transactions begin and end explicitly; the locks serialise threads
     connection = sqlite3.connect(folder / "cache.db", timeout=timeout_s, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = NORMAL")  # as diskcache: a power cut may lose the last answers, never the database
     connection.execute("PRAGMA mmap_size = 67108864")

@@ -1,1 +1,1 @@
-"""Tokens, prices, budgets."""
+"""Estimate tokens, price responses and keep budgets."""

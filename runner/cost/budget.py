@@ -1,4 +1,4 @@
-"""The budget of a whole run: dollars, tokens and requests, set aside before a request is sent and settled after it."""
+"""The budget of a run: dollars, tokens and requests, reserved before a request is sent and settled after it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ROUNDING = 1e-9
 
 
 class Reservation:
-    """What one request may use at the most, set aside; made by `Budget.reserve`. Settle it exactly once."""
+    """The most that one request may use, reserved by `Budget.reserve`. Settle it exactly once."""
 
     __slots__ = ("_amounts", "_budget", "_open")
 
@@ -30,12 +30,12 @@ class Reservation:
         self._open = True
 
     def settle(self, *, usd: float | None = None, tokens: int | None = None, sent: bool = True) -> None:
-        """Turn it into what was really used, and let those who wait for the rest have it. Does nothing the second time.
+        """Count what was really used, and release the rest to waiting requests. Does nothing the second time.
 
         Args:
-            usd: dollars; None (unknown) counts all that was set aside.
-            tokens: prompt and answer; None (the answer does not say) counts all that was set aside.
-            sent: False when no request went out: nothing is counted.
+            usd: dollars; None (unknown) counts all that was reserved.
+            tokens: prompt and answer; None (unknown) counts all that was reserved.
+            sent: False if no request was sent: nothing is counted.
         """
         if self._open:
             self._open = False
@@ -44,14 +44,14 @@ class Reservation:
                 "tokens": self._amounts["tokens"] if tokens is None else tokens,
                 "requests": 1,
             }
-            self._budget._settled(self._amounts, used if sent else _nothing())  # noqa: SLF001 - the other half of it
+            self._budget._settled(self._amounts, used if sent else _nothing())  # noqa: SLF001 - the two belong together
 
 
 class Budget:
-    """What a run may use, over all its threads and event loops.
+    """The bounds of what a run may use, over all its threads and event loops.
 
-    A request whose most does not fit beside those in flight waits for them, first come, first served: they usually use less
-    than was set aside for them. What is spent never exceeds a bound, as long as no request uses more than it has reserved.
+    A request whose reservation does not fit beside those in flight waits for them, first come, first served: they usually use
+    less than they reserved. Spending never exceeds a bound, as long as no request uses more than it has reserved.
 
     Args:
         usd, tokens, requests: the bounds (US dollars; tokens of prompts and answers; attempts sent); None is no bound.
@@ -77,30 +77,30 @@ class Budget:
 
     @property
     def spent(self) -> dict[str, float]:
-        """What was used so far: ``usd``, ``tokens``, ``requests``. Without what is in flight."""
+        """What was used so far: ``usd``, ``tokens``, ``requests``. Requests in flight are not included."""
         with self._lock:
             return dict(self._spent)
 
     @property
     def left(self) -> dict[str, float | None]:
-        """What may still be used, of which some may be set aside for requests in flight; None where there is no bound."""
+        """What is left, including reservations of requests in flight; None where there is no bound."""
         spent = self.spent
         return {name: None if bound is None else max(0, bound - spent[name]) for name, bound in self.bounds.items()}
 
     def charge(self, *, usd: float = 0.0, tokens: int = 0, requests: int = 0) -> None:
-        """Count what was used before: by earlier sittings of the same run."""
+        """Count what earlier sittings of the same run have used."""
         with self._lock:
             _add(self._spent, {"usd": usd, "tokens": tokens, "requests": requests})
 
     async def reserve(self, *, usd: float | None, tokens: int | None) -> Reservation:
-        """Set aside what one request may use at the most; wait for requests in flight while it does not fit beside them.
+        """Reserve the most that one request may use; wait for requests in flight while it does not fit beside them.
 
         Args:
-            usd: dollars; None when the price is unknown.
-            tokens: prompt and answer; None when nobody knows the most.
+            usd: dollars; None if the price is unknown.
+            tokens: prompt and answer; None if there is no upper bound.
 
         Raises:
-            BudgetExceeded: it does not fit in what is left, or its dollars or tokens are bounded and unknown.
+            BudgetExceeded: it does not fit in what is left, or a bound applies to an unknown amount.
             EndpointClosedError: the budget was closed.
         """
         place = self._enter(usd, tokens)
@@ -113,7 +113,7 @@ class Budget:
             raise
 
     def reserve_blocking(self, *, usd: float | None, tokens: int | None) -> Reservation:
-        """As `reserve`, for a thread without an event loop. Raises as `reserve` does."""
+        """Do as `reserve`, in a thread without an event loop."""
         place = self._enter(usd, tokens)
         if isinstance(place, Reservation):
             return place
@@ -124,22 +124,22 @@ class Budget:
             raise
 
     def close(self, cause: LMError) -> None:
-        """Allow nothing more: whoever waits here, and whoever comes, is refused with `cause`. What is in flight settles."""
+        """Refuse waiting and further requests with `cause`. Requests in flight still settle."""
         with self._lock:
             self._closed_by = self._closed_by or cause
             self._admit()
 
     def _enter(self, usd: float | None, tokens: int | None) -> Reservation | Future[Reservation]:
-        """A reservation where there is room, else a place in the queue. Raises as `reserve` does."""
+        """Return a reservation if it fits, else a place in the queue. Raises as `reserve` does."""
         bounded = [name for name in ("tokens", "usd") if self.bounds[name] is not None]
         if tokens is None and bounded:
             raise BudgetExceeded(
-                f"budget.{bounded[0]} is set, but nobody knows the most that one answer may use; set sampling.max_tokens"
+                f"budget.{bounded[0]} is set, but the length of an answer has no known bound; set sampling.max_tokens"
             )
         if usd is None and self.bounds["usd"] is not None and self.unknown_price == "refuse":
             raise BudgetExceeded(
-                "budget.usd is set, but the price of this model is unknown; give it (model.price), bound budget.tokens or "
-                "budget.requests instead, or let it pass uncounted: budget.unknown_price=allow"
+                "budget.usd is set, but the price of this model is unknown; set model.price, bound budget.tokens or "
+                "budget.requests instead, or do not count it: budget.unknown_price=allow"
             )
         asked: _Amounts = {"usd": usd or 0.0, "tokens": tokens or 0, "requests": 1}
         with self._lock:
@@ -152,7 +152,7 @@ class Budget:
             return place
 
     def _leave(self, place: Future[Reservation]) -> None:
-        """Give a place in the queue up, and what it may have got in the same moment."""
+        """Give up a place in the queue, and the reservation that it may have got at the same moment."""
         if place.cancel():
             with self._lock:
                 self._admit()
@@ -166,11 +166,11 @@ class Budget:
             if self._in_flight:
                 _add(self._reserved, {name: -amount for name, amount in reserved.items()})
             else:
-                self._reserved = _nothing()  # what adding and subtracting floats has left over is not in flight
+                self._reserved = _nothing()  # drops what adding and subtracting floats has left over
             self._admit()
 
     def _admit(self) -> None:
-        """Serve the queue from its head, as far as it goes. Holds the lock."""
+        """Serve the queue from its head, as far as possible. The caller holds the lock."""
         while self._waiting:
             asked, place = self._waiting[0]
             refusal = self._refusal(asked)
@@ -196,7 +196,7 @@ class Budget:
         )
 
     def _refusal(self, asked: _Amounts) -> BudgetExceeded | EndpointClosedError | None:
-        """Why the request can never be allowed, however little those in flight will have used; None when it may be."""
+        """Return why the request can never be allowed, however little those in flight use; None if it can."""
         if (cause := self._closed_by) is not None:
             closed = EndpointClosedError(cause.message, provider=cause.provider, model=cause.model, status=cause.status)
             closed.__cause__ = cause
@@ -205,7 +205,7 @@ class Budget:
             if bound is not None and self._spent[name] + asked[name] > bound + _ROUNDING:
                 return BudgetExceeded(
                     f"budget.{name}={_said(bound)} does not allow another request: {_said(self._spent[name])} spent, "
-                    f"up to {_said(asked[name])} needed; go on with a larger one: ostinato resume RUN budget.{name}=..."
+                    f"up to {_said(asked[name])} needed; resume with a larger one: ostinato resume RUN budget.{name}=..."
                 )
         return None
 

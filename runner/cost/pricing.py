@@ -1,4 +1,4 @@
-"""What a response cost, in US dollars, by litellm's published price map; read as data, without importing litellm."""
+"""Price responses in US dollars, by litellm's published price map; it is read as data, without importing litellm."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class Price(msgspec.Struct, frozen=True):
-    """Dollars per token of text, of one model.
+    """The price of one model, in dollars per token of text.
 
     Attributes:
-        prompt: prompt tokens that no other price is for.
-        completion: completion tokens that no other price is for.
-        cached_prompt: prompt tokens that the provider read from its cache; None is the price of the others.
-        cache_write: prompt tokens that it wrote there (for five minutes, on Anthropic); None is the price of the others.
-        reasoning: completion tokens spent on thinking; None is the price of the others.
-        longer: from how many prompt tokens on (included) other prices hold for the whole request, ascending.
+        prompt: prompt tokens without another price.
+        completion: completion tokens without another price.
+        cached_prompt: prompt tokens that the provider read from its cache; None is the price of other prompt tokens.
+        cache_write: prompt tokens that it wrote there (for five minutes, on Anthropic); None as above.
+        reasoning: completion tokens spent on thinking; None is the price of other completion tokens.
+        longer: the fewest prompt tokens from which another price applies to the whole request, with that price; ascending.
     """
 
     prompt: float
@@ -36,7 +36,7 @@ class Price(msgspec.Struct, frozen=True):
     longer: tuple[tuple[int, Price], ...] = ()
 
     def cost(self, usage: Usage) -> float:
-        """Dollars for the `usage` of one request."""
+        """Return the dollars for the `usage` of one request."""
         price = self._for(usage.prompt_tokens)
         reads, writes, thoughts = usage.cached_tokens, usage.cache_write_tokens, usage.reasoning_tokens
         return (
@@ -48,7 +48,7 @@ class Price(msgspec.Struct, frozen=True):
         )
 
     def most(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Dollars at the most for a request of up to so many tokens, whatever of them is cached, or spent on thinking."""
+        """Return the most dollars for a request of up to so many tokens, however many are cached or spent on thinking."""
         return max(
             prompt_tokens * max(price.prompt, price.cached_prompt or 0.0, price.cache_write or 0.0)
             + completion_tokens * max(price.completion, price.reasoning or 0.0)
@@ -65,15 +65,15 @@ def _either(price: float | None, otherwise: float) -> float:
 
 @functools.lru_cache(maxsize=256)
 def price_of(model: str, service_tier: str | None = None) -> Price | None:
-    """The price of ``provider/name``.
+    """Return the price of ``provider/name``.
 
     Args:
         model: as litellm knows it.
-        service_tier: the request's parameter of that name, which some providers have other prices for.
+        service_tier: the request parameter of that name, which some providers have other prices for.
 
     Returns:
-        None when it is not in the map, or when what the map says does not give the cost of a request: prices by the hour of the
-        day, fees per request or per search.
+        None if it is not in the map, or if the map does not give the cost of a request: prices by the hour of the day, fees per
+        request or per search.
     """
     found = _entry(model)
     if found is None or any(found.get(fact) for fact in _MORE_THAN_TOKENS) or _SEARCHES.search(model):
@@ -81,7 +81,7 @@ def price_of(model: str, service_tier: str | None = None) -> Price | None:
     suffix = "" if service_tier in _STANDARD_TIERS else f"_{service_tier}"
     if found.get("tiered_pricing"):
         return None if suffix else _from_table(found["tiered_pricing"])
-    prompts_from = 0 if found.get("litellm_provider") == "xai" else 1  # xAI's longer prompts begin at the threshold itself
+    prompts_from = 0 if found.get("litellm_provider") == "xai" else 1  # xAI includes the threshold itself
     thresholds = {
         int(match[1]) * (1000 if match[2] else 1): f"_above_{match[1]}{match[2]}_tokens{suffix}"
         for match in map(re.compile(rf"input_cost_per_token_above_(\d+)(k?)_tokens{suffix}").fullmatch, found)
@@ -97,7 +97,7 @@ def price_of(model: str, service_tier: str | None = None) -> Price | None:
 
 @functools.lru_cache(maxsize=256)
 def longest_answer(model: str) -> int | None:
-    """Tokens of the longest answer that ``provider/name`` gives, None when unknown."""
+    """Return the tokens of the longest answer that ``provider/name`` gives, None if unknown."""
     found = (_entry(model) or {}).get("max_output_tokens")
     return int(found) if isinstance(found, int | float) and found > 0 else None
 
@@ -109,14 +109,14 @@ _MORE_THAN_TOKENS = (
     "output_cost_per_character",
     "citation_cost_per_token",
 )
-_SEARCHES = re.compile(r"^perplexity/|search-(?:preview|api)")  # every answer of theirs searches, for a fee
+_SEARCHES = re.compile(r"^perplexity/|search-(?:preview|api)")  # every answer of these searches, for a fee
 _STANDARD_TIERS = (None, "auto", "default", "standard", "standard_only")
 _FIREWORKS_CACHED = 0.5
-"""Fireworks' price of cached prompt tokens where it publishes none, as a share of the others'."""
+"""Fireworks' unpublished price of cached prompt tokens, as a share of the price of other prompt tokens."""
 
 
 def _entry(model: str) -> dict[str, Any] | None:
-    """What the map says of a model, by its whole name, or by its name alone when that is this provider's."""
+    """Return the map's entry of a model, by its full name, or by its bare name if that is of the same provider."""
     prices = _map()
     provider, _, name = model.rpartition("/")
     if model in prices:
@@ -128,7 +128,7 @@ def _entry(model: str) -> dict[str, Any] | None:
 
 
 def _price(found: Mapping[str, Any], suffix: str, otherwise: Price | None = None) -> Price | None:
-    """The prices under keys that end with `suffix`; what is not there is as `otherwise`. None without both main prices."""
+    """Return the prices under keys that end with `suffix`, else those of `otherwise`. None without both main prices."""
     prompt = found.get(f"input_cost_per_token{suffix}")
     completion = found.get(f"output_cost_per_token{suffix}")
     reads = found.get(f"cache_read_input_token_cost{suffix}")
@@ -145,7 +145,7 @@ def _price(found: Mapping[str, Any], suffix: str, otherwise: Price | None = None
 
 
 def _from_table(tiers: list[dict[str, Any]]) -> Price | None:
-    """The price of a model whose prices stand in a table by length of prompt: ``range`` holds (more than, up to) tokens."""
+    """Return the price of a model with a table by length of prompt: ``range`` holds (more than, up to) tokens."""
     ordered = sorted(tiers, key=lambda tier: float(tier["range"][0]))
     prices = [_price(tier, "") for tier in ordered]
     if prices[0] is None or ordered[0]["range"][0] != 0:

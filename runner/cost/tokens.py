@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def estimate(request: Request) -> Usage:
-    """A guess of the tokens of a request: of its prompt by the length of its text, and ``max_tokens`` for each answer.
+    """Estimate the tokens of a request: its prompt by the length of its text, and ``max_tokens`` for each answer.
 
-    Four characters of English a token (the questions of GSM8K have 4.07), about one token a character of Chinese or Korean.
+    Four characters of English per token (the questions of GSM8K have 4.07), about one token per Chinese or Korean character.
     """
     characters, size, turns = _length(request)
     asked = characters // 4 + (size - characters) * 3 // 8 + 4 * turns + 4
@@ -22,38 +22,38 @@ def estimate(request: Request) -> Usage:
 
 
 def most(request: Request, longest: int | None = None) -> Usage | None:
-    """The tokens that a request may use at the most: no token of text stands for less than a byte of it.
+    """Return the most tokens that a request may use: no token of text stands for less than one byte.
 
     Args:
         request: what is sent.
-        longest: tokens of the longest answer the model gives, for a request that sets no limit.
+        longest: tokens of the longest answer of the model, for a request without a limit.
 
     Returns:
-        None when nobody knows: there is no limit to the answer.
+        None if unknown: the answer has no limit.
     """
     answered = _longest(request, longest)
     if answered is None:
         return None
     _, size, turns = _length(request)
-    asked = size + 8 * turns + 64  # around the text stand the marks of the chat template, and a system message of its own
+    asked = size + 8 * turns + 64  # the chat template adds marks, and may add a system message
     return Usage(asked, answered, asked + answered)
 
 
 def limit_of(request: Request) -> int | None:
-    """The most tokens that an answer to `request` may have; None when it sets no limit."""
+    """Return the most tokens that an answer to `request` may have; None without a limit."""
     limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
     return limit
 
 
 def _longest(request: Request, otherwise: int | None) -> int | None:
-    """Tokens of all answers to a request at the most."""
+    """Return the most tokens of all answers to a request."""
     params = request.params
     limit = limit_of(request) or otherwise
     return None if limit is None else int(limit) * max(int(params.get("n") or 1), int(params.get("best_of") or 1))
 
 
 def _length(request: Request) -> tuple[int, int, int]:
-    """Of what is sent: characters, bytes in UTF-8, and how many messages."""
+    """Return the characters, the bytes in UTF-8 and the messages of what is sent."""
     messages = request.messages or ()
     said = [message.get(part) for message in messages for part in ("content", "tool_calls")]
     said += [request.prompt, *(request.params.get(name) for name in ("tools", "functions", "response_format"))]

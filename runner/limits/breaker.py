@@ -1,6 +1,6 @@
-"""A circuit breaker: a server that only fails is asked once in a while, and after some time no more.
+"""A circuit breaker: a server that fails every request gets single probes, and after some of those no more requests.
 
-The pattern is M. Nygard's ("Release It!", 2007): closed, open, and half open while one probe is on its way.
+The pattern is M. Nygard's ("Release It!", 2007): closed, open, and half open while a probe is in flight.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import math
 
 TRIP = 10
-"""Failures in a row, without a success between, that open it."""
+"""Consecutive failures that open it."""
 PROBES = 6
-"""Failed probes in a row after which the endpoint is given up."""
+"""Consecutive failed probes after which the endpoint is closed."""
 FIRST_COOL_S = 1.0
 LONGEST_COOL_S = 30.0
 
 
 class Breaker:
-    """Counts failures; once `open`, lets through one probe at a time, after a cool-down of 1 s that doubles to 30 s. Pure."""
+    """Count failures; when `open`, admit one probe at a time, after a cool-down of 1 s that doubles up to 30 s. Pure."""
 
     __slots__ = ("_cool_until", "failures", "open", "probes", "probing")
 
@@ -24,7 +24,7 @@ class Breaker:
         self.works()
 
     def works(self) -> None:
-        """The server has answered: all is well."""
+        """Close the breaker: the server has answered."""
         self.failures = 0
         self.probes = 0
         self.open = False
@@ -32,17 +32,17 @@ class Breaker:
         self._cool_until = 0.0
 
     def ready_at(self) -> float:
-        """When the next probe may go; never (inf) while one is on its way: its end says more."""
+        """Return when the next probe may be sent; inf while one is in flight."""
         return math.inf if self.probing else self._cool_until
 
     def begin(self) -> None:
-        """A probe goes out."""
+        """Record that a probe is sent."""
         self.probing = True
 
     def failed(self, now: float, *, probe: bool) -> bool:
-        """A request failed in a way that says that the server does; `probe` when it was one. Returns whether to give up."""
+        """Record a failure of the server, of a `probe` or of another request. Return whether to close the endpoint."""
         if self.open:
-            if probe:  # the others were sent before it opened, and say nothing new
+            if probe:  # the others were sent before it opened
                 self.probing = False
                 self.probes += 1
                 self._cool_until = now + min(LONGEST_COOL_S, FIRST_COOL_S * 2**self.probes)
@@ -54,5 +54,5 @@ class Breaker:
         return False
 
     def abandoned(self) -> None:
-        """The probe was cancelled: another may go."""
+        """Record that the probe was cancelled: another one may be sent."""
         self.probing = False

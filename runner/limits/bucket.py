@@ -1,4 +1,4 @@
-"""A token bucket: so many units a second, and a few at once."""
+"""A token bucket: a rate in units per second, with a small burst."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Self
 
 MINUTE_S = 60.0
 BURST_S = 0.5
-"""Seconds' worth of a configured rate that may go out at once."""
+"""Seconds' worth of a configured rate that may be sent at once."""
 NOTHING = 1e-6
-"""Less than this is nothing: sums of floats do not come out even."""
+"""Amounts below this count as zero: sums of floats are inexact."""
 
 
 class Bucket:
-    """`rate` units a second flow in, up to `capacity`. Pure: the time is passed in, and must not go backwards.
+    """A bucket that `rate` units per second flow into, up to `capacity`. Pure: the time is passed in and must not go backwards.
 
-    A request larger than the bucket is let through when the bucket is full and leaves it in debt, which the next one waits off:
-    so no request waits for ever.
+    A request larger than the bucket is admitted when the bucket is full. It leaves a debt that the next request waits for, so no
+    request waits forever.
     """
 
     __slots__ = ("_at", "_level", "capacity", "rate")
@@ -28,30 +28,30 @@ class Bucket:
 
     @classmethod
     def per_minute(cls, units: float, now: float) -> Self:
-        """A bucket that lets through `units` in any minute, the burst included, and never more."""
+        """Return a bucket that admits at most `units` in any minute, the burst included."""
         capacity = max(1.0, units / MINUTE_S * BURST_S)
         return cls((units - (capacity - 1.0)) / MINUTE_S, capacity, now)
 
     def level(self, now: float) -> float:
-        """The units that are there; less than none is debt."""
+        """Return the units in the bucket; negative is debt."""
         if self._level < self.capacity:
             self._level = min(self.capacity, self._level + (now - self._at) * self.rate)
         self._at = now
         return self._level
 
     def ready_at(self, units: float, now: float) -> float:
-        """When `units` may be taken: `now`, or a later time."""
+        """Return when `units` may be taken: `now` or later."""
         short = min(units, self.capacity) - self.level(now)
         return now if short <= NOTHING else now + short / self.rate
 
     def take(self, units: float, now: float) -> None:
-        """Take `units`, into debt if need be."""
+        """Take `units`, into debt if necessary."""
         self._level = self.level(now) - units
 
     def give_back(self, units: float, now: float) -> None:
-        """Return units that were taken and not used; fewer than none when more were used than taken.
+        """Put back units that were taken and not used; negative if more were used than taken.
 
-        What comes back may fill the bucket above its capacity, up to a minute's worth: it was paid for within that minute.
+        They may fill the bucket above its capacity, up to a minute's worth: they were taken within that minute.
         """
         level = self.level(now) + units
         self._level = min(level, max(self.capacity, self.rate * MINUTE_S))

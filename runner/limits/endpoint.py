@@ -1,4 +1,4 @@
-"""One endpoint and key: everything that is known about it, shared by all event loops and threads of the process that ask it."""
+"""Share the state of one endpoint and key between all event loops and threads of this process."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from runner.limits.lane import Waiter
 
 UNREACHED = 3
-"""Failures to connect, one after another, after which an address that has never answered counts as wrong."""
+"""Consecutive failures to connect after which an address that has never answered is taken to be wrong."""
 WHOLE_ENDPOINT = ("authentication", "quota")
-"""Codes of errors that every request with this key would meet; the others may be about the model that a limiter asks for."""
+"""Codes of errors that apply to every request with this key; the others may concern only the model of one limiter."""
 
 
 class Endpoint:
-    """What is known about one endpoint and key. Thread-safe. Made by `endpoint_of`; used through a `Limiter`.
+    """The state of one endpoint and key. Thread-safe. Made by `endpoint_of`; used through a `Limiter`.
 
     Args:
-        address: for messages.
-        clock: seconds that never go backwards.
-        wall: seconds since 1970.
+        address: shown in messages.
+        clock: returns monotonic seconds.
+        wall: returns seconds since 1970.
     """
 
     def __init__(
@@ -51,24 +51,24 @@ class Endpoint:
         self._closed_by: LMError | None = None
         self._worked = False
         self._unreached = 0
-        self._troubled = False  # something has failed since it was last unused
+        self._troubled = False  # a request has failed since the endpoint was last unused
 
     # --- users
 
     def join(self) -> None:
-        """Count one more user; pair it with `leave`."""
+        """Add a user. Pair it with `leave`."""
         with self._lock:
             self._users += 1
 
     def leave(self) -> None:
-        """Count one user less. With the last one, what closed or paused the endpoint is forgotten."""
+        """Remove a user. After the last one, forget what closed or paused the endpoint."""
         with self._lock:
             self._users -= 1
             self._fit()
             self._forget_if_unused()
 
     def add(self, lane: Lane, rpm: float | None, tpm: float | None) -> None:
-        """Take in a limiter, with its settings; the latest rpm and tpm that are not None count."""
+        """Register a limiter and its settings. The latest rpm and tpm that are not None apply."""
         with self._lock:
             now = self.clock()
             self._lanes.add(lane)
@@ -99,10 +99,10 @@ class Endpoint:
             if not lane.for_good:
                 lane.closed_by = None
 
-    # --- the way in
+    # --- before a request
 
     def enter(self, lane: Lane, tokens: int) -> Pass | LMError | None:
-        """A pass at once, the error that closed the way, or None: then `queue` for one."""
+        """Return a pass, the error that closed the endpoint, or None if the request must `queue`."""
         with self._lock:
             if (cause := self._closed_by or lane.closed_by) is not None:
                 return cause
@@ -116,7 +116,7 @@ class Endpoint:
             return None
 
     def queue(self, lane: Lane, waiter: Waiter) -> None:
-        """Have `waiter` wait for its turn."""
+        """Add `waiter` to the queue."""
         with self._lock:
             if (cause := self._closed_by or lane.closed_by) is not None:
                 waiter.refused_by = cause
@@ -130,7 +130,7 @@ class Endpoint:
             self._dispatch(self.clock())
 
     def withdraw(self, lane: Lane, waiter: Waiter) -> None:
-        """`waiter` waits no more: it was cancelled. A pass that it was given meanwhile goes to the next one."""
+        """Remove a cancelled `waiter` from the queue. A pass that it already has goes to the next one."""
         with self._lock:
             if waiter.pass_ is not None:
                 self._take_back(waiter.pass_)
@@ -142,7 +142,7 @@ class Endpoint:
             self._forget_if_unused()
 
     def sleep(self, lane: Lane, waiter: Waiter, seconds: float) -> None:
-        """Have `waiter` be woken after so many seconds, or when the way is closed."""
+        """Wake `waiter` after `seconds`, or when the endpoint is closed."""
         with self._lock:
             lane.sleepers.add(waiter)
             if (cause := self._closed_by or lane.closed_by) is not None:
@@ -152,13 +152,13 @@ class Endpoint:
                 waiter.arm(seconds)
 
     def wake_up(self, lane: Lane, waiter: Waiter) -> None:
-        """`waiter` sleeps no more."""
+        """Remove `waiter` from the sleepers."""
         with self._lock:
             lane.sleepers.discard(waiter)
             self._forget_if_unused()
 
     def ring(self) -> None:
-        """A time has come: see who may go."""
+        """Admit requests whose time has come. Called by the timer of a waiter."""
         with self._lock:
             self._armed = None
             self._dispatch(self.clock())
@@ -171,7 +171,7 @@ class Endpoint:
         return pass_
 
     def _dispatch(self, now: float) -> None:
-        """Let in whoever may go, in the order of arrival; a limiter at its own bound does not keep the others waiting."""
+        """Admit queued requests in order of arrival. A limiter at its own bound does not block the others."""
         while self._queued:
             ready = [lane for lane in self._queued if lane.in_flight < lane.bound]
             if not ready:
@@ -191,16 +191,16 @@ class Endpoint:
                 self._queued.remove(lane)
 
     def _arm(self, waiter: Waiter, at: float, now: float) -> bool:
-        """Have the first who waits ring at `at`. An earlier order stands: it will find out and order anew."""
+        """Set the timer of the first waiter to `at`. An earlier timer stays; when it fires, the timer is set again."""
         if self._armed is not None and self._armed[0] is waiter and now < self._armed[1] <= at:
             return True
         self._armed = (waiter, at)
         return waiter.arm(at - now)
 
-    # --- the way out
+    # --- after a request
 
     def succeeded(self, pass_: Pass, tokens_used: int | None, seconds: float) -> None:
-        """An answer came."""
+        """Record that the request of a pass was answered."""
         with self._lock:
             now = self.clock()
             lane = pass_.lane
@@ -210,7 +210,7 @@ class Endpoint:
             self._end(pass_, now)
 
     def failed(self, pass_: Pass, error: LMError) -> None:
-        """No answer came, because of `error`."""
+        """Record that the request of a pass failed with `error`."""
         with self._lock:
             now = self.clock()
             self._troubled = True
@@ -231,7 +231,7 @@ class Endpoint:
             self._end(pass_, now)
 
     def abandoned(self, pass_: Pass) -> None:
-        """The request was given up on this side."""
+        """Record that the request of a pass was cancelled."""
         with self._lock:
             self._end(pass_, self.clock())
 
@@ -247,14 +247,14 @@ class Endpoint:
         self._gate.release(pass_)
 
     def _take_back(self, pass_: Pass) -> None:
-        """A pass that nobody lives to use: nothing was sent."""
+        """Take back a pass whose waiter is gone: nothing was sent."""
         self._gate.refund(pass_, self.clock())
         self._release(pass_)
 
     # --- closing
 
     def close(self, lane: Lane, cause: LMError) -> None:
-        """Send nothing more for this limiter."""
+        """Send no more requests for this limiter."""
         with self._lock:
             lane.for_good = True
             self._close_lane(lane, cause)
@@ -277,10 +277,10 @@ class Endpoint:
             waiter.wake()
         lane.queue.clear()
 
-    # --- what servers say, and what people want to know
+    # --- headers and progress
 
     def hear(self, headers: Mapping[str, str], pass_: Pass | None = None) -> None:
-        """Learn from headers (names in lower case): of what came back for `pass_`, or for nobody knows which request."""
+        """Learn from response headers (names in lower case), of the request with `pass_` or of an unknown one."""
         requests = told(headers, REQUESTS, self._wall())
         tokens = told(headers, TOKENS, self._wall())
         if requests is None and tokens is None:
@@ -289,7 +289,7 @@ class Endpoint:
             self._gate.hear(requests, tokens, pass_, self.clock())
 
     def live(self, lane: Lane) -> dict[str, object]:
-        """The numbers of the moment; see `Live`."""
+        """Return the current numbers; see `Live`."""
         with self._lock:
             found = self._gate.live(lane, self.clock())
             found["waiting"] = sum(len(queued.queue) for queued in self._queued)
@@ -303,10 +303,10 @@ _endpoints_lock = threading.Lock()
 
 
 def endpoint_of(address: str, key: str | None) -> Endpoint:
-    """The endpoint at `address` for `key`: the same object for as long as anybody holds it.
+    """Return the endpoint at `address` for `key`: the same object for as long as it is in use.
 
     Args:
-        address: as requests are sent to it, for example ``https://api.openai.com/v1``.
+        address: the base URL of the requests, for example ``https://api.openai.com/v1``.
         key: the secret that requests carry; only its SHA-256 is kept.
     """
     name = (address, hashlib.sha256(key.encode()).hexdigest() if key else None)

@@ -1,4 +1,4 @@
-"""When a request may go to one endpoint, and what is learned from what comes of it: window, rates, pauses and breaker."""
+"""Decide when a request may be sent to an endpoint, and learn from its outcome: window, rates, pauses and breaker."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
     from runner.limits.lane import Lane, Pass
 
 PATIENCE_S = 300.0
-"""The longest wait a server may ask for; a longer one closes the endpoint. The same as a RetryPolicy's."""
+"""The longest wait that a server may ask for, as in RetryPolicy; a longer one closes the endpoint."""
 HINT_S = 0.05
-"""A Retry-After below this is no hint: everybody would be back at once."""
+"""A Retry-After below this is ignored: all requests would be sent again at once."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 START = 8
 START_EVERY_S = 0.025
-"""How a new endpoint is met: 8 requests, and twice as many every 25 ms; 256 are in flight after an eighth of a second."""
+"""How a new endpoint is started: 8 requests, doubled every 25 ms; 256 are in flight after an eighth of a second."""
 RESUME_EVERY_S, RESUME_MORE = 0.5, 0.5
-"""After a refusal: 1 request, twice as many every half second, and one more for each two that succeed."""
+"""After a refusal: 1 request, doubled every half second, and one more for every two that succeed."""
 ENOUGH = 4096
-"""A start that has come to so many in flight is over, even when there is no bound."""
+"""The slow start ends at this many in flight, even without a bound."""
 FIRM = 50
 SUSPECT_S = 5.0
-"""Refusals of a rate that this many requests stand on, sooner one after another than this, are about something else than it."""
+"""When a rate was measured with at least `FIRM` requests, refusals closer together than `SUSPECT_S` have another cause."""
 OVERLOADED = (503, 529)
 FAILING = ("server", "timeout", "transport", "malformed")
-"""Codes of errors in which the server fails, and not the request."""
+"""Codes of errors for which the server is at fault, not the request."""
 
 
 class Gate:
-    """The rules for one endpoint. Pure: the time is passed in, and who holds the endpoint's lock calls.
+    """The rules for one endpoint. Pure: the time is passed in. The caller holds the endpoint's lock.
 
     Args:
-        address: for messages.
+        address: shown in messages.
 
     Attributes:
-        free: no rule but bounds on what is in flight: the way in is short.
-        in_flight: requests on their way; `sent`: requests in all; `tokens_sent`: the estimates of those.
+        free: whether only bounds on requests in flight apply, so that admission takes a short cut.
+        in_flight: requests in flight; `sent`: requests sent in total; `tokens_sent`: their estimated tokens.
     """
 
     def __init__(self, address: str) -> None:
@@ -77,7 +77,7 @@ class Gate:
         self._in_vain = 0
 
     def tell(self, rpm: float | None, tpm: float | None, now: float) -> None:
-        """Take in settings; what is None stays as it is."""
+        """Set rates per minute; None leaves a rate as it is."""
         if rpm is not None and rpm != self._rpm:
             self._rpm = rpm
             self._requests = Bucket.per_minute(rpm, now)
@@ -87,13 +87,13 @@ class Gate:
         self._note_freedom()
 
     def meet(self) -> None:
-        """Expect an adaptive limiter's requests: an endpoint that none has gone to is met with a few at first."""
+        """Prepare for an adaptive limiter: an endpoint that has had no request yet is started slowly."""
         if self.sent == 0:
             self._ramp = Ramp(START, START_EVERY_S)
             self._note_freedom()
 
     def forget(self) -> None:
-        """What paused it is over; what was learned stays."""
+        """End pauses and close the breaker; keep what was learned."""
         self._paused_until = -math.inf
         self._in_vain = 0
         self._breaker.works()
@@ -102,7 +102,7 @@ class Gate:
     # --- before a request
 
     def open_at(self, lane: Lane, tokens: int, now: float) -> float:
-        """When a request may go: `now`, a later time, or inf: when something else happens first."""
+        """Return when a request may be sent: `now`, later, or inf if another event must come first."""
         if lane.adaptive:
             if self.in_flight >= self.window.size:
                 return math.inf
@@ -126,7 +126,7 @@ class Gate:
         return at
 
     def admit(self, pass_: Pass, now: float) -> None:
-        """A request goes out."""
+        """Record that a request is sent."""
         self.in_flight += 1
         self.sent += 1
         self.tokens_sent += pass_.tokens
@@ -174,16 +174,16 @@ class Gate:
         )
 
     def refund(self, pass_: Pass, now: float) -> None:
-        """A request that was let go was not sent after all."""
+        """Undo the admission of a request that was not sent."""
         if self._requests is not None:
             self._requests.give_back(1, now)
         self._requests_left.give_back(1)
         self._settle(pass_, 0, now)
 
-    # --- after it
+    # --- after a request
 
     def release(self, pass_: Pass) -> None:
-        """A request is over, however it ended."""
+        """Record the end of a request, whatever its outcome."""
         self.in_flight -= 1
         if self._ramp is not None and pass_.order >= self._ramp.order:
             self._ramp.in_flight -= 1
@@ -191,7 +191,7 @@ class Gate:
             self._breaker.abandoned()
 
     def succeeded(self, pass_: Pass, tokens_used: int | None, seconds: float, now: float) -> None:
-        """An answer came after `seconds`."""
+        """Record an answer that took `seconds`."""
         if pass_.lane.adaptive:
             self.window.succeeded(now, seconds, self.in_flight)
             self._breaker.failures = 0
@@ -201,7 +201,7 @@ class Gate:
                 self._works(pass_, now)
 
     def failed(self, pass_: Pass, error: LMError, now: float) -> LMError | None:
-        """What a failure says about how to go on asking; the reason for which to ask no more, when there is one."""
+        """Learn from a failure. Return the error to close the endpoint with, if it must be closed."""
         over = None
         if isinstance(error, RateLimitError):
             over = self._too_fast(pass_, error, now)
@@ -210,14 +210,14 @@ class Gate:
             if error.retry_after is not None:
                 over = self._pause(now, error.retry_after, f"{error.status}", error)
         if error.code not in FAILING:
-            self._breaker.works()  # a refusal is an answer, too
+            self._breaker.works()  # a refusal shows that the server works
         elif self._breaker.failed(now, probe=pass_.probe):
             over = self._given_up(error)
         self._note_freedom()
         return over
 
     def hear(self, requests: Told | None, tokens: Told | None, pass_: Pass | None, now: float) -> None:
-        """Take in what headers say: of what came back for `pass_`, or for nobody knows which request."""
+        """Learn from rate-limit headers, of the request with `pass_` or of an unknown one."""
         order, age = (pass_.order, now - pass_.sent_at) if pass_ is not None else (None, 0.0)
         if requests is not None:
             unseen = self.sent - pass_.order - 1 if pass_ is not None else max(0, self.in_flight - 1)
@@ -229,7 +229,7 @@ class Gate:
         self.free = False
 
     def live(self, lane: Lane, now: float) -> dict[str, object]:
-        """The numbers of the moment; see `Live`."""
+        """Return the current numbers; see `Live`."""
         paused_s = max(0.0, self._paused_until - now) if lane.adaptive else 0.0
         size = min(lane.bound, self.window.size) if lane.adaptive else lane.bound
         rates = [self._rpm]
@@ -265,7 +265,7 @@ class Gate:
         self._note_freedom()
 
     def _too_fast(self, pass_: Pass, error: LMError, now: float) -> LMError | None:
-        """A 429: a pause for all, and a lesson for the pace. Those of one round trip are one refusal."""
+        """Pause all requests after a 429, and correct the pace. Refusals within one round trip count once."""
         self._refused += 1
         hint = error.retry_after if error.retry_after is not None and error.retry_after >= HINT_S else None
         if pass_.sent_at <= self._episode_at:
@@ -282,7 +282,7 @@ class Gate:
         return self._pause(now, wait, "429", error)
 
     def _backoff(self) -> float:
-        """Seconds to wait when the server does not say: full at first when the rate is unknown, doubled for each time in vain."""
+        """Return the seconds to wait if the server names none: doubled for each refusal without a success in between."""
         first = FIRST_BACKOFF_S
         if self._pace.known:
             first = min(first, 2 / self._pace.rate())
@@ -290,9 +290,7 @@ class Gate:
 
     def _pause(self, now: float, seconds: float, reason: str, error: LMError) -> LMError | None:
         if seconds > PATIENCE_S:
-            return _said_again(
-                error, f"{error.message}; {self.address} asks to wait {seconds:.0f} s: what is owed can be resumed then"
-            )
+            return _said_again(error, f"{error.message}; {self.address} asks to wait {seconds:.0f} s; resume the run after that")
         if now + seconds > self._paused_until:
             self._paused_until = now + seconds
             self._paused_for = reason
@@ -301,8 +299,8 @@ class Gate:
     def _given_up(self, error: LMError) -> LMError:
         return _said_again(
             error,
-            f"{error.message}; {self.address} kept failing: {TRIP} requests in a row, and {PROBES} more, one at a time; "
-            f"what is owed can be resumed once it works",
+            f"{error.message}; {self.address} kept failing: {TRIP} requests in a row, then {PROBES} single probes; "
+            f"resume the run once it works",
         )
 
 

@@ -1,9 +1,9 @@
-"""What a server's headers say about its limits: OpenAI's, Anthropic's, and the IETF draft's words for it.
+"""Parse the rate-limit headers of OpenAI, Anthropic and the IETF draft.
 
 OpenAI: ``x-ratelimit-{limit,remaining,reset}-{requests,tokens}``, reset as ``6m0s`` or ``120ms`` (platform.openai.com, "Rate
 limits"). Anthropic: ``anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}``, reset in RFC 3339. IETF:
-``ratelimit-{limit,remaining,reset}``, reset in seconds (draft-ietf-httpapi-ratelimit-headers, until version 6); others write it
-with ``x-`` and give the second since 1970 in which it ends.
+``ratelimit-{limit,remaining,reset}``, reset in seconds (draft-ietf-httpapi-ratelimit-headers, until version 6); others add
+``x-`` and give the reset as seconds since 1970.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6
 
 
 class Told(NamedTuple):
-    """What a server says of one of its limits. None is what it does not say.
+    """One limit, as headers report it. None is unknown.
 
     Attributes:
         remaining: units left.
-        limit: units in all, per the server's own period.
-        reset_s: seconds until the limit is there again in full.
+        limit: units per period of the server.
+        reset_s: seconds until the limit is available in full again.
     """
 
     remaining: float
@@ -50,12 +50,12 @@ class Told(NamedTuple):
 
 
 def told(headers: Mapping[str, str], names: tuple[tuple[str, str, str], ...], wall: float) -> Told | None:
-    """What `headers` (names in lower case) say of the limit that goes by one of `names`; None when nothing is said.
+    """Return the limit that `headers` (names in lower case) report under one of `names`; None if they report none.
 
     Args:
         headers: of an answer or a refusal.
         names: REQUESTS or TOKENS.
-        wall: seconds since 1970, for servers that name the end and not the time until then.
+        wall: seconds since 1970, for servers that send the time of the reset and not the time until it.
     """
     for remaining_name, limit_name, reset_name in names:
         if (text := headers.get(remaining_name)) is None or (remaining := _number(text)) is None:
@@ -66,16 +66,16 @@ def told(headers: Mapping[str, str], names: tuple[tuple[str, str, str], ...], wa
 
 
 def _number(text: str) -> float | None:
-    """The first number of a header such as ``100`` or ``100, 100;w=60``; None when it is none."""
+    """Return the first number of a header such as ``100`` or ``100, 100;w=60``; None if it has none."""
     try:
         number = float(text.partition(",")[0].partition(";")[0])
     except ValueError:
         return None
-    return number if 0 <= number < _MILLISECONDS_SINCE_1970 * 10 else None  # not a NaN either
+    return number if 0 <= number < _MILLISECONDS_SINCE_1970 * 10 else None  # excludes NaN
 
 
 def _seconds(text: str, wall: float) -> float | None:
-    """Seconds from `wall` to a reset, from any of the ways it is written; None when it is none of them."""
+    """Return the seconds from `wall` to a reset, in any known notation; None for another one."""
     text = text.strip()
     if (number := _number(text)) is not None:
         if number >= _MILLISECONDS_SINCE_1970:

@@ -1,4 +1,4 @@
-"""One limiter's part of an endpoint, and the passes that its requests go out with."""
+"""One limiter's part of an endpoint, and the passes that its requests are sent with."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
 
 class Issuer(Protocol):
-    """Whoever gives out passes: an Endpoint."""
+    """What issues passes and is told how they end: an Endpoint."""
 
     def hear(self, headers: Mapping[str, str], pass_: Pass | None = None) -> None:
-        """What a server says came back with a pass."""
+        """Learn from the response headers of a pass."""
 
     def succeeded(self, pass_: Pass, tokens_used: int | None, seconds: float) -> None:
-        """A pass ends with an answer."""
+        """End a pass with an answer."""
 
     def failed(self, pass_: Pass, error: LMError) -> None:
-        """A pass ends with an error."""
+        """End a pass with an error."""
 
     def abandoned(self, pass_: Pass) -> None:
-        """A pass ends without news."""
+        """End a pass without an outcome."""
 
 
 class Waiter(Protocol):
-    """Someone who waits. Whoever holds the endpoint's lock sets `pass_` or `refused_by`, and calls `wake`.
+    """A task or thread in a queue. The holder of the endpoint's lock sets `pass_` or `refused_by` and calls `wake`.
 
     Attributes:
         ticket: its place in the order of arrival.
-        tokens: what it wants to send.
-        pass_: what it has waited for.
-        refused_by: why it waits in vain.
+        tokens: the estimated tokens of its request.
+        pass_: the pass, once it has one.
+        refused_by: the error that closed the endpoint, if it is refused.
     """
 
     ticket: int
@@ -43,10 +43,10 @@ class Waiter(Protocol):
     refused_by: LMError | None
 
     def wake(self) -> bool:
-        """Have it go on; False when it is gone with its event loop."""
+        """Wake it. Return False if its event loop is closed."""
 
     def arm(self, delay_s: float) -> bool:
-        """Have it ring in so many seconds, instead of any earlier order; False when it is gone with its event loop."""
+        """Set its timer to `delay_s` seconds, in place of an earlier one. Return False if its event loop is closed."""
 
 
 class Lane:
@@ -54,8 +54,8 @@ class Lane:
 
     Attributes:
         bound: how many of its requests may be in flight (inf: as many as the endpoint allows).
-        adaptive: whether the endpoint's window, pauses, learned limits and breaker hold for it.
-        closed_by: why it sends nothing more; `for_good` when its owner closed it.
+        adaptive: whether the endpoint's window, pauses, learned limits and breaker apply to it.
+        closed_by: the error that closed it; `for_good` if its owner did.
         worked: whether any of its requests has succeeded.
     """
 
@@ -73,11 +73,11 @@ class Lane:
 
 
 class Pass:
-    """Leave to send one request. Ends with `succeeded`, `failed` or `abandoned`; after the first of these, nothing counts.
+    """The permission to send one request. Ends with `succeeded`, `failed` or `abandoned`; only the first call counts.
 
     Attributes:
-        order: how many requests the endpoint had sent before it; `tokens_before` are those of their estimates.
-        probe: whether it asks a server that only fails if it works again.
+        order: how many requests the endpoint had sent before it; `tokens_before` are their estimated tokens.
+        probe: whether it is a probe of a server that fails every request.
     """
 
     __slots__ = ("_done", "_issuer", "lane", "order", "probe", "sent_at", "tokens", "tokens_before")
@@ -93,28 +93,28 @@ class Pass:
         self.probe = False
 
     def hear(self, headers: Mapping[str, str]) -> None:
-        """Learn from the headers (names in lower case) of what came back. Call it before the pass ends."""
+        """Learn from the response headers (names in lower case). Call it before the pass ends."""
         self._issuer.hear(headers, self)
 
     def succeeded(self, tokens_used: int | None, seconds: float) -> None:
-        """An answer came.
+        """End with an answer.
 
         Args:
-            tokens_used: prompt and answer; None when unknown: then the estimate stands.
+            tokens_used: prompt and answer; None if unknown: then the estimate stands.
             seconds: from sending to the answer.
         """
         if not self._done:
             self._done = True
             self._issuer.succeeded(self, tokens_used, seconds)
 
-    def failed(self, error: LMError, seconds: float) -> None:  # noqa: ARG002 - for symmetry; how long a failure took says nothing
-        """No answer came, because of `error`."""
+    def failed(self, error: LMError, seconds: float) -> None:  # noqa: ARG002 - for symmetry
+        """End with `error`. How long a failure took is not used."""
         if not self._done:
             self._done = True
             self._issuer.failed(self, error)
 
     def abandoned(self) -> None:
-        """The request was given up on this side: nothing is learned."""
+        """End without an outcome: the request was cancelled, and nothing is learned."""
         if not self._done:
             self._done = True
             self._issuer.abandoned(self)

@@ -1,4 +1,4 @@
-"""One run's way through an endpoint: its own bound and closing, and all the manners of the endpoint that it shares."""
+"""The rate limiter of one run: its own bound and closing, over the endpoint that it shares with others."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """A limiter at this moment, for the progress line; `str` of it is for people.
+    """The current state of a limiter, for the progress line; `str` of it is for people.
 
     Attributes:
-        window: requests that may be in flight; None is no bound.
+        window: the most requests in flight; None is no bound.
         in_flight, waiting: requests of the whole endpoint.
-        last_minute: requests that went out in the last minute.
-        rpm: the requests a minute that are allowed, configured or learned; None is no bound.
-        paused_s: seconds until something may be sent again.
-        state: ``open`` is normal; ``breaker``: the server only fails and is asked once in a while.
+        last_minute: requests sent in the last minute.
+        rpm: the allowed requests per minute, configured or learned; None is no bound.
+        paused_s: seconds until requests may be sent again.
+        state: ``open`` is normal; ``breaker``: the server fails every request and gets single probes.
         reason: why it is paused or closed.
     """
 
@@ -45,7 +45,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
         if self.state == "paused":
             parts.append(f"paused {math.ceil(self.paused_s)} s ({self.reason})")
         elif self.state == "breaker":
-            parts.append("the server fails: trying one at a time")
+            parts.append("the server fails: trying one request at a time")
         elif self.state == "closed":
             parts.append(f"closed ({self.reason})")
         elif self.rpm is not None:
@@ -54,16 +54,16 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Limiter:
-    """What one run, or one LM, holds to ask an endpoint. Thread-safe.
+    """The rate limiter of one run, or one LM. Thread-safe.
 
     Args:
-        endpoint: from `endpoint_of`; shared by all who ask it.
+        endpoint: from `endpoint_of`; shared by all limiters with the same address and key.
         max_concurrency: requests in flight at once through this limiter; None leaves it to the endpoint.
-        rpm: requests a minute, for the whole endpoint; None leaves it as it is.
-        tpm: tokens a minute, prompt and answer, for the whole endpoint; None leaves it as it is. Taken as an estimate, and
-            settled with what was used.
-        adaptive: False for a server that needs no manners: no window, no pauses, nothing learned and no breaker; only the bounds
-            above, and closing.
+        rpm: requests per minute, for the whole endpoint; None leaves it as it is.
+        tpm: tokens per minute, prompt and answer, for the whole endpoint; None leaves it as it is. Estimated when a request is
+            sent, and corrected by what was used.
+        adaptive: False for a server that needs no protection: only the bounds above and closing apply, and no window, pauses,
+            learned limits or breaker.
     """
 
     def __init__(
@@ -80,16 +80,16 @@ class Limiter:
         endpoint.add(self._lane, rpm, tpm)
 
     async def acquire(self, tokens: int = 0) -> Pass:
-        """Wait for leave to send one request, first come first served.
+        """Wait for permission to send one request, first come first served.
 
         Args:
-            tokens: an estimate of what it will use, prompt and answer; 0 when unknown.
+            tokens: an estimate of its tokens, prompt and answer; 0 if unknown.
 
         Returns:
             The pass, which must be ended: `Pass.succeeded`, `Pass.failed` or `Pass.abandoned`.
 
         Raises:
-            EndpointClosedError: an earlier error closed this way: asking again would fail in the same way.
+            EndpointClosedError: an earlier error closed the endpoint: this request would fail in the same way.
         """
         entered = self.endpoint.enter(self._lane, tokens)
         if isinstance(entered, Pass):
@@ -106,7 +106,7 @@ class Limiter:
         return _got(waiter)
 
     def acquire_blocking(self, tokens: int = 0) -> Pass:
-        """As `acquire`, for a thread without an event loop."""
+        """Do as `acquire`, in a thread without an event loop."""
         entered = self.endpoint.enter(self._lane, tokens)
         if isinstance(entered, Pass):
             return entered
@@ -122,7 +122,7 @@ class Limiter:
         return _got(waiter)
 
     async def pause(self, seconds: float) -> None:
-        """Wait so many seconds, and no longer than the way is open. Raises EndpointClosedError when it is closed."""
+        """Wait `seconds`. Raises EndpointClosedError as soon as the endpoint is closed."""
         waiter = TaskWaiter()
         self.endpoint.sleep(self._lane, waiter, seconds)
         try:
@@ -133,7 +133,7 @@ class Limiter:
             _refuse(waiter.refused_by)
 
     def pause_blocking(self, seconds: float) -> None:
-        """As `pause`, for a thread without an event loop."""
+        """Do as `pause`, in a thread without an event loop."""
         waiter = ThreadWaiter()
         try:
             self.endpoint.sleep(self._lane, waiter, seconds)
@@ -144,16 +144,16 @@ class Limiter:
             _refuse(waiter.refused_by)
 
     def hear(self, headers: Mapping[str, str]) -> None:
-        """Learn from headers (names in lower case) of which the request is not known; `Pass.hear` learns more from the same."""
+        """Learn from headers (names in lower case) of an unknown request; `Pass.hear` learns more from the same ones."""
         self.endpoint.hear(headers)
 
     def close(self, cause: LMError) -> None:
-        """Send nothing more through this limiter: who waits or comes is refused with `cause`. What is in flight goes on."""
+        """Refuse waiting and further requests of this limiter with `cause`. Requests in flight continue."""
         self.endpoint.close(self._lane, cause)
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
-        """Be a user of the endpoint. When it has none, and nothing is in flight, what closed or paused it is forgotten."""
+        """Be a user of the endpoint. Without users and requests in flight, it forgets what closed or paused it."""
         self.endpoint.join()
         try:
             yield
@@ -161,7 +161,7 @@ class Limiter:
             self.endpoint.leave()
 
     def now(self) -> Live:
-        """The numbers of the moment."""
+        """Return the current state."""
         return msgspec.convert(self.endpoint.live(self._lane), Live)
 
 

@@ -1,12 +1,11 @@
-"""A mirror of one limit of a server, kept from what its headers say is left.
+"""A mirror of one limit of a server, kept from the remaining allowance in its headers.
 
-What a header says was true when the server wrote it; since then more has been sent. A header is therefore read together with what
-went out after the request it answers (`unseen`), and one that answers an older request than the last is not news.
+A header was true when the server wrote it; more may have been sent since. It is therefore combined with the units sent after the
+request that it answers (`unseen`), and headers of older requests than the latest one are ignored.
 
 Servers mean two things by "reset". With a token bucket (OpenAI, Anthropic, Groq) it is the time until the limit is full again,
-and the limit flows in evenly all the time; with a window it is the time until all of it is there again at once, and nothing
-before. The first is recognised by its arithmetic: what is missing flows in within `reset` at the rate of limit a second, minute,
-hour or day.
+while units flow in evenly. With a window it is the time until all units are available again at once, and none before. The first
+is recognised by its arithmetic: the missing units flow in within `reset`, at a rate of limit per second, minute, hour or day.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ if TYPE_CHECKING:
 
 PERIODS_S = (1.0, 60.0, 3600.0, 86400.0)
 ROUNDING_S = 1.1
-"""Servers that name a reset in whole seconds are off by up to one."""
+"""Resets in whole seconds are off by up to one."""
 SURE = 3
 SILENT_S = 1.0
-"""The wait when nothing is left and the server does not say until when."""
+"""The wait when nothing is left and the server sends no reset."""
 
 
 class Mirror:
-    """What is left of one limit (requests, or tokens), as far as headers say. Knows nothing before the first. Pure."""
+    """The remaining units of one limit (requests or tokens), by the headers. No bound before the first one. Pure."""
 
     __slots__ = ("_at", "_heard", "_level", "_limit", "_longest_s", "_period", "_reset_at", "_vote")
 
@@ -44,18 +43,18 @@ class Mirror:
 
     @property
     def per_minute(self) -> float | None:
-        """The rate of a limit that flows in evenly, in units a minute; None for a window, or when unknown."""
+        """Units per minute of a limit that flows in evenly; None for a window, or if unknown."""
         return self._limit / self._period * 60.0 if self._limit and self._vote > 0 else None
 
     def hear(self, said: Told, now: float, *, order: int | None, age: float, unseen: float) -> None:
-        """Take in a header.
+        """Learn from a header.
 
         Args:
             said: the header.
             now: the time.
-            order: the number of the request it answers, in order of sending; None when unknown: then it can only lower the level.
+            order: the number of the answered request, in order of sending; None if unknown: then it can only lower the level.
             age: seconds since that request was sent.
-            unseen: units that went out after it.
+            unseen: units that were sent after it.
         """
         self._flow(now)
         if said.limit is not None:
@@ -76,7 +75,7 @@ class Mirror:
         self._longest_s = max(self._longest_s, reset_s)
 
     def ready_at(self, units: float, now: float) -> float:
-        """When `units` may be sent: `now`, or a later time."""
+        """Return when `units` may be sent: `now` or later."""
         self._flow(now)
         short = max(1.0, min(units, self._limit or units)) - self._level
         if short <= NOTHING:
@@ -86,15 +85,15 @@ class Mirror:
         return self._reset_at
 
     def take(self, units: float) -> None:
-        """`units` go out."""
+        """Record that `units` are sent."""
         self._level -= units
 
     def give_back(self, units: float) -> None:
-        """Units that went out were not used; fewer than none: more were."""
+        """Put back units that were not used; negative if more were used."""
         self._level += units
 
     def _flow(self, now: float) -> None:
-        """Let in what has come in since it was last looked at."""
+        """Add what has flowed in since the last call."""
         if self._level == math.inf:
             self._at = now
             return
@@ -102,11 +101,11 @@ class Mirror:
             self._level = min(self._level + (now - self._at) * rate, self._limit or math.inf)
         elif now >= self._reset_at:
             self._level = self._limit or math.inf
-            self._reset_at = now + self._longest_s  # the next header says it better
+            self._reset_at = now + self._longest_s  # until the next header corrects it
         self._at = now
 
     def _vote_on(self, said: Told) -> None:
-        """Whether `said` is the arithmetic of a limit that flows in evenly; a few headers decide."""
+        """Decide over a few headers whether their arithmetic is that of a limit that flows in evenly."""
         if said.limit is None or said.reset_s is None or said.remaining >= said.limit:
             return
         missing = (said.limit - said.remaining) / said.limit
@@ -119,5 +118,5 @@ class Mirror:
             self._vote = max(-SURE, self._vote - 1)
 
     def _explained_by_rounding(self, reset_s: float, missing: float) -> bool:
-        """Whether a reset in whole seconds is too coarse to say anything, as ``1s`` for a tenth of a second."""
+        """Return whether a reset in whole seconds is too coarse to decide, such as ``1s`` for a tenth of a second."""
         return self._vote >= 0 and abs(missing * 60.0 - reset_s) <= ROUNDING_S

@@ -1,15 +1,15 @@
-"""A rate learned from refusals: what a server lets through a minute when it does not say so.
+"""A rate learned from refusals, for servers that do not report their limit.
 
-A server refuses when its allowance is empty. So what it admitted between two refusals is what flowed in meanwhile: an exact
-measure of its rate, whatever its burst, a token bucket's or a window's. After a refusal the rate starts a little below that
-measure, comes back to it, stays there, and then probes upwards ever faster: the curve of CUBIC (RFC 9438) for a rate. The more a
-measure stands on, the smaller and rarer the probes: a rate that is well known costs about one refusal a minute.
+A server refuses when its allowance is empty. What it admitted between two refusals is therefore what flowed in meanwhile: an
+exact measure of its rate, whatever its burst, for a token bucket and a window alike. After a refusal the rate starts a little
+below that measure, returns to it, stays there, and then probes upwards ever faster: the curve of CUBIC (RFC 9438), for a rate.
+The more requests a measure has, the smaller and rarer the probes: a well-known rate costs about one refusal per minute.
 
-A server that saves little up, such as nginx without a burst, loses what is not asked for at once, and is measured too low. It is
-told by what follows a pause: sending goes on with all that flowed in meanwhile, and a server that takes only some of it has saved
-no more than that. Once this is known, no more is sent at once, and the measure takes into account what pauses have lost. The rate
-at which a refusal came says more there than the measure, as it does where a limit has risen; after few requests, the truth is
-taken to be between the two.
+A server that saves up little, such as nginx without a burst, loses allowance that is not used at once, and is measured too low.
+What follows a pause shows it: sending resumes with all that flowed in meanwhile, and a server that takes only part of it has
+saved no more than that. Once this is known, no more is sent at once, and the measure corrects for what pauses have lost. There,
+and where a limit has risen, the rate at which a refusal came says more than the measure; after few requests, the geometric mean
+of the two is used.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from runner.limits.bucket import Bucket
 BURST_S = 0.5
 HISTORY_S = 120.0
 MARKS = 8
-"""Refusals that are remembered, and for how many seconds."""
+"""How many refusals are remembered, and for how many seconds."""
 FIRM = 20
-"""Requests between two refusals that make a measure good to 5 %."""
+"""Requests between two refusals that make a measure exact to 5 %."""
 SMALLEST_STEP, LARGEST_STEP = 0.02, 0.3
 SHORTEST_S, LONGEST_S = 1.0, 30.0
-"""How far below the measure the rate starts, as a share, and how long it takes to come back to it."""
+"""How far below the measure the rate starts, as a share, and how many seconds it takes to return to it."""
 SURE_S, SURE_TIMES = 20.0, 4.0
-"""Seconds since the last refusal, or times what the server saves up, after which a refusal is about the rate alone."""
+"""Seconds since the last refusal, or multiples of what the server saves up, after which a refusal concerns the rate alone."""
 REACHED = 0.97
-"""Of the rate at which such a refusal came, what is kept at least. When it is too high, the next one comes soon."""
+"""The least share that is kept of the rate at which such a refusal came. If it is too high, the next refusal comes soon."""
 TELLING = 2
-"""Requests at once that tell what a server saves: it always takes the first."""
+"""Requests at once that show what a server saves up: it always takes the first."""
 CAUTION = 0.8
-"""Of what may have been saved up, what is sent at once: a measure of a few requests may be a fifth too high."""
+"""The share of a possible saving that is sent at once: a measure of a few requests may be a fifth too high."""
 FORGET = 64.0
-"""A rate that was measured well and has grown so many times over without a refusal bounds nothing any more."""
+"""A well-measured rate that has grown by this factor without a refusal is dropped."""
 
 
 class Mark(NamedTuple):
-    """A refusal: when it came, and up to it, how many requests had been admitted, how many pauses there were, and of how long."""
+    """A refusal: its time, and the requests admitted, the pauses and the seconds paused until then."""
 
     at: float
     admitted: float
@@ -51,11 +51,11 @@ class Mark(NamedTuple):
 
 
 class Pace:
-    """The learned rate. Unknown until a second refusal, so it bounds nothing before. Pure.
+    """The learned rate. There is none, and so no bound, before a second refusal. Pure.
 
     Attributes:
         known: whether there is a rate.
-        count: requests that its measure stands on.
+        count: the requests that it was measured with.
     """
 
     __slots__ = (
@@ -82,20 +82,20 @@ class Pace:
         self._last = Mark(0.0, 0.0, 0, 0.0)
         self.known = False
         self.count = 0.0
-        self._saved: float | None = None  # requests that the server saves up at the most; None: nobody knows
+        self._saved: float | None = None  # the most requests that the server saves up; None is unknown
         self._rate = 0.0
         self._over = 0.0  # the rate at which the last refusal came
-        self._sure = False  # whether it was about the rate alone
-        self._by_pause = False  # or about what followed a pause
+        self._sure = False  # whether that refusal concerned the rate alone
+        self._by_pause = False  # or what followed a pause
         self._span = self._step = 0.0
         self._grown = 0.0
-        self._blocked: tuple[float, float] | None = None  # since when the rate keeps a request waiting, and until when
+        self._blocked: tuple[float, float] | None = None  # from when to when the rate delays a request
         self._resume_at = 0.0
-        self._due = 0.0  # what flows in until then
+        self._due = 0.0  # requests that flow in until then
         self._bucket = Bucket(1.0, 1.0, 0.0)
 
     def refused(self, now: float, admitted: float, resume_at: float) -> None:
-        """A refusal that is news: `admitted` requests in all had been let through, and sending goes on at `resume_at`."""
+        """Learn from a refusal: `admitted` requests had been admitted in total, and sending resumes at `resume_at`."""
         before, paused_s = self._last, max(0.0, self._resume_at - self._last.at)
         self._last = Mark(now, admitted, before.pauses + (paused_s > 0), before.paused_s + paused_s)
         since = admitted - self._marks[-1].admitted if self._marks else 0.0
@@ -104,7 +104,7 @@ class Pace:
             self._over = self.rate()
             self._sure = since >= FIRM and self._is_about_rate(since)
             self._measure()
-        if since > 0 or not self._marks:  # of several in vain, the first says when the allowance was empty
+        if since > 0 or not self._marks:  # of several without an admission, the first one marks when the allowance was empty
             self._marks.append(self._last)
         self._grown = 0.0
         self._blocked = None
@@ -113,7 +113,7 @@ class Pace:
         self._fill()
 
     def corrected(self, sent_at: float) -> None:
-        """A request that was thought admitted, sent at `sent_at`, was refused with the others."""
+        """Correct the count: a request sent at `sent_at`, counted as admitted, was refused with the others."""
         for index, mark in enumerate(self._marks):
             if mark.at >= sent_at:
                 self._marks[index] = mark._replace(admitted=mark.admitted - 1)
@@ -125,12 +125,12 @@ class Pace:
             self._fill()
 
     def rate(self) -> float:
-        """Requests a second, as of now; 0 when unknown."""
+        """Return the current rate in requests per second; 0 if unknown."""
         grown = self._grown / self._span - 1 if self._span else 0.0
         return self._rate * (1 + self._step * grown**3)
 
     def ready_at(self, now: float) -> float:
-        """When the next request may go. The rate grows only while it is what requests wait for."""
+        """Return when the next request may be sent. The rate grows only while requests wait for it."""
         if self._blocked is not None:
             since, until = self._blocked
             self._grown += min(now, until) - since
@@ -148,23 +148,23 @@ class Pace:
         return at
 
     def take(self, now: float) -> None:
-        """A request goes out."""
+        """Record that a request is sent."""
         self._bucket.take(1, now)
-        self._resume_at = min(self._resume_at, now)  # a pause may end before its time
+        self._resume_at = min(self._resume_at, now)  # a pause may end early
 
     def forget(self) -> None:
-        """Nothing is known any more."""
+        """Forget the rate."""
         self.known = False
         self._rate = 0.0
         self._saved = None
         self._marks.clear()
 
     def _fill(self) -> None:
-        """Have what flows in during the pause go out after it, as far as it may go at once."""
+        """Fill the bucket with what flows in during the pause, up to what may be sent at once."""
         self._bucket = Bucket(self.rate(), self._capacity(), self._resume_at, level=self._due)
 
     def _capacity(self) -> float:
-        """Requests that may go at once."""
+        """Return how many requests may be sent at once."""
         most = self.rate() * BURST_S
         return max(1.0, most if self._saved is None else min(most, CAUTION * self._saved))
 
@@ -172,12 +172,12 @@ class Pace:
         """Learn what the server saves up from a refusal, `since` requests after the last one.
 
         Returns:
-            Whether the refusal is about what followed the pause, and says nothing about the rate.
+            Whether the refusal concerns what followed the pause, and so not the rate.
         """
         sent = min(self._due, self._capacity())
         if since < 1:
             if self._due >= TELLING:
-                self._saved = math.inf  # a window that has not begun anew: it gives all at once, later
+                self._saved = math.inf  # a window that has not restarted yet: it gives all at once, later
         elif sent >= TELLING:
             if since <= sent and (self._saved is None or since < self._saved):
                 self._saved = since
@@ -187,13 +187,13 @@ class Pace:
         return False
 
     def _is_about_rate(self, since: float) -> bool:
-        """Whether so many requests since the last refusal have used up all that the server had saved."""
+        """Return whether `since` requests after the last refusal have used up all that the server had saved."""
         if self._saved is None or self._saved == math.inf:
             return self._last.at - self._marks[-1].at >= SURE_S
         return since >= SURE_TIMES * self._saved
 
     def _measure(self) -> None:
-        """The best measure up to the last refusal: the highest firm one, as a server that was not asked enough lost some."""
+        """Set the best measure up to the last refusal: the highest firm one, since unused allowance may have been lost."""
         recent = [mark for mark in self._marks if self._last.at - mark.at <= HISTORY_S] or list(self._marks)[-1:]
         found = [found for mark in recent if (found := self._between(mark)) is not None]
         if not found:
@@ -211,11 +211,11 @@ class Pace:
         self._step = min(LARGEST_STEP, max(SMALLEST_STEP, 1 / count))
 
     def _between(self, mark: Mark) -> tuple[float, float] | None:
-        """Requests that flowed in since `mark`, and in how many seconds; None when there were none."""
+        """Return the requests that flowed in since `mark` and the seconds that took; None if there were none."""
         count, span = self._last.admitted - mark.admitted, self._last.at - mark.at
         if count < 1 or span <= 0:
             return None
-        if self._saved is not None and self._saved < math.inf:  # what a pause brought was no more than that
+        if self._saved is not None and self._saved < math.inf:  # a pause brought no more than that
             own = count - self._saved * (self._last.pauses - mark.pauses)
             active = span - (self._last.paused_s - mark.paused_s)
             if active > 0 and own / active > count / span:

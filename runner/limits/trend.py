@@ -1,11 +1,11 @@
-"""Whether a server has become slow because it has too much to do: latency against its own past, and the proof by throughput.
+"""Detect that a server is overloaded: its latency against its own past, confirmed by throughput.
 
 The signal is the gradient of Netflix's concurrency-limits (Gradient2Limit: the long-term latency divided by the short-term one,
 with a tolerance of 2), the idea of TCP Vegas (L. Brakmo and L. Peterson, 1995). Latencies of language models vary tenfold with
-the length of the answers, so it is taken from geometric means over 100 and more answers. And since longer answers look like a
-slower server, the signal alone decides nothing: the window is shrunk on trial. A server with a queue answers as many a second
-with fewer in flight, and the smaller window stays; where throughput falls with the window, the window is restored, and what was
-seen becomes the new normal.
+the length of the answers, so geometric means over at least 100 answers are compared. Since longer answers look like a slower
+server, the signal alone decides nothing: the window is shrunk on trial. A server with a queue answers as many requests per second
+with fewer in flight, and the smaller window stays. If throughput falls with the window, the window is restored and the measured
+latency becomes the new baseline.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from __future__ import annotations
 import math
 
 SAMPLE = 100
-"""Answers in a sample at least; a window of 256 takes four times 256."""
+"""The fewest answers in a sample; a window of 256 takes four times 256."""
 WINDOWS = 4
 TOLERANCE = 2.0
-"""Latency over its baseline that counts as slow."""
+"""Latency relative to its baseline that counts as slow."""
 RECOVERED = 1.5
-"""Latency over its baseline at which the window may grow again."""
+"""Latency relative to its baseline at which the window may grow again."""
 SHRINK = 0.75
 SAME = 0.88
-"""Throughput over that of before a trial that counts as the same: half way between no loss (1) and all of it (0.75)."""
+"""Throughput relative to that before a trial that counts as unchanged: half way between no loss (1) and full loss (0.75)."""
 FULL = 0.9
-"""In flight over the window, on average, that counts as full."""
+"""The mean of requests in flight, relative to the window, that counts as full."""
 INSTANT_S = 1e-6
 UP, DOWN = 0.1, 0.5
 """How quickly the baseline follows slower and faster samples."""
 
 
 class Trend:
-    """Watches answers, a sample at a time. Samples in which the window was not full say nothing and are dropped. Pure.
+    """Judge answers, one sample at a time. Samples in which the window was not full are dropped. Pure.
 
     Attributes:
-        slow: latency is high: the window must not grow.
+        slow: whether latency is high, so that the window must not grow.
     """
 
     __slots__ = ("_baseline", "_begun", "_high", "_in_flight", "_sample", "_skip", "_trial", "slow")
@@ -47,13 +47,13 @@ class Trend:
         self._restart()
 
     def note(self, now: float, seconds: float, in_flight: int, size: float) -> float | None:
-        """An answer came after `seconds`, with `in_flight` (itself included) of `size` on their way.
+        """Record an answer that took `seconds`, with `in_flight` requests (itself included) in a window of `size`.
 
         Returns:
-            The size that the window should take, or None for as it is.
+            The size that the window should take; None leaves it as it is.
         """
         if size == math.inf:
-            return None  # no window, no way to narrow it
+            return None  # there is no window to narrow
         sample = self._sample
         if not sample:
             self._begun = now
@@ -78,7 +78,7 @@ class Trend:
         return None
 
     def interrupted(self) -> None:
-        """The window was cut for another reason: what was being measured is void."""
+        """Drop the current measurement: the window was cut for another reason."""
         self._trial = None
         self._high = 0
         self._restart()
@@ -97,7 +97,7 @@ class Trend:
             before, before_per_second = self._trial
             self._trial = None
             if per_second < SAME * before_per_second:
-                self._baseline = latency  # fewer in flight are only slower: this is how long answers take now
+                self._baseline = latency  # fewer in flight have only cost throughput: answers take this long now
                 self._high = 0
                 self.slow = False
                 return before
@@ -110,5 +110,5 @@ class Trend:
         if self._high < 2 or size <= 1:  # noqa: PLR2004 - a single sample may be chance
             return None
         self._trial = (size, per_second)
-        self._skip = True  # the next sample holds answers to what was sent into the larger window
+        self._skip = True  # the next sample holds answers to requests of the larger window
         return math.floor(size * SHRINK)

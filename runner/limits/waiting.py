@@ -1,4 +1,4 @@
-"""Those who wait at a limiter: a task of an event loop, or a thread. Woken by others, from any thread; never by looking again."""
+"""Tasks and threads queued at a limiter. They are woken from any thread and never poll."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class TaskWaiter:
-    """A task that waits in its event loop.
+    """A waiting task of an event loop.
 
     Args:
-        tokens: what it wants to send.
-        ring: what is called when the time that it was armed for has come; None: it wakes.
+        tokens: the estimated tokens of its request.
+        ring: called when its timer fires; None wakes it.
     """
 
     __slots__ = ("_future", "_loop", "_ring", "_thread", "_timer", "pass_", "refused_by", "ticket", "tokens")
@@ -45,15 +45,15 @@ class TaskWaiter:
                 self._timer.cancel()
 
     def wake(self) -> bool:
-        """See `Waiter`."""
+        """Implement `Waiter`."""
         return self._in_loop(self._wake)
 
     def arm(self, delay_s: float) -> bool:
-        """See `Waiter`."""
+        """Implement `Waiter`."""
         return self._in_loop(lambda: self._arm(delay_s))
 
     def _in_loop(self, act: Callable[[], None]) -> bool:
-        with contextlib.suppress(RuntimeError):  # its loop has been closed, and so it waits no more
+        with contextlib.suppress(RuntimeError):  # its loop is closed
             if threading.get_ident() == self._thread:
                 act()
             else:
@@ -73,11 +73,11 @@ class TaskWaiter:
 
 
 class ThreadWaiter:
-    """A thread that waits; it has no event loop.
+    """A waiting thread without an event loop.
 
     Args:
-        tokens: what it wants to send.
-        ring: what is called when the time that it was armed for has come; None: it wakes.
+        tokens: the estimated tokens of its request.
+        ring: called when its timer fires; None wakes it.
     """
 
     __slots__ = ("_changed", "_ring", "_ring_at", "_woken", "pass_", "refused_by", "ticket", "tokens")
@@ -98,18 +98,18 @@ class ThreadWaiter:
             ring_at = self._ring_at
             if self._changed.wait(None if ring_at is None else max(0.0, ring_at - time.monotonic())):
                 self._changed.clear()
-            elif ring_at == self._ring_at:  # no later order has come meanwhile
+            elif ring_at == self._ring_at:  # the timer was not set again meanwhile
                 self._ring_at = None
                 self._ring()
 
     def wake(self) -> bool:
-        """See `Waiter`."""
+        """Implement `Waiter`."""
         self._woken = True
         self._changed.set()
         return True
 
     def arm(self, delay_s: float) -> bool:
-        """See `Waiter`."""
+        """Implement `Waiter`."""
         self._ring_at = time.monotonic() + delay_s
         self._changed.set()
         return True

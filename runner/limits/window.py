@@ -1,7 +1,7 @@
-"""How many requests may be in flight: a window that shrinks when the server has too much, and grows while it copes.
+"""Bound the requests in flight: a window that shrinks when the server is overloaded, and grows while it is not.
 
 Additive increase, multiplicative decrease (D. Chiu and R. Jain, "Analysis of the Increase and Decrease Algorithms for Congestion
-Avoidance in Computer Networks", 1989). One loss of a round trip counts once, as in TCP NewReno (RFC 6582).
+Avoidance in Computer Networks", 1989). Losses within one round trip count once, as in TCP NewReno (RFC 6582).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ SHRINK = 0.75
 
 
 class Window:
-    """`size` requests may be in flight. Starts at `bound`, x0.75 on overload, +1 after a window of successes. Pure.
+    """A bound on requests in flight. Starts at `bound`, ×0.75 on overload, +1 after a window of successes. Pure.
 
     Attributes:
-        size: a whole number, or inf while nobody has set a bound.
-        bound: what `size` may not exceed.
+        size: the most requests in flight, a whole number; inf without a bound.
+        bound: the largest `size`.
     """
 
     __slots__ = ("_cut_at", "_successes", "_trend", "bound", "size")
@@ -31,12 +31,12 @@ class Window:
         self._trend = Trend()
 
     def fit(self, bound: float) -> None:
-        """Set another bound. A window that nothing has shrunk stays as large as it may be."""
+        """Set another bound. A window that has not shrunk stays as large as its bound."""
         self.size = bound if self.size >= self.bound else min(self.size, bound)
         self.bound = bound
 
     def overloaded(self, now: float, sent_at: float, in_flight: int) -> None:
-        """A request sent at `sent_at` met a server with too much to do. Those sent before the last cut are no news."""
+        """Shrink after a request sent at `sent_at` met an overloaded server. Requests sent before the last cut do not count."""
         if sent_at <= self._cut_at:
             return
         self._cut_at = now
@@ -44,7 +44,7 @@ class Window:
         self._trend.interrupted()
 
     def succeeded(self, now: float, seconds: float, in_flight: int) -> None:
-        """A request was answered after `seconds`, with `in_flight` (itself included) on their way."""
+        """Record an answer that took `seconds`, with `in_flight` requests (itself included)."""
         self._successes += 1
         if self._successes >= self.size:
             self._successes = 0
@@ -60,14 +60,14 @@ class Window:
 
 
 class Ramp:
-    """How many may be in flight soon after a start: `first`, twice as many each `every_s` seconds, `more` for each success.
+    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds, plus `more` per success.
 
-    A refusal comes back sooner than an answer. So a server that takes few at once is met with few refusals, and one that takes
-    all gets all within a moment. Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988), by time as well. Pure.
+    A refusal arrives sooner than an answer. A server that takes few requests at once therefore refuses few, and one that takes
+    all gets them all within a moment. Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988), by time as well. Pure.
 
     Attributes:
-        order: the number of the first request that it counts; older ones in flight say nothing about this start.
-        in_flight: how many of those are on their way.
+        order: the number of the first request that it counts; older ones do not belong to this start.
+        in_flight: how many of those requests are in flight.
         begun_at: when it starts to grow; None until the first request.
     """
 
@@ -82,18 +82,18 @@ class Ramp:
         self.in_flight = 0
 
     def size(self, now: float) -> float:
-        """Requests that may be in flight now."""
+        """Return how many requests may be in flight now."""
         if self.begun_at is None or now <= self.begun_at:
             return self._size
         return self._size * math.exp2(min(64.0, (now - self.begun_at) / self._every_s))
 
     def ready_at(self, now: float) -> float:
-        """When one more may go: `now`, or when it has grown enough by itself."""
+        """Return when one more request may be sent: `now`, or when the bound has grown enough."""
         wanted = self.in_flight + 1
         if self.begun_at is None or wanted <= self._size:
             return now
         return max(now, self.begun_at + self._every_s * math.log2(wanted / self._size))
 
     def succeeded(self) -> None:
-        """`more` may go."""
+        """Raise the bound by `more`."""
         self._size += self._more

@@ -1,1 +1,1 @@
-"""One call to a model, from its arguments to its answer."""
+"""Call a model: from the arguments of a call to its answer."""

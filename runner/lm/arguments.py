@@ -1,4 +1,4 @@
-"""Check the arguments of an LM, and turn them and its answers into the forms that requests and callers take."""
+"""Check the arguments of an LM, and convert them and its answers to the forms of requests and of dspy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.types import Response
 
 MIN_REASONING_TOKENS = 16_000
-"""The least ``max_tokens`` of a reasoning model (dspy 3): less is spent on thinking alone."""
+"""The smallest ``max_tokens`` of a reasoning model (dspy 3): thinking alone may use less."""
 
 _REASONING = re.compile(
     r"(?:ft:)?(?:o[134](?:-(?:mini|nano|pro|preview|deep-research))*(?:-\d{4}-\d{2}-\d{2})?|gpt-5(?:\.\d+)*(?!-chat)(?:-[^:]*)?)(?::.*)?"
@@ -30,7 +30,7 @@ _SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access
 
 
 class Inputs(msgspec.Struct, frozen=True):
-    """The arguments of one call, as the caller gave them."""
+    """The arguments of one call, as the caller passed them."""
 
     prompt: str | None
     messages: list[Message] | None
@@ -43,12 +43,12 @@ class Inputs(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=64)
 def is_reasoning(model: str) -> bool:
-    """Whether `model` is of OpenAI's reasoning families o1, o3, o4 and gpt-5, whose requests have a form of their own."""
+    """Return whether `model` is of OpenAI's reasoning families o1, o3, o4 and gpt-5, which take other parameters."""
     return _REASONING.fullmatch(model.rpartition("/")[2].lower()) is not None
 
 
 def as_text(messages: Sequence[Message]) -> str:
-    """A conversation as one prompt to continue, laid out as dspy 2.6 does. Raises ConfigError for what is no text."""
+    """Return a conversation as one prompt to continue, in the layout of dspy 2.6. Raises ConfigError if a part is not text."""
     texts = [message.get("content") for message in messages]
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -57,7 +57,7 @@ def as_text(messages: Sequence[Message]) -> str:
 
 
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
-    """The outputs of a call as dspy 2.6 gives them: texts, or dicts where there is more than text."""
+    """Return the outputs of a call as dspy 2.6 does: texts, or dicts if there is more than text."""
     choices = response.choices
     if not wants_logprobs and not any(choice.tool_calls for choice in choices):
         return [choice.text for choice in choices]
@@ -73,7 +73,7 @@ def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
 
 
 def check_model(model: str, model_type: str) -> None:
-    """Refuse a model or a model type that cannot be meant. Raises ConfigError."""
+    """Raise ConfigError for an invalid model name or model type."""
     if not model or not isinstance(model, str) or model.endswith("/"):
         raise ConfigError(f"model {model!r}: write provider/name, for example openai/gpt-4o-mini")
     if model_type not in ("chat", "text", "responses"):
@@ -81,7 +81,7 @@ def check_model(model: str, model_type: str) -> None:
 
 
 def check_reasoning(model: str, temperature: float | None, max_tokens: int | None) -> None:
-    """Refuse what a reasoning model does not take. Raises ConfigError."""
+    """Raise ConfigError for values that a reasoning model does not accept."""
     if temperature not in (None, 1.0) or (max_tokens is not None and max_tokens < MIN_REASONING_TOKENS):
         raise ConfigError(
             f"{model} is a reasoning model: it takes temperature 1.0 or none (got {temperature}), and max_tokens of "
@@ -91,35 +91,35 @@ def check_reasoning(model: str, temperature: float | None, max_tokens: int | Non
 
 
 def check_messages(messages: Sequence[Message]) -> None:
-    """Refuse a malformed conversation. Raises ConfigError."""
+    """Raise ConfigError for a malformed conversation."""
     for index, message in enumerate(messages):
         if not isinstance(message, dict) or "role" not in message:
             raise ConfigError(f"messages[{index}]: a message is a dict with role and content, not {message!r:.80}")
         if message["role"] not in _ROLES:
-            raise ConfigError(f"messages[{index}]: there is no role {message['role']!r}; allowed: {', '.join(sorted(_ROLES))}")
+            raise ConfigError(f"messages[{index}]: unknown role {message['role']!r}; allowed: {', '.join(sorted(_ROLES))}")
         if not isinstance(message.get("content"), str | list) and not {"tool_calls", "function_call"} & message.keys():
-            raise ConfigError(f"messages[{index}]: there is no content: {message!r:.80}")
+            raise ConfigError(f"messages[{index}]: content is missing: {message!r:.80}")
 
 
 def check_params(params: Mapping[str, Any]) -> None:
-    """Refuse what some servers accept silently and answer nonsense to. Raises ConfigError."""
+    """Raise ConfigError for values that some servers accept silently and answer with nonsense."""
     temperature, limit = params.get("temperature"), params.get("max_tokens")
     if temperature is not None and (
         isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf
     ):
-        raise ConfigError(f"temperature must be a number from 0 up, not {temperature!r}")
+        raise ConfigError(f"temperature must be a number of at least 0, not {temperature!r}")
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ConfigError(f"max_tokens must be a whole number from 1 up, not {limit!r}")
+        raise ConfigError(f"max_tokens must be a whole number of at least 1, not {limit!r}")
 
 
 @functools.lru_cache(maxsize=1024)
 def is_sent(key: str) -> bool:
-    """Whether an argument is part of the request: not about the connection, and not about what we do with the call."""
+    """Return whether an argument is part of the request, and not about the connection, the cache or retries."""
     return key not in _OURS and not is_connection(key)
 
 
 def without_secrets(state: Mapping[str, Any]) -> dict[str, Any]:
-    """`state` without keys, tokens and headers, at any depth of dicts."""
+    """Return `state` without keys, tokens and headers, in nested dicts too."""
     return {
         name: without_secrets(value) if isinstance(value, dict) else value
         for name, value in state.items()
@@ -128,7 +128,7 @@ def without_secrets(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_data(value: Any) -> Any:
-    """A request argument as JSON data; a pydantic class as ``response_format`` becomes its JSON schema."""
+    """Return a request argument as JSON data; a pydantic class (``response_format``) becomes its JSON schema."""
     if isinstance(value, type) and hasattr(value, "model_json_schema"):
         schema = {"name": value.__name__, "schema": value.model_json_schema(), "strict": True}
         return {"type": "json_schema", "json_schema": schema}

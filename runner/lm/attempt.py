@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What came back for a Send, and the seconds it took, without those spent waiting for a place in the queue."""
+    """The answer to a Send, and the seconds it took, without the wait for the rate limiter."""
 
     response: Response
     seconds: float
@@ -26,9 +26,9 @@ _NOTHING = Usage()
 
 
 class Attempt:
-    """One attempt, for those who want to know how it went: the limiter, and the budget.
+    """One attempt at a request, as the limiter and the budget see it.
 
-    `used` is None where nobody knows: the answer does not say, or the server may have answered, and billed, all the same.
+    `used` is None if unknown: the answer does not say, or the server may have answered, and billed, after all.
     """
 
     __slots__ = ("began", "place", "used")
@@ -40,22 +40,22 @@ class Attempt:
 
     @property
     def hear(self) -> Hear | None:
-        """Whom the transport tells the headers of what comes back."""
+        """What the transport calls with the response headers."""
         return self.place.hear if self.place is not None else None
 
     def begin(self) -> None:
-        """It is sent now."""
+        """Record that the request is sent now."""
         self.began = time.perf_counter()
 
     def failed(self, error: LMError) -> None:
-        """It came to nothing."""
+        """Record a failure."""
         if isinstance(error, MalformedError) or (isinstance(error, LMTimeoutError) and error.status is None):
             self.used = None
         if self.place is not None:
             self.place.failed(error, self._seconds())
 
     def succeeded(self, response: Response) -> Answer:
-        """It was answered."""
+        """Record an answer."""
         self.used = response.usage
         seconds = self._seconds()
         if self.place is not None:

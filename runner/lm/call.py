@@ -1,4 +1,4 @@
-"""A call that the cache cannot answer: a generator of steps (send, wait, store), and a sync and an async driver that run it."""
+"""Send a request that the cache cannot answer: a generator of steps (send, wait, keep), run by a sync or an async driver."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class Send(msgspec.Struct, frozen=True):
-    """Step: send the request; answered with an Answer, or an LMError is thrown in."""
+    """Step: send the request. The driver sends an Answer in, or throws an LMError in."""
 
 
 SEND = Send()
 
 
 class Wait(msgspec.Struct, frozen=True):
-    """Step: wait so many seconds."""
+    """Step: wait `seconds`."""
 
     seconds: float
 
@@ -44,7 +44,7 @@ class Keep(msgspec.Struct, frozen=True):
 
 
 Steps: TypeAlias = Generator[Send | Wait | Keep, Answer | None, Completion]
-"""One call: yields what is to be done, is sent what came back, or has an LMError thrown in; returns what the call came to."""
+"""One call: yields steps, receives their answers or errors, and returns the outcome of the call."""
 
 
 class Call:
@@ -66,7 +66,7 @@ class Call:
         self._store = store
 
     def run(self) -> Completion:
-        """Make it, in a thread that may block. Raises as `LM.acomplete`."""
+        """Send it, in a thread that may block. Raises as `LM.acomplete`."""
         limiter, steps = self._channel.limiter, self._steps()
         try:
             step = next(steps)
@@ -90,7 +90,7 @@ class Call:
             return completion
 
     async def arun(self) -> Completion:
-        """As `run`, in an event loop."""
+        """Do as `run`, in an event loop."""
         limiter, steps = self._channel.limiter, self._steps()
         try:
             step = next(steps)
@@ -148,7 +148,7 @@ class Call:
         )
 
     def _send(self) -> Answer:
-        """As `_asend`, for a thread that may block."""
+        """Do as `_asend`, in a thread that may block."""
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         reserved = channel.budget.reserve_blocking(**channel.most(request)) if channel.budget else None
         attempt = Attempt()
@@ -165,7 +165,7 @@ class Call:
             self._settle(reserved, attempt)
 
     async def _asend(self) -> Answer:
-        """One attempt: the budget's leave, a place at the endpoint, the transport. Raises LMError and BudgetExceeded."""
+        """Make one attempt: reserve budget, acquire a pass, send. Raises LMError and BudgetExceeded."""
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         channel.transport.prepare(request, channel.connection)
         reserved = await channel.budget.reserve(**channel.most(request)) if channel.budget else None
@@ -189,7 +189,7 @@ class Call:
 
     def _settle(self, reserved: Reservation | None, attempt: Attempt) -> None:
         if attempt.place is not None:
-            attempt.place.abandoned()  # counts only when it has neither succeeded nor failed: it was cancelled
+            attempt.place.abandoned()  # has an effect only if it was cancelled
         if reserved is not None:
             usd, tokens = self._channel.cost(attempt.used), attempt.used.total_tokens if attempt.used else None
             reserved.settle(usd=usd, tokens=tokens, sent=attempt.began is not None)

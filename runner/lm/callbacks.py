@@ -1,4 +1,4 @@
-"""Who watches an LM's calls: callbacks, told of each start and end; none of them can spoil a call."""
+"""Notify callbacks of the start and end of an LM's calls; an error in a callback never fails a call."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ logger = logging.getLogger("ostinato")
 
 
 class Callback(Protocol):
-    """What may be passed in `callbacks` (dspy 2.6's ``BaseCallback``, the two events of an LM)."""
+    """The interface of `callbacks` (dspy 2.6's ``BaseCallback``, the two events of an LM)."""
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        """Before a call; `inputs` are the call's arguments."""
+        """Handle the start of a call; `inputs` are its arguments."""
 
     def on_lm_end(self, call_id: str, outputs: list[Any] | None, exception: BaseException | None = None) -> None:
-        """After a call: its outputs, or its exception."""
+        """Handle the end of a call: its outputs, or its exception."""
 
 
 def new_id() -> str:
-    """A random UUID (version 4), as text. For names, not for secrets: several times as fast as `uuid.uuid4`."""
+    """Return a random UUID (version 4) as text. For names, not for secrets: several times as fast as `uuid.uuid4`."""
     bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
     digits = f"{bits:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class Observed:
-    """A context manager around a call: tells `callbacks` that it starts, and how it ends. One that raises is logged.
+    """A context manager around a call that notifies `callbacks` of its start and end. Errors in callbacks are logged.
 
     Args:
-        instance: who is called.
-        callbacks: who is told.
+        instance: the LM.
+        callbacks: what is notified.
         inputs: the arguments of the call.
 
     Attributes:
-        outputs: what the call came to, filled in by the one who makes it.
+        outputs: the outputs of the call, set by the caller.
     """
 
     __slots__ = ("_call_id", "_callbacks", "_inputs", "_instance", "outputs")

@@ -1,4 +1,4 @@
-"""Hold what the requests of one LM are sent through and paid with; a `Call` needs nothing else of the LM."""
+"""Hold what the requests of one LM are sent through and priced with; a `Call` needs nothing else of the LM."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OURS = ("local/", "fake/")
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """The way of an LM's requests to its model, and their price. `LM.channel` makes one for each call.
+    """What one call is sent through, and its price. Made by `LM.channel`.
 
     Attributes:
         model: ``provider/name``.
@@ -32,7 +32,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         limiter: the endpoint's rate limiter; None sends without waiting.
         budget: the run's budget; None is no bound.
         retry: which errors are retried, and when.
-        own_price: the price to use instead of the published one.
+        own_price: the price to use in place of the published one.
         service_tier: the request parameter of that name, which some providers have other prices for.
     """
 
@@ -47,28 +47,28 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoint(self) -> tuple[str, str | None]:
-        """What rate limits, quotas and outages belong to: the address (or the provider's name), and the key."""
+        """The owner of rate limits, quotas and outages: the address (or the provider's name) and the key."""
         name = self.model if self.model.startswith(_OURS) else self.model.partition("/")[0]
         return normalise_url(self.connection.api_base) or name, self.connection.api_key
 
     @property
     def price(self) -> Price | None:
-        """Dollars per token. None when unknown: nothing is published of a model behind a custom address."""
+        """Dollars per token; None if unknown: a model behind a custom address has no published price."""
         if self.own_price is not None:
             return self.own_price
         return None if self._is_custom else price_of(self.model, self.service_tier)
 
     @property
     def longest_answer(self) -> int | None:
-        """Tokens of the longest answer that the model gives, None when unknown."""
+        """Tokens of the longest answer that the model gives, None if unknown."""
         return None if self._is_custom else longest_answer(self.model)
 
     def cost(self, usage: Usage | None) -> float | None:
-        """Return the dollars for `usage`, None when the price or the usage is unknown."""
+        """Return the dollars for `usage`, None if the price or the usage is unknown."""
         return price.cost(usage) if usage and (price := self.price) else None
 
     def most(self, request: Request) -> dict[str, Any]:
-        """Return the most that one attempt at `request` may use: dollars (`usd`) and `tokens`, None when unknown."""
+        """Return the most that one attempt at `request` may use: dollars (`usd`) and `tokens`, None if unknown."""
         usage, price = most(request, self.longest_answer), self.price
         usd = price.most(usage.prompt_tokens, usage.completion_tokens) if usage and price else None
         return {"usd": usd, "tokens": usage.total_tokens if usage else None}

@@ -1,4 +1,4 @@
-"""Tell the arguments that are about the connection from those of the request, and make a `Connection` of them."""
+"""Separate connection arguments from request arguments, and make a `Connection` of them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout"})
-"""Arguments about the connection that have names of their own; `is_connection` knows the others by how they look."""
+"""Connection arguments with fixed names; `is_connection` recognises the others by a pattern."""
 _CONNECTION = re.compile(r"^(?:api|aws|azure|vertex|watsonx)_|(?:_|^)(?:token|secret|password|credentials)$|access_key")
 
 
 @functools.lru_cache(maxsize=1024)
 def is_connection(key: str) -> bool:
-    """Whether an argument is about the connection (or opens it), and so no part of the request."""
+    """Return whether an argument is about the connection or its credentials, and so not part of the request."""
     return key in CONNECTION_KEYS or _CONNECTION.search(key) is not None
 
 
 @functools.lru_cache(maxsize=64)
 def normalise_url(url: str | None) -> str | None:
-    """One spelling of an address: lower-case host, no default port, user, query or trailing slash."""
+    """Return an address in one spelling: lower-case host, no default port, user, query or trailing slash."""
     if not url:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -37,7 +37,7 @@ def normalise_url(url: str | None) -> str | None:
 
 
 def api_base(model: str, kwargs: Mapping[str, Any]) -> str | None:
-    """The address that is asked: the caller's, else for OpenAI's models the one that OpenAI's own variables name."""
+    """Return the base URL: the caller's, else for OpenAI's models the one in OpenAI's environment variables."""
     given = kwargs.get("api_base") or kwargs.get("base_url")
     if given is None and model.partition("/")[0] in ("openai", model):
         given = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
@@ -45,7 +45,7 @@ def api_base(model: str, kwargs: Mapping[str, Any]) -> str | None:
 
 
 def connection_of(model: str, kwargs: Mapping[str, Any]) -> Connection:
-    """How a model is reached by these arguments of an LM; the secrets among them are remembered, so that none is ever shown."""
+    """Return how to reach a model with these arguments of an LM. Secrets among them are registered, so that none is shown."""
     headers = kwargs.get("headers") or kwargs.get("extra_headers") or {}
     extra = {name: value for name, value in kwargs.items() if is_connection(name) and name not in CONNECTION_KEYS}
     for name, value in {"api_key": kwargs.get("api_key"), **headers, **extra}.items():

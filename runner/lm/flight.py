@@ -1,4 +1,4 @@
-"""Single flight: of identical calls at the same time one is made, and all have its outcome. Knows nothing of what a call is."""
+"""Single flight: of identical concurrent calls only one is made, and all get its outcome."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SingleFlight(Generic[T]):
         self._flights: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[T]] = {}
 
     async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """Make `call`, or wait for the one of the same key that is in flight; its error is everybody's.
+        """Make `call`, or wait for the call of the same key in flight; all get its outcome or its error.
 
         Returns:
-            The outcome, and whether it was another's. Where that other was cancelled, the next in line makes the call.
+            The outcome, and whether it is that of another call. If that one is cancelled, the next in line makes the call.
         """
         place = (asyncio.get_running_loop(), key)
         while (flight := self._flights.get(place)) is not None:
@@ -35,7 +35,7 @@ class SingleFlight(Generic[T]):
             outcome = await call()
         except Exception as error:
             flight.set_exception(error)
-            flight.exception()  # whether or not another waits for it, it has been seen
+            flight.exception()  # marks it as retrieved, even if no other call waits for it
             raise
         except BaseException:
             flight.cancel()

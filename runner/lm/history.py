@@ -1,4 +1,4 @@
-"""What an LM remembers of its calls, in dspy's form, and how people look at it."""
+"""Keep an LM's calls in dspy's form, and print them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Settings(msgspec.Struct):
     """Switches for every LM of the process.
 
     Attributes:
-        disable_history: when True, calls leave no trace in `LM.history`.
-        max_history_size: entries kept per LM; the oldest go first.
+        disable_history: if True, calls are not added to `LM.history`.
+        max_history_size: entries kept per LM; the oldest are dropped first.
     """
 
     disable_history: bool = False
@@ -32,7 +32,7 @@ settings = Settings()
 
 
 def remember(history: list[dict[str, Any]], inputs: Inputs, request: Request, completion: Completion, outputs: list[Any]) -> None:
-    """Add a call to a history, under the names that dspy gives its parts; beyond `Settings.max_history_size` the oldest go."""
+    """Add a call to a history, under dspy's names; drop the oldest beyond `Settings.max_history_size`."""
     response = completion.response
     history.append(
         {
@@ -56,7 +56,7 @@ def remember(history: list[dict[str, Any]], inputs: Inputs, request: Request, co
 
 
 def show(entries: Iterable[dict[str, Any]]) -> None:
-    """Print calls: what was said, and what was answered."""
+    """Print the messages and answers of calls."""
     for entry in entries:
         print(f"\n[{entry['timestamp']}]  {entry['model']}")  # noqa: T201 - printing is what it is for
         for message in entry["messages"] or [{"role": "user", "content": entry["prompt"]}]:

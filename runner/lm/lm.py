@@ -1,4 +1,4 @@
-"""The LM: what a call sends, whether the cache has its answer, and what is remembered of it; `Call` makes those it has not."""
+"""The LM: make a request of a call, answer it from the cache or have a `Call` send it, and keep its history."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ logger = logging.getLogger("ostinato")
 
 
 class Pinned(msgspec.Struct, frozen=True):
-    """Where the model was served, by a record: what requests are keyed by, whatever this machine has (see `Request.endpoint`)."""
+    """The endpoint in a record, which replaces this machine's in cache keys (see `Request.endpoint`)."""
 
     endpoint: str | None
 
@@ -63,31 +63,30 @@ class Pinned(msgspec.Struct, frozen=True):
 class LM:
     """A language model: the API of ``dspy.LM``, with a cache, retries and errors that experiments can rely on.
 
-    Signature, names and semantics follow dspy 2.6.0; from dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
-    `temperature` and `max_tokens`, and the limits of reasoning models. Where it differs from dspy: errors are those of
-    `runner.errors`; answers that were refused, or cut off before they had their `max_tokens`, are not cached; a custom
-    ``api_base`` is part of the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy
-    returns it).
+    Signature, names and semantics follow dspy 2.6.0. From dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
+    `temperature` and `max_tokens`, and the limits of reasoning models. Differences from dspy: errors are those of
+    `runner.errors`; answers that were refused, or cut off before `max_tokens`, are not cached; a custom ``api_base`` is part of
+    the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it).
 
     Args:
         model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
         model_type: ``chat``, ``text`` (a prompt to continue) or ``responses`` (OpenAI's responses API).
         temperature: sampling temperature; None is not sent. Reasoning models take 1.0 or None.
         max_tokens: tokens of one answer; None is not sent. Reasoning models take 16,000 and more, or None.
-        cache: True for the shared cache on disk, False for none, or a `Cache` of your own.
+        cache: True for the shared cache on disk, False for none, or a `Cache`.
         cache_in_memory: whether answers are also kept in memory.
         callbacks: objects with ``on_lm_start`` and ``on_lm_end``.
         num_retries: attempts after the first, with exponential backoff.
-        provider: who launches and fine-tunes; inferred from `model` when None.
-        finetuning_model: the model to fine-tune, when it is another than `model`.
+        provider: what launches and fine-tunes the model; None infers it from `model`.
+        finetuning_model: the model to fine-tune, if it is not `model`.
         launch_kwargs: settings of `launch`.
         train_kwargs: settings of `finetune`.
         **kwargs: sent with every request (``top_p``, ``seed``, ``stop``, ``tools``, ``response_format``, ...), or about the
-            connection: ``api_base``, ``api_key``, ``headers``, ``timeout`` (seconds) and other ``api_*``; those are never part of
-            the cache key, the history or the dumped state.
+            connection: ``api_base``, ``api_key``, ``headers``, ``timeout`` (seconds) and other ``api_*``; these are not in the
+            history, and keys, headers and timeouts are not in the cache key; no secret is in the dumped state.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is invalid.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - dspy's signature
@@ -137,19 +136,19 @@ class LM:
     # --- calls
 
     def __call__(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
-        """Ask, and return one output per answer.
+        """Send a prompt or a conversation, and return one output per answer.
 
         Args:
-            prompt: a user message (or, for ``text`` models, what to continue).
-            messages: a whole conversation, instead of `prompt`.
-            **kwargs: override the LM's own for this call; also ``cache=False`` and ``rollout_id=N``.
+            prompt: a user message (for ``text`` models: the text to continue).
+            messages: a conversation, in place of `prompt`.
+            **kwargs: override those of the LM for this call; also ``cache=False`` and ``rollout_id=N``.
 
         Returns:
-            A list of strings; of dicts with ``text`` and ``logprobs`` or ``tool_calls`` when those were asked for.
+            A list of strings, or of dicts with ``text`` and ``logprobs`` or ``tool_calls`` if those were asked for.
 
         Raises:
-            ConfigError: neither or a malformed prompt.
-            LMError: no answer after all attempts.
+            ConfigError: there is no prompt, or it is malformed.
+            LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
         """
         inputs = Inputs(prompt, messages, kwargs)
@@ -160,7 +159,7 @@ class LM:
         return seen.outputs
 
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
-        """As calling the LM, without blocking the event loop."""
+        """Do as calling the LM, without blocking the event loop."""
         inputs = Inputs(prompt, messages, kwargs)
         if not self.callbacks and self.limiter is None:
             return await self._acall(inputs)
@@ -171,42 +170,42 @@ class LM:
     def request(
         self, *, messages: list[Message] | None = None, prompt: str | None = None, rollout: int | None = None, **kwargs: Any
     ) -> Request:
-        """The request that a call would send. `prompt` is sent verbatim (``text``); `messages` are a conversation.
+        """Return the request that a call would send. `prompt` is sent verbatim (``text``); `messages` are a conversation.
 
-        For code that plays many requests at once: pair it with `acomplete`.
+        For code that sends many requests at once, together with `acomplete`.
 
         Raises:
-            ConfigError: an argument has a value that it may not have, or one that is not JSON data.
+            ConfigError: an argument has an invalid value, or one that is not JSON data.
         """
         given = {**self.kwargs, **kwargs}
         params = self._parameters.of(self.model, given).sent.copy()
         return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
     async def acomplete(self, request: Request) -> Completion:
-        """Play one request whole: cache, limiter, budget, transport, retries. No history, no callbacks.
+        """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
         Args:
             request: made by `request`.
 
         Raises:
-            LMError: no answer after all attempts.
+            LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
         return await self._complete(request, request_key(request), {})
 
     async def aclose(self) -> None:
-        """Close the connections that `acall` and `acomplete` have left open in this event loop; call it before the loop ends."""
+        """Close the connections that `acall` and `acomplete` have left open in this event loop. Call it before the loop ends."""
         await self.transport.aclose()
 
     # --- life
 
     def launch(self, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Have the provider make the model answer. Raises LaunchError."""
+        """Start serving the model, through its provider. Raises LaunchError."""
         self.provider.launch(self, launch_kwargs)
 
     def kill(self, launch_kwargs: dict[str, Any] | None = None) -> None:
-        """Have the provider stop what `launch` started. Does nothing when nothing runs."""
+        """Stop what `launch` started. Does nothing if nothing runs."""
         self.provider.kill(self, launch_kwargs)
 
     def finetune(
@@ -218,19 +217,19 @@ class LM:
         """Start training on `train_data` and return at once.
 
         The job is in the ledger (``ostinato ft ls``) and outlives this process. The same model, data and settings are one job:
-        asked for again, it is followed, or its model is there at once.
+        a second call follows it, or returns its model if it has ended.
 
         Args:
             train_data: the rows.
-            train_data_format: what a row looks like; None is the provider's choice (chat).
-            train_kwargs: the provider's own settings, in the place of the LM's.
+            train_data_format: the format of a row; None is the provider's choice (chat).
+            train_kwargs: the provider's settings, in place of those of the LM.
 
         Returns:
             A future whose ``result()`` is this LM with the trained model.
 
         Raises:
             FinetuneError: the provider cannot train.
-            ConfigError: there is no such format.
+            ConfigError: the format is unknown.
         """
         if not self.provider.finetunable:
             raise FinetuneError(f"{type(self.provider).__name__} cannot fine-tune {self.finetuning_model or self.model!r}")
@@ -260,11 +259,11 @@ class LM:
             job.set_exception(error)
 
     def infer_provider(self) -> Provider:
-        """The provider that owns `model` by its name; a plain one when none does."""
+        """Return the provider of `model`, by its name; a plain one if there is none."""
         return infer(self.model)
 
     def infer_adapter(self) -> Adapter:
-        """The adapter for plain prompts that fits `model_type` (dspy 2.6.0)."""
+        """Return the adapter for plain prompts that fits `model_type` (dspy 2.6.0)."""
         prompt = Prompt(system=None, user="{{ prompt }}")
         return TextAdapter(prompt) if self.model_type == "text" else ChatAdapter(prompt)
 
@@ -298,7 +297,7 @@ class LM:
         return new
 
     def dump_state(self) -> dict[str, Any]:
-        """Everything `load_state` needs to build this LM again. JSON data; never a key or a header."""
+        """Return what `load_state` needs to build this LM again: JSON data, without keys and headers."""
         names = (
             "model",
             "model_type",
@@ -316,11 +315,11 @@ class LM:
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any]) -> LM:
-        """The LM that `dump_state` described; keys come from the environment again."""
+        """Build an LM from the state of `dump_state`; keys are read from the environment again."""
         return cls(**state)
 
     def inspect_history(self, n: int = 1) -> None:
-        """Print the last `n` calls: what was said, and what was answered."""
+        """Print the messages and answers of the last `n` calls."""
         show(self.history[-n:])
 
     def __repr__(self) -> str:
@@ -329,7 +328,7 @@ class LM:
     # --- one call
 
     def _asking(self) -> AbstractContextManager[None]:
-        """For the time of a call: what its attempts learn of the endpoint holds from one to the next."""
+        """Be a user of the endpoint during a call, so that what one attempt learns applies to the next."""
         return self.limiter.using() if self.limiter else contextlib.nullcontext()
 
     def _call(self, inputs: Inputs) -> list[Any]:
@@ -349,7 +348,7 @@ class LM:
         """Return what a call sends, and its key."""
         prompt, messages, kwargs = inputs.prompt, inputs.messages, inputs.kwargs
         if prompt is None and not messages:
-            raise ConfigError("nothing to ask: pass a prompt or messages")
+            raise ConfigError("nothing to send: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
         given = {**self.kwargs, **kwargs}
@@ -391,7 +390,7 @@ class LM:
         return Completion.hit(made.key, made.response, made.cost_usd)
 
     def _cached(self, key: str, store: Cache | None) -> Completion | None:
-        """What the cache answers. Raises CacheError where it has to and does not (replay)."""
+        """Return the cached answer, if any. Raises CacheError for a miss in replay mode."""
         if store is None:
             return None
         if (entry := store.get(key)) is not None:
@@ -403,7 +402,7 @@ class LM:
         response = completion.response
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
         if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
-            logger.warning("the answer was cut off at max_tokens=%s; pass a larger one", limit_of(request))
+            logger.warning("the answer was cut off at max_tokens=%s; pass a larger value", limit_of(request))
         if not settings.disable_history:
             remember(self.history, inputs, request, completion, outputs)
         return outputs

@@ -1,4 +1,4 @@
-"""The parameters of a request, made from an LM's arguments, with their part of the cache key; kept while they stay the same."""
+"""Make the parameters of a request and their part of the cache key; reuse them while they stay the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PLAIN = frozenset({str, int, float, bool})
 
 
 class Parameters(NamedTuple):
-    """What a request says besides what is said.
+    """The part of a request beside its messages.
 
     Attributes:
-        sent: by name, as `Request.params`. A request gets a copy.
-        encoded: `sent` as `request_key` takes it.
+        sent: by name, for `Request.params`. A request gets a copy.
+        encoded: `sent`, encoded for `request_key`.
     """
 
     sent: dict[str, Any]
@@ -24,36 +24,36 @@ class Parameters(NamedTuple):
 
 
 class LastParameters:
-    """Those of the last call. They take as long to make as all else that a cache hit needs, and are hardly ever other ones."""
+    """The parameters of the last call. Making them takes as long as the rest of a cache hit, and they rarely change."""
 
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: tuple[str, dict[str, Any], Parameters] | None = None  # one object: threads replace it whole
+        self._last: tuple[str, dict[str, Any], Parameters] | None = None  # one object, so that threads replace it atomically
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LastParameters:
         return LastParameters()
 
     def of(self, model: str, given: dict[str, Any]) -> Parameters:
-        """The parameters of a call.
+        """Return the parameters of a call.
 
         Args:
-            model: who is asked.
-            given: the arguments of the LM and of the call; not to be changed afterwards.
+            model: the model of the call.
+            given: the arguments of the LM and of the call; do not change it afterwards.
 
         Raises:
-            ConfigError: one of them has a value that it may not have, or one that is not JSON data.
+            ConfigError: an argument has an invalid value, or one that is not JSON data.
         """
         if (last := self._last) is not None and last[0] == model and _same(last[1], given):
             return last[2]
         made = _made(model, given)
-        if all(type(value) in _PLAIN for value in made.sent.values()):  # what can change in place is looked at each time
+        if all(type(value) in _PLAIN for value in made.sent.values()):  # mutable values are encoded each time
             self._last = (model, given, made)
         return made
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two dicts hold the same objects: 1, 1.0 and True are equal, but not the same parameter."""
+    """Return whether two dicts hold the same objects: 1, 1.0 and True are equal, but different parameters."""
     return len(one) == len(other) and all(map(is_, one, other)) and all(map(is_, one.values(), other.values()))
 
 

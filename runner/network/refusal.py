@@ -1,4 +1,4 @@
-"""What a server's refusal means: the one table from HTTP status and words to an error class, and how long it asks to wait."""
+"""Classify a server's refusal by one table of HTTP status and words, and parse how long to wait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _CREDIT = re.compile(r"insufficient_quota|credit balance|out of credits|billing_(?:hard_limit|not_active)", re.IGNORECASE)
 _QUOTA = re.compile(r"exceeded your current quota|per.?day|daily", re.IGNORECASE)
-_PER_MINUTE = re.compile(r"per.?min", re.IGNORECASE)  # Gemini says "exceeded your current quota" of its limits per minute too
+_PER_MINUTE = re.compile(r"per.?min", re.IGNORECASE)  # Gemini says "exceeded your current quota" for limits per minute too
 _CONTEXT = re.compile(
     r"context.?(length|window|size)|exceed_context_size|maximum context|prompt is too long|too many tokens|input is too long",
     re.IGNORECASE,
@@ -54,7 +54,7 @@ _BY_STATUS: dict[int, type[LMError]] = {
 
 
 def classify(status: int | None, message: str) -> type[LMError]:
-    """The class of a failure, by HTTP status and the server's words (some servers say everything with 400 or 429)."""
+    """Return the class of a failure, by HTTP status and the server's words (some servers use 400 or 429 for everything)."""
     if status is None:
         return TransportError
     if status in (400, 403, 429) and _CREDIT.search(message):
@@ -69,7 +69,7 @@ def classify(status: int | None, message: str) -> type[LMError]:
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds asked for by ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date, RFC 9110 section 10.2.3)."""
+    """Return the seconds of ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date, RFC 9110 section 10.2.3)."""
     for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
         with contextlib.suppress(ValueError):
             seconds = float(headers.get(name, "")) / unit
@@ -78,5 +78,5 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
         return max(0.0, date.timestamp() - time.time())
-    except (ValueError, OverflowError):  # no date, or one that no clock can show
+    except (ValueError, OverflowError):  # not a date, or one out of range
         return None

@@ -1,6 +1,7 @@
-"""The one owner of retries: whether a failed request is tried again, and after how long. Everything below tries once.
+"""Decide whether and when a failed request is retried. Nothing else retries requests.
 
-litellm and SDK retries are off, Prefect tasks that ask models have ``retries=0``; Prefect retries whole stages (launch, train).
+Retries of litellm and SDKs are off, and Prefect tasks that send requests have ``retries=0``; Prefect retries whole stages
+(launch, train).
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
 _sleepless: ContextVar[bool] = ContextVar("ostinato_retry_sleepless", default=False)
 
 MALFORMED_ATTEMPTS = 3
-"""A body that is not an answer is usually a wrong address, so it is tried less often than a busy server."""
+"""Attempts with malformed answers: they usually mean a wrong address, so there are fewer than for a busy server."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
     """Exponential backoff with full jitter (M. Brooker, "Exponential Backoff And Jitter", AWS 2015).
 
     Attributes:
-        max_attempts: attempts in all, the first included.
-        base_s: the bound of the first wait, doubled by each attempt, in seconds.
-        cap_s: the bound of every wait, in seconds. A provider's own Retry-After is kept up to `patience_s`.
-        patience_s: the longest Retry-After that is waited for; a longer one fails the request.
+        max_attempts: attempts in total, the first included.
+        base_s: the bound of the first wait, doubled per attempt, in seconds.
+        cap_s: the bound of every wait, in seconds. A Retry-After is obeyed up to `patience_s`.
+        patience_s: the longest Retry-After that is obeyed, in seconds; a longer one fails the request.
         deadline_s: seconds for all attempts together; None is no bound.
     """
 
@@ -41,13 +42,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     deadline_s: float | None = None
 
     def wait(self, error: LMError, attempt: int, elapsed_s: float, *, alike: int | None = None) -> float | None:
-        """Seconds to wait before attempt `attempt` + 1, or None when `error` is final.
+        """Return the seconds to wait before attempt `attempt` + 1, or None if `error` is final.
 
         Args:
-            error: how attempt `attempt` (counted from 1) failed.
-            attempt: how many attempts have been made.
+            error: the error of attempt `attempt`.
+            attempt: how many attempts have been made, from 1.
             elapsed_s: seconds since the first attempt began.
-            alike: how many attempts have failed in this way, this one included; default: all of them.
+            alike: how many attempts have failed with this error, this one included; default: all of them.
         """
         if error.disposition != "retry" or attempt >= self.max_attempts:
             return None
@@ -65,7 +66,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
 
 @contextlib.contextmanager
 def without_sleeping() -> Iterator[None]:
-    """Test mode: the same decisions, with waits of zero seconds."""
+    """Wait zero seconds in place of every wait, for tests. The decisions are the same."""
     token = _sleepless.set(True)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a request reaches a model and an answer comes back: one verb, once sync and once async. Each transport tries once."""
+"""Send one request to a model and return its answer, in a thread or in an event loop. No transport retries."""
 
 from runner.transport.auto import AutoTransport
 from runner.transport.base import Transport

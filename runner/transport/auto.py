@@ -1,4 +1,4 @@
-"""The choice between transports, request by request: direct where it is exact, litellm for everything else."""
+"""Choose a transport per request: direct where it is exact, litellm for everything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class AutoTransport:
-    """Sends what speaks OpenAI's wire format directly, and leaves the rest to litellm. Raises as they do."""
+    """Send requests in OpenAI's wire format directly, and all others through litellm. Raises as those do."""
 
     def __init__(self) -> None:
         self._direct = DirectTransport()
@@ -24,11 +24,11 @@ class AutoTransport:
         self._chosen(request, connection).prepare(request, connection)
 
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask and wait. Raises LMError."""
+        """Send the request and wait. Raises LMError."""
         return self._chosen(request, connection).complete(request, connection, hear)
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask without blocking the event loop. Raises LMError."""
+        """Do as `complete`, without blocking the event loop."""
         return await self._chosen(request, connection).acomplete(request, connection, hear)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""The transport interface, and the errors that transports raise."""
+"""The interface of transports, and the errors that they raise."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ Hear: TypeAlias = "Callable[[Mapping[str, str]], None]"
 
 
 class Transport(Protocol):
-    """Sends one request, once, and returns the answer. Retries, limits and the cache are none of its business.
+    """Send one request, once, and return the answer. A transport does not retry, limit or cache.
 
-    Both verbs raise LMError (and nothing else) when there is no answer. `hear` is told the headers of what came back, a refusal
-    too: servers say there how much more they allow.
+    `complete` and `acomplete` raise LMError (and nothing else) if there is no answer. `hear` is called with the headers of every
+    response, refusals included: they hold the remaining allowance.
     """
 
     def prepare(self, request: Request, connection: Connection) -> None:
-        """Load what asking needs. The first time may take seconds, which are not to count as the server's."""
+        """Load what sending needs. The first call may take seconds, which must not count as the server's."""
 
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask and wait."""
+        """Send the request and wait for the answer."""
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask without blocking the event loop."""
+        """Do as `complete`, without blocking the event loop."""
 
     async def aclose(self) -> None:
-        """Close the connections that calls in this event loop have left open; the last thing to do in a loop."""
+        """Close the connections that calls in this event loop have left open. Call it last in a loop."""
 
 
 _ADVICE: dict[type[LMError], str] = {
@@ -63,7 +63,7 @@ def failure(
     headers: Mapping[str, str] | None = None,
     kind: type[LMError] | None = None,
 ) -> LMError:
-    """The error for a refused or broken request: classified, cleaned of secrets, with advice where there is some."""
+    """Return the error for a refused or broken request: classified, without secrets, with advice if there is any."""
     cls = kind or classify(status, message)
     text = _line(message)[:500]
     if connection and connection.api_base:
@@ -82,7 +82,7 @@ def failure(
 
 
 def malformed(request: Request, why: str) -> MalformedError:
-    """The error for an answer that is not one."""
+    """Return the error for an answer that cannot be used."""
     return MalformedError(
         f"the server's answer cannot be used: {_line(why)[:300]}", provider=_provider(request), model=request.model
     )
@@ -93,5 +93,5 @@ def _provider(request: Request) -> str | None:
 
 
 def _line(text: str) -> str:
-    """A server's words as one line that can be recorded: without secrets, and with ``?`` for what is no character."""
+    """Return a server's words as one line that can be recorded: without secrets, and with ``?`` for invalid characters."""
     return redact(" ".join(text.split())).encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""OpenAI's wire format over aiohttp, for every server that speaks it: far cheaper than litellm. The one door to aiohttp."""
+"""Speak OpenAI's wire format over aiohttp, at far less cost than litellm. The only module that imports aiohttp."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ _PATHS = {"chat": "/chat/completions", "text": "/completions"}
 
 
 class DirectTransport:
-    """Speaks OpenAI's chat and text completions, without streaming. Connections are kept open, per event loop.
+    """Speak OpenAI's chat and text completions, without streaming. Connections stay open, per event loop.
 
-    Results, errors and usage are those of `LiteLLMTransport` (tests/contract runs both against one server). A call from a thread
-    without a loop runs in a loop that all such calls share.
+    Results, errors and usage are those of `LiteLLMTransport` (tests/contract runs both against one server). Calls
+    from threads without a loop share one.
     """
 
     def prepare(self, request: Request, connection: Connection) -> None:  # noqa: ARG002 - Transport
@@ -53,7 +53,7 @@ class DirectTransport:
 
     @staticmethod
     def speaks(request: Request, connection: Connection) -> bool:
-        """Whether this transport is exact for the request: OpenAI's format, chat or text, and no Azure-style arguments."""
+        """Return whether this transport is exact for the request: OpenAI's format, chat or text, and no Azure-style arguments."""
         known = request.model.partition("/")[0] in PROVIDERS
         return known and request.model_type in _PATHS and not connection.extra
 
@@ -61,7 +61,7 @@ class DirectTransport:
         self._route: _Route | None = None
 
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask and wait. Raises LMError."""
+        """Send the request and wait. Raises LMError."""
         return _shared_loop().run(self._within(request, connection, hear))
 
     async def _within(self, request: Request, connection: Connection, hear: Hear | None) -> Response:
@@ -75,7 +75,7 @@ class DirectTransport:
             raise failure(None, why, request=request, connection=connection, kind=LMTimeoutError) from None
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask without blocking the event loop; the caller sees to the timeout. Raises LMError."""
+        """Do as `complete`, without blocking the event loop. The caller sets the timeout."""
         import aiohttp
 
         route = self._route
@@ -101,14 +101,14 @@ class DirectTransport:
         return _response(data, request, connection)
 
     async def aclose(self) -> None:
-        """Close the connections of this event loop, unless another transport uses them: requests in flight are paid for."""
+        """Close the connections of this event loop, unless another transport uses them: its requests in flight are paid for."""
         self._route = None
         if _users.leave(self):
             await _close()
 
 
 class _Route:
-    """The way to one server: what is the same for every request over one connection in one event loop."""
+    """Everything that is the same for all requests over one connection in one event loop."""
 
     def __init__(self, connection: Connection, base: str, headers: dict[str, str]) -> None:
         from multidict import CIMultiDict
@@ -121,7 +121,7 @@ class _Route:
         self.urls = {model_type: URL(base + path) for model_type, path in _PATHS.items()}
 
     def usable(self) -> bool:
-        """Whether it leads through the running event loop, by connections that have not been closed."""
+        """Return whether it belongs to the running event loop and its session is open."""
         return self._loop is asyncio.get_running_loop() and not self.session.closed
 
 
@@ -134,7 +134,7 @@ def _route(request: Request, connection: Connection) -> _Route:
     try:
         return _Route(connection, base, headers)
     except ValueError as error:
-        raise failure(None, f"no such address: {error}", request=request, connection=connection) from None
+        raise failure(None, f"malformed address: {error}", request=request, connection=connection) from None
 
 
 _LOOPBACK = re.compile(r"^https?://(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
@@ -144,14 +144,14 @@ _users = Users()
 
 
 def _session(base: str) -> aiohttp.ClientSession:
-    """The connections of this event loop, shared by all transports; those to this machine never go through a proxy."""
+    """Return the session of this event loop, shared by all transports; requests to this machine never use a proxy."""
     import aiohttp
 
     proxied = _LOOPBACK.match(base) is None
     sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
     if proxied not in sessions:
         sessions[proxied] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the limiter bounds what is in flight; a second bound would only hide it
+            connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds requests in flight; a second bound would hide that
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
             trust_env=proxied,
@@ -257,7 +257,7 @@ def _response(data: bytes, request: Request, connection: Connection) -> Response
 
 
 def _mended(data: bytes) -> bytes | None:
-    """JSON with half of a surrogate pair in it, as a cut-off answer may end with, as UTF-8 with ``?`` there; else None."""
+    """Return JSON that holds half of a surrogate pair as UTF-8 with ``?`` in its place; None for any other data."""
     try:
         text = json.dumps(json.loads(data), ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -291,7 +291,7 @@ def _usage(tokens: _Tokens) -> Usage:
 
 
 def _refused(status: int, data: bytes, headers: Any, request: Request, connection: Connection) -> LMError:
-    """The error for an HTTP status of 400 and more; servers say why as ``{"error": {"message", "code", "type"}}``, or plainly."""
+    """Return the error for an HTTP status from 400 up; the reason is ``{"error": {"message", "code", "type"}}`` or plain text."""
     text = data[:2000].decode(errors="replace")
     words = text
     error = _error_within(data)
@@ -308,7 +308,7 @@ def _refused(status: int, data: bytes, headers: Any, request: Request, connectio
 
 
 def _error_within(data: bytes) -> Any:
-    """What a body says under ``error`` (or as a whole); None when it says nothing of the kind."""
+    """Return the ``error`` of a JSON body, or the whole object; None if the body is not a JSON object."""
     try:
         said = msgspec.json.decode(data)
     except _UNREADABLE:
@@ -317,14 +317,14 @@ def _error_within(data: bytes) -> Any:
 
 
 def _status_within(data: bytes) -> int | None:
-    """The status in a refusal that comes with 200, as gateways send it: ``{"error": {"code": 429, ...}}``."""
+    """Return the status in a refusal that a gateway sends with 200: ``{"error": {"code": 429, ...}}``."""
     error = _error_within(data)
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004
 
 
 class _Loop:
-    """An event loop in a thread of its own, for calls from code that has none."""
+    """An event loop in its own thread, for calls from code without one."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -332,7 +332,7 @@ class _Loop:
         atexit.register(lambda: self.run(_close()))
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the loop, and wait for it."""
+        """Run a coroutine in the loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(call, self._loop).result()
 
 

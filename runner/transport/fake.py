@@ -1,4 +1,4 @@
-"""A transport with no model behind it: deterministic answers and failures, for tests and dry tries."""
+"""A transport without a model: deterministic answers and failures, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ _WORDS = [
 
 
 class FakeTransport:
-    """Answers drawn from the request's hash: the same request gives the same answer, in every process.
+    """Draw answers from the request's hash: the same request has the same answer in every process.
 
     Args:
-        reply: the answer to everything, or None.
-        choices: answer one of these, when there is no `reply`.
+        reply: the answer to every request, or None.
+        choices: the answers to draw from if there is no `reply`.
         latency_s: seconds before each answer.
         fail_rate: the share of requests that fail, 0 to 1.
         failure: the class they fail with.
@@ -81,7 +81,7 @@ class FakeTransport:
         self._lock = threading.Lock()
 
     def prepare(self, request: Request, connection: Connection) -> None:
-        """Do nothing: nothing is needed."""
+        """Do nothing: there is nothing to load."""
 
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:  # noqa: ARG002
         """Answer after `latency_s`, or raise `failure`."""

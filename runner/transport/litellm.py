@@ -1,4 +1,4 @@
-"""The one door to litellm: chat, text and responses calls, and its exceptions in our classes. It never retries or caches."""
+"""Send chat, text and responses calls through litellm. The only module that imports litellm, which never retries or caches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class LiteLLMTransport:
-    """Reaches every provider that litellm knows; 3 to 4 ms of CPU a call.
+    """Reach every provider that litellm knows, at 3 to 4 ms of CPU per call.
 
     ``local/NAME`` (a server of our own) and text completions go through litellm's OpenAI-compatible routes.
     """
@@ -35,7 +35,7 @@ class LiteLLMTransport:
         _litellm()
 
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask and wait. Raises LMError."""
+        """Send the request and wait. Raises LMError."""
         litellm = _litellm()
         arguments = _arguments(request, connection)
         call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
@@ -49,7 +49,7 @@ class LiteLLMTransport:
             raise mapped(error, request, connection, hear) from None
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
-        """Ask without blocking the event loop. Raises LMError."""
+        """Do as `complete`, without blocking the event loop."""
         litellm = _litellm()
         _users.join(self)
         arguments = _arguments(request, connection)
@@ -66,9 +66,9 @@ class LiteLLMTransport:
             raise mapped(error, request, connection, hear) from None
 
     async def aclose(self) -> None:
-        """Close this event loop's clients, which litellm would keep (and hand to a later loop that has the same address).
+        """Close this event loop's clients, unless another transport uses them.
 
-        Not while another transport uses them.
+        litellm would keep them, and hand them to a later loop with the same id.
         """
         if not _users.leave(self) or not _litellm.cache_info().currsize:
             return
@@ -92,7 +92,7 @@ def _litellm() -> Any:
     # pydantic warns about litellm's own types, when it first sees them and whenever it serialises some of them
     warnings.filterwarnings("ignore", "Item '.*' on TypedDict class")
     warnings.filterwarnings("ignore", "(?s)Pydantic serializer warnings")
-    warnings.filterwarnings("ignore", "coroutine '.*acompletion' was never awaited")  # cancelled before litellm came to await it
+    warnings.filterwarnings("ignore", "coroutine '.*acompletion' was never awaited")  # cancelled before litellm awaited it
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # it warns about its own housekeeping, on stderr
     litellm.telemetry = False
     litellm.suppress_debug_info = True
@@ -105,8 +105,8 @@ def _litellm() -> Any:
 def _without_mcp() -> None:
     """Let litellm's responses API work where ``mcp`` is not installed.
 
-    litellm (1.106) imports its proxy's MCP handler before it looks whether it is wanted, and that module needs packages that
-    litellm does not bring. We never want it (``_skip_mcp_handler``), so an empty one stands in for it.
+    litellm (1.106) imports its proxy's MCP handler before it checks whether it is needed, and that module needs packages that
+    litellm does not depend on. It is never needed here (``_skip_mcp_handler``), so an empty module replaces it.
     """
     if importlib.util.find_spec("mcp") is None:
         name = "litellm.responses.mcp.litellm_proxy_mcp_handler"
@@ -140,7 +140,7 @@ def _arguments(request: Request, connection: Connection) -> dict[str, Any]:
 
 
 def _as_input(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Chat messages as input items of the responses API (OpenAI API reference, "Responses", 2025)."""
+    """Return chat messages as input items of the responses API (OpenAI API reference, "Responses", 2025)."""
     items: list[dict[str, Any]] = []
     for message in messages:
         role, content = message["role"], message.get("content")
@@ -183,7 +183,7 @@ def _rename_for_responses(arguments: dict[str, Any]) -> None:
 
 
 def _tell(hear: Hear | None, answer: Any) -> None:
-    """Pass on the server's headers, which litellm keeps beside the answer under prefixed names."""
+    """Pass on the server's headers, which litellm attaches to the answer under prefixed names."""
     if hear is not None:
         kept = (getattr(answer, "_hidden_params", None) or {}).get("additional_headers") or {}
         hear({name.lower().removeprefix("llm_provider-"): str(value) for name, value in kept.items()})
@@ -273,7 +273,7 @@ def _usage(usage: Any) -> Usage | None:
 
 
 def _plain(value: Any) -> Any:
-    """Pydantic models and their like as plain data."""
+    """Return pydantic models and the like as plain data."""
     if value is None or isinstance(value, dict):
         return value
     dump = getattr(value, "model_dump", None)
@@ -286,5 +286,5 @@ def _text(answer: Any, name: str) -> str | None:
 
 
 def _encodable(text: str | None) -> str | None:
-    """Text that can be written as UTF-8: half of a surrogate pair, as a cut-off answer may end with, becomes ``?``."""
+    """Return text that can be written as UTF-8: half of a surrogate pair, which can end a cut-off answer, becomes ``?``."""
     return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()

@@ -192,7 +192,7 @@ def test_a_corrupt_cache_is_a_warning(damage):
     assert (done.code, done.json["ok"], done.json["cache_hits"]) == (0, 5, 0)
     if damage:  # an empty file is an empty database
         assert "cannot be used" in done.err
-        assert "`ostinato cache clear` starts afresh" in done.err
+        assert "run `ostinato cache clear` to start" in done.err
 
 
 # -- missing runs

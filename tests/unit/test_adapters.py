@@ -258,7 +258,7 @@ def test_json_is_asked_for_again_as_often_as_told():
 @pytest.mark.parametrize(
     ("schema", "message"),
     [
-        ({"type": "objekt"}, r"adapter\.schema is no JSON Schema: at \$\.type: 'objekt'"),
+        ({"type": "objekt"}, r"adapter\.schema is not a valid JSON Schema: at \$\.type: 'objekt'"),
         ({"properties": {"a": {"type": 3}}}, r"at \$\.properties\.a\.type"),
         ({"pattern": "("}, r"at \$\.pattern"),
     ],
@@ -272,7 +272,7 @@ def test_a_ref_is_resolved_inside_the_schema_and_never_fetched():
     inside = {"$defs": {"n": {"type": "integer"}}, "$ref": "#/$defs/n"}
     assert JsonAdapter(PROMPT, inside).parse("3") == 3
     for ref in ("#/$defs/m", "http://127.0.0.1:9/schema.json"):
-        with pytest.raises(ConfigError, match="points to nothing inside the schema"):
+        with pytest.raises(ConfigError, match="does not point into the schema"):
             JsonAdapter(PROMPT, {"$ref": ref}).parse("3")
 
 
