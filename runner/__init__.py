@@ -55,6 +55,7 @@ _HOMES = {
     "pack": "runner.reproduction.pack",
     "pipeline": "runner.pipelines.run",
     "replay": "runner.reproduction.replay",
+    "report": "runner.reports.write",
     "reproduce": "runner.reproduction.reproduce",
     "resume": "runner.experiment.run",
     "resume_sweep": "runner.sweeps.run",
@@ -63,7 +64,6 @@ _HOMES = {
     "score": "runner.experiment.rescore",
     "settings": "runner.lm.history",
     "sweep": "runner.sweeps.run",
-    "report": "runner.reports.write",
 }
 """The module of each public name."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -99,7 +100,10 @@ def dollars(amount: float | None) -> str:
     """Write US dollars: cents from one dollar on, three significant digits below."""
     if amount is None:
         return "unknown"
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.3g}" if amount >= 1e-4 else f"${amount:.1e}"  # noqa: PLR2004
+    if abs(amount) >= 1 or amount == 0:
+        return f"${amount:,.2f}"
+    decimals = 2 - math.floor(math.log10(abs(amount)))
+    return f"${amount:.{decimals}f}".rstrip("0")
 
 
 def seconds(amount: float | None) -> str:

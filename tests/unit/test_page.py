@@ -320,7 +320,7 @@ def test_numbers_are_written_for_people():
         "unknown",
         "$0.00",
         "$0.00378",
-        "$1.0e-05",
+        "$0.00001",
         "$1,234.50",
     ]
     assert [seconds(time) for time in (None, 0.0123, 5, 125, 7300)] == ["–", "12 ms", "5.0 s", "2 min 5 s", "2 h 1 min"]
