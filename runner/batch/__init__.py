@@ -1,1 +1,1 @@
-"""Playing many rows: what one row is (asker), how many at once (engine), and what they add up to (tally)."""
+"""Ask many rows: one of them (asker), many at once (engine), and their totals (tally)."""

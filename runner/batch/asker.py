@@ -1,4 +1,4 @@
-"""One row, once: format, ask, parse (and ask again), score. A generator of requests, driven by the cache or by the model."""
+"""Turn one row into a sample: format, ask, parse (and ask again), score. The cache or the model answers its requests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 Turns: TypeAlias = Generator[Request, Completion, Sample]
 Slot: TypeAlias = tuple[Row, int]
-"""A row and which of its repeats."""
+"""A row, and the number of the repeat."""
 
 
 class Asker:
-    """Plays slots (row, repeat) to samples.
+    """Turn slots (row, repeat) into samples.
 
     Args:
         lm: the model.
@@ -31,7 +31,8 @@ class Asker:
         seed: repeat r is sent ``seed + r``; None sends no seed.
 
     Attributes:
-        on_cut: told what was spent on a slot that stays owed, because its conversation was cut off; a sample not to be recorded.
+        on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
+            recorded.
     """
 
     def __init__(self, lm: LM, adapter: Adapter, scorers: Mapping[str, Scorer], *, seed: int | None = None) -> None:
@@ -43,7 +44,7 @@ class Asker:
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
-        """The request of one turn. All but what is said is the same for all rows, and made once for each repeat."""
+        """Make the request of one turn. Everything but the messages is the same for all rows, and made once per repeat."""
         pattern, _ = self._pattern(repeat)
         return Request(
             model=pattern.model,
@@ -64,13 +65,13 @@ class Asker:
         return found
 
     def from_cache(self, slots: Sequence[Slot]) -> list[Sample | None]:
-        """Play slots from the cache alone; None for those that need the model. First turns are looked up in one batch."""
+        """Answer slots from the cache alone; None for those that need the model. First turns are looked up in one batch."""
         store = self.lm.store
         if store is None or not store.reads:
             return [None] * len(slots)
         begun = [(turns := self.turns(*slot), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
-        played: list[Sample | None] = []
+        samples: list[Sample | None] = []
         for turns, first, ended in begun:
             key, sample = first, ended
             while key is not None and (entry := found.get(key) or (store.get(key) if key is not first else None)) is not None:
@@ -80,14 +81,14 @@ class Asker:
                 except StopIteration as end:
                     key, sample = None, end.value
             turns.close()
-            played.append(sample)
-        return played
+            samples.append(sample)
+        return samples
 
     async def ask(self, slot: Slot) -> Sample:
-        """Play one slot with the model (and the cache, where it knows an answer). Failures of this row come back as its sample.
+        """Ask one slot of the model, or of the cache if it has the answer. A failure of this row is returned as its sample.
 
         Raises:
-            LMError: it would meet every other slot too (a refused key, a spent quota); the slot is still owed.
+            LMError: every other slot would fail too (a refused key, a spent quota); the slot is still owed.
             BudgetExceeded: as above.
             CacheError: a miss in replay mode.
         """
@@ -109,14 +110,14 @@ class Asker:
             return sample
 
     def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
-        """The key of the first request, or the sample of a row that ended before it asked anything."""
+        """Return the key of the first request, or the sample of a row that failed before it sent one."""
         try:
             return request_key(next(turns), self._pattern(repeat)[1]), None
         except StopIteration as end:
             return None, end.value
 
     def _cut(self, turns: Turns, error: BaseException) -> None:
-        """End a conversation that `error` has cut off, and tell what its attempts and turns so far have cost."""
+        """End a conversation that `error` has cut off, and report what its attempts and turns have cost."""
         sent = isinstance(error, LMError) and not isinstance(error, EndpointClosedError)
         try:
             turns.throw(error if sent else EndpointClosedError(str(error), attempts=0))
@@ -125,7 +126,7 @@ class Asker:
                 self.on_cut(end.value)
 
     def score(self, sample: Sample, row: Row) -> None:
-        """Score an answer in place; what a scorer cannot judge is the sample's error, and its answer is kept."""
+        """Score an answer in place. If a scorer fails, that becomes the sample's error, and the answer is kept."""
         sample.scores = {}
         try:
             for name, scorer in self.scorers.items():
@@ -135,7 +136,7 @@ class Asker:
             sample.status, sample.error = "error", RowError("scoring", str(error))
 
     def turns(self, row: Row, repeat: int) -> Turns:
-        """The conversation about one slot: yields requests, wants their completions sent in, and returns the sample."""
+        """Hold the conversation of one slot: yield requests, receive their completions, return the sample."""
         sample = Sample(id=row.id, repeat=repeat, target=row.target, model_requested=self.lm.model)
         try:
             formatted = self.adapter.format(row)
@@ -174,7 +175,7 @@ class Asker:
 
 
 def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:
-    """Write one answer into the sample; of several turns, tokens and costs add up and the last text counts."""
+    """Write one answer into the sample. Over several turns, tokens and costs add up, and the last text counts."""
     response, choice = completion.response, completion.response.choices[0]
     first = before is None
     usage = (
@@ -197,19 +198,19 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
 
 
 def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
-    """Whether only this row has failed; a bad request may be this row's."""
+    """Tell whether only this row has failed. A bad request may be the fault of this row."""
     return isinstance(error, LMError) and (error.disposition != "stop" or isinstance(error, BadRequestError))
 
 
 def _usage(before: Usage | None, new: Usage | None, *, paid: tuple[bool, bool]) -> Usage | None:
-    """Tokens of two turns; where one of them came from the cache, those of the other, which was paid for."""
+    """Add the tokens of two turns. If one of them came from the cache, return those of the other, which was paid for."""
     if paid == (False, True) or before is None:
         return new
     return before if paid == (True, False) or new is None else before + new
 
 
 def status_of(finish_reason: str | None) -> Status:
-    """The status of an answer that ended for this reason."""
+    """Return the status of an answer with this finish reason."""
     if finish_reason == "length":
         return "truncated"
     return "refused" if finish_reason in ("content_filter", "refusal") else "ok"

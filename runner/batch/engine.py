@@ -1,4 +1,4 @@
-"""Bounded fan-out: a fixed number of workers draw slots from a stream and hand finished samples on, a bundle at a time."""
+"""Ask many slots at once: a fixed number of workers draw slots from a stream and pass on finished samples in batches."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 Keep: TypeAlias = "Callable[[list[Sample]], None]"
 LOOKUP_BATCH = 256
 AHEAD = 8
-"""Requests in flight for each worker that has another one ready."""
+"""Requests in flight per extra worker, which has another request ready."""
 
 
 class Stop:
-    """A request to stop: no new slot is begun, what is in flight is finished. Set from a signal handler or a callback."""
+    """A request to stop: no new slot is begun, requests in flight are finished. Set by a signal handler or a callback."""
 
     def __init__(self) -> None:
         self.requested = False
         self.reason: LMError | BudgetExceeded | None = None
 
     def request(self, reason: LMError | BudgetExceeded | None = None) -> None:
-        """Stop; the reason of the first request is kept."""
+        """Stop. The reason of the first call is kept."""
         if not self.requested:
             self.requested, self.reason = True, reason
 
@@ -36,47 +36,47 @@ class Stop:
 def plan(
     asker: Asker, slots: Iterable[Slot], done: Container[tuple[str, int]], keep: Keep, *, stop: Stop | None = None
 ) -> bytearray:
-    """Play what the cache can answer, and say which slots need the model. Slots stream; a byte of each is kept.
+    """Answer what the cache can, and return which slots need the model. Slots stream; one byte per slot is kept.
 
     Args:
-        asker: plays them.
+        asker: makes and answers the requests.
         slots: all slots of the run.
-        done: (row id, repeat) of those that have been played before.
-        keep: is given the samples that the cache could answer, a bundle at a time.
-        stop: looked at before each bundle.
+        done: (row id, repeat) of those that have a sample already.
+        keep: called with the samples that the cache could answer, in batches.
+        stop: checked before each batch.
 
     Returns:
-        A byte for each slot, in their order: 1 for those that need the model. After a stop, only for the first ones.
+        One byte per slot, in order: 1 for those that need the model. After a stop, only the first ones have a byte.
     """
     owed = bytearray()
     stream = iter(slots)
     while not (stop and stop.requested) and (batch := list(islice(stream, LOOKUP_BATCH))):
         due = [slot for slot in batch if (slot[0].id, slot[1]) not in done] if done else batch
-        played = asker.from_cache(due)
-        keep([sample for sample in played if sample is not None])
+        found = asker.from_cache(due)
+        keep([sample for sample in found if sample is not None])
         if len(due) == len(batch):
-            owed += bytes(sample is None for sample in played)
+            owed += bytes(sample is None for sample in found)
         else:
-            missing = {(row.id, repeat) for (row, repeat), sample in zip(due, played, strict=True) if sample is None}
+            missing = {(row.id, repeat) for (row, repeat), sample in zip(due, found, strict=True) if sample is None}
             owed += bytes((row.id, repeat) in missing for row, repeat in batch)
     return owed
 
 
 async def ask(asker: Asker, slots: Iterable[Slot], keep: Keep, *, concurrency: int, stop: Stop) -> None:
-    """Ask the model about every slot, with an eighth more workers than requests may be in flight.
+    """Ask every slot of the model, with an eighth more workers than requests may be in flight.
 
-    While a worker stores and records an answer, another one has its next request ready: it goes out as soon as the answer has
-    come. How many are in flight is the limiter's to say.
+    While a worker stores and records an answer, another one has its next request ready, which is sent as soon as the answer
+    has arrived. The limiter decides how many are in flight.
 
-    A row that fails is a sample with an error and cancels nothing. An error that would meet every row (a refused key, a spent
-    quota or budget, an address where nothing answers) stops the stream: the rows it met stay owed, and `stop.reason` says why.
+    A row that fails is a sample with an error, and cancels nothing. An error that would fail every row (a refused key, a spent
+    quota or budget, an address where nothing answers) stops the stream: rows that met it stay owed, and `stop.reason` is set.
 
     Args:
-        asker: plays them; the limiter of its LM lets `concurrency` requests through.
+        asker: makes and sends the requests; the limiter of its LM lets `concurrency` of them through.
         slots: those that need the model.
-        keep: is given each sample when it is finished.
+        keep: called with each sample when it is finished.
         concurrency: requests that may be in flight.
-        stop: looked at before each slot.
+        stop: checked before each slot.
 
     Raises:
         RecordError: a finished sample could not be written; requests in flight are cancelled.

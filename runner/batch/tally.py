@@ -1,4 +1,4 @@
-"""The running totals of a run: fed one sample at a time, asked for at any moment by the progress display and the summary."""
+"""Keep the running totals of a run, one sample at a time, for the progress display and the summary."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from runner.types import Sample, Score, Spent, Usage
 
 
 class Tally:
-    """Counts, tokens, dollars and scores of the samples so far. Its size does not depend on how many there are.
+    """Count samples, tokens, dollars and scores. Its size does not depend on the number of samples.
 
     Args:
-        rows: samples the run consists of.
-        repeats: how many of them each row has.
+        rows: samples of the whole run.
+        repeats: samples per row.
     """
 
     def __init__(self, rows: int, *, repeats: int = 1) -> None:
@@ -37,16 +37,16 @@ class Tally:
         self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
         self.unrecorded = Spent()
         self._again: dict[tuple[str, int], str] = {}
-        self._playing_since: float | None = None
+        self._asking_since: float | None = None
 
     @property
     def done(self) -> int:
-        """Samples that need no more asking: those in the record, without the failures that are asked again."""
+        """Samples that need not be asked: those in the record, except failures that are being retried."""
         return self.status.total() - len(self._again)
 
     @property
     def commonest_error(self) -> str | None:
-        """The first message of the class that most failures are of."""
+        """The first message of the most frequent class of failures."""
         return self.messages[self.errors.most_common(1)[0][0]] if self.errors else None
 
     @property
@@ -68,7 +68,7 @@ class Tally:
         """Count one sample."""
         if failure := self._again.pop((sample.id, sample.repeat), None):
             self.status["error"] -= 1
-            self.errors -= Counter([failure])  # codes that are down to none go
+            self.errors -= Counter([failure])  # drops codes that are down to none
         self._count(sample)
         if sample.model_served:
             self.models.add(sample.model_served)
@@ -88,16 +88,16 @@ class Tally:
                 self._score(name).add(value, 1)
 
     def again(self, sample: Sample) -> None:
-        """Count a failure that is asked again: it stays one until the sample that replaces it is added."""
+        """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""
         assert sample.error is not None
         self._again[sample.id, sample.repeat] = sample.error.code
         self._count(sample)
         self._spend(sample)
 
     def superseded(self, sample: Sample) -> None:
-        """Count what a sample cost that another has replaced.
+        """Count the cost of a sample that another one has replaced.
 
-        One whose scoring failed cost nothing of its own: the sample that replaced it has the same answer, and its cost.
+        A sample whose scoring failed adds nothing: the sample that replaced it has the same answer, and its cost.
         """
         if sample.cache != "hit" and (sample.error is None or sample.error.code != "scoring"):
             self._spend(sample)
@@ -149,20 +149,20 @@ class Tally:
         return found
 
     def scores(self) -> dict[str, Score]:
-        """Mean, standard error (clustered by row) and n of each score. Samples that failed have none, and count for nothing."""
+        """Return mean, standard error (clustered by row) and n of each score. Failed samples have no score and do not count."""
         begun = list(self._begun.values())
         names = dict.fromkeys([*self._scores, *(name for _, totals in begun for name in totals)])
         return {name: self._score(name).score(totals[name] for _, totals in begun if name in totals) for name in names}
 
     def started(self) -> None:
-        """Requests are in flight from now on."""
-        self._playing_since = time.perf_counter()
+        """Note that requests are in flight from now on."""
+        self._asking_since = time.perf_counter()
 
     def stopped(self) -> None:
-        """No request is in flight any more."""
-        if self._playing_since is not None:
-            self.model_s += time.perf_counter() - self._playing_since
-            self._playing_since = None
+        """Note that no request is in flight any more."""
+        if self._asking_since is not None:
+            self.model_s += time.perf_counter() - self._asking_since
+            self._asking_since = None
 
 
 def _add(totals: list[int], usage: Usage) -> None:

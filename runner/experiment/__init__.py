@@ -1,1 +1,1 @@
-"""One run and its folder. Plain Python, usable in a notebook; knows nothing of Prefect."""
+"""One run and its folder. Plain Python, usable in a notebook, and independent of Prefect."""

@@ -1,4 +1,4 @@
-"""A column of the data that a run was played on, by row: records hold what was asked and answered, not the data's own columns."""
+"""Read a column of a run's data. Records hold requests and answers, but not the columns of the data."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def column_of(folder: Path, column: str) -> dict[str, str]:
-    """What the data has in `column`, as text, by row id; the data is opened where it was when the run began.
+    """Return the values of `column` as text, by row id. The data is opened where it was when the run began.
 
     Raises:
-        RecordError: the folder is no record, or its data has changed since.
+        RecordError: the folder is not a record, or its data has changed since.
         ConfigError, DataError: the data is gone, or has no such column.
     """
     from runner.config.compose import read
@@ -37,7 +37,7 @@ def column_of(folder: Path, column: str) -> dict[str, str]:
 
 
 def values_of(data: Dataset, column: str) -> dict[str, str]:
-    """Read `column` as text, by row id. Raises DataError where a row has nothing in it."""
+    """Return the values of `column` as text, by row id. Raises DataError if a row has none."""
     return {row.id: _text(row.fields.get(column), row.id, column) for row in data}
 
 

@@ -1,4 +1,4 @@
-"""What a run was begun with (config, data, files), and refusing to go on with anything else: the difference is shown."""
+"""Compare a run's inputs (config, data, files) with those that it began with, and refuse changed ones with a diff."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 MAX_IDS = 10_000
-"""Rows up to which the manifest lists the ids, and of which a difference is looked for one by one."""
+"""Rows up to which the manifest lists all ids and each row is compared."""
 
 
 def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> dict[str, Any]:
-    """The part of the manifest that a later sitting is compared with: ``config``, ``data``, ``files``, ``texts``. No secrets."""
+    """Return what a resumed run is compared with: the manifest's ``config``, ``data``, ``files`` and ``texts``. No secrets."""
     facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
-    if len(data) <= MAX_IDS:  # the ids of larger data stand in the samples only
+    if len(data) <= MAX_IDS:  # the ids of larger data are only in the samples
         facts["ids"] = list(data.ids())
     files = contents_of(rooted_config)
     return {
@@ -43,12 +43,12 @@ def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> d
 
 
 def plain(value: Any) -> Any:
-    """`value` as it comes back from the manifest's JSON."""
+    """Return `value` as it is read back from the manifest's JSON."""
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConfig) -> dict[str, Any]:
-    """`manifest` for a run whose answers are from now on scored as `config` says; all else in it stays."""
+    """Return `manifest` with the scorers of `config`. Nothing else in it changes."""
     files = {key: content for key, content in contents_of(rooted_config).items() if key.startswith("scoring")}
     kept = {
         name: {key: value for key, value in manifest.get(name, {}).items() if not key.startswith("scoring")}
@@ -61,10 +61,10 @@ def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConf
 
 
 def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """`config` with the overrides of a new sitting.
+    """Apply the overrides of a resumed run.
 
     Raises:
-        ConfigError: one lies outside `ADJUSTABLE`; the message says what it would have changed.
+        ConfigError: one of them is not in `ADJUSTABLE`; the message says what it would have changed.
     """
     from runner.config.compose import compose
 
@@ -73,8 +73,8 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
         changes = _would_change(record, config, other)
         told = f"it would have changed\n{indented(changes)}\n" if changes else ""
         raise ConfigError(
-            f"'{shown[0]}': a run goes on as it began; only {', '.join(ADJUSTABLE)} may change, for example budget.usd=5; "
-            f"{told}for anything else begin a new one: {_anew(record)} {shlex.join(shown)}"
+            f"'{shown[0]}': a resumed run keeps its config; only {', '.join(ADJUSTABLE)} may change, for example budget.usd=5; "
+            f"{told}for anything else, start a new run: {_command(record)} {shlex.join(shown)}"
         )
     if not overrides:
         return config
@@ -82,7 +82,7 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
 
 
 def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
-    """What has changed in the adjustable groups since the last sitting, as ``path: was -> is``.
+    """Return the changes of the adjustable groups since the last sitting, as ``path: was -> is``.
 
     Raises:
         ConfigError: something else has changed: ``config.yaml`` was edited.
@@ -90,21 +90,21 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
     from runner.config.compose import read
 
     known = record.manifest().get("config")
-    was, now = plain(read(record.config_file)) if known is None else known, plain(config)  # None: of an earlier version
-    # fields that a newer version has added have their defaults; what JSON cannot hold (infinity) is null on both sides
+    was, now = plain(read(record.config_file)) if known is None else known, plain(config)  # None: recorded by an earlier version
+    # fields that a newer version has added get their defaults; infinity, which JSON lacks, is null on both sides
     with contextlib.suppress(msgspec.ValidationError):
         was = plain(msgspec.convert(was, RunConfig))
     if changed := list(differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
         raise ConfigError(
             f"{record.config_file} has changed since this run began:\n{indented(changed)}\n"
-            f"a run goes on as it began; only {', '.join(ADJUSTABLE)} may change. Change it back, or play what it says now as a "
-            f"new run: {_anew(record)}"
+            f"a resumed run keeps its config; only {', '.join(ADJUSTABLE)} may change. Change it back, or play it as a "
+            f"new run: {_command(record)}"
         )
     return list(differences(was, now))
 
 
 def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
-    """Raise RecordError when a file that the config names (a prompt, a scorer) is not what it was when the run began."""
+    """Raise RecordError if a file that the config names (a prompt, a scorer) has changed since the run began."""
     for what, told in file_differences(record.manifest(), config):
         changes = f":\n{indented(told)}\n" if told else "; "
         raise RecordError(
@@ -113,7 +113,7 @@ def refuse_changed_files(record: RunFolder, config: RunConfig) -> None:
 
 
 def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tuple[str, list[str]]]:
-    """Each file that the config names and that is not what `manifest` says: which, and a diff where one can be shown.
+    """Yield each file of the config that differs from the manifest: its name, and a diff if there is one to show.
 
     Raises:
         ConfigError: a file cannot be read.
@@ -128,7 +128,7 @@ def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tu
 
 
 def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> None:
-    """Raise RecordError when the data is not what it was when the run began."""
+    """Raise RecordError if the data has changed since the run began."""
     facts = record.manifest().get("data", {})
     if facts.get("fingerprint") == data.fingerprint:
         return
@@ -140,7 +140,7 @@ def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> N
 
 
 def data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, adapter: Adapter) -> Iterator[str]:
-    """In what the data differs from that which a record was made of (`facts`: the manifest's), as far as that can be told."""
+    """Yield the differences between the data and that of a record (`facts`: of its manifest), as far as they are known."""
     if facts.get("rows") != len(data):
         yield f"rows: {facts.get('rows')} -> {len(data)}"
     before = facts.get("ids")
@@ -160,7 +160,7 @@ def data_differences(facts: dict[str, Any], record: RunFolder, data: Dataset, ad
 
 
 def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | None:
-    """The first row that would be asked otherwise than the record says it was, or whose target is another one."""
+    """Describe the first row whose request or target differs from the record; None if there is none."""
     asked: dict[str, Sample] = {sample.id: sample for sample in islice(record.samples(), MAX_IDS)}
     for row in data:
         if (sample := asked.get(row.id)) is None:
@@ -173,7 +173,7 @@ def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | No
         else:
             if sample.prompt is not None or now.prompt is not None:
                 changes += differences(sample.prompt, now.prompt, "prompt")
-            if now.messages is not None and sample.messages is not None:  # the record goes on with what was asked again
+            if now.messages is not None and sample.messages is not None:  # the record also has the turns that were asked again
                 changes += differences(sample.messages[: len(now.messages)], now.messages, "messages")
         if changes:
             return f"row {row.id!r}: {'; '.join(changes)}"
@@ -181,7 +181,7 @@ def _changed_row(record: RunFolder, data: Dataset, adapter: Adapter) -> str | No
 
 
 def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> list[str]:
-    """What overrides would change, as far as they can be understood at all."""
+    """Return what overrides would change, as far as they can be parsed."""
     from runner.config.compose import compose
 
     changes: list[str] = []
@@ -190,7 +190,7 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
         try:
             now = compose([override], config_name=record.config_file.stem, config_dir=str(record.path)).config()
             changes += differences(was, plain(now))
-        except ConfigError:  # another option of a group (model=fake), or a mistake
+        except ConfigError:  # another option of a group (model=fake), or an error
             try:
                 chosen = plain(compose([override]).config())
             except ConfigError:
@@ -200,8 +200,8 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
     return changes
 
 
-def _anew(record: RunFolder) -> str:
-    """The command that plays what config.yaml says as a new run."""
+def _command(record: RunFolder) -> str:
+    """Return the command that plays config.yaml as a new run."""
     return f"ostinato run -cd {shlex.quote(str(record.path))} -cn {record.config_file.stem}"
 
 

@@ -1,4 +1,4 @@
-"""What an experiment will ask and what that may cost, worked out before anything is sent."""
+"""Estimate the requests, tokens and cost of an experiment before anything is sent."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from runner.types import Row, Sample
 
 _REASK_TOKENS = 1_000
-"""What asking again adds to a prompt beside the bad answer: what is wrong with it."""
+"""Tokens that a re-ask adds to a prompt besides the bad answer: the description of the error."""
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What it takes to ask what is owed. Attempts that fail and are made again are not in it.
+    """The requests, tokens and cost of the owed samples. Retries of failed attempts are not counted.
 
     Attributes:
-        samples: samples that are asked for; those whose prompt cannot be made are not.
-        requests: requests at the most: one a sample, and one for each time that the adapter may ask again.
-        prompt_tokens: tokens of the first prompts, about.
-        completion_tokens_max: tokens of all answers at the most; None when nothing bounds them.
-        tokens_max: tokens of all prompts and answers at the most; None likewise.
-        cost_usd_max: dollars at the most; None when that or the price is unknown.
+        samples: samples to ask for, without those whose prompt cannot be made.
+        requests: the most requests: one per sample, and one for each time that the adapter may ask again.
+        prompt_tokens: estimated tokens of the first prompts.
+        completion_tokens_max: the most tokens of all answers; None if they are unbounded.
+        tokens_max: the most tokens of all prompts and answers; None if they are unbounded.
+        cost_usd_max: the most dollars; None if the tokens are unbounded or the price is unknown.
     """
 
     samples: int = 0
@@ -49,7 +49,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd_max: float | None = 0.0
 
     def line(self) -> str:
-        """The estimate for people, in one line."""
+        """Return the estimate for people, in one line."""
         parts = [f"up to {count(self.requests, 'request')}", f"about {count(self.prompt_tokens, 'prompt token')}"]
         if self.completion_tokens_max is None:
             parts.append("answers of any length")
@@ -60,17 +60,17 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run of an experiment would do; made by `forecast`.
+    """The forecast of a run; made by `forecast`.
 
     Attributes:
         name: the experiment's name.
-        model: who is asked.
-        rows: of the data.
-        repeats: how often each is asked; rows × repeats are the samples.
+        model: the model.
+        rows: rows of the data.
+        repeats: samples per row.
         cache_hits: samples that the cache answers.
-        failing: samples that fail without asking, because their prompt cannot be made.
+        failing: samples that fail without a request, because their prompt cannot be made.
         owed: samples that the model has to be asked for.
-        estimate: what that takes.
+        estimate: of the owed samples.
         budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
     """
 
@@ -85,14 +85,14 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     budget: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data, flat but for the budget."""
+        """Return JSON data, flat except for the budget."""
         facts: dict[str, Any] = msgspec.to_builtins(self)
         work, budget = facts.pop("estimate"), facts.pop("budget")
         del work["samples"]
         return {**facts, **work, "budget": budget}
 
     def table(self) -> list[tuple[str, str]]:
-        """The facts for people: what, and how much."""
+        """Return the facts for people, as pairs of name and value."""
         work = self.estimate
         lines = [("model", self.model), ("rows", f"{self.rows:,}"), ("repeats", f"{self.repeats:,}")]
         lines.append(("cache hits", f"{self.cache_hits:,}"))
@@ -117,7 +117,7 @@ def forecast(prepared: Prepared) -> Forecast:
 
     Raises:
         ConfigError, DataError: the run could not begin.
-        CacheError: replay mode, and the cache lacks an answer; or the cache cannot be used.
+        CacheError: the cache cannot be used, or it lacks an answer in replay mode.
     """
     config, parts = prepared.in_place, prepared.parts()
     lm, repeats = parts.lm, config.sampling.repeats
@@ -156,12 +156,12 @@ def forecast(prepared: Prepared) -> Forecast:
 
 
 def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:
-    """What it takes to ask the model about `slots`. They stream; those of one row are best next to each other.
+    """Estimate what it takes to ask `slots`. They stream; slots of the same row are best next to each other.
 
     Args:
         asker: makes the requests.
-        slots: rows and which of their repeats.
-        reasks: how often the adapter asks again at the most.
+        slots: rows, each with the number of its repeat.
+        reasks: how often the adapter may ask again.
     """
     channel = asker.lm.channel()
     price, longest = channel.price, channel.longest_answer
@@ -195,7 +195,7 @@ def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimat
 
 
 def announcement(experiment: Experiment) -> str | None:
-    """What to say before an experiment is played: the estimate, and where its budget may not do. None when there is no news."""
+    """Describe what a run will ask, and a budget that may not be enough. None if neither price nor budget is known."""
     lm = experiment.lm
     if not experiment.owed or (lm.channel().price is None and lm.budget is None):
         return None
@@ -205,15 +205,15 @@ def announcement(experiment: Experiment) -> str | None:
 
 
 def reasks(config: RunConfig) -> int:
-    """How often the adapter of this config asks again at the most."""
+    """Return how often the adapter of this config may ask again."""
     return config.adapter.retries if isinstance(config.adapter, JsonAdapter) else 0
 
 
 def verdict(budget: Budget | None, work: Estimate) -> dict[str, Any]:
-    """Whether the budget is enough for the most that is expected.
+    """Judge whether the budget is enough for an estimate.
 
     Returns:
-        The bounds ``usd``, ``tokens`` and ``requests`` (None: none); ``covers``: True, False, or None when nobody knows; and
+        The bounds ``usd``, ``tokens`` and ``requests`` (None: none); ``covers``: True, False, or None if unknown; and
         ``verdict``, the same in words.
     """
     bounds = dict(budget.bounds) if budget else {"usd": None, "tokens": None, "requests": None}
@@ -225,9 +225,9 @@ def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
     if budget is None:
         return True, "none is set"
     if not work.samples:
-        return True, "nothing is needed of it"
+        return True, "not needed"
     if work.tokens_max is None and (budget.bounds["usd"] is not None or budget.bounds["tokens"] is not None):
-        return False, "it refuses requests whose answers nothing bounds: set sampling.max_tokens"
+        return False, "it refuses requests whose answers are unbounded: set sampling.max_tokens"
     needed = {"usd": work.cost_usd_max, "tokens": work.tokens_max, "requests": work.requests}
     unknown = False
     for name, left in budget.left.items():
@@ -241,8 +241,8 @@ def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
         elif most_needed > left:
             amounts = (dollars(left), dollars(most_needed)) if name == "usd" else (f"{left:,}", f"{most_needed:,}")
             return False, (
-                f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; where it does not last, the run stops, and "
-                f"goes on with: ostinato resume RUN budget.{name}=..."
+                f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; if it does not last, the run stops, and "
+                f"continues with: ostinato resume RUN budget.{name}=..."
             )
     return (None, "the price is unknown, and budget.usd lets it pass") if unknown else (True, "it covers the most that is needed")
 

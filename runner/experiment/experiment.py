@@ -1,4 +1,4 @@
-"""An experiment's stages (plan, launch, play, kill, summarise) and the run folder they write. Knows nothing of who calls them."""
+"""The stages of a run (plan, launch, ask, kill, summarise) and the run folder that they write."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 
 
 class Experiment:
-    """A run folder being played: plan, launch, play, kill, summarise. Made by `create` and `attach`.
+    """A run and its folder. The stages are plan, launch, ask, kill and summarise. Made by `create`, `reopen` and `attach`.
 
     Attributes:
         folder: the run folder, absolute.
         name: the experiment's name.
-        overrides: what was given on the command line; free of secrets.
-        summary: the numbers, once it is finished.
+        overrides: what was given on the command line, without secrets.
+        summary: the results, once the run is finished.
         tally: the running totals.
         stop: set to stop asking.
         begun: whether the model has been asked, or is about to be.
-        on_fetch: told bytes done and in all while weights are fetched.
+        on_fetch: called with the bytes fetched and the total (None: unknown) while weights are fetched.
     """
 
     def __init__(self, config: RunConfig, record: RunFolder, overrides: Sequence[str], parts: Parts) -> None:
@@ -88,9 +88,9 @@ class Experiment:
 
         Args:
             prepared: the experiment.
-            overrides: what it was asked with, for the record.
+            overrides: the overrides to record.
             within: the folder that the run folder is made in; None: ``<runs_dir>/<name>``.
-            facts: more for the manifest.
+            facts: more fields for the manifest.
             partial: in replay mode, leave owed what the cache cannot answer; otherwise `plan` raises an error.
 
         Raises:
@@ -141,7 +141,7 @@ class Experiment:
                 record, its old one counts.
 
         Raises:
-            RecordError: the folder is no record, or its data or a file has changed since.
+            RecordError: the folder is not a record, or its data or a file has changed since.
             ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
         """
         record = RunFolder.open(folder)
@@ -158,7 +158,7 @@ class Experiment:
 
         manifest = record.manifest()
         config = read(record.config_file)
-        changes_of(record, config)  # an edited config.yaml is refused before anything is built from it
+        changes_of(record, config)  # an edited config.yaml is refused before anything is built
         config = adjusted(record, config, overrides)
         if like is not None:
             config = adjusted_like(config, like)
@@ -167,7 +167,7 @@ class Experiment:
         experiment = cls(in_place, record, recorded_overrides(record), Parts.of(in_place))
         refuse_changed_data(record, experiment.dataset, experiment.asker.adapter)
         if changes := changes_of(record, config):
-            record.log(f"goes on with {', '.join(changes)}")
+            record.log(f"resumed with {', '.join(changes)}")
             record.write_config(to_yaml(config))
             record.write_manifest({**record.manifest(), "config": plain(config)})
         if summary := record.summary():
@@ -182,24 +182,24 @@ class Experiment:
             failure = sample.error.code if sample.status == "error" and sample.error else None
             if failure is None or failure not in again:
                 experiment.tally.add(sample)
-            elif failure == "scoring":  # it has its answer
+            elif failure == "scoring":  # the sample has its answer
                 answered[slot] = sample
             else:
                 experiment.tally.again(sample)
                 continue
             done.add(slot)
         experiment._score_again(answered)
-        if experiment.lm.budget:  # the budget is the whole run's, over all sittings
+        if experiment.lm.budget:  # the budget covers all sittings of the run
             tally = experiment.tally
             experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
         experiment._done = done
         return experiment
 
     def plan(self) -> None:
-        """Record what the cache can answer, and note what is owed: what `owed`, `due` and `play` go by. Done once.
+        """Record what the cache can answer, and note what is owed, for `owed`, `due` and `ask`. Only the first call does it.
 
         Raises:
-            CacheError: the cache cannot be used; or it lacks an answer, in replay mode.
+            CacheError: the cache cannot be used, or it lacks an answer in replay mode.
             RecordError: the record cannot be written.
         """
         if self._done is None:
@@ -213,37 +213,37 @@ class Experiment:
 
     @property
     def owed(self) -> int:
-        """Samples still to ask the model for."""
+        """Samples that the model has yet to be asked for."""
         return self._owed.count(1)
 
     def due(self) -> Iterator[Slot]:
-        """The slots that the model has to be asked about, in their order."""
+        """Yield the slots that the model has to be asked for, in order."""
         return compress(self._slots(), self._owed)
 
     @property
     def needs_launch(self) -> bool:
-        """Whether a model server of our own has to be started before anything can be asked."""
+        """Tell whether a local model server has to be started before anything can be asked."""
         return isinstance(self.config.model, LocalModel)
 
     async def launch(self) -> dict[str, Any]:
-        """Make the model answer; nothing happens when it does already. Raises LaunchError."""
+        """Start the model server, unless one runs already. Raises LaunchError."""
         began = time.perf_counter()
         model = self.config.model
         if isinstance(model, LocalModel) and model.backend == "llamacpp":
             await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
-        self._launched = True  # before it is: `kill` ends a server that is still starting
+        self._launched = True  # set before the launch: `kill` then ends a server that is still starting
         await asyncio.to_thread(self.lm.launch)
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 
     async def ask(self) -> dict[str, Any]:
-        """Ask what is owed; every finished sample is in the record before the next is begun by its worker.
+        """Ask what is owed. A worker records each finished sample before it begins the next.
 
         Returns:
             Counts: ``{"ok", "errors", "owed"}``.
 
         Raises:
-            EndpointClosedError, BudgetExceeded: no row can be asked any more; the rest stays owed.
-            asyncio.CancelledError: `stop` was requested; what was in flight is finished and recorded.
+            EndpointClosedError, BudgetExceeded: no further row can be asked; the rest stays owed.
+            asyncio.CancelledError: `stop` was requested; requests in flight are finished and recorded.
             RecordError: the record cannot be written.
         """
         self.begun = True
@@ -261,7 +261,7 @@ class Experiment:
         return {"ok": self.tally.status["ok"], "errors": self.tally.status["error"], "owed": self.tally.owed}
 
     def interrupt(self) -> None:
-        """Send nothing more; what is in flight is finished and recorded, what waits (for a retry, for the limiter) stays owed."""
+        """Send nothing more. Requests in flight are finished and recorded; rows waiting for a retry or the limiter stay owed."""
         self.stop.request()
         asked = EndpointClosedError("the run was asked to stop", model=self.lm.model)
         for gate in (self.lm.limiter, self.lm.budget):
@@ -269,13 +269,13 @@ class Experiment:
                 gate.close(asked)
 
     async def kill(self) -> None:
-        """Stop what `launch` started. Does nothing the second time."""
+        """Stop the server that `launch` started. A second call does nothing."""
         if self._launched:
             self._launched = False
             await asyncio.to_thread(self.lm.kill)
 
     def summarise(self) -> Summary:
-        """Write the summary and the manifest as things stand now, and return the summary."""
+        """Write the current summary and manifest, and return the summary."""
         tally, scores = self.tally, self.tally.scores()
         answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
@@ -315,13 +315,13 @@ class Experiment:
         return summary
 
     def restore(self, before: Summary) -> None:
-        """Take over from an earlier sitting of this run what its lines do not say: times, and what rows cost that have none."""
+        """Take over from an earlier sitting what `samples.jsonl` does not hold: times, and the cost of rows without a line."""
         self.tally.charge(before.unrecorded)
         self._wall_before, self._since = before.wall_s, time.perf_counter()
         self.tally.model_s = before.model_s
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Note the error that ended the run. Return whether its summary tells all of it: what the model or the budget refuses."""
+        """Note the error that ended the run. Refusals by the model or the budget are told by its summary, so they return True."""
         self.problem = error
         self._failed = not isinstance(error, LMError | BudgetExceeded)
         return not self._failed
@@ -347,13 +347,13 @@ class Experiment:
         return self.summary
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self.record.close()
         if self.lm.store:
             self.lm.store.close()
 
     def _fetched(self, done: int, total: int | None) -> None:
-        """Pass on how much of the weights has come. Raises asyncio.CancelledError once `stop` was requested."""
+        """Pass on the progress of a fetch. Raises asyncio.CancelledError once `stop` was requested."""
         if self.stop.requested:
             raise asyncio.CancelledError("stopped on request")
         if self.on_fetch:
@@ -364,7 +364,7 @@ class Experiment:
         return ((row, repeat) for row in self.dataset for repeat in range(repeats))
 
     def _score_again(self, answered: dict[tuple[str, int], Sample]) -> None:
-        """Score answers that could not be scored, by their slots: an answer is never paid for twice."""
+        """Score answers whose scoring failed, by slot. They are not asked again: an answer is never paid for twice."""
         for row, repeat in self._slots() if answered else ():
             if sample := answered.get((row.id, repeat)):
                 sample.status, sample.error = status_of(sample.finish_reason), None
@@ -405,7 +405,7 @@ class Experiment:
 
 
 def report_or_warn(folder: Path) -> None:
-    """Write the page for people, of a run or a sweep; the record is whole without it."""
+    """Write the report of a run or a sweep, or warn if that fails: the record is complete without it."""
     try:
         report(folder)
     except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
@@ -414,7 +414,7 @@ def report_or_warn(folder: Path) -> None:
 
 
 def attach(folder: str) -> Experiment:
-    """The experiment of this folder: the one that is live in this process, else re-opened from its record, and planned."""
+    """Return the experiment of this folder: the one that runs in this process, or else one reopened from its record."""
     if (experiment := live(folder, Experiment)) is None:
         experiment = Experiment.reopen(Path(folder))
         experiment.plan()
@@ -427,7 +427,7 @@ def _scorer_facts(scorer: Any) -> dict[str, Any]:
 
 
 def recorded_overrides(record: RunFolder) -> list[str]:
-    """What the run was asked with. Raises RecordError."""
+    """Return the overrides that the run was begun with. Raises RecordError."""
     import yaml
 
     try:
@@ -438,7 +438,7 @@ def recorded_overrides(record: RunFolder) -> list[str]:
 
 
 def first_of(group: ExceptionGroup[Exception]) -> Exception:
-    """The one error worth telling: ours before others."""
+    """Return the error to report: one of Ostinato's own if there is any."""
     flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
     flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
     return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])

@@ -1,4 +1,4 @@
-"""The files that a config names beside its data: where they are, what they hold, and which text of them may be kept."""
+"""The files that a config names besides its data: their paths, their digests, and the text that may be recorded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_TEXT = 64 * 2**10
-"""Bytes of a file up to which the manifest keeps its text."""
+"""Largest file, in bytes, whose text is kept in the manifest."""
 
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
 
 
 def digests_of(config: RunConfig) -> dict[str, str]:
-    """SHA-256 of each file that the config names beside the data, by key. Raises ConfigError when one cannot be read."""
+    """Return the SHA-256 of each file that the config names besides its data, by key. Raises ConfigError if one is unreadable."""
     return {key: digest(content) for key, content in contents_of(config).items()}
 
 
 def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
-    """`config` with its files where they were when the run began, wherever the command runs now."""
+    """Return `config` with absolute paths, as seen from the folder in which the run began."""
     cwd = Path(manifest.get("cwd", "."))
     replace = msgspec.structs.replace
     if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
@@ -38,7 +38,7 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
 
 
 def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
-    """`config` with other paths for its files, by the keys of `named_files`."""
+    """Return `config` with other paths for its files, by the keys of `named_files`."""
     replace = msgspec.structs.replace
     prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
     if prompts:
@@ -60,7 +60,7 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
 
 
 def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
-    """The files that the config names beside the data, by key."""
+    """Yield the files that the config names besides its data: key and path."""
     scoring = config.scoring
     for key in ("system_file", "user_file"):
         if path := getattr(config.prompt, key):
@@ -74,7 +74,7 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def contents_of(config: RunConfig) -> dict[str, bytes]:
-    """What those files hold. Raises ConfigError when one cannot be read."""
+    """Read the files that the config names, by key. Raises ConfigError if one cannot be read."""
     found: dict[str, bytes] = {}
     for key, path in named_files(config):
         try:
@@ -90,7 +90,7 @@ def digest(content: bytes) -> str:
 
 
 def kept_text(content: bytes) -> str | None:
-    """The text of a file as it may be kept: of no great length, and without what could be a secret."""
+    """Return the text of a file with secrets removed; None if it is too long or not UTF-8."""
     if len(content) > MAX_TEXT:
         return None
     try:
@@ -103,5 +103,5 @@ def kept_text(content: bytes) -> str | None:
 
 
 def holds_secret_code(content: bytes) -> bool:
-    """Whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
+    """Tell whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
     return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))

@@ -1,4 +1,4 @@
-"""The parts that a config is made into: data, scorers, model and adapter."""
+"""Build the parts of an experiment: data, scorers, model and adapter."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ class Parts(NamedTuple):
         return seed if isinstance(seed, int) else None
 
     def asker(self) -> Asker:
-        """Make what turns rows into samples."""
+        """Make the asker, which turns rows into samples."""
         return Asker(self.lm, self.adapter, self.scorers, seed=self.seed)

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Once:
-    """Makes things once for the same sources: the cells of a sweep share the groups in which they do not differ."""
+    """Make things once for the same sources. The cells of a sweep share the groups in which they do not differ."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
@@ -38,10 +38,10 @@ class Once:
 
 
 class Sources:
-    """Read what configs are made from, once for all that name the same, so that the cells of a sweep agree on it.
+    """Read what configs refer to, once for all configs that refer to the same, so that the cells of a sweep agree.
 
     Attributes:
-        once: what was made of groups so far.
+        once: things made from groups so far.
     """
 
     def __init__(self) -> None:
@@ -75,9 +75,9 @@ class Sources:
 
 
 class Prepared:
-    """A config whose model is pinned, with its data and its training rows. They are opened when first used, and only once.
+    """A config whose model is pinned, with its data and its training rows. Both are read when first used, and only once.
 
-    Made by `prepare`, which says what is shared.
+    Made by `prepare`.
 
     Attributes:
         config: the experiment; its model is not an alias.
@@ -92,7 +92,7 @@ class Prepared:
         self._sources = sources
 
     def replace(self, **groups: Any) -> Prepared:
-        """Return the same with other groups. What does not depend on them is not made again."""
+        """Return the experiment with other groups. Data that does not depend on them is not read again."""
         return Prepared(msgspec.structs.replace(self.config, **groups), self._sources, self.cwd)
 
     @property

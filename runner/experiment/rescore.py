@@ -1,4 +1,4 @@
-"""Scoring the answers of a run again: the answers stay, the scores are new."""
+"""Score the answers of a run again. The answers stay, the scores are new."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from runner.records import find_run
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runner.config.schema import RunConfig
     from runner.records import RunFolder
+    from runner.types import Sample
 
 
 def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs") -> RunResult:
@@ -48,36 +50,15 @@ def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Pat
 
 
 def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
-    from runner.config.compose import compose, read, to_yaml
+    from runner.config.compose import read, to_yaml
 
-    folder = record.path
-    manifest = record.manifest()
-    config = read(record.config_file)
-    if overrides:
-        if other := [override for override in overrides if not override.lstrip("+~").startswith("scoring")]:
-            raise ConfigError(f"'{other[0]}' does not concern scoring; `ostinato score` only changes the scorers")
-        anew = any(override.startswith("scoring=") for override in overrides)  # another option, or other values of the same
-        base = {} if anew else {"config_dir": str(folder), "config_name": record.config_file.stem}
-        config = msgspec.structs.replace(config, scoring=compose(list(overrides), **base).config().scoring)
+    manifest, before = record.manifest(), record.summary()
+    config = _with_scorers(record, read(record.config_file), overrides)
     in_place = rooted(config, manifest)
     experiment = Experiment(in_place, record, recorded_overrides(record), Parts.of(in_place))
     if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
-        raise RecordError(f"{folder}: the data has changed since this run began, so its answers cannot be scored again")
-    before = record.summary()
-    rows = {row.id: row for row in experiment.dataset}
-    samples = []
-    for sample, counts in record.history():
-        samples.append(sample)
-        if not counts:  # it was asked again since: what it cost stays on record
-            experiment.tally.superseded(sample)
-            continue
-        failed_scoring = sample.error is not None and sample.error.code == "scoring"
-        if failed_scoring:
-            sample.status, sample.error = status_of(sample.finish_reason), None
-        if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
-            experiment.asker.score(sample, rows[sample.id])
-        experiment.tally.add(sample)
-    record.rewrite(samples)
+        raise RecordError(f"{record.path}: the data has changed since this run began, so its answers cannot be scored again")
+    record.rewrite(_scored(experiment))
     record.write_config(to_yaml(config))
     record.write_manifest(rescored(manifest, config, in_place))
     if before:
@@ -87,3 +68,35 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
         summary = msgspec.structs.replace(summary, status=before.status, problem=before.problem)
         record.write_summary(summary)
     return RunResult(record.path, summary)
+
+
+def _with_scorers(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Return `config` with the scorers that `overrides` choose. Raises ConfigError if one of them concerns another group."""
+    from runner.config.compose import compose
+
+    if not overrides:
+        return config
+    if other := [override for override in overrides if not override.lstrip("+~").startswith("scoring")]:
+        raise ConfigError(f"'{other[0]}' does not concern scoring; `ostinato score` only changes the scorers")
+    if any(override.startswith("scoring=") for override in overrides):  # another option of the group
+        chosen = compose(list(overrides))
+    else:  # other values of the recorded option
+        chosen = compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path))
+    return msgspec.structs.replace(config, scoring=chosen.config().scoring)
+
+
+def _scored(experiment: Experiment) -> list[Sample]:
+    """Score every answer of the record, count all samples, and return them in the record's order."""
+    rows = {row.id: row for row in experiment.dataset}
+    samples = []
+    for sample, counts in experiment.record.history():
+        samples.append(sample)
+        if not counts:  # a retry has replaced it, and its cost stays on record
+            experiment.tally.superseded(sample)
+            continue
+        if sample.error is not None and sample.error.code == "scoring":
+            sample.status, sample.error = status_of(sample.finish_reason), None
+        if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
+            experiment.asker.score(sample, rows[sample.id])
+        experiment.tally.add(sample)
+    return samples

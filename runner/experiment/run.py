@@ -1,4 +1,4 @@
-"""Playing an experiment to its end: in an event loop, under signals, by the orchestrator that the config names."""
+"""Run an experiment to its end: `run`, `resume`, `retry`, and the same inside a flow."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play"}
-"""Who plays what is owed, by ``execution.orchestrator``: a coroutine function that calls launch, play, kill and summarise."""
+"""Orchestrators by ``execution.orchestrator``: a coroutine function that calls launch, ask, kill and summarise."""
 
 EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}
 
 FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
-"""What rows fail with: the codes of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
+"""Codes of row failures: those of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
 
 Watch = Callable[["Experiment"], AbstractContextManager[Any]]
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """What `run` returns: the folder of the record, and its summary. `samples` reads the record anew each time."""
+    """The result of `run`: the folder of the record, and its summary. `samples` reads the record each time."""
 
     folder: Path
     summary: Summary
 
     @property
     def samples(self) -> list[Sample]:
-        """Every sample, in the order in which they were finished."""
+        """All samples, in the order in which they were finished."""
         return list(RunFolder.open(self.folder).samples())
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted."""
+        """The exit code of the command: 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted."""
         return EXIT_CODES[self.summary.status]
 
 
@@ -63,22 +63,22 @@ def run(
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> RunResult:
-    """Play one experiment and record it. Works with a running event loop too (a notebook).
+    """Play one experiment and record it. Also works inside a running event loop (a notebook).
 
-    With a section `finetune` the model is trained first, unless it is trained already, and the trained model is asked.
+    With a section `finetune`, the model is trained first, unless it is trained already, and the trained model is asked.
 
     Args:
         config: the experiment; None composes it from the config groups and `overrides`.
         overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the run, given the Experiment: for progress displays.
 
     Returns:
         The record. Rows that failed are in it; ``result.summary.status`` and ``result.summary.problem`` say how it went.
 
     Raises:
-        ConfigError, DataError, RecordError, LaunchError, FinetuneError, OrchestratorError: the run could not begin or go on; what
-            was finished is recorded.
+        ConfigError, DataError, RecordError, LaunchError, FinetuneError, OrchestratorError: the run could not begin or continue;
+            finished rows are recorded.
     """
     if isinstance(config, str) or isinstance(overrides, str):
         raise ConfigError('overrides are a list: run(overrides=["model=fake"])')
@@ -108,8 +108,8 @@ def resume(
         run: a run folder, or a run's name as `load` takes it (``latest``, an experiment, ``<experiment>/<stamp>``, a prefix).
         overrides: changes of the budget, the limits, the launch or the execution, such as ``["budget.usd=5"]``.
         runs_dir: where runs are.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the run, given the Experiment: for progress displays.
 
     Returns:
         The record, as `run` does.
@@ -141,8 +141,8 @@ def retry(
         overrides: changes of the budget, the limits, the launch or the execution.
         only: retry only the failures with these codes, such as ``["rate_limit", "timeout"]``; None: all of them.
         runs_dir: where runs are.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Experiment: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the run, given the Experiment: for progress displays.
 
     Returns:
         The record, as `run` does.
@@ -166,9 +166,9 @@ def _folder(run: str | Path, runs_dir: str | Path) -> Path:
 
 
 def run_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:
-    """Take what the cache has, play what is owed under the orchestrator that the config names, and finish the record.
+    """Take what the cache has, ask what is owed under the orchestrator that the config names, and finish the record.
 
-    Nothing is started when nothing is owed. Ctrl-C and SIGTERM are handled all the while (see `sitting`).
+    Nothing is started if nothing is owed. Ctrl-C and SIGTERM are handled throughout (see `sitting`).
     """
     say = notify or silent
     with sitting(experiment, say) as in_loop:
@@ -183,15 +183,15 @@ def run_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: W
 
 
 async def run_within(experiment: Experiment, orchestrate: Orchestrate, *, notify: Notify | None = None) -> RunResult:
-    """`run_to_end` for a caller that has an event loop, signals and an orchestrator of its own, such as a flow.
+    """Do the same as `run_to_end` for a caller with its own event loop, signals and orchestrator, such as a flow.
 
     Args:
-        experiment: what to play; where its config says ``execution.orchestrator=none``, `orchestrate` is not called.
-        orchestrate: calls launch, play, kill and summarise.
-        notify: told what happens, a line at a time.
+        experiment: the run; if its config says ``execution.orchestrator=none``, `orchestrate` is not called.
+        orchestrate: calls launch, ask, kill and summarise.
+        notify: called with each line for people.
 
     Raises:
-        asyncio.CancelledError: the caller was cancelled; what was finished is recorded, and the run is marked as interrupted.
+        asyncio.CancelledError: the caller was cancelled; finished rows are recorded, and the run is marked as interrupted.
         OstinatoError: as `run` does.
     """
     with recorded(experiment):
@@ -207,7 +207,7 @@ async def run_within(experiment: Experiment, orchestrate: Orchestrate, *, notify
 
 
 async def launch_and_ask(experiment: Experiment, notify: Notify) -> None:
-    """Launch the model where that is ours to do, ask what is owed, and stop what was launched. Raises as `Experiment.play`."""
+    """Launch the model if it is a local one, ask what is owed, and stop the model. Raises as `Experiment.ask`."""
     with _access(experiment):
         try:
             if experiment.needs_launch:
@@ -235,7 +235,7 @@ async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestra
 
 @contextlib.contextmanager
 def _access(experiment: Experiment) -> Iterator[None]:
-    """Have the model's key at hand, and share the way to its endpoint with all in this process that ask it."""
+    """Read the model's key, and share the limiter of its endpoint with all runs of this process."""
     lm = experiment.lm
     lm.kwargs.update(build.access(experiment.config))
     lm.limiter = build.limiter(experiment.config, lm)

@@ -1,4 +1,4 @@
-"""What a config with a section `finetune` asks: the model that comes of the training, which is done first, and only once."""
+"""Train the model of a config with a section `finetune` first, once, and ask the trained model."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def train_first(prepared: Prepared, notify: Callable[[str], None], *, stop: Call
         stop: tells whether to stop waiting; the training continues.
 
     Raises:
-        ConfigError, DataError: found before anything is begun, in the run as well as in the training.
-        FinetuneError, LaunchError: it could not be begun, or has failed.
-        asyncio.CancelledError: `stop` said so.
+        ConfigError, DataError: the run or the training could not begin; found before anything is started.
+        FinetuneError, LaunchError: the training could not begin, or has failed.
+        asyncio.CancelledError: `stop` returned True.
     """
     if prepared.config.finetune is None:
         return prepared
@@ -83,13 +83,13 @@ def train_first(prepared: Prepared, notify: Callable[[str], None], *, stop: Call
     if (model := trained_model(job)) is None:
         training = prepared.training.open()
         training.begin()
-        notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
+        notify(f"training {job}: it continues if this command ends (ostinato ft attach {job})")
         model = followed(training, notify, stop)
     return asking(prepared, model)
 
 
 def trained_model(job: str) -> str | None:
-    """The model that a job has made; None while it has not, or is not in the ledger."""
+    """Return the model of a training job; None while there is none, or if the job is not in the ledger."""
     with contextlib.suppress(FinetuneError):
         return ledger.find(job).state().model
     return None
@@ -104,13 +104,13 @@ def to_be_asked(prepared: Prepared) -> Prepared:
 
 
 def progress_of(training: Training) -> str | None:
-    """How far a training has come, in a line for people; None before its first step."""
+    """Describe the progress of a training in one line; None before its first step."""
     last = training.folder.metrics()[-1:]
     return f"training: step {last[0]['step']}, loss {last[0].get('loss', float('nan')):.3f}" if last else None
 
 
 def followed(training: Training, notify: Callable[[str], None], stop: Callable[[], bool]) -> str:
-    """Wait for a training, and say now and then how it goes. Returns the model. Raises as `train_first`."""
+    """Wait for a training, report its progress every `SAY_EVERY_S` seconds, and return the model. Raises as `train_first`."""
     said = time.monotonic()
 
     def watch(_state: ledger.State) -> None:
@@ -127,7 +127,7 @@ def followed(training: Training, notify: Callable[[str], None], stop: Callable[[
 
 
 def _named(base: Model, model: str) -> Model:
-    """The trained model, reached and sampled as the base is where it is of the same kind."""
+    """Return the trained model, with the settings of the base if it is of the same kind."""
     provider, _, name = model.partition("/")
     if provider == "local":
         return msgspec.structs.replace(base if isinstance(base, LocalModel) else LocalModel(), name=name)

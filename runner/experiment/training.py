@@ -1,6 +1,6 @@
-"""Fine-tuning as a config declares it: its rows found and checked, what it will take, and the training, begun or found again.
+"""Prepare the training that a config declares: read and check its rows, estimate it, and find or make its job.
 
-Nothing is spent before `Training.begin`. Plain Python, usable in a notebook; knows nothing of Prefect.
+Nothing is spent before `Training.begin`. Plain Python, usable in a notebook, and independent of Prefect.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ class TrainingRows(NamedTuple):
 
 
 class PreparedTraining(NamedTuple):
-    """A training that could be begun.
+    """A training that is ready to begin.
 
     Attributes:
-        config: what it was made from.
+        config: the experiment that the model is trained for.
         spec: what is trained, and its id.
         train: the rows to learn from.
         valid: the rows to validate with.
-        remarks: what is allowed in the data, and may not be meant.
-        notices: what else to know before it is begun.
+        remarks: properties of the data that are allowed but may be unintended.
+        notices: what else to know before it begins.
         source: where the rows come from.
-        estimate: what it will take.
+        estimate: what the training takes.
     """
 
     config: RunConfig
@@ -81,7 +81,7 @@ class PreparedTraining(NamedTuple):
     estimate: Estimate
 
     def open(self) -> Training:
-        """Its place in the ledger, made unless it is there. Fetches the weights of a local base; begins nothing.
+        """Open its job in the ledger, or make it. Fetches the weights of a local base; begins nothing.
 
         Raises:
             ConfigError: a key that is needed is not set.
@@ -124,7 +124,7 @@ def prepare_training(
 
 
 def attach(folder: JobFolder) -> Training:
-    """A training that is in the ledger, to follow or to stop.
+    """Return a training that is in the ledger, to follow or to stop it.
 
     Raises:
         ConfigError: a key that is needed is not set.
@@ -172,14 +172,14 @@ def read_rows(chosen: TrainingData, runs_dir: Path) -> TrainingRows:
 
 
 def _row(sample: Sample) -> Row:
-    """A sample as a row: what was asked, and the answer as the assistant's turn."""
+    """Turn a sample into a training row: its request, and its answer as the assistant's turn."""
     if sample.messages is None:
         return {"prompt": sample.prompt, "completion": sample.output}
     return {"messages": [*sample.messages, {"role": "assistant", "content": sample.output}]}
 
 
 def _facts(sample: Sample) -> dict[str, Any]:
-    """A sample's fields by the names that an expression has for them."""
+    """Return a sample's fields by their names in an expression."""
     facts = {name: getattr(sample, name) for name in _FIELDS}
     facts["error"] = sample.error.code if sample.error else None
     return {**facts, **{f"score.{name}": value for name, value in sample.scores.items()}}
@@ -193,14 +193,14 @@ def _asked_in_evaluation(dataset: Dataset, adapter: Adapter) -> dict[str, str]:
         said = {"messages": formatted.messages} if formatted.messages is not None else {"prompt": formatted.prompt}
         sent = next(reversed(questions(said)), "")
         asked.setdefault(sent, row.id)
-        for value in row.fields.values():  # the question alone, without the words that the prompt puts around it
+        for value in row.fields.values():  # the question alone, without the text of the prompt around it
             if isinstance(value, str) and len(plain := normalised(value)) >= _LEAST and plain in sent:
                 asked.setdefault(plain, row.id)
     return asked
 
 
 _LEAST = 12
-"""Characters from which on a column that the prompt shows is taken for the question, and not for a word such as a category."""
+"""Characters from which a column in the prompt counts as the question, rather than as a word such as a category."""
 
 
 def _notices(recipe: Recipe) -> Iterator[str]:

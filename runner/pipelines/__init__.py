@@ -1,1 +1,1 @@
-"""Pipelines: the closed loop from a baseline to a tuned model that is registered."""
+"""Pipelines: train a model, compare it with its base, and register it if it is better."""

@@ -1,7 +1,7 @@
-"""The closed loop: baseline, train, launch, evaluate, compare, register. Each stage is done once for what it is made from.
+"""A pipeline and its folder: baseline, train, launch, evaluate, compare, register.
 
-A stage is recorded under a hash of all that it was made from; while that hash holds, it is not done again, whatever process did
-it. So a pipeline may be killed anywhere and run again. Knows nothing of who calls the stages.
+A stage is recorded under a hash of all its inputs, and is not repeated while that hash stays the same. So finished stages are
+never repeated, even if the pipeline was killed.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ Outcome = Literal["done", "skipped", "failed"]
 
 
 class Pipeline:
-    """A pipeline folder being played. Made by `create`.
+    """A pipeline and its folder. Made by `create`.
 
     Attributes:
         folder: the pipeline's folder, absolute.
         name: the experiment's name.
-        overrides: what was given on the command line; free of secrets.
-        manifest: its stages, and how far it has come.
+        overrides: what was given on the command line, without secrets.
+        manifest: its stages, and its progress.
         stop: set to stop.
-        outcomes: how each stage has gone in this sitting, and the seconds it took.
-        watch: a context manager around the playing of a run, given its Experiment.
-        notify: told what happens, a line at a time.
+        outcomes: the outcome of each stage in this sitting, and the seconds it took.
+        watch: a context manager around each run, given its Experiment.
+        notify: called with each line for people.
     """
 
     def __init__(self, prepared: Prepared, begun: RunConfig, record: PipelineFolder, overrides: Sequence[str]) -> None:
@@ -86,11 +86,11 @@ class Pipeline:
 
     @classmethod
     def create(cls, config: RunConfig, overrides: Sequence[str] = ()) -> Pipeline:
-        """Check everything, and make the folder, or go on in the one that was asked to do the same. Nothing is begun or sent.
+        """Check everything, and make the folder or find the one with the same inputs. Nothing is begun or sent.
 
         Raises:
-            ConfigError: nothing says what to train, or the scores cannot decide.
-            DataError: rows are not what they should be, or ask what the model is measured on.
+            ConfigError: the config does not say what to train, or has no score to compare.
+            DataError: the training rows are wrong, or ask what the model will be measured on.
             RecordError: the folder cannot be written, or is being played.
         """
         from runner.config.compose import to_yaml
@@ -121,15 +121,15 @@ class Pipeline:
 
     @property
     def owed(self) -> list[str]:
-        """The stages that are not done."""
+        """Stages that are not done."""
         return [name for name in STAGES if not self._settled(name)]
 
     async def stage(self, name: str) -> None:
-        """Do a stage, unless it is done. Its record says how that went, whatever happens.
+        """Run a stage, unless it is done. Its outcome is recorded, whatever happens.
 
         Raises:
-            OstinatoError: it could not be done.
-            asyncio.CancelledError: it was asked to stop.
+            OstinatoError: the stage has failed.
+            asyncio.CancelledError: `stop` was requested.
         """
         if self._settled(name):
             self.outcomes[name] = "skipped", 0.0
@@ -160,17 +160,17 @@ class Pipeline:
 
     @property
     def begun(self) -> bool:
-        """Whether a run is being asked at this moment; a training needs no waiting for."""
+        """Tell whether a run is being asked now. A training need not be waited for."""
         return self._running is not None and self._running.begun
 
     def interrupt(self) -> None:
-        """Begin nothing more; rows in flight are finished and kept, and a training goes on without us."""
+        """Begin nothing more. Rows in flight are finished and kept; a training continues on its own."""
         self.stop.request()
         if self._running is not None:
             self._running.interrupt()
 
     async def aclose(self) -> None:
-        """Stop the server that the stage launch has started, when the stage kill was not come to."""
+        """Stop the server of the stage launch, if the stage kill was not reached."""
         if (served := self._served) is not None:
             self._served = None
             await asyncio.to_thread(served.kill)
@@ -181,7 +181,7 @@ class Pipeline:
         return True
 
     def finish(self) -> PipelineManifest:
-        """Write how it went, let go of the folder, and return the manifest."""
+        """Write the final status, close the folder, and return the manifest."""
         self.manifest.status = self._status()
         self.manifest.ended_at = now()
         try:
@@ -193,11 +193,11 @@ class Pipeline:
         return self.manifest
 
     def result(self, name: str) -> dict[str, Any]:
-        """What came of a stage; empty while it is not done."""
+        """Return the result of a stage; empty while it is not done."""
         stage = self.manifest.stages.get(name)
         return stage.result if stage is not None and self._settled(name) else {}
 
-    # --- the stages: each returns what came of it, plain data
+    # --- the stages: each returns its result as plain data
 
     async def _data(self, _stage: StageRecord) -> dict[str, Any]:
         data = self.training.spec.data
@@ -222,7 +222,7 @@ class Pipeline:
         training = await asyncio.to_thread(self.training.open)
         await asyncio.to_thread(training.begin)
         job = training.folder.spec.job
-        self.notify(f"training {job}: it goes on if this command ends (ostinato ft attach {job})")
+        self.notify(f"training {job}: it continues if this command ends (ostinato ft attach {job})")
         try:
             model = await asyncio.to_thread(followed, training, self.notify, lambda: self.stop.requested)
         except asyncio.CancelledError:
@@ -231,8 +231,8 @@ class Pipeline:
         except FinetuneError as error:
             if training.folder.state().status is not TrainingStatus.cancelled:
                 raise
-            self.stop.request()  # somebody's wish, which a retry must not undo
-            self.problem = FinetuneError(f"{error}; run the pipeline again to go on with it")
+            self.stop.request()  # a person cancelled it, and a retry must not undo that
+            self.problem = FinetuneError(f"{error}; run the pipeline again to continue it")
             raise self.problem from None
         made = training.folder.result() or {}
         facts = {key: made[key] for key in ("steps", "loss", "valid_loss", "train_s", "sha256") if made.get(key) is not None}
@@ -290,7 +290,7 @@ class Pipeline:
     # --- inside
 
     async def _run(self, stage: StageRecord, prepared: Prepared) -> dict[str, Any]:
-        """Play a run of the experiment, or go on with the one that the stage has begun."""
+        """Run the experiment, or resume the run that the stage has begun."""
         experiment = await asyncio.to_thread(self._experiment, stage, prepared)
         self._running = experiment
         if self.stop.requested:
@@ -312,7 +312,7 @@ class Pipeline:
             raise asyncio.CancelledError("stopped on request")
         if summary.status != "complete":
             why = summary.problem or f"{summary.errors:,} rows failed and {summary.owed:,} are owed"
-            raise StageError(f"{experiment.folder.name} is {summary.status}: {why}; run the pipeline again to go on with it")
+            raise StageError(f"{experiment.folder.name} is {summary.status}: {why}; run the pipeline again to continue it")
         return {
             "run": experiment.folder.name,
             "model": summary.model,
@@ -333,7 +333,7 @@ class Pipeline:
         return asking(self.prepared, self.result("train")["model"])
 
     def _settled(self, name: str) -> bool:
-        """Whether a stage is done for what it would be made from now, and what it has made is still there."""
+        """Tell whether a stage is done for its present inputs, and its result still exists."""
         stage = self.manifest.stages.get(name)
         if stage is None or stage.status != "done" or stage.key != self.keys[name]:
             return False
@@ -341,7 +341,7 @@ class Pipeline:
             return (self.folder.parent / str(stage.result["run"]) / "summary.json").is_file()
         if name == "train":
             return trained_model(str(stage.result["job"])) is not None
-        if name in ("launch", "kill"):  # a server lives as long as its process: it is needed while there is something to ask
+        if name in ("launch", "kill"):  # a server lives as long as its process, and is needed while there is something to ask
             return self._settled("tuned") and self._served is None
         return True
 
@@ -388,7 +388,7 @@ def _key(*parts: Any) -> str:
 
 
 def outlook(config: RunConfig) -> dict[str, Any]:
-    """What `Pipeline.create` and its stages would do: the stages that are done and owed, and what the training will take.
+    """Forecast a pipeline: which stages are done and owed, and what the training takes.
 
     Raises:
         ConfigError, DataError: the pipeline could not begin.
@@ -418,12 +418,12 @@ def _located(config: RunConfig) -> tuple[Prepared, RunConfig, PipelineFolder | N
     prepared = prepared.replace(name=prepared.name)
     begun, record = _found(prepared.config)
     prepared = _sourced(prepared, record.read().source if record else None)
-    _ = prepared.training  # read and checked before a folder is made
+    _ = prepared.training  # reads and checks the rows before a folder is made
     return prepared, begun, record
 
 
 def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
-    """Find the newest pipeline that was asked to do the same, whatever its budget, limits and launch were.
+    """Find the newest pipeline with the same inputs, whatever its budget, limits and launch were.
 
     Returns:
         `config` with the adjustable groups that the pipeline began with, and its folder; `config` itself and None if there is
@@ -435,7 +435,7 @@ def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
         if record.read().digest == digest:
             return config, record
     for record in folders:
-        with contextlib.suppress(ConfigError):  # of another version
+        with contextlib.suppress(ConfigError):  # written by another version
             begun = read(record.path / "config.yaml")
             if identity_hash(begun) == identity_hash(config):
                 return adjusted_like(config, begun), record
@@ -465,7 +465,7 @@ def _sourced(prepared: Prepared, source: str | None) -> Prepared:
 
 
 def check_pipeline(prepared: Prepared) -> None:
-    """Raise ConfigError for a config that no pipeline can be made of."""
+    """Raise ConfigError if no pipeline can be made of the config."""
     config = prepared.config
     if config.finetune is None:
         raise ConfigError(
@@ -487,11 +487,11 @@ def _metric(config: RunConfig) -> str:
 
 
 def attach_pipeline(folder: str) -> Pipeline:
-    """The pipeline of this folder that is live in this process.
+    """Return the pipeline that runs in this folder and process.
 
     Raises:
-        RecordError: it is not: only the command that plays it has what its stages need.
+        RecordError: this process does not run it, and so lacks what its stages need.
     """
     if (pipeline := live(folder, Pipeline)) is None:
-        raise RecordError(f"{folder} is not being played by this process; run `ostinato pipeline` again to go on with it")
+        raise RecordError(f"{folder} is not being played by this process; run `ostinato pipeline` again to continue it")
     return pipeline

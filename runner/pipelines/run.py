@@ -1,4 +1,4 @@
-"""Playing a pipeline to its end: in an event loop, under signals, by the orchestrator that the config names."""
+"""Run a pipeline to its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
 
 ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_pipeline"}
-"""Who plays the stages that are owed, by ``execution.orchestrator``: a coroutine function that calls `Pipeline.stage`."""
+"""Orchestrators by ``execution.orchestrator``: a coroutine function that calls `Pipeline.stage`."""
 
 GATE_CLOSED = 100
 
@@ -31,7 +31,7 @@ Watch = Callable[[Experiment], AbstractContextManager[Any]]
 
 
 class StageOutcome(msgspec.Struct, frozen=True):
-    """How a stage went in this sitting; `wall_s` is seconds."""
+    """The outcome of a stage in this sitting; `wall_s` is in seconds."""
 
     name: str
     status: Outcome
@@ -39,7 +39,7 @@ class StageOutcome(msgspec.Struct, frozen=True):
 
 
 class PipelineResult(msgspec.Struct, frozen=True):
-    """What `pipeline` returns: the folder, its manifest, and how each stage that was come to has gone."""
+    """The result of `pipeline`: the folder, its manifest, and the outcome of each stage that was reached."""
 
     folder: Path
     manifest: PipelineManifest
@@ -49,17 +49,17 @@ class PipelineResult(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0 registered, 100 too small a gain, 1 failed, 3 incomplete, 130 interrupted."""
+        """The exit code of the command: 0 registered, 100 gain too small, 1 failed, 3 incomplete, 130 interrupted."""
         if self.manifest.status == "complete":
             return 0 if self.of("register").get("moved") else GATE_CLOSED
         return EXIT_CODES[self.manifest.status]
 
     def of(self, name: str) -> dict[str, Any]:
-        """What came of a stage for what it is made from now; empty when it was not done."""
+        """Return the result of a stage for its present inputs; empty if it was not done."""
         return self.results.get(name, {})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON data."""
+        """Return plain JSON data."""
         compared, registered = self.of("compare"), self.of("register")
         return {
             "pipeline": str(self.folder),
@@ -85,16 +85,16 @@ def pipeline(
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> PipelineResult:
-    """Train a model and register it if it is surely better than its base. Stages that are done are skipped.
+    """Train a model and register it if it is significantly better than its base. Finished stages are skipped.
 
     Args:
         config: the experiment, with its section `finetune`; None composes it from the config groups and `overrides`.
         overrides: Hydra overrides, such as ``["experiment=tickets_finetune", "finetune.lr=0.001"]``.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing of a run, given the Experiment: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around each run, given the Experiment: for progress displays.
 
     Returns:
-        The record: how each stage went, the comparison of the trained model with its base, and whether it was registered.
+        The record: the outcome of each stage, the comparison of the trained model with its base, and whether it was registered.
 
     Raises:
         ConfigError, DataError: found before anything is begun.

@@ -1,1 +1,1 @@
-"""Sweeps: many experiments that differ in what a command line or a config varies, planned, played and taken up again."""
+"""Sweeps: many experiments that differ in the varied keys, planned, run and resumed."""

@@ -1,4 +1,4 @@
-"""What a sweep would ask and what that may cost, cell by cell. What cells have in common is worked out once."""
+"""Forecast a sweep cell by cell. What cells have in common is computed once."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 
 class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What one cell would do.
+    """The forecast of one cell.
 
     Attributes:
         cell: its id.
-        values: what varies.
-        model: who is asked.
+        values: the varied keys and their values.
+        model: the model.
         samples: rows × repeats.
-        recorded: whether the cell is complete in the sweep's folder already; then it does nothing.
+        recorded: whether the sweep's folder already has the complete cell, so that nothing is asked.
         cache_hits: samples that the cache answers.
-        failing: samples that fail without asking, because their prompt cannot be made.
-        shared: samples that ask what an earlier cell asks, and so are answered by the cache once that is done.
+        failing: samples that fail without a request, because their prompt cannot be made.
+        shared: samples with the request of an earlier cell, which the cache answers once that cell is done.
         owed: samples that the model has to be asked for.
-        estimate: what that takes.
+        estimate: of the owed samples.
     """
 
     cell: str
@@ -57,7 +57,7 @@ class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sweep would do; made by `outlook`. The estimate is that of all cells; ``budget`` is as from `verdict`."""
+    """The forecast of a sweep; made by `outlook`. The estimate is of all cells; ``budget`` is as from `verdict`."""
 
     name: str
     keys: list[str]
@@ -66,11 +66,11 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     budget: dict[str, Any]
 
     def total(self, name: str) -> int:
-        """The sum of a count over all cells."""
+        """Return the sum of a count over all cells."""
         return sum(int(getattr(cell, name)) for cell in self.cells)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON data."""
+        """Return JSON data."""
         counts = ("samples", "recorded", "cache_hits", "failing", "shared", "owed")
         cells = []
         for cell in self.cells:
@@ -81,17 +81,17 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def outlook(planned: Plan) -> Outlook:
-    """What `sweep` would do with this plan. Makes nothing on disk, starts nothing, sends nothing.
+    """Forecast what `sweep` would do with this plan. Makes nothing on disk, starts nothing, sends nothing.
 
     Raises:
         ConfigError, DataError: a cell could not begin.
         CacheError: the cache cannot be used.
     """
-    seer = _Seer(planned)
+    forecaster = _Forecaster(planned)
     try:
-        cells = [seer.cell(key) for key in planned.cells]
+        cells = [forecaster.cell(key) for key in planned.cells]
     finally:
-        seer.close()
+        forecaster.close()
     whole = _sum([cell.estimate for cell in cells])
     return Outlook(
         name=planned.name,
@@ -102,8 +102,8 @@ def outlook(planned: Plan) -> Outlook:
     )
 
 
-class _Seer:
-    """Looks at one cell after the other."""
+class _Forecaster:
+    """Forecast one cell after the other."""
 
     def __init__(self, planned: Plan) -> None:
         self._cells = planned.cells
@@ -116,12 +116,12 @@ class _Seer:
         self._complete = {key for key, cell in known.items() if cell.status == "complete"}
 
     def close(self) -> None:
-        """Let go of the caches."""
+        """Close the caches."""
         for store in self._stores.values():
             store.close()
 
     def cell(self, key: str) -> CellOutlook:
-        """What this cell would do."""
+        """Forecast this cell."""
         foretold, values = foreseen(self._prepared[key]), self._cells[key].values
         config, dataset = foretold.config, foretold.dataset
         lm, repeats = build.lm(config), config.sampling.repeats
@@ -135,7 +135,7 @@ class _Seer:
         keys = [request_key(asker.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]
         hits = self._hits(lm.store, keys)
         failing = keys.count(None)
-        if hits and reasks(config):  # a first answer that is cached may still have to be asked for again
+        if hits and reasks(config):  # the adapter may still ask again after a cached first answer
             return self._from_cache(key, asker, config, dataset)
         shared = self._shared(lm.store, keys, hits)
         owed = [key is not None and key not in hits and key not in shared for key in keys]
@@ -165,7 +165,7 @@ class _Seer:
 
     @staticmethod
     def _hits(store: Cache | None, keys: Sequence[str | None]) -> set[str]:
-        """Those that the cache has an answer to."""
+        """Return the keys that the cache has an answer to."""
         found: set[str] = set()
         if store is not None and store.reads and store.folder.exists():
             stream = (key for key in keys if key is not None)
@@ -174,7 +174,7 @@ class _Seer:
         return found
 
     def _shared(self, store: Cache | None, keys: Sequence[str | None], hits: set[str]) -> set[str]:
-        """Those that an earlier cell asks, where the cache will then know."""
+        """Return the keys that an earlier cell asks, if the cache will have their answers."""
         if store is None or not (store.reads and store.writes):
             return set()
         asked = {key for key in keys if key is not None and key not in hits}
@@ -183,13 +183,13 @@ class _Seer:
         return shared
 
     def _whole(self, config: RunConfig, said: list[Any], asker: Asker, slots: list[Slot]) -> Estimate:
-        """The estimate of a cell that asks all its rows: the same for all that differ in nothing which makes it longer."""
+        """Estimate a cell that asks all its rows: once for all cells whose requests have the same length."""
         sources = (said, config.model, config.adapter)
         what = f"estimate {config.sampling.max_tokens} {config.sampling.repeats}"
         return self._once.get(what, sources, lambda: expected(asker, slots, reasks=reasks(config)))
 
     def _from_cache(self, key: str, asker: Asker, config: RunConfig, dataset: Dataset) -> CellOutlook:
-        """What a cell would do, found out by playing it from the cache to the end."""
+        """Forecast a cell by answering all its slots from the cache."""
         ended: list[Sample] = []
         slots = [(row, repeat) for row in dataset for repeat in range(config.sampling.repeats)]
         due = plan(asker, slots, (), ended.extend)
@@ -208,7 +208,7 @@ class _Seer:
 
 
 def _formatted(adapter: Adapter, dataset: Dataset) -> list[Formatted | None]:
-    """What is said for each row; None where its prompt cannot be made."""
+    """Format each row; None if its prompt cannot be made."""
 
     def said() -> Iterator[Formatted | None]:
         for row in dataset:
@@ -221,7 +221,7 @@ def _formatted(adapter: Adapter, dataset: Dataset) -> list[Formatted | None]:
 
 
 def _sum(parts: Sequence[Estimate]) -> Estimate:
-    """All estimates together; what one does not know, the sum does not know either."""
+    """Add estimates. A number that is unknown in one of them is unknown in the sum."""
 
     def added(name: str) -> Any:
         values = [getattr(part, name) for part in parts]

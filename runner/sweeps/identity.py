@@ -1,4 +1,4 @@
-"""What a cell is: a hash of its effective config and of the files that it reads. Equal parts of many cells are hashed once."""
+"""Identify a cell by a hash of its effective config and of the files that it reads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Identities:
     """Hash the cells of a sweep. Equal groups of many cells are hashed once.
 
     Args:
-        once: where the hashes of groups are kept.
+        once: keeps the hashes of groups.
     """
 
     def __init__(self, once: Once) -> None:
@@ -31,7 +31,7 @@ class Identities:
 
         Args:
             prepared: the cell's experiment.
-            values: what is varied; those that leave the answers as they are (limits, launch) tell cells apart all the same.
+            values: the varied keys and their values. Those that do not change answers (limits, launch) count too.
 
         Raises:
             ConfigError, DataError: its data or another file cannot be read.
@@ -40,7 +40,7 @@ class Identities:
         facts: dict[str, Any] = {name: self._digest(getattr(config, name)) for name in IDENTITY}
         facts["rows"] = prepared.dataset.fingerprint
         facts["files"] = self._once.get("files", (config.prompt, config.scoring), lambda: digests_of(config))
-        if config.finetune is not None:  # whose rows are in a file
+        if config.finetune is not None:  # its rows are in a file
             facts["training"] = prepared.training.spec.job
         facts["values"] = {key: value for key, value in values.items() if group_of(key) in ADJUSTABLE}
         return sha256(facts)
@@ -52,5 +52,5 @@ class Identities:
 
 
 def sha256(value: Any) -> str:
-    """The hash of plain data, in hexadecimal digits."""
+    """Return the hash of plain data, in hexadecimal digits."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()

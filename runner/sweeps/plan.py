@@ -1,4 +1,4 @@
-"""What a command line makes of the configs: the cells of a sweep, checked. Nothing is made on disk, and nothing is sent."""
+"""Plan a sweep: compose and check its cells. Nothing is made on disk, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 
 class Plan:
-    """What a command line makes of the configs: the cells, as far as they can be known beforehand. Nothing is made or sent.
+    """The cells that a command line asks for, as far as they are known before the sweep runs.
 
     Attributes:
         asked: the command line.
-        config: the config with nothing varied.
-        section: its section `sweep`, without the keys that the command line gives.
-        keys: what varies, in order.
-        cells: all of them by id, for a grid; those met so far, for a sweeper that searches.
+        config: the base config, in which nothing varies.
+        section: its section `sweep`, without the keys that the command line sets.
+        keys: the varied keys, in order.
+        cells: the cells by id: all of a grid, or those that a search has proposed so far.
         prepared: the experiments of these cells, by id.
-        sources: what they have in common.
+        sources: the data that they share.
     """
 
     def __init__(self, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None) -> None:
@@ -66,27 +66,27 @@ class Plan:
 
     @property
     def is_grid(self) -> bool:
-        """Whether all cells are known beforehand."""
+        """Tell whether all cells are known before the sweep runs."""
         return self._cells.sweeper == GRID
 
     @property
     def sweeper(self) -> str:
-        """Who proposes the cells."""
+        """The name of the sweeper, which proposes the cells."""
         return self._cells.sweeper
 
     @property
     def composed(self) -> int:
-        """How often groups were composed so far."""
+        """Times that groups were composed so far."""
         return self._cells.composed
 
     @property
     def digest(self) -> str:
-        """What tells this sweep from others: the base, what varies, and who proposes."""
+        """The hash of the base config, the varied keys and the sweeper. It identifies the sweep."""
         whole = self._identities.of(self._base, {})
         return sha256([whole, sorted(self.keys), self.sweeper])
 
     def take(self, jobs: Iterable[Sequence[str]]) -> list[str]:
-        """The ids of the cells that a sweeper proposes. Raises ConfigError, DataError."""
+        """Add the cells that a sweeper proposes, and return their ids. Raises ConfigError, DataError."""
         ids = []
         for job in jobs:
             cell = self._cells.cell(job)
@@ -102,7 +102,7 @@ class Plan:
         multirun(self.asked, self.section, launch, combine=combinations, folder=folder, **self.named)
 
     def as_yaml(self) -> str:
-        """What ``sweep.yaml`` holds: what was asked, what varies, and the base config."""
+        """Return the content of ``sweep.yaml``: the overrides, the varied keys and the base config."""
         from runner.config.compose import to_yaml
 
         return to_yaml(
@@ -131,7 +131,7 @@ class Plan:
 
 
 def _primary(config: RunConfig) -> str | None:
-    """The score that cells are ranked by. Raises ConfigError when the config has no such score."""
+    """Return the score that cells are ranked by. Raises ConfigError if the config has no such score."""
     names = list(build.scorers(config))
     wanted = config.sweep.primary
     if wanted is not None and wanted not in names:

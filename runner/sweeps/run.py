@@ -1,4 +1,4 @@
-"""Playing a sweep to its end: in an event loop, under signals, by the orchestrator that the config names."""
+"""Run a sweep to its end: `sweep` and `resume_sweep`."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from runner.sweeps.plan import Plan
 from runner.sweeps.sweep import Sweep
 
 ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_sweep"}
-"""Who plays the cells that owe something, by ``execution.orchestrator``: a coroutine function that calls `Sweep.drive`."""
+"""Orchestrators by ``execution.orchestrator``: a coroutine function that calls `Sweep.drive`."""
 
 Watch = Callable[[Sweep], AbstractContextManager[Any]]
 
 
 class SweepResult(msgspec.Struct, frozen=True):
-    """What `sweep` returns: the folder of the record, and its manifest. `rows` reads the record anew each time."""
+    """The result of `sweep`: the folder of the record, and its manifest. `rows` reads the record each time."""
 
     folder: Path
     manifest: SweepManifest
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """One tidy row a cell, best first, with ``best`` and ``tied``."""
+        """One tidy row per cell, best first, with ``best`` and ``tied``."""
         return ranked(SweepFolder.open(self.folder))
 
     @property
     def exit_code(self) -> int:
-        """What the command ends with: 0 complete, 3 cells failed or owed, 1 nothing was answered, 130 interrupted."""
+        """The exit code of the command: 0 complete, 3 cells failed or owed, 1 nothing was answered, 130 interrupted."""
         return EXIT_CODES[self.manifest.status]
 
 
@@ -52,22 +52,22 @@ def sweep(
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> SweepResult:
-    """Play the cells of a sweep and record them. What is complete already is not played again.
+    """Play the cells of a sweep and record them. Complete cells are not repeated.
 
     Args:
         overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0,0.5"]``; the config's section `sweep` adds
-            to what they vary.
+            its keys to those that they vary.
         config_name: the primary config, without ``.yaml``.
         config_dir: a folder that is searched before ``./conf`` and the shipped one.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Sweep: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the sweep, given the Sweep: for progress displays.
 
     Returns:
         The record. Cells that failed are in it; ``result.manifest.status`` says how it went.
 
     Raises:
-        ConfigError, DataError: a cell that could not begin; found before anything is sent.
-        RecordError, OrchestratorError: the sweep could not begin or go on; what was finished is recorded.
+        ConfigError, DataError: a cell could not begin; found before anything is sent.
+        RecordError, OrchestratorError: the sweep could not begin or continue; finished rows are recorded.
     """
     if isinstance(overrides, str):
         raise ConfigError('overrides are a list: sweep(["model=fake", "sampling.temperature=0,1"])')
@@ -83,14 +83,14 @@ def resume_sweep(
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> SweepResult:
-    """Resume a sweep: play its missing cells, and ask the failed rows of the other cells again.
+    """Resume a sweep: run its missing cells, and ask the failed rows of the other cells again.
 
     Args:
         sweep: a sweep folder, or a sweep's name as `load` takes it (``latest``, ``<experiment>/<sweep>``, a prefix).
         overrides: changes of the budget, the limits, the launch or the execution.
         runs_dir: where sweeps are.
-        notify: told what happens, a line at a time.
-        watch: a context manager around the playing, given the Sweep: for progress displays.
+        notify: called with each line for people.
+        watch: a context manager around the sweep, given the Sweep: for progress displays.
 
     Returns:
         The record, as `sweep` does.

@@ -1,4 +1,4 @@
-"""What the cells of a sweep have together: one way to each endpoint, one budget, calls in flight, one server a local model."""
+"""Share between the cells of a sweep: one limiter per endpoint, one budget, requests in flight, one server per local model."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _Server: TypeAlias = tuple[str, str]
 
 
 class Shared:
-    """Lends its parts to the experiments of cells; closed when the sweep is at rest.
+    """Lend shared parts to the experiments of cells, until the sweep ends.
 
     Args:
-        config: of the sweep as a whole; its budget is that of all cells.
+        config: the base config of the sweep; its budget covers all cells.
     """
 
     def __init__(self, config: RunConfig) -> None:
@@ -41,18 +41,18 @@ class Shared:
         self._to_come: Counter[_Server] | None = None
 
     def charge(self, runs: Iterable[RunFolder]) -> None:
-        """Count what earlier sittings have used of the budget."""
+        """Charge what earlier sittings have used to the budget."""
         for run in runs if self.budget else ():
             used = _spent(run)
             assert self.budget is not None
             self.budget.charge(usd=used.cost_usd or 0.0, tokens=used.usage.total_tokens, requests=used.requests)
 
     def expect(self, configs: Iterable[RunConfig]) -> None:
-        """Say which cells are to come, all of them: a server that none of them needs any more ends at once."""
+        """Announce all cells that will run, so that a server ends as soon as none of them needs it."""
         self._to_come = Counter(_server(config) for config in configs if isinstance(config.model, LocalModel))
 
     def lend(self, experiment: Experiment) -> None:
-        """Give an experiment what it asks with. Raises ConfigError when the key of its model is not there."""
+        """Give an experiment its key, limiter and budget. Raises ConfigError if the key of its model is not set."""
         lm, config = experiment.lm, experiment.config
         lm.kwargs.update(build.access(config))
         lm.budget = self.budget
@@ -64,17 +64,17 @@ class Shared:
         lm.limiter = self._limiters[way]
 
     async def launch(self, experiment: Experiment) -> None:
-        """Have the model served, by the server that is there for other cells already or by a new one. Raises LaunchError."""
+        """Start the model's server, unless another cell has started it. Raises LaunchError."""
         await experiment.launch()
         self._servers.setdefault(_server(experiment.config), experiment.lm)
 
     async def release(self, experiment: Experiment) -> None:
-        """Say that an experiment has asked all that it will; a server that it has launched stays up for other cells."""
+        """Release an experiment that asks no more. A server that it has launched stays up for other cells."""
         if self._servers.get(_server(experiment.config)) is not experiment.lm:
             await experiment.kill()
 
     async def ended(self, config: RunConfig) -> None:
-        """Say that a cell has come to its end; its server ends with the last that needs it, where all are known."""
+        """Note that a cell has ended. Its server ends with the last cell that needs it, if all cells are known."""
         server = _server(config)
         if self._to_come is not None and server in self._to_come:
             self._to_come[server] -= 1
@@ -82,7 +82,7 @@ class Shared:
                 await asyncio.to_thread(holder.kill)
 
     async def aclose(self) -> None:
-        """End the servers, and leave the endpoints."""
+        """End the servers, and release the limiters."""
         self._using.close()
         self._limiters.clear()
         for holder in self._servers.values():
@@ -95,7 +95,7 @@ def _server(config: RunConfig) -> _Server:
 
 
 def _spent(run: RunFolder) -> Spent:
-    """What a run has used so far: by its lines, for a sitting that was killed has left no summary, and what has no line."""
+    """Return what a run has used: by its lines, since a killed sitting leaves no summary, and what has no line."""
     tally = Tally(0)
     if (summary := run.summary()) is not None:
         tally.charge(summary.unrecorded)

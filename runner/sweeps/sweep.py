@@ -1,4 +1,4 @@
-"""A sweep being played: which cells there are, what each has come to, and playing one. Knows nothing of who calls it."""
+"""A sweep and its folder: its cells, their results, and how one of them is run."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PASSED_ON = frozenset(ADJUSTABLE) - UNVARIED
 """Groups whose overrides a resumed sweep passes on to its cells. The budget and the execution are the sweep's own."""
 
 TABLES: tuple[Format, ...] = ("csv", "parquet")
-"""The forms in which a sweep's folder has its table."""
+"""Formats of the table in a sweep's folder."""
 
 
 class _Owes(Exception):  # noqa: N818 - a signal to stop looking, not an error
@@ -55,14 +55,14 @@ class _Stopped(Exception):  # noqa: N818 - likewise
 
 
 class Progress(NamedTuple):
-    """A sweep at this moment; `str` of it tells of the cells that are being played.
+    """The progress of a sweep; `str` of it describes the running cells.
 
     Attributes:
-        cells: those known so far.
-        ended: those of them that were played, now or earlier.
-        done: samples of the cells that are being played which need no more asking, of `rows`.
-        errors: samples of these that failed.
-        cost_usd: what these have cost so far.
+        cells: cells known so far.
+        ended: those of them that have ended, now or earlier.
+        done: samples of the running cells that need not be asked any more, out of `rows`.
+        errors: samples of these cells that failed.
+        cost_usd: dollars that these cells have cost so far.
     """
 
     cells: int
@@ -78,15 +78,15 @@ class Progress(NamedTuple):
 
 
 class Sweep:
-    """A sweep folder being played. Made by `create` and `reopen`.
+    """A sweep and its folder. Made by `create` and `reopen`.
 
     Attributes:
         folder: the sweep's folder, absolute.
         name: the experiment's name.
-        overrides: what was given on the command line; free of secrets.
-        manifest: what the sweep consists of, and how far it has come.
+        overrides: what was given on the command line, without secrets.
+        manifest: the cells of the sweep, and its progress.
         stop: set to stop.
-        running: the experiments of the cells that are being played, by cell id.
+        running: the experiments of the running cells, by cell id.
     """
 
     def __init__(self, plan: Plan, record: SweepFolder) -> None:
@@ -117,7 +117,7 @@ class Sweep:
 
     @classmethod
     def create(cls, plan: Plan) -> Sweep:
-        """Make the sweep's folder, or go on in the one that has the same base and varies the same keys.
+        """Make the sweep's folder, or resume in the one with the same base config and varied keys.
 
         Raises:
             RecordError: the folder cannot be written, or is being played.
@@ -141,39 +141,39 @@ class Sweep:
 
     @classmethod
     def reopen(cls, folder: Path, overrides: Sequence[str] = ()) -> Sweep:
-        """The sweep of a folder, to go on with.
+        """Open the sweep of a folder to resume it.
 
         Args:
             folder: the sweep's folder.
             overrides: changes of the budget, the limits, the launch or the execution.
 
         Raises:
-            RecordError: the folder is no sweep, or what it was made from has changed.
-            ConfigError: overrides of something else.
+            RecordError: the folder is not a sweep, or its inputs have changed.
+            ConfigError: an override of another group.
         """
         record = SweepFolder.open(folder)
         if other := [override for override in overrides if group_of(override) not in ADJUSTABLE]:
             raise ConfigError(
-                f"'{redact(other[0])}': a sweep goes on as it began; only {', '.join(ADJUSTABLE)} may change. To play more "
-                "cells, run it with more values: `ostinato run -m ...` goes on in the same folder"
+                f"'{redact(other[0])}': a resumed sweep keeps its config; only {', '.join(ADJUSTABLE)} may change. To play more "
+                "cells, run it with more values: `ostinato run -m ...` continues in the same folder"
             )
         manifest = record.read()
         if Path.cwd() != Path(manifest.cwd):
-            raise RecordError(f"{folder}: the sweep was begun in {manifest.cwd}, where its configs are; go on with it there")
+            raise RecordError(f"{folder}: the sweep was begun in {manifest.cwd}, where its configs are; resume it there")
         asked = record.asked()
         given = {override.partition("=")[0]: override for override in [*asked["overrides"], *overrides]}
         plan = Plan(list(given.values()), config_name=asked["config_name"], config_dir=asked["config_dir"])
         if plan.digest != manifest.digest:
             raise RecordError(
-                f"{folder}: the configs or the data have changed since this sweep began; put them back, or begin a new one "
+                f"{folder}: the configs or the data have changed since this sweep began; put them back, or start a new one "
                 "with `ostinato run -m`"
             )
         return cls(plan, record)
 
-    # --- playing
+    # --- running
 
     def settle(self) -> bool:
-        """Record what needs no model, in the order in which it is proposed. Returns whether that was all of it."""
+        """Record the cells that need no model, in the order of the proposals. Return whether these were all cells."""
         try:
             self.plan.propose(self._from_records, folder=self.folder)
         except (_Owes, _Stopped):
@@ -181,11 +181,11 @@ class Sweep:
         return True
 
     async def drive(self, run: RunCell) -> None:
-        """Have the sweeper propose cells, and `run` those that are not complete, a few at a time.
+        """Have the sweeper propose cells, and `run` the incomplete ones, a few at a time.
 
         Raises:
-            OstinatoError: what has stopped the sweep: a spent budget, a failed cell with `fail_fast`.
-            asyncio.CancelledError: it was asked to stop.
+            OstinatoError: the sweep was stopped by a spent budget, or by a failed cell with `fail_fast`.
+            asyncio.CancelledError: `stop` was requested.
         """
         loop = asyncio.get_running_loop()
 
@@ -222,11 +222,11 @@ class Sweep:
             raise asyncio.CancelledError("stopped on request")
 
     async def run_cell(self, key: str) -> None:
-        """Play one cell to its end and note how that went.
+        """Run one cell to its end and record its status.
 
         Raises:
-            OstinatoError: the cell has failed: nothing was answered.
-            asyncio.CancelledError: it was asked to stop.
+            OstinatoError: the cell has failed because nothing was answered.
+            asyncio.CancelledError: `stop` was requested.
         """
         problem: OstinatoError | None = None
         try:
@@ -246,7 +246,7 @@ class Sweep:
             raise OstinatoError(cell.problem or "nothing was answered")
 
     async def _whole(self, key: str) -> Experiment:
-        """Begin a cell in a thread. When this is cancelled the thread is waited for, and what it has made is closed."""
+        """Begin a cell in a thread. If this is cancelled, wait for the thread and close what it has made."""
         beginning = asyncio.ensure_future(asyncio.to_thread(self._begin, key))
         try:
             return await asyncio.shield(beginning)
@@ -258,25 +258,25 @@ class Sweep:
 
     @property
     def begun(self) -> bool:
-        """Whether the model of a cell has been asked."""
+        """Tell whether the model of a cell has been asked."""
         return any(experiment.begun for experiment in list(self.running.values()))
 
     def interrupt(self) -> None:
-        """Begin no cell and send nothing more; what is in flight is finished and recorded."""
+        """Begin no cell and send nothing more. Requests in flight are finished and recorded."""
         self.stop.request()
         for experiment in list(self.running.values()):
             experiment.interrupt()
 
     def label(self, key: str) -> str:
-        """The values of a cell for people, in one line; free of secrets."""
+        """Return the values of a cell for people, in one line without secrets."""
         return redact(", ".join(f"{name}={value}" for name, value in self.manifest.cells[key].values.items()))
 
     def ranked(self) -> list[dict[str, Any]]:
-        """One tidy row a cell as things stand now, best first."""
+        """Return one tidy row per cell as it is now, best first."""
         return ranked(self.record)
 
     def progress(self) -> Progress:
-        """The numbers of the moment. Called by the display, from a thread of its own."""
+        """Return the current numbers. The display calls this from its own thread."""
         tallies = [experiment.tally for experiment in list(self.running.values())]
         statuses = [cell.status for cell in list(self.manifest.cells.values())]
         return Progress(
@@ -289,7 +289,7 @@ class Sweep:
         )
 
     def summarise(self) -> SweepManifest:
-        """Write the manifest and the tables as things stand now, and return the manifest."""
+        """Write the current manifest and tables, and return the manifest."""
         self.manifest.status = self.status
         self._save()
         told = load(self.folder)
@@ -297,22 +297,22 @@ class Sweep:
             content = io.BytesIO()
             try:
                 export(told, form, content)
-            except ConfigError as error:  # Parquet takes a library that not everybody has
+            except ConfigError as error:  # Parquet needs an optional library
                 self.record.log(f"no table.{form} was written: {error}")
             else:
                 self.record.write_table(f"table.{form}", content.getvalue())
         return self.manifest
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Return whether the manifest tells all of this error: then it is the one that has stopped the sweep."""
+        """Return whether the manifest tells all of this error, as it does of the one that has stopped the sweep."""
         return error is self.problem
 
     def finish(self) -> SweepManifest:
-        """Summarise, and let go of the folder. Raises RecordError when the summary cannot be written."""
+        """Summarise, and close the folder. Raises RecordError if the summary cannot be written."""
         self.manifest.ended_at = now()
         self.manifest.problem = redact(str(self.problem)) if self.problem else None
         try:
-            for key, experiment in self._begun.items():  # nobody came to play it
+            for key, experiment in self._begun.items():  # it was begun and never run
                 experiment.stop.request()
                 experiment.finish()
                 self.running[key] = experiment
@@ -327,7 +327,7 @@ class Sweep:
 
     @property
     def status(self) -> RunStatus:
-        """How the sweep as a whole stands."""
+        """The status of the whole sweep."""
         statuses = {cell.status for cell in self.manifest.cells.values()}
         if statuses == {"complete"}:
             return "complete"
@@ -339,7 +339,7 @@ class Sweep:
     # --- inside
 
     def _open(self) -> None:
-        """Count what was spent, and note the cells there are."""
+        """Charge what was spent, and record the cells."""
         self.manifest = self.record.read()
         self.record.drop_unnamed(self.manifest.cells.values())
         cells = {key: cell for key, cell in self.manifest.cells.items() if cell.run is not None}
@@ -361,12 +361,12 @@ class Sweep:
         return ids
 
     def _save(self) -> None:
-        """Write the manifest; cells begin and end in several threads."""
+        """Write the manifest. The lock is needed because cells begin and end in several threads."""
         with self._writing:
             self.record.write(self.manifest)
 
     def _due(self, ids: Iterable[str]) -> list[str]:
-        """Those that are not complete, each once."""
+        """Return the incomplete cells among `ids`, each once."""
         return [key for key in dict.fromkeys(ids) if self.manifest.cells[key].status != "complete"]
 
     def _from_records(self, jobs: Sequence[Sequence[str]]) -> list[float | None]:
@@ -390,7 +390,7 @@ class Sweep:
         return self._ranks(ids)
 
     async def _run_batch(self, ids: Sequence[str], run: RunCell) -> None:
-        """Play these cells, so many at a time as the section says."""
+        """Run these cells, as many at a time as the section `sweep` says."""
         self._batch = asyncio.current_task()
         stream = iter(self._due(ids))
 
@@ -398,7 +398,7 @@ class Sweep:
             for key in stream:
                 if self.stop.requested:
                     return
-                with contextlib.suppress(OstinatoError):  # it is in the manifest; other cells go on
+                with contextlib.suppress(OstinatoError):  # the manifest tells it; other cells continue
                     await run(key)
 
         async with asyncio.TaskGroup() as group:
@@ -424,7 +424,7 @@ class Sweep:
         return self.manifest.cells[key].run is None and settled(self.plan.prepared[key]) is None
 
     def _begin(self, key: str) -> Experiment:
-        """The experiment of a cell, in its run folder, with what the cache can answer recorded already."""
+        """Make or reopen the experiment of a cell, and record what the cache can answer."""
         cell = self.manifest.cells[key]
         if (run := self.record.run_of(cell)) is not None:
             experiment = Experiment.reopen(run.path, self._again, again=FAILURES)
@@ -460,7 +460,7 @@ class Sweep:
             self._training.release()
 
     def _ended(self, key: str, problem: OstinatoError | None) -> None:
-        """Note how a cell has ended."""
+        """Record how a cell has ended."""
         cell = self.manifest.cells[key]
         experiment = self.running.pop(key, None)
         summary = experiment.summary if experiment else None
@@ -479,7 +479,7 @@ class Sweep:
             self.interrupt()
 
     def _ranks(self, ids: Iterable[str]) -> list[float | None]:
-        """What each cell is ranked by; None for one that has failed or has no such score."""
+        """Return the score that each cell is ranked by; None if it has failed or has no such score."""
         ranks: list[float | None] = []
         for key in ids:
             run = self.record.run_of(self.manifest.cells[key])
@@ -490,5 +490,5 @@ class Sweep:
 
 
 def attach_sweep(folder: str) -> Sweep:
-    """The sweep of this folder: the one that is live in this process, else re-opened from its record."""
+    """Return the sweep of this folder: the one that runs in this process, or else one reopened from its record."""
     return live(folder, Sweep) or Sweep.reopen(Path(folder))

@@ -47,7 +47,7 @@ def ctrl_c(running):
     wait_until(lambda: "stopping: what is in flight is finished and kept" in running.err, "the command says that it stops")
 
 
-def test_ctrl_c_finishes_what_is_in_flight(questions):
+def test_ctrl_c_finishes_requests_in_flight(questions):
     gate = threading.Event()
 
     def held(_call):
@@ -74,7 +74,7 @@ def test_ctrl_c_finishes_what_is_in_flight(questions):
         assert (server.count, finished()) == (ROWS, ROWS)
 
 
-def test_ctrl_c_twice_stops_now(questions):
+def test_a_second_ctrl_c_stops_immediately(questions):
     with Server() as server:
         server.script(Reply(), Reply(), Hang(), Hang(), Hang())
         with Running("run", "model=server", f"model.api_base={server.url}", *QUIET, *questions) as running:
@@ -92,7 +92,7 @@ def test_ctrl_c_twice_stops_now(questions):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_keeps_what_was_finished(questions, number):
+def test_a_signal_keeps_finished_rows(questions, number):
     with Running("run", "model=fake", "model.latency_s=0.3", *QUIET, *questions) as running:
         wait_until(lambda: finished() >= 3, "some rows are finished")
         running.signal(number)
@@ -107,7 +107,7 @@ def test_a_signal_keeps_what_was_finished(questions, number):
     assert (done.code, done.json["ok"], done.json["requests"], finished()) == (0, ROWS, ROWS, ROWS)
 
 
-def test_a_killed_run_keeps_what_was_finished(questions):
+def test_a_killed_run_keeps_finished_rows(questions):
     with Running("run", "model=fake", "model.latency_s=0.3", "cache.mode=off", *QUIET, *questions) as running:
         wait_until(lambda: finished() >= 3, "some rows are finished")
         running.signal(signal.SIGKILL)
@@ -118,7 +118,7 @@ def test_a_killed_run_keeps_what_was_finished(questions):
     assert (done.code, done.json["ok"], done.json["rows"], finished()) == (0, ROWS, ROWS, ROWS)
 
 
-def test_ctrl_c_ends_waits_and_sends_nothing_more(questions):
+def test_ctrl_c_ends_waits_and_sends_nothing(questions):
     with Server(Status(503)) as server:
         with Running("run", "model=server", f"model.api_base={server.url}", *QUIET, *questions, "--json") as running:
             server.wait_for(4)  # the first attempts have failed, and wait to be tried again
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_waits_and_sends_nothing_more(questions):
         assert server.count == sent
 
 
-def test_ctrl_c_waits_for_no_server_that_is_starting(questions):
+def test_ctrl_c_does_not_wait_for_a_starting_server(questions):
     """A model server that takes a minute to come up: nothing is in flight, so nothing is waited for."""
     model = ["model=vllm", "model.name=org/model"]
     Path("bin").mkdir()
@@ -144,7 +144,7 @@ def test_ctrl_c_waits_for_no_server_that_is_starting(questions):
     assert (done.code, done.json["status"], done.json["owed"]) == (130, "interrupted", ROWS)
 
 
-def test_a_run_in_a_thread_is_stopped_by_ctrl_c_in_the_notebook(questions):
+def test_ctrl_c_in_a_notebook_stops_a_run_in_a_thread(questions):
     cell = """
 import asyncio, runner, sys
 async def cell():

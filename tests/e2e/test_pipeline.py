@@ -29,7 +29,7 @@ def statuses(told):
     return {stage["name"]: stage["status"] for stage in told["stages"]}
 
 
-def test_from_nothing_to_a_moved_alias_and_then_nothing_more(loop):
+def test_a_pipeline_registers_the_better_model_and_repeats_nothing(loop):
     first = loop.play()
     assert first.code == 0, first.err
     told = first.json
@@ -71,7 +71,7 @@ def test_a_larger_budget_and_other_limits_continue_the_same_pipeline(loop):
     assert elsewhere.json["stages"]["baseline"] == "owed"
 
 
-def test_a_gate_that_stays_closed_moves_nothing(loop, monkeypatch):
+def test_a_closed_gate_registers_nothing(loop, monkeypatch):
     done = loop.play("gate.min_gain=0.9")
     assert done.code == 100, done.err
     assert (done.json["status"], done.json["moved"]) == ("complete", False)
@@ -87,7 +87,7 @@ def test_a_gate_that_stays_closed_moves_nothing(loop, monkeypatch):
 
 
 @pytest.mark.parametrize("where", ["baseline", "train", "tuned"])
-def test_killed_anywhere_it_goes_on_and_pays_for_nothing_twice(loop, where):
+def test_a_killed_pipeline_resumes_and_pays_for_nothing_twice(loop, where):
     if where == "train":
         loop.trainer.outcome = None
     slow = Server(Reply(text=answer, delay_s=0.15))
@@ -110,7 +110,7 @@ def test_killed_anywhere_it_goes_on_and_pays_for_nothing_twice(loop, where):
         assert [statuses(done.json)[name] for name in ("baseline", "train", "tuned")] == ["skipped", "skipped", "done"]
 
 
-def test_a_failed_training_is_said_and_tried_again_only_when_that_is_asked_for(loop):
+def test_a_failed_training_is_reported_and_not_retried(loop):
     loop.trainer.outcome = "failed"
     done = loop.play()
     assert done.code == 1
@@ -120,7 +120,7 @@ def test_a_failed_training_is_said_and_tried_again_only_when_that_is_asked_for(l
     assert done.json["tuned"] is None
 
 
-def test_rows_that_fail_keep_the_pipeline_open(loop):
+def test_failed_rows_leave_the_pipeline_incomplete(loop):
     loop.server.otherwise = lambda call: Reply(text=answer) if "ticket 5" not in call.question else Status(500)
     done = loop.play("limits.max_attempts=1")
     assert done.code == 3, done.err
@@ -152,7 +152,7 @@ def test_a_sweep_trains_each_setting_once(loop):
     assert (len(loop.trainer.jobs), loop.server.count) == (2, 48)
 
 
-def test_dry_run_says_what_is_owed_and_sends_nothing(loop):
+def test_a_dry_run_lists_owed_stages_and_sends_nothing(loop):
     told = ostinato("pipeline", *loop.overrides, "--dry-run", "--json", TUNING_KEY=KEY).json
     assert set(told["stages"].values()) == {"owed"}
     assert loop.server.count == 0
@@ -171,7 +171,7 @@ def test_dry_run_says_what_is_owed_and_sends_nothing(loop):
         (["finetune.data.path=nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
-def test_mistakes_are_found_before_anything_is_begun(loop, more, told):
+def test_errors_are_found_before_anything_begins(loop, more, told):
     overrides = [o for o in loop.overrides if more != ["finetune=null"] or not o.startswith("finetune")]
     done = ostinato("pipeline", *overrides, *more, TUNING_KEY=KEY)
     assert done.code in (1, 2)
@@ -179,7 +179,7 @@ def test_mistakes_are_found_before_anything_is_begun(loop, more, told):
     assert loop.server.count == 0
 
 
-def test_a_training_that_is_cancelled_stays_cancelled(loop):
+def test_a_cancelled_training_stays_cancelled(loop):
     loop.trainer.outcome = None
     with loop.start() as running:
         wait_until(lambda: any(job.status == "running" for job in loop.trainer.jobs), "training")

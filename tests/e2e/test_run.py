@@ -68,7 +68,7 @@ def test_the_default_experiment_scores_between_chance_and_perfect_and_replays_fr
     assert replayed["cache_hits"] == 60
 
 
-def test_a_numeric_task_from_a_file_with_everything_on_the_command_line(offline):
+def test_a_numeric_task_can_be_declared_on_the_command_line(offline):
     rows = [
         {"question": "Tom has 2 apples and gets 3 more. How many apples does he have?", "answer": "2 + 3 = 5\n#### 5"},
         {"question": "A box holds 4 pens. How many pens are in 2 boxes?", "answer": "4 * 2 = 8\n#### 8"},
@@ -83,7 +83,7 @@ def test_a_numeric_task_from_a_file_with_everything_on_the_command_line(offline)
     assert run["scores"]["numeric"]["n"] == 2
 
 
-def test_a_server_started_by_hand_text_completions_and_json(offline, tmp_path):
+def test_chat_text_and_json_work_with_a_server_started_by_hand(offline, tmp_path):
     served = server.start("smollm2", server.Settings(parallel=2, context=512), folder=tmp_path)
     try:
         common = ["execution.orchestrator=none", "data.limit=4", "model=server", "model.name=smollm2"]
@@ -105,7 +105,7 @@ def test_a_server_started_by_hand_text_completions_and_json(offline, tmp_path):
         assert served.api_key.encode() not in everything
 
 
-def test_repeats_with_temperature_differ_by_seed_and_are_the_same_again(offline):
+def test_repeats_differ_by_seed_and_are_reproducible(offline):
     words = ["execution.orchestrator=none", "data.limit=2"]
     words += ["sampling.temperature=1.0", "sampling.repeats=3", "sampling.max_tokens=60"]
     run = played(*words, cwd=offline)

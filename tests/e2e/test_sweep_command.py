@@ -54,7 +54,7 @@ class Gate:
         return Reply()
 
 
-def test_a_killed_sweep_goes_on_and_asks_nothing_twice(asked):
+def test_a_killed_sweep_resumes_and_asks_nothing_twice(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server)) as running:
@@ -74,7 +74,7 @@ def test_a_killed_sweep_goes_on_and_asks_nothing_twice(asked):
         assert (again.code, again.json["cells"], server.count) == (0, done.json["cells"], CELLS * ROWS + in_flight)
 
 
-def test_ctrl_c_finishes_what_is_in_flight(asked):
+def test_ctrl_c_finishes_requests_in_flight(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server), "--json") as running:
@@ -93,7 +93,7 @@ def test_ctrl_c_finishes_what_is_in_flight(asked):
         assert set(requests(server).values()) == {1}
 
 
-def test_ctrl_c_twice_stops_now(asked):
+def test_a_second_ctrl_c_stops_immediately(asked):
     gate = Gate(7)
     with Server(gate) as server:
         with Running(*asked, *at(server), "--json") as running:
@@ -108,7 +108,7 @@ def test_ctrl_c_twice_stops_now(asked):
         assert ostinato("resume", "latest", "--json").json["status"] == "complete"
 
 
-def test_a_budget_stops_it_and_a_larger_one_goes_on(asked):
+def test_a_budget_stops_a_sweep_and_a_larger_one_continues_it(asked):
     with Server() as server:
         done = ostinato(*asked, *at(server), "budget.requests=7")
         assert (done.code, server.count) == (3, 7)
@@ -118,7 +118,7 @@ def test_a_budget_stops_it_and_a_larger_one_goes_on(asked):
         assert (done.code, server.count) == (0, CELLS * ROWS)
 
 
-def test_fail_fast(asked):
+def test_fail_fast_stops_the_sweep(asked):
     with Server(Status(401, "no")) as server:
         done = ostinato(*asked, *at(server), "--fail-fast", "sweep.concurrency=1")
         assert done.code == 1
@@ -126,7 +126,7 @@ def test_fail_fast(asked):
         assert len(list(Path("runs/rows").glob("sweep-*/cells/2*"))) == 1
 
 
-def test_what_is_shown(asked):
+def test_the_command_prints_a_table_of_cells(asked):
     with Server(lambda call: Reply("ok" if call.body["temperature"] < 1 else "no")) as server:
         done = ostinato(*asked, *at(server))
     lines = done.out.splitlines()
@@ -166,7 +166,7 @@ def test_a_dry_run_makes_and_sends_nothing(asked):
         assert "cells       4" in ostinato(*asked, *at(server), "--dry-run").out
 
 
-def test_a_section_in_an_experiment_needs_no_flag(asked):
+def test_an_experiment_with_a_sweep_needs_no_flag(asked):
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text("# @package _global_\nsweep: {grid: {sampling.seed: [1, 2]}}\n")
     words = [word for word in asked if word not in ("-m", VARIED)]
@@ -183,13 +183,13 @@ def test_a_section_in_an_experiment_needs_no_flag(asked):
         (["-m", "sampling.temperatur=0,1"], "did you mean 'temperature'?"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_made(words, message):
+def test_errors_are_found_before_anything_is_made(words, message):
     done = ostinato("run", "model=fake", *words)
     assert (done.code, done.out, message in done.err) == (2, "", True), done.err
     assert not Path("runs").exists()
 
 
-def test_values_that_look_like_markup_or_commands_are_shown_as_they_are(asked):
+def test_values_that_look_like_markup_are_shown_literally(asked):
     with Server() as server:
         words = [word for word in asked if word != VARIED]
         done = ostinato(*words, *at(server), "prompt.user='[INST] {{ question }} [/INST]','[json] {{ question }}'")
@@ -199,7 +199,7 @@ def test_values_that_look_like_markup_or_commands_are_shown_as_they_are(asked):
         assert "[/INST]" in ostinato("show", "latest").out
 
 
-def test_the_report_and_the_table_agree_on_the_best_of_a_sweep_that_minimises(asked):
+def test_report_and_table_agree_on_the_best_cell_when_minimising(asked):
     with Server(lambda call: Reply("ok" if call.body["temperature"] == 1 else "no")) as server:
         done = ostinato(*asked, *at(server), "sweep.direction=minimize", "--json")
         assert done.code == 0, done.err
@@ -210,7 +210,7 @@ def test_the_report_and_the_table_agree_on_the_best_of_a_sweep_that_minimises(as
     assert table.index("0.000") < table.index("1.000")
 
 
-def test_a_folder_that_a_killed_process_was_making_is_in_nobodys_way(asked):
+def test_a_half_made_folder_of_a_killed_process_is_ignored(asked):
     with Server() as server:
         assert ostinato(*asked, *at(server)).code == 0
         (folder,) = Path("runs/rows").glob("sweep-*")
@@ -219,7 +219,7 @@ def test_a_folder_that_a_killed_process_was_making_is_in_nobodys_way(asked):
         assert len(list(Path("runs/rows").glob("sweep-*"))) == 2
 
 
-def test_a_cell_whose_folder_was_made_and_not_yet_noted_is_made_anew(asked):
+def test_a_cell_folder_missing_from_the_manifest_is_made_again(asked):
     """A kill in the moment between the two: nothing had been asked, and nothing of it stays."""
     with Server() as server:
         assert ostinato(*asked, *at(server)).code == 0

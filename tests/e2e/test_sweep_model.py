@@ -25,14 +25,14 @@ def servers(monkeypatch):
     return started
 
 
-def test_one_server_for_all_cells(servers):
+def test_all_cells_share_one_server(servers):
     result = sweep([*SMALL, "sampling.temperature=0,0.5,1", "sweep.concurrency=2"])
     assert result.manifest.status == "complete"
     assert len(servers) == 1
     assert not servers[0][0].process.alive()
 
 
-def test_a_server_ends_with_the_last_cell_that_needs_it(servers):
+def test_a_server_ends_with_its_last_cell(servers):
     result = sweep([*SMALL, "launch.context=512,1024", "sampling.temperature=0,1", "cache.mode=off", "sweep.concurrency=1"])
     assert [cell.status for cell in result.manifest.cells.values()] == ["complete"] * 4
     assert [running for _, running in servers] == [0, 0]

@@ -43,7 +43,7 @@ def lines(result):
     return [json.loads(line) for line in (result.folder / "samples.jsonl").read_text().splitlines()]
 
 
-def test_only_what_failed_is_asked_again():
+def test_retry_asks_only_failed_rows():
     sick = Sick(q1=TOO_LONG, q4=FILTERED)
     with Server(sick) as server:
         first = play(server)
@@ -66,7 +66,7 @@ def test_only_what_failed_is_asked_again():
     assert {sample.id: sample.status for sample in third.samples} == {f"r{n}": "ok" for n in range(6)}
 
 
-def test_failures_of_one_kind():
+def test_retry_can_be_limited_to_some_codes():
     sick = Sick(q1=TOO_LONG, q4=FILTERED)
     with Server(sick) as server:
         folder = play(server).folder
@@ -79,7 +79,7 @@ def test_failures_of_one_kind():
     assert (done.summary.ok, done.summary.errors) == (6, 0)
 
 
-def test_a_code_that_does_not_exist_is_refused():
+def test_retry_refuses_an_unknown_code():
     with Server() as server:
         folder = play(server).folder
     message = r"no row fails with 'ratelimit'; did you mean 'rate_limit'\? the codes are authentication, .*, data, scoring"
@@ -90,7 +90,7 @@ def test_a_code_that_does_not_exist_is_refused():
     assert {"rate_limit", "timeout", "server", "context_window", "data", "scoring"} <= set(FAILURES)
 
 
-def test_rows_that_are_owed_are_played_too_and_the_budget_is_that_of_all_sittings():
+def test_retry_asks_owed_rows_too_within_the_budget_of_all_sittings():
     sick = Sick(q0=TOO_LONG)
     with Server(sick) as server:
         first = play(server, 6, "budget.requests=3", "limits.max_concurrency=1")
@@ -102,11 +102,11 @@ def test_rows_that_are_owed_are_played_too_and_the_budget_is_that_of_all_sitting
         assert (again.summary.errors, again.summary.owed, server.count) == (0, 3, 4)
         again = retry(first.folder, ["budget.requests=7"])
         assert (again.summary.ok, again.summary.owed, again.summary.requests, server.count) == (6, 0, 7, 7)
-        with pytest.raises(ConfigError, match="a run goes on as it began"):
+        with pytest.raises(ConfigError, match="a resumed run keeps its config"):
             retry(first.folder, ["cache.mode=rw"])
 
 
-def test_a_row_whose_retry_fails_too_has_failed():
+def test_a_row_whose_retry_fails_has_failed():
     with Server(Sick(q1=TOO_LONG)) as server:
         folder = play(server).folder
         for requests in (7, 8):
@@ -116,7 +116,7 @@ def test_a_row_whose_retry_fails_too_has_failed():
     assert len(done.samples) == 6
 
 
-def test_what_was_spent_on_failures_counts():
+def test_the_cost_of_failures_counts():
     schema = ["adapter=json", "adapter.schema={type: object, required: [n]}", "scoring=none", "limits.max_concurrency=1"]
     with Server() as server:
         server.script(Reply("no json"), TOO_LONG, Reply('{"n": 1}'))  # r0 is asked again, and that is refused
@@ -131,7 +131,7 @@ def test_what_was_spent_on_failures_counts():
     assert RunFolder.open(first.folder).manifest()["tokens"]["total_tokens"] == 30
 
 
-def test_what_was_spent_on_a_conversation_that_was_cut_off_counts():
+def test_the_cost_of_a_conversation_that_was_cut_off_counts():
     schema = ["adapter=json", "adapter.schema={type: object, required: [n]}", "scoring=none", "limits.max_concurrency=1"]
     with Server(Reply("no json")) as server:
         first = play(server, 1, *schema, "budget.requests=1")
@@ -147,7 +147,7 @@ def test_what_was_spent_on_a_conversation_that_was_cut_off_counts():
         assert (later.summary.requests, later.summary.usage.total_tokens, later.summary.cost_usd) == (2, 20, None)
 
 
-def test_attempts_that_left_rows_owed_count():
+def test_attempts_of_owed_rows_count():
     with Server(Status(401, "Incorrect API key provided")) as server:
         first = play(server, 4, "limits.max_concurrency=1")
         assert (first.summary.owed, first.summary.requests, server.count) == (4, 1, 1)
@@ -155,7 +155,7 @@ def test_attempts_that_left_rows_owed_count():
         assert (resume(first.folder).summary.requests, server.count) == (5, 5)
 
 
-def test_of_a_failure_only_what_was_sent_counts():
+def test_cached_turns_of_a_failure_cost_nothing():
     schema = ["adapter=json", "adapter.schema={type: object, required: [n]}", "scoring=none", "cache.mode=rw"]
     with Server() as server:
         server.script(Reply("no json"), TOO_LONG, TOO_LONG)
@@ -164,7 +164,7 @@ def test_of_a_failure_only_what_was_sent_counts():
     assert (again.summary.errors, again.summary.requests, again.summary.usage.total_tokens, server.count) == (1, 1, 0, 3)
 
 
-def test_an_answer_that_could_not_be_scored_is_scored_again_and_not_asked():
+def test_answers_whose_scoring_failed_are_scored_again_and_not_asked():
     Path("grade.py").write_text(
         "from pathlib import Path\ndef grade(output, target, row):\n    return Path('ready').exists() or 1 / 0\n"
     )
@@ -183,7 +183,7 @@ def test_an_answer_that_could_not_be_scored_is_scored_again_and_not_asked():
     assert resume(first.folder).summary.usage.total_tokens == 30
 
 
-def test_repeats_of_a_row_stay_one_row_in_the_scores():
+def test_repeats_of_a_row_are_clustered_in_the_scores():
     sick = Sick(q1=TOO_LONG)
     with Server(sick) as server:
         first = play(server, 4, "sampling.repeats=3")
@@ -195,7 +195,7 @@ def test_repeats_of_a_row_stay_one_row_in_the_scores():
     assert (again.summary.scores["exact"].mean, again.summary.scores["exact"].n) == (0.5, 4)
 
 
-def test_one_player_a_folder():
+def test_retry_refuses_a_folder_that_is_locked():
     with Server() as server:
         folder = play(server).folder
     player = RunFolder.open(folder)
@@ -205,7 +205,7 @@ def test_one_player_a_folder():
     player.close()
 
 
-def test_the_command(capsys):
+def test_the_command_retries_and_reports(capsys):
     sick = Sick(q1=TOO_LONG, q4=FILTERED)
     with Server(sick) as server:
         folder = play(server).folder

@@ -18,7 +18,7 @@ from runner.records import RunFolder
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 ROWS = [{"id": f"r{n}", "question": f"What is {n}?", "answer": "odd" if n % 2 else "even"} for n in range(5)]
-ONLY = "a run goes on as it began; only limits, budget, launch, execution may change"
+ONLY = "a resumed run keeps its config; only limits, budget, launch, execution may change"
 DATA = ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer"]
 
 
@@ -55,7 +55,7 @@ def edit(file, old, new):
 # -- overrides
 
 
-def test_overrides_that_would_change_the_answers():
+def test_overrides_that_would_change_answers_are_refused_with_a_diff():
     folder = begin()
     said = refused(
         ConfigError, folder, "limits.max_concurrency=2", "sampling.temperature=0.5", "prompt.user=Well, {{ question }}"
@@ -65,7 +65,7 @@ def test_overrides_that_would_change_the_answers():
         f"'sampling.temperature=0.5': {ONLY}, for example budget.usd=5; it would have changed",
         "  sampling.temperature: 0.0 -> 0.5",
         '  prompt.user: "{{ question }}" -> "Well, {{ question }}"',
-        f"for anything else begin a new one: ostinato run -cd {folder} -cn config {new}",
+        f"for anything else, start a new run: ostinato run -cd {folder} -cn config {new}",
     ]
     said = refused(ConfigError, folder, "model=openai/gpt-4o-mini")
     assert '  model.kind: "fake" -> "litellm"\n  model.name: "fake" -> "openai/gpt-4o-mini"\n' in said
@@ -74,7 +74,7 @@ def test_overrides_that_would_change_the_answers():
     assert "would have changed" not in refused(ConfigError, folder, "sampling.temperature=0")
 
 
-def test_the_command_shows_it_and_a_secret_is_not_shown(capsys):
+def test_the_command_shows_the_diff_without_secrets(capsys):
     begin()
     assert main(["resume", "sampling.max_tokens=7"]) == 2
     assert "\n  sampling.max_tokens: 1000 -> 7\n" in capsys.readouterr().err
@@ -85,7 +85,7 @@ def test_the_command_shows_it_and_a_secret_is_not_shown(capsys):
 # -- config.yaml
 
 
-def test_a_config_that_was_edited():
+def test_an_edited_config_is_refused_with_a_diff():
     folder = begin("prompt.user=One\nTwo {{ question }}")
     edit(folder / "config.yaml", "temperature: 0.0", "temperature: 1")
     edit(folder / "config.yaml", "repeats: 1", "repeats: 2")
@@ -102,27 +102,27 @@ def test_a_config_that_was_edited():
         "    -One",
         "    +Three",
         "     Two {{ question }}",
-        f"{ONLY}. Change it back, or play what it says now as a new run: ostinato run -cd {folder} -cn config",
+        f"{ONLY}. Change it back, or play it as a new run: ostinato run -cd {folder} -cn config",
     ]
 
 
-def test_what_may_change_is_written_to_the_log():
+def test_changes_of_adjustable_groups_are_logged():
     folder = begin()
     log = folder / "run.log"
     log.write_text("")
     edit(folder / "config.yaml", "requests: 2", "requests: 3")
     assert resume(folder).summary.owed == 2
-    assert re.fullmatch(r"\S+ goes on with budget\.requests: 2 -> 3\n.*budget.requests=3 does not allow.*\n", log.read_text())
+    assert re.fullmatch(r"\S+ resumed with budget\.requests: 2 -> 3\n.*budget.requests=3 does not allow.*\n", log.read_text())
     log.write_text("")
     assert resume(folder, ["budget.requests=null", "limits.rpm=600"]).summary.owed == 0
-    assert re.fullmatch(r"\S+ goes on with limits\.rpm: null -> 600, budget\.requests: 3 -> null\n", log.read_text())
+    assert re.fullmatch(r"\S+ resumed with limits\.rpm: null -> 600, budget\.requests: 3 -> null\n", log.read_text())
     log.write_text("")
     assert resume(folder).summary.ok == 5
     assert log.read_text() == ""
     assert (read(folder / "config.yaml").limits.rpm, read(folder / "config.yaml").budget.requests) == (600, None)
 
 
-def test_a_record_without_the_config_in_its_manifest_goes_on():
+def test_a_record_without_a_config_in_its_manifest_resumes():
     folder = begin()
     record = RunFolder.open(folder)
     manifest = record.manifest()
@@ -140,14 +140,14 @@ def changed_data(folder, rows):
     return refused(RecordError, folder).partition("or put it back")[2].removeprefix(":\n").splitlines()
 
 
-def test_rows_that_came_and_went():
+def test_new_and_missing_rows_are_named():
     folder = begin()
     more = [{**ROWS[0], "id": f"new{n}"} for n in range(12)]
     listed = ", ".join(f"'new{n}'" for n in range(10))
     assert changed_data(folder, [*ROWS[1:], *more]) == ["  rows: 5 -> 16", f"  new: {listed}, and 2 more", "  gone: 'r0'"]
 
 
-def test_a_row_with_another_content():
+def test_a_changed_row_is_shown():
     folder = begin()
     question = [{**row, "question": "Why?"} if row["id"] == "r1" else row for row in ROWS]
     assert changed_data(folder, question) == ['  row \'r1\': messages[0].content: "What is 1?" -> "Why?"']
@@ -163,7 +163,7 @@ def test_a_row_with_another_content():
     assert resume(folder, ["budget.requests=9"]).summary.ok == 5
 
 
-def test_of_large_data_the_number_of_rows_and_the_first_row_that_was_asked(monkeypatch):
+def test_large_data_is_compared_by_its_size_and_its_first_changed_row(monkeypatch):
     monkeypatch.setattr("runner.experiment.drift.MAX_IDS", 3)
     folder = begin()
     assert "ids" not in RunFolder.open(folder).manifest()["data"]
@@ -171,7 +171,7 @@ def test_of_large_data_the_number_of_rows_and_the_first_row_that_was_asked(monke
     assert changed_data(folder, changed) == ["  rows: 5 -> 6", '  row \'r0\': messages[0].content: "What is 0?" -> "Why?"']
 
 
-def test_data_that_cannot_be_read():
+def test_unreadable_data_is_an_error():
     folder = begin()
     Path("rows.jsonl").unlink()
     assert "rows.jsonl: no such file" in refused(DataError, folder)
@@ -183,7 +183,7 @@ def test_data_that_cannot_be_read():
 GRADE = "KEY = 'hunter2hunter2x9Qz'\napi_token = 'q8Zr1LwT5vXk9PbM'\n\ndef grade(output, target, row):\n    return 1.0\n"
 
 
-def test_a_prompt_file_that_was_edited():
+def test_an_edited_prompt_file_is_refused_with_a_diff():
     Path("prompt.txt").write_text("One\nTwo\n{{ question }}\n")
     folder = begin("prompt.user_file=prompt.txt")
     Path("prompt.txt").write_text("One\n2\n{{ question }}\n")
@@ -205,7 +205,7 @@ def test_a_prompt_file_that_was_edited():
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_scorer_that_was_edited_and_the_secret_in_it(several):
+def test_an_edited_scorer_is_shown_without_its_secrets(several):
     Path("grade.py").write_text(GRADE)
     one = ["scoring=python", "scoring.function=grade.py:grade"]
     two = ["scoring=several", "scoring.scorers={mine: {kind: python, function: 'grade.py:grade'}, exact: {kind: exact}}"]
@@ -221,7 +221,7 @@ def test_a_scorer_that_was_edited_and_the_secret_in_it(several):
     assert "q8Zr1LwT5vXk9" not in said
 
 
-def test_a_file_that_is_too_long_to_keep_or_no_text(monkeypatch):
+def test_no_diff_is_shown_of_long_or_binary_files(monkeypatch):
     monkeypatch.setattr("runner.experiment.files.MAX_TEXT", 20)
     Path("prompt.txt").write_text("{{ question }}, please, and soon")
     folder = begin("prompt.user_file=prompt.txt")
@@ -231,7 +231,7 @@ def test_a_file_that_is_too_long_to_keep_or_no_text(monkeypatch):
     assert refused(RecordError, folder).endswith(changed)
 
 
-def test_scorers_that_were_replaced_are_what_the_run_goes_on_with(monkeypatch, tmp_path):
+def test_a_run_resumes_with_its_replaced_scorers(monkeypatch, tmp_path):
     Path("grade.py").write_text(GRADE)
     folder = begin()
     score(folder, ["scoring=python", "scoring.function=grade.py:grade"])
@@ -244,7 +244,7 @@ def test_scorers_that_were_replaced_are_what_the_run_goes_on_with(monkeypatch, t
     assert resume(folder).summary.scores["grade"].mean == 0.5
 
 
-def test_what_json_cannot_hold_and_what_comes_from_the_environment_are_no_drift(monkeypatch):
+def test_infinity_and_environment_variables_are_not_drift(monkeypatch):
     monkeypatch.setenv("TEAM", "blue")
     folder = begin("limits.timeout_s=inf", "prompt.system=costs ${x} \\${y}", "model.reply=${oc.env:TEAM}")
     assert RunFolder.open(folder).manifest()["config"]["limits"]["timeout_s"] is None

@@ -120,18 +120,18 @@ async def test_a_row_becomes_a_sample():
         ("refusal", "refused", {}),
     ],
 )
-async def test_a_finish_reason_becomes_a_status(finish, status, scores):
+async def test_each_finish_reason_maps_to_a_status(finish, status, scores):
     found, _ = await asked(asker(lambda *_: Choice("yes", finish)), once(rows(1)))
     assert (found["r0", 0].status, found["r0", 0].scores) == (status, scores)
 
 
-async def test_tool_calls_are_the_output_when_there_is_no_text():
+async def test_tool_calls_are_the_output_without_text():
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     found, _ = await asked(asker(lambda *_: Choice(None, "tool_calls", tool_calls=[call])), once(rows(1)))
     assert msgspec.json.decode(found["r0", 0].output) == [call]
 
 
-async def test_a_failed_row_is_data_and_cancels_nothing():
+async def test_a_failed_row_is_recorded_and_cancels_nothing():
     def answer(question, _):
         return ContextWindowError("too long", status=400, request_id="r-1") if question == "q2" else "yes"
 
@@ -153,7 +153,7 @@ def retryable():
     return ServerError("later", status=503)
 
 
-async def test_a_missing_column_fails_its_row_alone():
+async def test_a_missing_column_fails_only_its_row():
     found, _ = await asked(asker(lambda *_: "yes"), once([Row("a", {"p": 1}), Row("b", {"q": 1}, "yes")]))
     assert (found["a", 0].status, found["a", 0].error.code, found["b", 0].status) == ("error", "data", "ok")
     assert "q" in found["a", 0].error.message
@@ -187,13 +187,13 @@ async def test_json_is_asked_for_again():
     assert [message["role"] for message in sample.messages] == ["user", "assistant", "user"]
 
 
-async def test_json_that_never_fits_is_invalid_and_its_text_is_kept():
+async def test_json_that_never_matches_the_schema_is_invalid_and_kept():
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA, retries=1)
     sample = (await asked(asker(lambda *_: '{"a": "x"}', adapter=adapter, scorers={}), once(rows(1))))[0]["r0", 0]
     assert (sample.status, sample.parsed, sample.output, sample.error.code) == ("invalid", None, '{"a": "x"}', "invalid")
 
 
-async def test_json_that_was_cut_off_is_not_asked_for_again():
+async def test_truncated_json_is_not_asked_for_again():
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA, retries=3)
     one = asker(lambda *_: Choice('{"a":', "length"), adapter=adapter, scorers={})
     sample = (await asked(one, once(rows(1))))[0]["r0", 0]
@@ -203,7 +203,7 @@ async def test_json_that_was_cut_off_is_not_asked_for_again():
 # -- repeats and the cache
 
 
-async def test_repeats_have_seeds_and_places_in_the_cache_of_their_own(tmp_path):
+async def test_each_repeat_has_its_own_seed_and_cache_entry(tmp_path):
     cache = Cache(tmp_path / "cache")
     one = asker(lambda question, n: f"{question} {n}", cache=cache, seed=7, scorers={})
     slots = [(row, repeat) for row in rows(2) for repeat in range(3)]
@@ -218,7 +218,7 @@ async def test_repeats_have_seeds_and_places_in_the_cache_of_their_own(tmp_path)
     cache.close()
 
 
-async def test_what_the_cache_knows_is_played_without_the_model(tmp_path):
+async def test_cached_answers_need_no_model(tmp_path):
     cache = Cache(tmp_path / "cache")
     many = rows(LOOKUP_BATCH + 10)
     await asked(asker(lambda *_: "yes", cache=cache), once(many[: LOOKUP_BATCH + 5]), concurrency=16)
@@ -236,7 +236,7 @@ async def test_what_the_cache_knows_is_played_without_the_model(tmp_path):
     cache.close()
 
 
-async def test_a_conversation_of_two_turns_comes_from_the_cache_whole(tmp_path):
+async def test_a_conversation_of_two_turns_is_answered_from_the_cache(tmp_path):
     cache = Cache(tmp_path / "cache")
     adapter = JsonAdapter(Prompt(system=None, user="{{ q }}"), SCHEMA)
 
@@ -252,14 +252,14 @@ async def test_a_conversation_of_two_turns_comes_from_the_cache_whole(tmp_path):
 # -- how many at once, and stopping
 
 
-async def test_no_more_at_once_than_allowed():
+async def test_concurrency_is_not_exceeded():
     one = asker(lambda *_: "yes")
     found, _ = await asked(one, once(rows(40)), concurrency=3)
     assert len(found) == 40
     assert one.lm.transport.most_at_once == 3
 
 
-async def test_slots_are_drawn_as_they_are_needed():
+async def test_slots_are_drawn_only_when_needed():
     drawn = []
 
     def slots():
@@ -279,7 +279,7 @@ async def test_slots_are_drawn_as_they_are_needed():
     assert stop.reason is None
 
 
-async def test_a_stop_finishes_what_is_in_flight():
+async def test_a_stop_finishes_requests_in_flight():
     in_flight, go = asyncio.Barrier(4), asyncio.Event()
 
     async def slow():
@@ -297,7 +297,7 @@ async def test_a_stop_finishes_what_is_in_flight():
 
 
 @pytest.mark.parametrize("kind", [AuthenticationError, PermissionDeniedError, NotFoundError, QuotaError])
-async def test_an_error_that_would_meet_every_row_stops_and_blames_no_row(kind):
+async def test_an_error_that_would_fail_every_row_stops_and_blames_no_row(kind):
     def answer(question, _):
         return "yes" if question in ("q0", "q1") else kind("no", status=400)
 
@@ -308,7 +308,7 @@ async def test_an_error_that_would_meet_every_row_stops_and_blames_no_row(kind):
     assert len(one.lm.transport.asked) < 10
 
 
-async def test_a_refused_request_is_its_rows_fault_once_another_was_answered():
+async def test_a_bad_request_is_the_rows_fault_after_another_was_answered():
     def answer(question, _):
         return BadRequestError("odd", status=400) if question == "q9" else "yes"
 
@@ -321,14 +321,14 @@ async def test_a_refused_request_is_its_rows_fault_once_another_was_answered():
     assert len(one.lm.transport.asked) <= 2
 
 
-async def test_a_spent_budget_stops_and_the_rest_is_owed():
+async def test_a_spent_budget_stops_and_leaves_the_rest_owed():
     one = asker(lambda *_: "yes", budget=Budget(requests=5))
     found, stop = await asked(one, once(rows(20)), concurrency=2)
     assert len(found) == 5
     assert isinstance(stop.reason, BudgetExceeded)
 
 
-async def test_a_record_that_cannot_be_written_ends_it():
+async def test_a_record_that_cannot_be_written_ends_the_run():
     def keep(_samples):
         raise RecordError("the disk is full")
 

@@ -44,7 +44,7 @@ def chat(*texts, **params):
 # -- counting
 
 
-def test_a_prompt_is_guessed_by_its_length_and_an_answer_by_its_limit():
+def test_prompts_are_estimated_by_length_and_answers_by_their_limit():
     guess = estimate(chat("x" * 400, max_tokens=50, n=3))
     assert (guess.prompt_tokens, guess.completion_tokens) == (108, 150)
     assert estimate(chat("x" * 400)).completion_tokens == 0
@@ -54,14 +54,14 @@ def test_a_prompt_is_guessed_by_its_length_and_an_answer_by_its_limit():
     assert estimate(chat("x" * 400, tools=tools)).prompt_tokens > 200
 
 
-def test_the_most_is_never_less_than_a_byte_a_token():
+def test_the_upper_bound_is_at_least_one_token_per_byte():
     bound = most(chat("x" * 400, "语" * 10, max_completion_tokens=50, n=2))
     assert bound.prompt_tokens >= 430
     assert bound.completion_tokens == 100
     assert bound.total_tokens == bound.prompt_tokens + 100
 
 
-def test_nobody_knows_the_most_of_an_answer_without_a_limit():
+def test_answers_without_a_limit_are_unbounded():
     assert most(chat("hi")) is None
     assert most(chat("hi", n=2), longest=16).completion_tokens == 32
 
@@ -75,10 +75,10 @@ def test_nobody_knows_the_most_of_an_answer_without_a_limit():
         ({"usd": 2.0, "tokens": 600, "requests": 4}, True, "it covers"),
         ({"usd": 1.99}, False, "$1.99 of budget.usd left, up to $2.00 needed"),
         ({"tokens": 599}, False, "599 of budget.tokens left, up to 600 needed"),
-        ({"requests": 3}, False, "goes on with: ostinato resume RUN budget.requests="),
+        ({"requests": 3}, False, "continues with: ostinato resume RUN budget.requests="),
     ],
 )
-def test_a_budget_covers_the_most_or_does_not(bounds, covers, said):
+def test_the_verdict_compares_the_budget_with_the_upper_bound(bounds, covers, said):
     work = Estimate(samples=4, requests=4, prompt_tokens=100, completion_tokens_max=400, tokens_max=600, cost_usd_max=2.0)
     found = verdict(Budget(**bounds), work)
     assert found["covers"] is covers
@@ -86,14 +86,14 @@ def test_a_budget_covers_the_most_or_does_not(bounds, covers, said):
     assert {name: found[name] for name in bounds} == bounds
 
 
-def test_what_was_spent_before_is_not_left():
+def test_the_verdict_counts_what_was_spent_before():
     budget = Budget(requests=5)
     budget.charge(requests=3)
     assert not verdict(budget, Estimate(samples=3, requests=3))["covers"]
     assert verdict(budget, Estimate(samples=2, requests=2))["covers"]
 
 
-def test_what_is_unknown_is_said_to_be():
+def test_unknown_numbers_are_reported_as_unknown():
     unknown = Estimate(samples=1, requests=1, tokens_max=10, cost_usd_max=None)
     found = verdict(Budget(usd=1.0), unknown)
     assert found["covers"] is False
@@ -107,7 +107,7 @@ def test_what_is_unknown_is_said_to_be():
 # -- dry runs
 
 
-def test_a_dry_run_counts_what_a_run_would_ask(monkeypatch):
+def test_a_dry_run_counts_the_requests_of_a_run(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     found = seen("model=openai", *rows(10), "sampling.repeats=3", "sampling.max_tokens=100", "budget.usd=1")
     assert (found.rows, found.repeats, found.cache_hits, found.owed) == (10, 3, 0, 30)
@@ -126,7 +126,7 @@ def test_a_dry_run_counts_what_a_run_would_ask(monkeypatch):
     assert [file.name for file in Path.cwd().iterdir()] == ["rows.jsonl"]
 
 
-def test_what_the_cache_has_is_not_owed():
+def test_cached_samples_are_not_owed():
     runner.run(overrides=[*FAKE, *rows(10), "data.limit=4", "sampling.repeats=2"])
     found = seen(*FAKE, *rows(10), "sampling.repeats=3")
     assert (found.cache_hits, found.owed, found.estimate.requests) == (8, 22, 22)
@@ -134,7 +134,7 @@ def test_what_the_cache_has_is_not_owed():
     assert seen(*FAKE, *rows(10), "sampling.temperature=1").cache_hits == 0
 
 
-def test_an_adapter_that_asks_again_may_need_more():
+def test_re_asks_raise_the_upper_bound():
     json_adapter = ["adapter=json", "adapter.schema={type: object}", "adapter.retries=2", "sampling.max_tokens=100"]
     found, plain = seen(*FAKE, *rows(2), *json_adapter), seen(*FAKE, *rows(2), "sampling.max_tokens=100")
     assert (found.owed, found.estimate.requests, found.estimate.completion_tokens_max) == (2, 6, 600)
@@ -142,7 +142,7 @@ def test_an_adapter_that_asks_again_may_need_more():
 
 
 @pytest.mark.parametrize("mode", ["rw", "off"])
-def test_rows_without_a_prompt_ask_nothing(mode):
+def test_rows_without_a_prompt_send_nothing(mode):
     Path("rows.jsonl").write_text('{"id": 1, "q": "a", "more": "b"}\n{"id": 2, "q": "c"}\n')
     found = seen(
         *FAKE,
@@ -156,7 +156,7 @@ def test_rows_without_a_prompt_ask_nothing(mode):
     assert (found.owed, found.failing, found.estimate.requests) == (1, 1, 1)
 
 
-def test_a_dry_run_finds_what_a_run_would_stumble_on():
+def test_a_dry_run_finds_the_errors_of_a_run():
     with pytest.raises(DataError, match="no column 'nothing'"):
         seen(*FAKE, *rows(2), "prompt.user={{ nothing }}")
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
@@ -165,7 +165,7 @@ def test_a_dry_run_finds_what_a_run_would_stumble_on():
         seen(*FAKE, *rows(2), "cache.mode=replay")
 
 
-def test_a_price_of_ones_own_counts():
+def test_a_configured_price_counts():
     mine = ["model=server", "model.price={prompt: 10, completion: 20}", "sampling.max_tokens=1000", "model.name=mine"]
     work = seen(*mine, *rows(1), "budget.usd=1").estimate
     assert work.cost_usd_max == pytest.approx(0.02 + (work.tokens_max - 1000) * 10e-6)
@@ -175,7 +175,7 @@ def test_a_price_of_ones_own_counts():
 # -- the command
 
 
-def test_the_command_says_it_and_sends_nothing():
+def test_the_command_prints_the_forecast_and_sends_nothing():
     with Server() as server:
         overrides = ["model=server", "model.name=test", f"model.api_base={server.url}", *rows(5), "sampling.max_tokens=10"]
         done = ostinato("run", "--dry-run", *overrides, "budget.requests=3")
@@ -190,7 +190,7 @@ def test_the_command_says_it_and_sends_nothing():
     assert [file.name for file in Path.cwd().iterdir()] == ["rows.jsonl"]
 
 
-def test_the_command_as_json():
+def test_the_command_prints_json():
     found = ostinato("run", "--dry-run", "--json", *FAKE, *rows(4), "sampling.max_tokens=10", "budget.tokens=9").json
     assert (found["rows"], found["cache_hits"], found["owed"], found["requests"]) == (4, 0, 4, 4)
     assert (found["completion_tokens_max"], found["cost_usd_max"]) == (40, None)
@@ -198,7 +198,7 @@ def test_the_command_as_json():
     assert (found["budget"]["tokens"], found["budget"]["covers"]) == (9, False)
 
 
-def test_with_everything_cached_nothing_would_be_sent():
+def test_a_fully_cached_run_would_send_nothing():
     assert ostinato("run", *FAKE, *rows(4), "--display", "none").code == 0
     runs = sorted(Path("runs").rglob("*"))
     done = ostinato("run", "--dry-run", *FAKE, *rows(4))
@@ -208,13 +208,13 @@ def test_with_everything_cached_nothing_would_be_sent():
     assert sorted(Path("runs").rglob("*")) == runs
 
 
-def test_a_mistake_in_the_config_is_one_in_a_dry_run_too():
+def test_config_errors_end_a_dry_run():
     done = ostinato("run", "--dry-run", *FAKE, *rows(2), "sampling.temprature=1")
     assert done.code == 2
     assert "did you mean 'temperature'?" in done.err
 
 
-def test_a_run_with_a_budget_says_beforehand_what_it_may_use():
+def test_a_run_with_a_budget_announces_its_estimate():
     bounded = ostinato("run", *FAKE, *rows(3), "sampling.max_tokens=10", "budget.requests=2", "cache.mode=off")
     line = bounded.err.splitlines()[0]
     asked = 3 * (len(TEXT + "000") // 4 + 8)
@@ -231,7 +231,7 @@ def test_a_run_with_a_budget_says_beforehand_what_it_may_use():
 
 
 @pytest.mark.parametrize(("bound", "first", "then"), [("tokens", 4_000, 100_000), ("requests", 70, 1_000)])
-def test_a_budget_is_never_overshot_at_high_concurrency_and_the_rest_can_be_asked_later(bound, first, then):
+def test_a_budget_is_never_exceeded_and_the_rest_can_be_asked_later(bound, first, then):
     def answer(call):
         words = int(call.question[:3]) % 7 + 1
         return Reply(usage={"prompt_tokens": 20, "completion_tokens": words, "total_tokens": 20 + words})

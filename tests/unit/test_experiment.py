@@ -51,7 +51,7 @@ def summary_of(result):
 # -- what a run leaves
 
 
-def test_a_run_is_recorded_whole():
+def test_a_run_records_samples_summary_and_manifest():
     result = run(*FAKE, *questions(6), "model.choices=[even,odd]", "sampling.seed=5", "name=parity")
     assert result.exit_code == 0
     assert result.folder.parent == Path("runs/parity").absolute()
@@ -74,7 +74,7 @@ def test_a_run_is_recorded_whole():
     assert manifest["started_at"] < manifest["ended_at"]
 
 
-def test_the_summary_has_the_fields_that_scripts_rely_on():
+def test_summary_json_has_the_documented_fields():
     summary = summary_of(run(*FAKE, *questions(2)))
     promised = {"run", "status", "rows", "ok", "errors", "cache_hits", "requests", "scores", "usage", "cost_usd", "wall_s"}
     assert promised <= set(summary)
@@ -87,7 +87,7 @@ def test_the_summary_has_the_fields_that_scripts_rely_on():
     assert summary["cost_usd"] is None  # no price is known, which is not the same as free
 
 
-def test_the_recorded_config_plays_the_same_run_again():
+def test_the_recorded_config_reproduces_the_run():
     first = run(*FAKE, *questions(3), "prompt.system=costs ${x} {{ id }}", "sampling.temperature=1")
     config = read(first.folder / "config.yaml")
     assert config.name == "rows"
@@ -99,7 +99,7 @@ def test_the_recorded_config_plays_the_same_run_again():
     assert composed == msgspec.structs.replace(config, cache=composed.cache)
 
 
-def test_a_runconfig_of_ones_own():
+def test_run_accepts_a_runconfig():
     rows = [{"q": "a", "want": "x"}, {"q": "b", "want": "y"}]
     plain = {
         "name": "mine", "model": {"kind": "fake", "reply": "x"}, "prompt": {"user": "{{ q }}"},
@@ -111,13 +111,13 @@ def test_a_runconfig_of_ones_own():
         runner.run(RunConfig())
 
 
-async def test_it_works_where_an_event_loop_runs_already():
+async def test_run_works_inside_a_running_event_loop():
     seen = []
     result = runner.run(overrides=[*FAKE, *questions(3)], notify=seen.append)
     assert (result.summary.ok, seen) == (3, [])
 
 
-def test_what_is_wrong_is_found_before_a_folder_is_made():
+def test_errors_are_found_before_a_folder_is_made():
     data = questions(3)
     for error, overrides in [
         (DataError, [*data, "data.target=anwser"]),
@@ -138,7 +138,7 @@ def test_what_is_wrong_is_found_before_a_folder_is_made():
 # -- failures
 
 
-def test_failed_rows_are_data_and_never_scored():
+def test_failed_rows_are_recorded_and_not_scored():
     result = run(*FAKE, *questions(40), "model.fail_rate=0.3", "model.fail_with=context_window", "model.choices=[even,odd]")
     failed = [sample for sample in result.samples if sample.status == "error"]
     assert 0 < len(failed) < 40
@@ -148,27 +148,27 @@ def test_failed_rows_are_data_and_never_scored():
     assert all((sample.scores, sample.output, sample.error.code) == ({}, None, "context_window") for sample in failed)
 
 
-def test_a_run_in_which_nothing_was_answered_has_failed():
+def test_a_run_without_answers_has_failed():
     result = run(*FAKE, *questions(3), "model.fail_rate=1", "model.fail_with=content_filter")
     assert (result.summary.status, result.exit_code, result.summary.errors) == ("failed", 1, 3)
     assert result.summary.scores == {"exact": Score(None, None, 0)}
 
 
-def test_rows_are_tried_again():
+def test_failed_attempts_are_retried():
     with without_sleeping():
         result = run(*FAKE, *questions(5), "model.fail_rate=1", "model.fail_with=rate_limit", "model.fail_attempts=2")
     assert (result.summary.ok, result.summary.requests, result.exit_code) == (5, 15, 0)
     assert {sample.attempts for sample in result.samples} == {3}
 
 
-def test_what_stops_every_row_leaves_them_owed():
+def test_errors_that_fail_every_row_leave_rows_owed():
     result = run(*FAKE, *questions(30), "model.fail_rate=1", "model.fail_with=authentication")
     assert (result.summary.status, result.exit_code, result.summary.owed, result.samples) == ("failed", 1, 30, [])
     assert result.summary.problem == "fake failure (authentication)"
     assert "fake failure (authentication)" in (result.folder / "run.log").read_text()
 
 
-def test_a_scorer_that_fails_keeps_the_answers_and_they_can_be_scored_later():
+def test_answers_survive_a_failing_scorer_and_can_be_scored_later():
     Path("mine.py").write_text("def judge(output, target, row):\n    raise ValueError('not yet')\n")
     result = run(*FAKE, *questions(4), "model.reply=even", "scoring=python", "scoring.function=mine.py:judge")
     assert {(sample.status, sample.output, sample.error.code) for sample in result.samples} == {("error", "even", "scoring")}
@@ -182,7 +182,7 @@ def test_a_scorer_that_fails_keeps_the_answers_and_they_can_be_scored_later():
 # -- repeats
 
 
-def test_repeats_are_samples_of_their_own():
+def test_each_repeat_is_a_sample():
     result = run(*FAKE, *questions(3), "sampling.repeats=4", "sampling.seed=10")
     assert {(sample.id, sample.repeat) for sample in result.samples} == {(f"r{n}", k) for n in range(3) for k in range(4)}
     assert (result.summary.rows, result.summary.requests) == (12, 12)
@@ -195,7 +195,7 @@ def test_repeats_are_samples_of_their_own():
 # -- going on
 
 
-def test_resume_asks_only_what_is_owed():
+def test_resume_asks_only_owed_rows():
     with Server() as server:
         result = run(*served(server), *questions(10), "budget.requests=4", "limits.max_concurrency=2", "cache.mode=off")
         assert (result.summary.status, result.exit_code, result.summary.ok, result.summary.owed) == ("incomplete", 3, 4, 6)
@@ -212,7 +212,7 @@ def test_resume_asks_only_what_is_owed():
     assert summary_of(result)["status"] == RunFolder.open(folder).manifest()["status"] == "complete"
 
 
-def test_rows_that_a_refused_key_left_are_asked_once_the_key_is_right(monkeypatch):
+def test_rows_owed_after_a_refused_key_are_asked_with_the_right_key(monkeypatch):
     monkeypatch.setenv("MY_KEY", "wrong-key-0000")
     with Server(api_key=KEY) as server:
         result = run(*served(server, "model.api_key_env=MY_KEY"), *questions(8), "limits.max_concurrency=4")
@@ -228,7 +228,7 @@ def test_rows_that_a_refused_key_left_are_asked_once_the_key_is_right(monkeypatc
             assert b"wrong-key-0000" not in content, file
 
 
-def test_failed_rows_stay_failed_when_a_run_is_resumed():
+def test_resume_does_not_retry_failed_rows():
     result = run(*FAKE, *questions(40), "model.fail_rate=0.3", "model.fail_with=context_window")
     again = resume(result.folder)
     assert (again.summary.errors, again.summary.owed) == (result.summary.errors, 0)
@@ -236,7 +236,7 @@ def test_failed_rows_stay_failed_when_a_run_is_resumed():
     assert msgspec.structs.replace(again.summary, **times) == msgspec.structs.replace(result.summary, **times)
 
 
-def test_a_torn_line_is_asked_again():
+def test_the_row_of_a_torn_line_is_asked_again():
     result = run(*FAKE, *questions(5), "cache.mode=off")
     file = result.folder / "samples.jsonl"
     file.write_bytes(file.read_bytes()[:-20])
@@ -245,7 +245,7 @@ def test_a_torn_line_is_asked_again():
     assert sorted(sample.id for sample in again.samples) == [f"r{n}" for n in range(5)]
 
 
-def test_data_that_has_changed_is_refused():
+def test_resume_refuses_changed_data():
     result = run(*FAKE, *questions(5), "budget.requests=2")
     questions(6)
     with pytest.raises(RecordError, match=r"the data has changed since this run began; start a new one"):
@@ -255,7 +255,7 @@ def test_data_that_has_changed_is_refused():
         resume(result.folder)
 
 
-def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
+def test_resume_refuses_a_folder_that_is_not_a_run(tmp_path):
     with pytest.raises(RecordError, match="is not a run folder"):
         resume(tmp_path)
 
@@ -263,7 +263,7 @@ def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path):
 # -- scoring again
 
 
-def test_answers_are_scored_by_other_scorers():
+def test_answers_can_be_scored_by_other_scorers():
     result = run(*FAKE, *questions(4), "model.reply=it is even", "scoring=exact")
     assert result.summary.scores["exact"].mean == 0.0
     scored = score(result.folder, ["scoring=contains"])
@@ -293,7 +293,7 @@ def test_replay_needs_neither_network_nor_key(monkeypatch):
         runner.run(msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, mode="refresh")))
 
 
-def test_a_miss_in_replay_mode_is_an_error_and_what_was_found_is_kept():
+def test_a_miss_in_replay_mode_is_an_error_and_hits_are_kept():
     run(*FAKE, *questions(3))
     with pytest.raises(CacheError, match="replay: the cache has no answer for 2 samples, row 'r3' first"):
         run(*FAKE, *questions(5), "cache.mode=replay")
@@ -306,7 +306,7 @@ MODES = [("off", 0, 2), ("read", 2, 2), ("write", 0, 4), ("rw", 2, 4), ("refresh
 
 
 @pytest.mark.parametrize(("mode", "hits", "stored"), MODES)
-def test_cache_modes(mode, hits, stored):
+def test_each_cache_mode_reads_and_writes_as_documented(mode, hits, stored):
     run(*FAKE, *questions(2), "cache.dir=answers")
     result = run(*FAKE, *questions(4), "cache.dir=answers", f"cache.mode={mode}")
     assert (result.summary.cache_hits, result.summary.requests) == (hits, 4 - hits)
@@ -326,7 +326,7 @@ print(result.summary.cache_hits, [name for name in heavy if name in sys.modules]
 """
 
 
-def test_a_run_that_owes_nothing_starts_nothing():
+def test_a_run_that_owes_nothing_starts_no_orchestrator():
     with Server() as server:
         overrides = ["model=server", f"model.api_base={server.url}", *questions(3)]
         run(*overrides, *QUIET)
@@ -336,7 +336,7 @@ def test_a_run_that_owes_nothing_starts_nothing():
     assert (done.stdout, done.stderr) == ("3 []\n", "")
 
 
-def test_an_answer_that_was_cut_off_is_asked_for_again():
+def test_truncated_answers_are_not_cached():
     with Server() as server:
         server.script(Reply("eve", finish_reason="length"), Status(400, "maximum context length is 10 tokens"))
         first = run(*served(server), *questions(3), "limits.max_concurrency=1")
@@ -348,7 +348,7 @@ def test_an_answer_that_was_cut_off_is_asked_for_again():
 # -- nothing twice, nothing elsewhere, nothing in between
 
 
-def test_one_player_a_folder(tmp_path):
+def test_a_folder_is_locked_while_it_runs(tmp_path):
     result = run(*FAKE, *questions(3))
     player = RunFolder.open(result.folder)
     player.lock()
@@ -359,7 +359,7 @@ def test_one_player_a_folder(tmp_path):
     assert score(result.folder).summary.rows == resume(result.folder).summary.rows == 3
 
 
-def test_identical_rows_are_sent_once():
+def test_identical_requests_are_sent_once():
     Path("same.jsonl").write_text('{"question": "why?"}\n' * 8)
     with Server(lambda _call: Reply(delay_s=0.2)) as server:
         result = run(
@@ -369,12 +369,12 @@ def test_identical_rows_are_sent_once():
     assert (result.summary.ok, result.summary.requests, result.summary.cache_hits) == (8, 1, 7)
 
 
-def test_what_the_fake_answers_is_part_of_the_request():
+def test_settings_of_the_fake_model_are_part_of_the_cache_key():
     outputs = [run(*FAKE, "data.limit=1", f"model.reply={reply}").samples[0].output for reply in ("one", "two", "one")]
     assert outputs == ["one", "two", "one"]
 
 
-def test_an_unknown_price_stays_unknown_when_scoring_fails():
+def test_an_unknown_cost_stays_unknown_when_scoring_fails():
     Path("bad.py").write_text("def grade(output, target, row):\n    raise RuntimeError('broken')\n")
     with Server() as server:
         result = run(*served(server), *questions(2), "scoring=python", "scoring.function=bad.py:grade")
@@ -383,7 +383,7 @@ def test_an_unknown_price_stays_unknown_when_scoring_fails():
     assert score(result.folder).summary.scores["grade"] == Score(1.0, 0.0, 2)
 
 
-def test_a_config_and_overrides_are_one_too_many():
+def test_run_refuses_a_config_with_overrides():
     with pytest.raises(ConfigError, match="not both"):
         runner.run(RunConfig(), overrides=["model=fake"])
     with pytest.raises(ConfigError, match="overrides are a list"):
@@ -391,7 +391,7 @@ def test_a_config_and_overrides_are_one_too_many():
 
 
 @pytest.mark.parametrize("changed", ["prompt.txt", "score.py"])
-def test_a_file_that_has_changed_is_refused_at_resume(changed):
+def test_resume_refuses_changed_files(changed):
     Path("prompt.txt").write_text("{{ question }}")
     Path("score.py").write_text("def grade(output, target, row):\n    return 1.0\n")
     files = ["prompt.user_file=prompt.txt", "scoring=python", "scoring.function=score.py:grade"]
@@ -403,7 +403,7 @@ def test_a_file_that_has_changed_is_refused_at_resume(changed):
         resume(result.folder, ["budget.requests=9"])
 
 
-def test_resume_works_from_anywhere_and_asks_the_cache_first(monkeypatch, tmp_path):
+def test_resume_works_from_any_folder_and_uses_the_cache(monkeypatch, tmp_path):
     rows = questions(4)
     result = run(*FAKE, *rows, "budget.requests=2", "limits.max_concurrency=1")
     assert run(*FAKE, *rows).summary.requests == 2
@@ -412,13 +412,13 @@ def test_resume_works_from_anywhere_and_asks_the_cache_first(monkeypatch, tmp_pa
     assert (resumed.status, resumed.requests, resumed.cache_hits) == ("complete", 2, 2)
 
 
-def test_only_what_leaves_the_answers_alone_may_change_at_resume():
+def test_resume_refuses_overrides_that_change_answers():
     result = run(*FAKE, *questions(4), "budget.requests=2")
-    with pytest.raises(ConfigError, match="a run goes on as it began"):
+    with pytest.raises(ConfigError, match="a resumed run keeps its config"):
         resume(result.folder, ["sampling.temperature=1"])
 
 
-def test_of_a_re_ask_only_what_was_sent_counts_as_used():
+def test_cached_turns_of_a_re_ask_cost_nothing():
     schema = ["adapter=json", "adapter.schema={type: object, required: [n]}", "scoring=none"]
     rows = [word for word in questions(1) if not word.startswith("scoring")]
     with Server() as server:

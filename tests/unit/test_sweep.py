@@ -50,7 +50,7 @@ def asked(server):
 # -- what a sweep leaves
 
 
-def test_a_sweep_is_recorded_whole(server):
+def test_a_sweep_records_cells_manifest_and_tables(server):
     result = sweep(served(server, TEMPERATURES, "sampling.repeats=2"))
     assert (result.exit_code, result.manifest.status, statuses(result)) == (0, "complete", {"complete": 3})
     assert server.count == 3 * ROWS * 2
@@ -75,7 +75,7 @@ def test_a_sweep_is_recorded_whole(server):
         assert f"temperature: {float(cell['values']['sampling.temperature'])}" in run.config_file.read_text()
 
 
-def test_the_table_has_one_tidy_row_a_cell(server):
+def test_the_table_has_one_tidy_row_per_cell(server):
     result = sweep(served(server, TEMPERATURES, "prompt.system='be, brief','x'"))
     with (result.folder / "table.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -91,7 +91,7 @@ def test_the_table_has_one_tidy_row_a_cell(server):
     assert frame["sampling.temperature"].to_list() == [0, 0, 0.5, 0.5, 1, 1]
 
 
-def test_the_best_cell_and_those_that_may_as_well_be(server):
+def test_the_best_cell_and_its_ties_are_marked(server):
     def answer(call):
         number = int(call.question.removeprefix("What is ").rstrip("?"))
         wrong = {0: 0, 0.5: 1, 1: 12}[call.body["temperature"]]
@@ -113,13 +113,13 @@ def test_the_best_cell_and_those_that_may_as_well_be(server):
 # -- again
 
 
-def test_run_again_asks_nothing(server, monkeypatch):
+def test_a_repeated_sweep_asks_nothing(server, monkeypatch):
     first = sweep(served(server, TEMPERATURES))
     again = sweep(served(server, TEMPERATURES))
     assert (again.folder, again.manifest.cells, server.count) == (first.folder, first.manifest.cells, 3 * ROWS)
 
 
-def test_a_value_more_plays_only_new_cells(server):
+def test_another_value_runs_only_new_cells(server):
     first = sweep(served(server, TEMPERATURES))
     more = sweep(served(server, f"{TEMPERATURES},1.5"))
     assert more.folder == first.folder
@@ -130,7 +130,7 @@ def test_a_value_more_plays_only_new_cells(server):
     assert (fewer.folder, len(fewer.manifest.cells), server.count) == (first.folder, 4, 4 * ROWS)
 
 
-def test_another_base_or_other_keys_are_another_sweep(server):
+def test_another_base_or_other_keys_make_another_sweep(server):
     folders = [sweep(served(server, TEMPERATURES)).folder]
     folders += [sweep(served(server, TEMPERATURES, "sampling.max_tokens=5")).folder]
     folders += [sweep(served(server, TEMPERATURES, "sampling.seed=1,2")).folder]
@@ -140,7 +140,7 @@ def test_another_base_or_other_keys_are_another_sweep(server):
     assert len(set(folders)) == 4
 
 
-def test_the_folder_is_found_whatever_bounds_the_sweep(server):
+def test_the_folder_is_found_with_another_budget_and_limits(server):
     first = sweep(served(server, TEMPERATURES))
     again = sweep(served(server, TEMPERATURES, "limits.max_concurrency=2", "budget.requests=100", "sweep.concurrency=1"))
     assert (again.folder, server.count) == (first.folder, 3 * ROWS)
@@ -149,18 +149,18 @@ def test_the_folder_is_found_whatever_bounds_the_sweep(server):
 # -- what cells share
 
 
-def test_cells_that_ask_the_same_ask_once(server):
+def test_cells_with_the_same_requests_send_them_once(server):
     result = sweep(served(server, "scoring=exact,contains"))
     assert (statuses(result), server.count) == ({"complete": 2}, ROWS)
 
 
-def test_cells_share_the_bound_of_the_endpoint(server):
+def test_cells_share_the_concurrency_of_the_endpoint(server):
     server.otherwise = Reply(delay_s=0.02)
     sweep(served(server, TEMPERATURES, "limits.max_concurrency=2", "sweep.concurrency=3"))
     assert (server.count, server.most_at_once) == (3 * ROWS, 2)
 
 
-def test_one_budget_over_all_cells(server):
+def test_one_budget_covers_all_cells(server):
     result = sweep(served(server, TEMPERATURES, "budget.requests=6", "sweep.concurrency=1"))
     assert (result.exit_code, result.manifest.status, server.count) == (3, "incomplete", 6)
     assert statuses(result) == {"complete": 1, "incomplete": 1, "pending": 1}
@@ -171,7 +171,7 @@ def test_one_budget_over_all_cells(server):
     assert set(asked(server).values()) == {1}
 
 
-def test_what_a_killed_sitting_spent_counts_against_the_budget(server):
+def test_the_cost_of_a_killed_sitting_counts_against_the_budget(server):
     bounded = ["budget.requests=6", "sweep.concurrency=1"]
     result = sweep(served(server, TEMPERATURES, *bounded))
     (half,) = [cell for cell in result.manifest.cells.values() if cell.status == "incomplete"]
@@ -183,7 +183,7 @@ def test_what_a_killed_sitting_spent_counts_against_the_budget(server):
     assert server.count == 8
 
 
-def test_many_cells_are_gone_on_with_at_the_same_time(server):
+def test_many_cells_resume_at_the_same_time(server):
     cells = "sampling.seed=" + ",".join(map(str, range(8)))
     server.otherwise = Status(400, "no", type="x")
     bounds = ["limits.max_concurrency=8", "sweep.concurrency=8"]
@@ -213,7 +213,7 @@ def test_a_failed_cell_does_not_stop_the_others(server):
     assert (again.manifest.status, asked(server)) == ("complete", Counter({(f"What is {n}?", 0.5): 1 for n in range(ROWS)}))
 
 
-def test_rows_that_failed_are_asked_again(server):
+def test_failed_rows_are_asked_again(server):
     server.otherwise = lambda call: Status(400, "no", type="x") if call.question == "What is 2?" else Reply()
     result = sweep(served(server, "sampling.temperature=0,1"))
     assert (result.exit_code, statuses(result)) == (3, {"incomplete": 2})
@@ -223,7 +223,7 @@ def test_rows_that_failed_are_asked_again(server):
     assert (again.manifest.status, {call.question for call in server.calls}, server.count) == ("complete", {"What is 2?"}, 2)
 
 
-def test_fail_fast_stops_at_the_first(server):
+def test_fail_fast_stops_at_the_first_failed_cell(server):
     server.otherwise = refuse_half
     result = sweep(served(server, "sampling.temperature=0.5,0,1", "sweep.concurrency=1", "sweep.fail_fast=true"))
     assert (result.exit_code, result.manifest.status) == (1, "failed")
@@ -231,13 +231,13 @@ def test_fail_fast_stops_at_the_first(server):
     assert {call.body["temperature"] for call in server.calls} == {0.5}
 
 
-def test_when_every_cell_fails_so_does_the_sweep(server):
+def test_a_sweep_fails_if_every_cell_fails(server):
     server.otherwise = Status(401, "who are you?")
     result = sweep(served(server, TEMPERATURES))
     assert (result.exit_code, result.manifest.status, statuses(result)) == (1, "failed", {"failed": 3})
 
 
-def test_a_cell_without_its_key_fails_alone(server):
+def test_a_missing_key_fails_only_its_cells(server):
     result = sweep(served(server, "model.api_key_env=null,NO_SUCH_KEY", "cache.mode=off"))
     assert statuses(result) == {"complete": 1, "failed": 1}
     assert "NO_SUCH_KEY" in " ".join(cell.problem or "" for cell in result.manifest.cells.values())
@@ -246,9 +246,9 @@ def test_a_cell_without_its_key_fails_alone(server):
 # -- going on
 
 
-def test_a_sweep_is_resumed_where_it_was_begun(server, monkeypatch, tmp_path):
+def test_a_sweep_resumes_only_in_its_working_directory(server, monkeypatch, tmp_path):
     result = sweep(served(server, TEMPERATURES, "budget.requests=6"))
-    with pytest.raises(ConfigError, match="a sweep goes on as it began; only limits, budget, launch, execution may change"):
+    with pytest.raises(ConfigError, match="a resumed sweep keeps its config; only limits, budget, launch, execution may change"):
         resume_sweep(result.folder, ["sampling.seed=1"])
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("What", "Which"))
     with pytest.raises(RecordError, match="the configs or the data have changed since this sweep began"):
@@ -258,7 +258,7 @@ def test_a_sweep_is_resumed_where_it_was_begun(server, monkeypatch, tmp_path):
         resume_sweep(result.folder)
 
 
-def test_a_sweep_that_is_being_played_is_left_alone(server):
+def test_a_locked_sweep_is_refused(server):
     result = sweep(served(server, TEMPERATURES))
     record = SweepFolder.open(result.folder)
     record.lock()
@@ -278,7 +278,7 @@ def test_a_sweep_is_found_by_its_names(server):
     assert find_run("latest", Path("runs")).path == run.folder
 
 
-def test_a_config_with_a_section_is_no_single_run():
+def test_run_refuses_a_config_with_a_sweep():
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text("# @package _global_\nsweep: {grid: {sampling.seed: [1, 2]}}\n")
     with pytest.raises(ConfigError, match=r"play its cells with runner.sweep"):
@@ -332,7 +332,7 @@ def test_optuna_follows_the_direction_of_the_sweep(server):
         sweep(served(server, *OPTUNA, "hydra.sweeper.direction=minimize"))
 
 
-def test_optuna_takes_the_grid_of_the_section_and_goes_past_failed_cells(server):
+def test_optuna_searches_the_grid_of_the_section_and_passes_over_failed_cells(server):
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text(
         "# @package _global_\nsweep: {grid: {sampling.top_p: [0.5, 0.9], sampling.temperature: {interval: [0, 1]}}}\n"
@@ -344,7 +344,7 @@ def test_optuna_takes_the_grid_of_the_section_and_goes_past_failed_cells(server)
     assert set(statuses(result)) == {"complete", "failed"}
 
 
-def test_optuna_takes_hydras_own_section(server):
+def test_optuna_reads_hydras_own_section(server):
     Path("conf/experiment").mkdir(parents=True)
     Path("conf/experiment/mine.yaml").write_text(
         "# @package _global_\ndefaults: [override /hydra/sweeper: optuna]\n"
