@@ -220,6 +220,8 @@ def find_run(text: str, runs_dir: Path) -> RunFolder:
     """
     if (there := named_folder(text, runs_dir)) is not None:
         return RunFolder.open(there)
+    if Path(text).is_absolute():  # a folder, and never a name: its error says that it is not a run
+        return RunFolder.open(Path(text))
     return RunFolder.open(pick(text, runs_dir, list_runs(runs_dir)).path)
 
 
