@@ -1,4 +1,4 @@
-"""Cache keys: equal for every spelling of one request, and different for any two that a server could tell apart."""
+"""Cache keys: equal for every spelling of one request, different for any two that a server can tell apart."""
 
 import contextlib
 import random
@@ -33,7 +33,7 @@ requests = st.builds(
 
 
 def respelled(value, dice):
-    """The same JSON value in another spelling: whole numbers as floats or integers, keys in another order, lists as tuples."""
+    """Return the same JSON value in another spelling: whole numbers as floats or integers, other key order, lists as tuples."""
     if isinstance(value, dict):
         items = list(value.items())
         dice.shuffle(items)
@@ -48,7 +48,7 @@ def respelled(value, dice):
 
 
 def plain(value):
-    """A value as its meaning in JSON: numbers by value and apart from booleans, mappings without order."""
+    """Return the JSON meaning of a value: numbers by value and apart from booleans, mappings without order."""
     if isinstance(value, dict):
         return ("object", frozenset((key, plain(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
@@ -63,7 +63,7 @@ def meaning(request):
 
 @examples(150)
 @given(requests, st.integers(0, 2**32))
-def test_a_request_has_one_key_in_every_spelling(request, seed):
+def test_equal_requests_have_one_key_in_every_spelling(request, seed):
     dice = random.Random(seed)
     other = Request(
         model=request.model,
@@ -91,7 +91,7 @@ def test_different_requests_have_different_keys(one, other):
 
 @examples(150)
 @given(requests, st.integers(0, 2**32))
-def test_one_change_anywhere_is_another_key(request, seed):
+def test_any_single_change_gives_another_key(request, seed):
     dice = random.Random(seed)
     changed = _changed({"params": request.params, "messages": request.messages, "prompt": request.prompt}, dice)
     other = Request(
@@ -121,12 +121,12 @@ def _changed(value, dice):
 @example({"x": 1e300})
 @example({"x": "\ud83d"})
 @example({"x": float("inf")})
-def test_what_is_no_json_has_no_key(given_params):
+def test_values_that_are_not_json_have_no_key(given_params):
     with contextlib.suppress(ConfigError):
         assert len(bytes.fromhex(request_key(Request(model="a", params=given_params)))) == 32
 
 
-def test_what_json_cannot_hold_is_not_taken_for_null():
+def test_values_that_json_cannot_hold_are_not_taken_as_null():
     for value in (float("nan"), float("inf"), float("-inf")):
         try:
             key = request_key(Request(model="a", params={"x": [value]}))

@@ -1,4 +1,4 @@
-"""Reading ahead: answers asked for in the order of storing come from disk many at a time, and never instead of newer ones."""
+"""Reading ahead: lookups in the stored order read many answers at once, and never replace newer ones."""
 
 import random
 
@@ -17,7 +17,7 @@ def answer(text):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A cache whose answers are their keys."""
+    """Return a cache whose answers are their keys."""
     cache = Cache(tmp_path / "cache")
     cache.put_many([(key, answer(key), None, None) for key in KEYS])
     cache.close()
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def statements(cache, keys):
-    """How many statements it takes to get all of `keys`, one at a time."""
+    """Return how many statements it takes to get all of `keys`, one at a time."""
     cache.get(KEYS[-1])  # opens the database
     said = []
     cache._table._reader.set_trace_callback(said.append)
@@ -35,21 +35,21 @@ def statements(cache, keys):
     return len(said)
 
 
-def test_in_order_few_statements_are_needed(folder):
+def test_lookups_in_order_need_few_statements(folder):
     assert statements(Cache(folder), KEYS[:-1]) < len(KEYS) / 10
 
 
-def test_answers_that_were_stored_as_they_came_are_in_order_too(folder):
+def test_lookups_in_nearly_the_stored_order_count_as_in_order(folder):
     jumbled = sorted(KEYS[:-1], key=lambda key: int(key, 16) + random.Random(key).randrange(NEAR // 2))
     assert statements(Cache(folder), jumbled) < len(KEYS) / 4
 
 
-def test_out_of_order_nothing_is_read_in_vain(folder):
+def test_lookups_out_of_order_read_nothing_ahead(folder):
     apart = [KEYS[number * 311 % 997] for number in range(500)]
     assert statements(Cache(folder), apart) <= len(apart)
 
 
-def test_without_a_memory_nothing_is_read_ahead(folder):
+def test_nothing_is_read_ahead_without_memory(folder):
     assert statements(Cache(folder, memory_entries=0), KEYS[:100]) == 100
 
 
@@ -61,29 +61,29 @@ def test_memory_stays_within_its_bound(folder):
     cache.close()
 
 
-def test_an_answer_in_memory_is_newer_than_one_read_ahead(folder):
+def test_reading_ahead_does_not_replace_answers_in_memory(folder):
     cache = Cache(folder)
     table = (cache.get(KEYS[0]), cache._table)[1]
-    stale = table.beyond(0, len(KEYS), 0.0)  # as another thread has read them a moment before the next line
+    stale = table.beyond(0, len(KEYS), 0.0)  # as another thread may have read them just before
     cache.put(KEYS[500], answer("newer"))
     cache._remember(stale, again=False)
     assert cache.get(KEYS[500]).response == answer("newer")
     cache.close()
 
 
-def test_what_has_expired_is_not_read_ahead(folder):
+def test_expired_entries_are_not_read_ahead(folder):
     cache = Cache(folder, ttl=0.001)
     cache.put_many([(key, answer("short-lived"), None, None) for key in KEYS[10:20]])
     cache.close()
     cache = Cache(folder)
-    for key in KEYS[:7]:  # of the last one, those up to KEYS[10] come along
+    for key in KEYS[:7]:  # the last one reads ahead up to KEYS[10]
         cache.get(key)
     assert KEYS[9] in cache._memory
     assert KEYS[10] not in cache._memory
     cache.close()
 
 
-def test_a_guess_doubles_while_it_is_right_and_is_given_up_when_it_is_wrong():
+def test_the_distance_doubles_in_order_and_drops_to_zero_otherwise():
     ahead, place, sizes = ReadAhead(16), 1, []
     for _ in range(7):
         sizes.append(ahead.beyond(place))

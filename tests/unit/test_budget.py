@@ -1,4 +1,4 @@
-"""Budgets: never overshot, waited for in order, and refused only when nothing in flight could make room."""
+"""Budgets: never exceeded, served in order, and refused only if nothing in flight can free enough."""
 
 import asyncio
 import random
@@ -17,32 +17,32 @@ AMOUNT = st.integers(0, 40)
 
 
 async def started(coroutine):
-    """A task of `coroutine` that has got as far as it gets by itself."""
+    """Return a task of `coroutine` that has run until it waits."""
     task = asyncio.create_task(coroutine)
     for _ in range(3):
         await asyncio.sleep(0)
     return task
 
 
-async def test_what_fits_is_set_aside_at_once_and_settled():
+async def test_a_request_that_fits_is_reserved_at_once_and_settled():
     budget = Budget(usd=1.0, tokens=100, requests=3)
     one = await budget.reserve(usd=0.6, tokens=60)
     assert budget.spent == {"usd": 0.0, "tokens": 0, "requests": 0}
     one.settle(usd=0.25, tokens=20)
-    one.settle(usd=9.0, tokens=9)  # once is enough
+    one.settle(usd=9.0, tokens=9)  # the second call has no effect
     assert budget.spent == {"usd": 0.25, "tokens": 20, "requests": 1}
     assert budget.left == {"usd": 0.75, "tokens": 80, "requests": 2}
     budget.reserve_blocking(usd=0.75, tokens=80).settle(sent=False)
     assert budget.spent == {"usd": 0.25, "tokens": 20, "requests": 1}
 
 
-async def test_what_does_not_say_what_it_used_counts_in_full():
+async def test_unknown_usage_counts_in_full():
     budget = Budget(usd=1.0)
     (await budget.reserve(usd=0.5, tokens=70)).settle()
     assert budget.spent == {"usd": 0.5, "tokens": 70, "requests": 1}
 
 
-async def test_a_request_waits_for_those_in_flight():
+async def test_a_request_waits_for_requests_in_flight():
     budget = Budget(tokens=100)
     first = await budget.reserve(usd=None, tokens=80)
     waiting = await started(budget.reserve(usd=None, tokens=80))
@@ -52,7 +52,7 @@ async def test_a_request_waits_for_those_in_flight():
     assert budget.spent["tokens"] == 100
 
 
-async def test_a_request_is_refused_once_nothing_in_flight_can_make_room():
+async def test_a_waiting_request_is_refused_once_nothing_in_flight_can_free_enough():
     budget = Budget(tokens=100)
     first = await budget.reserve(usd=None, tokens=80)
     waiting = await started(budget.reserve(usd=None, tokens=80))
@@ -61,7 +61,7 @@ async def test_a_request_is_refused_once_nothing_in_flight_can_make_room():
         await asyncio.wait_for(waiting, 10)
 
 
-async def test_what_can_never_fit_is_refused_at_once_even_behind_others():
+async def test_a_request_that_can_never_fit_is_refused_at_once_even_in_a_queue():
     budget = Budget(tokens=100)
     first = await budget.reserve(usd=None, tokens=80)
     waiting = await started(budget.reserve(usd=None, tokens=30))
@@ -75,14 +75,14 @@ async def test_first_come_first_served():
     budget = Budget(tokens=100)
     first = await budget.reserve(usd=None, tokens=90)
     large = await started(budget.reserve(usd=None, tokens=50))
-    small = await started(budget.reserve(usd=None, tokens=5))  # it would fit, but would have overtaken
+    small = await started(budget.reserve(usd=None, tokens=5))  # it would fit, but must not overtake
     assert not small.done()
     first.settle(tokens=10)
     assert await asyncio.wait_for(large, 10)
     assert await asyncio.wait_for(small, 10)
 
 
-async def test_who_gives_up_waiting_makes_way():
+async def test_a_cancelled_wait_frees_its_place():
     budget = Budget(tokens=100)
     await budget.reserve(usd=None, tokens=90)
     large = await started(budget.reserve(usd=None, tokens=50))
@@ -95,7 +95,7 @@ async def test_who_gives_up_waiting_makes_way():
     assert budget.spent["tokens"] == 5
 
 
-async def test_what_is_granted_to_one_who_has_just_given_up_is_not_lost():
+async def test_a_reservation_granted_during_cancellation_is_returned():
     budget = Budget(requests=1)
     first = await budget.reserve(usd=None, tokens=0)
     waiting = await started(budget.reserve(usd=None, tokens=0))
@@ -107,7 +107,7 @@ async def test_what_is_granted_to_one_who_has_just_given_up_is_not_lost():
     assert budget.spent["requests"] == 1
 
 
-async def test_a_closed_budget_refuses_who_waits_and_who_comes():
+async def test_a_closed_budget_refuses_waiting_and_new_requests():
     budget = Budget(tokens=10)
     first = await budget.reserve(usd=None, tokens=10)
     waiting = [await started(budget.reserve(usd=None, tokens=5)) for _ in range(2)]
@@ -121,7 +121,7 @@ async def test_a_closed_budget_refuses_who_waits_and_who_comes():
     assert budget.spent["tokens"] == 7
 
 
-def test_a_thread_waits_for_an_event_loop_and_the_other_way_round():
+def test_threads_and_event_loops_wait_for_each_other():
     budget = Budget(requests=1)
     first = budget.reserve_blocking(usd=None, tokens=0)
     with ThreadPoolExecutor(2) as pool:
@@ -136,13 +136,13 @@ def test_a_thread_waits_for_an_event_loop_and_the_other_way_round():
 
 
 @pytest.mark.parametrize("bound", ["usd", "tokens"])
-async def test_an_answer_of_any_length_does_not_go_with_a_bound(bound):
+async def test_an_unbounded_answer_is_refused_under_a_bound(bound):
     with pytest.raises(BudgetExceeded, match=rf"budget\.{bound} is set, .* set sampling\.max_tokens"):
         await Budget(**{bound: 100}).reserve(usd=None, tokens=None)
     assert await Budget(requests=1).reserve(usd=None, tokens=None)
 
 
-async def test_a_dollar_bound_refuses_an_unknown_price_unless_told_otherwise():
+async def test_a_dollar_bound_refuses_unknown_prices_unless_allowed():
     with pytest.raises(BudgetExceeded, match=r"price of this model is unknown; .*budget\.unknown_price=allow"):
         await Budget(usd=1.0).reserve(usd=None, tokens=1)
     budget = Budget(usd=1.0, requests=1, unknown_price="allow")
@@ -152,7 +152,7 @@ async def test_a_dollar_bound_refuses_an_unknown_price_unless_told_otherwise():
         await budget.reserve(usd=None, tokens=5)
 
 
-async def test_what_earlier_sittings_have_used_counts():
+async def test_usage_of_earlier_sittings_counts():
     budget = Budget(usd=1.0, requests=10)
     budget.charge(usd=0.9, tokens=5000, requests=4)
     assert budget.left == {"usd": pytest.approx(0.1), "tokens": None, "requests": 6}
@@ -160,7 +160,7 @@ async def test_what_earlier_sittings_have_used_counts():
         await budget.reserve(usd=0.2, tokens=1)
 
 
-async def test_dollars_are_not_refused_for_how_floats_add_up():
+async def test_rounding_of_dollars_causes_no_refusal():
     budget = Budget(usd=0.3)
     for _ in range(3):
         (await budget.reserve(usd=0.1, tokens=0)).settle(usd=0.1)
@@ -168,7 +168,7 @@ async def test_dollars_are_not_refused_for_how_floats_add_up():
         await budget.reserve(usd=0.000001, tokens=0)
 
 
-async def test_large_bounds_are_counted_to_the_token():
+async def test_large_bounds_are_exact_to_the_token():
     budget = Budget(tokens=10**12)
     (await budget.reserve(usd=None, tokens=10**12)).settle()
     with pytest.raises(BudgetExceeded, match=r"budget\.tokens=1000000000000 "):
@@ -181,7 +181,7 @@ async def test_large_bounds_are_counted_to_the_token():
     st.integers(0, 3000),
     st.integers(0, 300),
 )
-def test_256_at_once_never_overshoot_never_hang_and_nothing_that_fits_is_refused(costs, tokens, requests):
+def test_256_concurrent_requests_never_overshoot_hang_or_are_refused_wrongly(costs, tokens, requests):
     budget = Budget(usd=tokens / 1000, tokens=tokens, requests=requests)
     at_once = most = 0
 
@@ -195,7 +195,7 @@ def test_256_at_once_never_overshoot_never_hang_and_nothing_that_fits_is_refused
                 try:
                     reservation = await budget.reserve(usd=asked / 1000, tokens=asked)
                 except BudgetExceeded:
-                    spent = budget.spent  # what was refused would not fit even if everything in flight used nothing
+                    spent = budget.spent  # a refused request does not fit even if all in flight use nothing
                     assert spent["tokens"] + asked > tokens or spent["requests"] + 1 > requests
                     refused.append(asked)
                     continue

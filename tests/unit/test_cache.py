@@ -1,4 +1,4 @@
-"""The cache: answers that come back, and files that can be trusted with nothing but data."""
+"""The cache: stored answers, expiry and limits, corrupt and hostile databases, several processes and threads."""
 
 import json
 import os
@@ -34,15 +34,15 @@ def cache(folder):
 
 
 def reopened(cache, **settings):
-    """The same folder as another process would see it: nothing in memory."""
+    """Return a cache of the same folder with nothing in memory, as in another process."""
     cache.close()
     return Cache(cache.folder, **settings)
 
 
-# --- what goes in comes out
+# --- storing and finding
 
 
-def test_an_answer_comes_back_as_it_was(cache):
+def test_a_stored_answer_is_returned_unchanged(cache):
     assert cache.get(KEY) is None
     cache.put(KEY, ANSWER, request=REQUEST, cost_usd=0.25)
     for reader in (cache, reopened(cache)):
@@ -53,12 +53,12 @@ def test_an_answer_comes_back_as_it_was(cache):
         reader.close()
 
 
-def test_nothing_happens_until_it_is_used(folder):
+def test_the_database_is_opened_on_first_use(folder):
     Cache(folder).close()
     assert not folder.exists()
 
 
-def test_many_at_once_and_stats(cache):
+def test_many_answers_are_stored_at_once_and_counted(cache):
     cache.put_many((f"{n:064x}", ANSWER, None, None) for n in range(50))
     assert list(cache.get_many([f"{n:064x}" for n in range(45, 55)])) == [f"{n:064x}" for n in range(45, 50)]
     stats = cache.stats()
@@ -82,7 +82,7 @@ def test_many_at_once_and_stats(cache):
         ("replay", True, False),
     ],
 )
-def test_modes(cache, mode, reads, writes):
+def test_modes_decide_what_is_read_and_written(cache, mode, reads, writes):
     cache.put(KEY, ANSWER)
     opened = reopened(cache, mode=mode)
     assert (opened.get(KEY) is not None) == reads == opened.reads
@@ -95,7 +95,7 @@ def test_modes(cache, mode, reads, writes):
 
 
 @pytest.mark.parametrize("mode", ["off", "read", "write", "rw", "refresh"])
-def test_a_miss_is_an_error_in_replay_alone(folder, mode):
+def test_a_miss_is_an_error_only_in_replay(folder, mode):
     Cache(folder, mode=mode).refuse_miss(KEY)
     with pytest.raises(CacheError, match=f"has no answer for request {KEY[:12]}; nothing was sent"):
         Cache(folder, mode="replay").refuse_miss(KEY)
@@ -108,14 +108,14 @@ def test_an_entry_expires(cache, monkeypatch):
     monkeypatch.setattr("time.time", lambda: now + 50)
     assert brief.get(KEY) is not None
     monkeypatch.setattr("time.time", lambda: now + 100)
-    assert brief.get(KEY) is None  # though it is still in memory
+    assert brief.get(KEY) is None  # although it is still in memory
     brief = reopened(brief, ttl=60)
     assert brief.get(KEY) is None
     assert brief.prune() == 1
     brief.close()
 
 
-def test_a_reader_may_ask_for_fresher_answers_than_were_promised(cache, monkeypatch):
+def test_a_shorter_ttl_of_the_reader_applies(cache, monkeypatch):
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now - 1000)
     cache.put(KEY, ANSWER)
@@ -127,7 +127,7 @@ def test_a_reader_may_ask_for_fresher_answers_than_were_promised(cache, monkeypa
     strict.close()
 
 
-def test_what_another_process_has_renewed_is_found_though_memory_has_the_old(cache, monkeypatch):
+def test_an_entry_renewed_by_another_process_replaces_the_one_in_memory(cache, monkeypatch):
     now = time.time()
     mine, theirs = Cache(cache.folder, ttl=60), Cache(cache.folder, ttl=60)
     mine.put(KEY, ANSWER)
@@ -159,7 +159,7 @@ def test_an_entry_of_another_version_is_a_miss(cache):
     assert Cache(cache.folder).get(KEY) is None
 
 
-def test_memory_is_bounded_and_may_be_nothing(folder):
+def test_memory_is_bounded_and_may_be_zero(folder):
     small = Cache(folder, memory_entries=2)
     for n in range(5):
         small.put(str(n), ANSWER)
@@ -173,7 +173,7 @@ def test_memory_is_bounded_and_may_be_nothing(folder):
     none.close()
 
 
-def test_the_oldest_go_when_the_limit_is_reached(folder):
+def test_the_oldest_entries_are_removed_at_the_size_limit(folder):
     limit = 400_000
     bounded = Cache(folder, size_limit=limit, memory_entries=0)
     long = Response(choices=[Choice("x" * 4000, "stop")])
@@ -187,7 +187,7 @@ def test_the_oldest_go_when_the_limit_is_reached(folder):
     bounded.close()
 
 
-def test_a_large_answer_lives_in_a_file_of_its_own(cache):
+def test_a_large_answer_has_its_own_file(cache):
     large = Response(choices=[Choice("x" * 200_000, "stop")])
     cache.put(KEY, large)
     opened = reopened(cache)
@@ -209,12 +209,12 @@ def test_a_large_answer_lives_in_a_file_of_its_own(cache):
         (Choice(None, "stop"), False),
     ],
 )
-def test_only_whole_answers_are_worth_keeping(choice, kept):
+def test_only_complete_answers_are_worth_keeping(choice, kept):
     assert worth_keeping(Response(choices=[choice])) is kept
     assert worth_keeping(Response(choices=[Choice("4", "stop"), choice])) is kept
 
 
-# --- what lies on the disk
+# --- on disk
 
 
 def test_the_folder_is_private(cache):
@@ -280,10 +280,10 @@ def test_a_planted_pickle_does_not_run(cache, tmp_path):
     opened.close()
     assert not struck.exists()
     pickle.loads(bomb)
-    assert struck.exists()  # so it was a live one
+    assert struck.exists()  # so the pickle does run elsewhere
 
 
-def test_rows_of_other_kinds_are_misses(cache, tmp_path):
+def test_rows_that_are_not_entries_are_misses(cache, tmp_path):
     cache.put("good", ANSWER)
     cache.close()
     (tmp_path / "file").write_bytes(b"not an entry")
@@ -294,7 +294,7 @@ def test_rows_of_other_kinds_are_misses(cache, tmp_path):
     opened.close()
 
 
-def test_a_settings_row_cannot_turn_pickles_on(cache, tmp_path):
+def test_a_settings_row_cannot_enable_pickles(cache, tmp_path):
     cache.put("good", ANSWER)
     cache.close()
     bomb = pickle.dumps(Bomb(tmp_path / "struck"))
@@ -329,7 +329,7 @@ def test_a_corrupt_database_is_a_miss_and_one_warning(cache):
     assert reopened(cache).get(KEY).response == ANSWER
 
 
-def test_a_database_that_goes_bad_under_way_is_one_warning(cache):
+def test_a_database_that_becomes_corrupt_in_use_is_one_warning(cache):
     for n in range(200):
         cache.put(str(n), ANSWER)
     cache.close()
@@ -361,7 +361,7 @@ def test_a_truncated_database_does_not_crash(cache):
         opened.close()
 
 
-def test_a_database_of_somebody_else_is_one_warning(cache):
+def test_a_database_with_another_schema_is_one_warning(cache):
     cache.folder.mkdir(mode=0o700)
     with sqlite3.connect(cache.folder / "cache.db") as database:
         database.execute("CREATE TABLE Cache (mine TEXT)")
@@ -373,7 +373,7 @@ def test_a_database_of_somebody_else_is_one_warning(cache):
     assert len([warning for warning in seen if issubclass(warning.category, UserWarning)]) == 1
 
 
-def test_a_folder_that_cannot_be_is_an_error(tmp_path):
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "inside"):
         with pytest.raises(CacheError, match=r"cannot be used: .*; set cache\.dir or OSTINATO_HOME"):
@@ -381,7 +381,7 @@ def test_a_folder_that_cannot_be_is_an_error(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may do everything")
-def test_a_folder_that_may_not_be_written_is_an_error(cache):
+def test_a_read_only_folder_is_an_error(cache):
     cache.put(KEY, ANSWER)
     cache.close()
     cache.folder.chmod(0o500)
@@ -392,7 +392,7 @@ def test_a_folder_that_may_not_be_written_is_an_error(cache):
         cache.folder.chmod(0o700)
 
 
-# --- several at once
+# --- several processes and threads
 
 WRITER = """
 import sys
@@ -427,7 +427,7 @@ def test_two_processes_share_one_cache(folder):
     cache.close()
 
 
-def test_a_writer_killed_in_mid_stream_leaves_a_good_cache(folder):
+def test_a_killed_writer_leaves_a_valid_cache(folder):
     with writer(folder, "a", 10**6) as process:
         assert process.stdout.readline() == "under way\n"
         process.send_signal(signal.SIGKILL)
@@ -446,7 +446,7 @@ def test_threads_share_one_cache(cache):
     start = threading.Barrier(8)
 
     def work(who):
-        start.wait()  # the database is opened by all at once
+        start.wait()  # all threads open the database at once
         for n in range(25):
             cache.put(f"{who}-{n}", ANSWER)
             assert cache.get(f"{who}-{n}") is not None

@@ -1,4 +1,4 @@
-"""Cache keys: golden ones that never move, and what changes them."""
+"""Cache keys: golden keys, and what changes a key."""
 
 import msgspec
 import pytest
@@ -60,7 +60,7 @@ from tests.support.golden import ASKED, KEY, REQUEST, TOOL
     ],
 )
 def test_golden_keys(request_, key):
-    """These may only change with KEY_VERSION: otherwise every cache in the world would be a miss, without a word."""
+    """These may change only with KEY_VERSION: otherwise every existing cache entry would silently become a miss."""
     assert KEY_VERSION == 1
     assert request_key(request_) == key
 
@@ -76,11 +76,11 @@ def changed(**changes):
         {"max_tokens": 1000.0, "temperature": -0.0},
     ],
 )
-def test_spelling_does_not_matter(params):
+def test_equal_parameters_have_one_key(params):
     assert changed(params=params) == KEY
 
 
-def test_spelling_does_not_matter_deep_inside():
+def test_equal_nested_parameters_have_one_key():
     one = {"response_format": {"b": [1.0, {"x": 2}], "a": 0}}
     other = {"response_format": {"a": 0.0, "b": [1, {"x": 2.0}]}}
     assert changed(params=one) == changed(params=other)
@@ -138,11 +138,11 @@ def lm_key(**arguments):
         {"seed": None},
     ],
 )
-def test_how_the_model_is_reached_is_not_in_the_key(access):
+def test_connection_arguments_are_not_in_the_key(access):
     assert lm_key(**access) == lm_key() == KEY
 
 
-def test_the_address_is_in_the_key_however_it_is_spelled():
+def test_the_normalised_address_is_in_the_key():
     keys = {
         lm_key(api_base=url) for url in ["http://Host:80/v1/", "http://host/v1", "http://me:pw@host/v1", "HTTP://host:80/v1?x=1"]
     }
@@ -154,6 +154,6 @@ def test_the_address_is_in_the_key_however_it_is_spelled():
 
 
 @pytest.mark.parametrize("value", [object(), {"a": object()}, "half a pair: \ud83d"])
-def test_what_is_not_json_has_no_key(value):
+def test_parameters_that_are_not_json_are_refused(value):
     with pytest.raises(ConfigError, match="a request to openai/gpt-4o-mini is not JSON data"):
         changed(params={"x": value})

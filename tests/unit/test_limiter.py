@@ -1,4 +1,4 @@
-"""Limiters: endpoints, places and their order, cancellation, threads and loops, rates."""
+"""Limiters: endpoints, passes and their order, cancellation, threads and loops, rates."""
 
 import asyncio
 import gc
@@ -19,7 +19,7 @@ KEY = "sk-" + "k" * 40
 # --- endpoints
 
 
-def test_an_address_and_key_is_one_endpoint_that_goes_with_its_last_user():
+def test_an_address_and_key_share_one_endpoint_until_its_last_user_is_gone():
     one = endpoint_of("http://a/v1", KEY)
     assert endpoint_of("http://a/v1", KEY) is one
     assert endpoint_of("http://a/v1", None) is not one
@@ -30,7 +30,7 @@ def test_an_address_and_key_is_one_endpoint_that_goes_with_its_last_user():
     assert not hasattr(endpoint_of("http://a/v1", KEY), "mark")
 
 
-def test_the_key_is_not_kept():
+def test_only_a_hash_of_the_key_is_kept():
     from runner.limits import endpoint as module
 
     endpoint = endpoint_of("http://a/v1", KEY)
@@ -40,7 +40,7 @@ def test_the_key_is_not_kept():
     assert "secret" not in endpoint_of("http://user:secret@a/v1", None).address
 
 
-# --- places
+# --- passes
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
@@ -62,7 +62,7 @@ async def test_no_more_than_max_concurrency_are_in_flight(most, adaptive):
     assert len(seen) == 50
 
 
-async def test_a_new_endpoint_is_met_with_a_few_and_then_with_all():
+async def test_a_new_endpoint_gets_few_requests_first_and_then_all():
     limiter = Limiter(Endpoint("x"), max_concurrency=64)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(100)]
     await settle()
@@ -76,13 +76,13 @@ async def test_a_new_endpoint_is_met_with_a_few_and_then_with_all():
         pass_.succeeded(1, 0.1)
 
 
-async def test_limiters_share_the_endpoint_and_each_keeps_its_own_bound():
+async def test_limiters_share_an_endpoint_and_keep_their_own_bounds():
     endpoint = Endpoint("x")
     small, large = (Limiter(endpoint, max_concurrency=n, adaptive=False) for n in (2, 5))
     held = [await small.acquire() for _ in range(2)]
     waiting = asyncio.create_task(small.acquire())
     await settle()
-    others = [await asyncio.wait_for(large.acquire(), 10) for _ in range(5)]  # whoever waits at `small` holds nobody up
+    others = [await asyncio.wait_for(large.acquire(), 10) for _ in range(5)]  # waiters at `small` block no others
     assert not waiting.done()
     assert small.now().in_flight == 7
     held[0].succeeded(None, 0.1)
@@ -142,7 +142,7 @@ async def test_a_cancelled_wait_leaves_nothing_behind(granted):
     waiting, behind = asyncio.create_task(limiter.acquire()), asyncio.create_task(limiter.acquire())
     await settle()
     if granted:
-        pass_.abandoned()  # the place is given to `waiting`, which does not live to see it
+        pass_.abandoned()  # the pass goes to `waiting`, which is cancelled before it wakes
     waiting.cancel()
     await asyncio.wait([waiting])
     assert waiting.cancelled()
@@ -151,20 +151,20 @@ async def test_a_cancelled_wait_leaves_nothing_behind(granted):
     assert (limiter.now().in_flight, limiter.now().waiting) == (0, 0)
 
 
-async def test_a_cancelled_wait_uses_up_no_rate(clock, endpoint):
+async def test_a_cancelled_wait_uses_no_rate(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=1, rpm=60, tpm=60_000)
     held = await limiter.acquire(100)
     clock.now += 1
     waiting, behind = asyncio.create_task(limiter.acquire(100)), asyncio.create_task(limiter.acquire(100))
     await settle()
-    held.abandoned()  # the place and this second's request are given to `waiting`
+    held.abandoned()  # the pass and this second's request go to `waiting`
     waiting.cancel()
     await asyncio.wait([waiting])
     (await asyncio.wait_for(behind, 10)).abandoned()
 
 
-async def test_a_cancelled_first_hands_its_alarm_on():
-    limiter = plain(4, rpm=1200)  # 20 a second
+async def test_a_cancelled_first_waiter_passes_its_timer_on():
+    limiter = plain(4, rpm=1200)  # 20 per second
     held = [await limiter.acquire() for _ in range(4)]
     for pass_ in held:
         pass_.succeeded(1, 0.1)
@@ -176,7 +176,7 @@ async def test_a_cancelled_first_hands_its_alarm_on():
     (await asyncio.wait_for(second, 20)).abandoned()
 
 
-def test_a_wait_that_dies_with_its_loop_keeps_nobody_waiting():
+def test_a_waiter_of_a_closed_loop_blocks_no_others():
     limiter = plain(1)
     held = limiter.acquire_blocking()
     loop = asyncio.new_event_loop()
@@ -231,7 +231,7 @@ def test_threads_and_loops_share_one_endpoint():
 # --- rates
 
 
-async def test_the_latest_settings_count(endpoint):
+async def test_the_latest_settings_apply(endpoint):
     one = Limiter(endpoint, max_concurrency=4, rpm=60)
     assert one.now().rpm == 60
     two = Limiter(endpoint, max_concurrency=4, rpm=600, tpm=1000)
@@ -241,7 +241,7 @@ async def test_the_latest_settings_count(endpoint):
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-async def test_requests_a_minute_are_kept(clock, endpoint, adaptive):
+async def test_requests_per_minute_stay_within_the_limit(clock, endpoint, adaptive):
     limiter = Limiter(endpoint, max_concurrency=1000, rpm=60, adaptive=adaptive)
     (await limiter.acquire()).succeeded(1, 0.1)
     waiting = asyncio.create_task(limiter.acquire())
@@ -259,11 +259,11 @@ async def test_requests_a_minute_are_kept(clock, endpoint, adaptive):
     assert limiter.now().last_minute == 0
 
 
-async def test_tokens_are_taken_as_an_estimate_and_settled_with_the_use(clock, endpoint):
+async def test_tokens_are_estimated_first_and_corrected_by_usage(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=10, tpm=6000)
     (await limiter.acquire(1000)).succeeded(10, 0.1)
     clock.now += 0.2
-    pass_ = await asyncio.wait_for(limiter.acquire(1000), 10)  # what the first did not use is there
+    pass_ = await asyncio.wait_for(limiter.acquire(1000), 10)  # the unused tokens of the first are available
     pass_.succeeded(None, 0.1)
     waiting = asyncio.create_task(limiter.acquire(10))
     await settle()
@@ -273,7 +273,7 @@ async def test_tokens_are_taken_as_an_estimate_and_settled_with_the_use(clock, e
     (await asyncio.wait_for(waiting, 10)).abandoned()
 
 
-async def test_nothing_is_sent_before_the_reset_that_headers_name(clock, endpoint):
+async def test_nothing_is_sent_before_the_reset_in_headers(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=10)
     pass_ = await limiter.acquire()
     pass_.hear({"ratelimit-limit": "100", "ratelimit-remaining": "0", "ratelimit-reset": "30"})
@@ -289,7 +289,7 @@ async def test_nothing_is_sent_before_the_reset_that_headers_name(clock, endpoin
     (await asyncio.wait_for(waiting, 10)).abandoned()
 
 
-async def test_tokens_that_headers_deny_are_waited_for(clock, endpoint):
+async def test_requests_wait_for_tokens_that_headers_report_as_used_up(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=10)
     limiter.hear(
         {

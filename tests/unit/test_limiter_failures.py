@@ -1,4 +1,4 @@
-"""Limiters in trouble: refusals and pauses, the breaker, closing and what is forgotten."""
+"""Limiters after failures: refusals and pauses, the breaker, closing and reopening."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from tests.support.limiters import plain, refused, settle
 # --- refusals
 
 
-async def test_a_refusal_pauses_everybody_as_long_as_the_server_asks(clock, endpoint):
+async def test_a_refusal_pauses_all_requests_for_the_retry_after(clock, endpoint):
     one, two = Limiter(endpoint, max_concurrency=8), Limiter(endpoint, max_concurrency=8)
     endpoint.join()
     (await one.acquire()).failed(errors.RateLimitError("slow down", status=429, retry_after=7.0), 0.1)
@@ -36,7 +36,7 @@ async def test_a_refusal_pauses_everybody_as_long_as_the_server_asks(clock, endp
     assert two.now().state == "open"
 
 
-async def test_the_refusals_of_one_wave_are_one(clock, endpoint):
+async def test_refusals_within_one_round_trip_count_once(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     endpoint.join()
     wave = [await limiter.acquire() for _ in range(8)]
@@ -48,7 +48,7 @@ async def test_the_refusals_of_one_wave_are_one(clock, endpoint):
     assert 0.2 <= live.paused_s <= 0.5
 
 
-async def test_refusals_without_a_hint_are_met_with_growing_pauses(clock, endpoint):
+async def test_refusals_without_retry_after_cause_growing_pauses(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         for most in (0.5, 1, 2, 4, 8, 16, 30, 30):
@@ -62,7 +62,7 @@ async def test_refusals_without_a_hint_are_met_with_growing_pauses(clock, endpoi
         assert limiter.now().paused_s <= 0.5
 
 
-async def test_a_wait_longer_than_anybody_waits_closes_the_endpoint(endpoint):
+async def test_a_retry_after_beyond_patience_closes_the_endpoint(endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         error = errors.RateLimitError("daily limit", status=429, retry_after=PATIENCE_S + 1)
@@ -86,7 +86,7 @@ async def test_overload_shrinks_the_window(clock, endpoint, error):
         assert limiter.now().paused_s == (error.retry_after or 0.0)
 
 
-async def test_other_failures_do_not(endpoint):
+async def test_other_failures_do_not_shrink_the_window(endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         for error in (errors.ServerError("x", status=500), errors.MalformedError("x"), errors.ContextWindowError("x")):
@@ -94,7 +94,7 @@ async def test_other_failures_do_not(endpoint):
     assert limiter.now().window == 8
 
 
-async def test_a_server_that_needs_no_manners_gets_none():
+async def test_a_limiter_that_is_not_adaptive_never_slows_down():
     limiter = plain(4)
     with limiter.using():
         for _ in range(3 * TRIP):
@@ -111,7 +111,7 @@ async def trip(limiter):
         (await limiter.acquire()).failed(errors.ServerError("down", status=500), 0.1)
 
 
-async def test_a_failing_server_is_probed_and_then_given_up(clock, endpoint):
+async def test_a_failing_server_is_probed_and_then_closed(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         (await limiter.acquire()).succeeded(1, 0.1)
@@ -152,7 +152,7 @@ async def test_one_answer_closes_the_breaker(clock, endpoint, answer):
         assert limiter.now().state == ("paused" if answer == "refusal" else "open")
 
 
-async def test_a_cancelled_probe_lets_another_go(clock, endpoint):
+async def test_a_cancelled_probe_is_replaced_by_another(clock, endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         await trip(limiter)
@@ -162,7 +162,7 @@ async def test_a_cancelled_probe_lets_another_go(clock, endpoint):
         assert limiter.now().state == "open"
 
 
-async def test_failures_among_successes_do_not_open_it(endpoint):
+async def test_failures_among_successes_do_not_open_the_breaker(endpoint):
     limiter = Limiter(endpoint, max_concurrency=8)
     with limiter.using():
         for _ in range(5):
@@ -176,7 +176,7 @@ async def test_failures_among_successes_do_not_open_it(endpoint):
 
 
 @pytest.mark.parametrize("cls", [errors.AuthenticationError, errors.QuotaError])
-async def test_what_would_meet_every_request_closes_the_endpoint_for_all(endpoint, cls):
+async def test_errors_of_the_key_close_the_endpoint_for_all_limiters(endpoint, cls):
     one, two = Limiter(endpoint, max_concurrency=2), Limiter(endpoint, max_concurrency=1)
     held = await two.acquire()
     waiting = [asyncio.create_task(two.acquire()), asyncio.create_task(two.pause(3600))]
@@ -189,11 +189,11 @@ async def test_what_would_meet_every_request_closes_the_endpoint_for_all(endpoin
         assert isinstance(caught.value.__cause__, cls)
     await refused(one)
     assert str(one.now()) == f"1/2 in flight, closed ({cls.code})"
-    held.succeeded(1, 0.1)  # what is in flight goes on
+    held.succeeded(1, 0.1)  # requests in flight continue
 
 
 @pytest.mark.parametrize("cls", [errors.NotFoundError, errors.PermissionDeniedError, errors.BadRequestError])
-async def test_what_may_be_about_the_model_closes_the_limiter_that_asked_for_it(endpoint, cls):
+async def test_errors_of_the_model_close_only_its_limiter(endpoint, cls):
     one, two = Limiter(endpoint, max_concurrency=4), Limiter(endpoint, max_concurrency=4)
     with one.using():
         (await one.acquire()).failed(cls("no such model"), 0.1)
@@ -201,7 +201,7 @@ async def test_what_may_be_about_the_model_closes_the_limiter_that_asked_for_it(
         (await two.acquire()).abandoned()
 
 
-async def test_a_refused_request_is_the_rows_fault_once_something_has_worked(endpoint):
+async def test_a_bad_request_fails_only_its_row_once_a_request_has_succeeded(endpoint):
     limiter = Limiter(endpoint, max_concurrency=4)
     with limiter.using():
         (await limiter.acquire()).succeeded(1, 0.1)
@@ -221,7 +221,7 @@ async def test_an_address_that_has_never_answered_is_closed_after_a_few_failures
         assert "nobody there" in (await refused(limiter)).message
 
 
-async def test_an_address_that_has_answered_is_not(endpoint):
+async def test_an_address_that_has_answered_is_not_closed_by_failures_to_connect(endpoint):
     limiter = Limiter(endpoint, max_concurrency=4)
     with limiter.using():
         (await limiter.acquire()).succeeded(None, 0.1)
@@ -230,7 +230,7 @@ async def test_an_address_that_has_answered_is_not(endpoint):
         (await limiter.acquire()).abandoned()
 
 
-async def test_closing_does_not_outlive_its_users(clock, endpoint):
+async def test_an_endpoint_without_users_forgets_that_it_was_closed(clock, endpoint):
     one, two = Limiter(endpoint, max_concurrency=4), Limiter(endpoint, max_concurrency=4)
     with one.using():
         with two.using():
@@ -238,10 +238,10 @@ async def test_closing_does_not_outlive_its_users(clock, endpoint):
             await refused(two)
         await refused(one)
     (await one.acquire()).failed(errors.RateLimitError("x", retry_after=60.0), 0.1)
-    (await asyncio.wait_for(two.acquire(), 10)).abandoned()  # nobody was there any more: the key may have been topped up
+    (await asyncio.wait_for(two.acquire(), 10)).abandoned()  # it had no users: the key may have credit again
 
 
-async def test_who_waits_or_has_a_request_out_is_a_user(endpoint):
+async def test_waiting_and_in_flight_requests_count_as_users(endpoint):
     limiter = Limiter(endpoint, max_concurrency=4)
     held = await limiter.acquire()
     (await limiter.acquire()).failed(errors.QuotaError("spent"), 0.1)

@@ -1,4 +1,4 @@
-"""The parts of the manners, pure: buckets, windows, ramps, the learned pace, what headers say, breakers. Time is passed in."""
+"""The pure parts of rate limiting: buckets, windows, ramps, the learned pace, headers, breakers. Time is passed in."""
 
 import math
 import random
@@ -25,7 +25,7 @@ WALL = 1_800_000_000.0
     rpm=st.integers(1, 100_000),
     asks=st.lists(st.floats(0, 3), min_size=1, max_size=80),
 )
-def test_a_bucket_never_lets_more_through_in_any_minute_than_it_should(rpm, asks):
+def test_a_bucket_never_exceeds_its_rate_in_any_minute(rpm, asks):
     bucket, now, sent = Bucket.per_minute(rpm, 0.0), 0.0, []
     for gap in asks:
         now = max(now + gap, bucket.ready_at(1, now + gap))
@@ -37,7 +37,7 @@ def test_a_bucket_never_lets_more_through_in_any_minute_than_it_should(rpm, asks
 
 @given(rpm=st.integers(60, 6000))
 @settings(max_examples=20)
-def test_a_bucket_that_is_always_asked_lets_almost_all_through(rpm):
+def test_a_busy_bucket_admits_almost_its_full_rate(rpm):
     bucket, now, count = Bucket.per_minute(rpm, 0.0), 0.0, 0
     while (now := bucket.ready_at(1, now)) < 59.99:
         bucket.take(1, now)
@@ -45,7 +45,7 @@ def test_a_bucket_that_is_always_asked_lets_almost_all_through(rpm):
     assert 0.98 * rpm - 1 <= count <= rpm
 
 
-def test_a_request_larger_than_the_bucket_waits_until_it_is_full_and_its_debt_is_waited_off():
+def test_a_request_larger_than_the_bucket_waits_until_it_is_full_and_leaves_a_debt():
     bucket = Bucket(10.0, 5.0, 0.0)
     assert bucket.ready_at(100, 0.0) == 0.0
     bucket.take(100, 0.0)
@@ -53,13 +53,13 @@ def test_a_request_larger_than_the_bucket_waits_until_it_is_full_and_its_debt_is
     assert bucket.ready_at(100, 0.0) == pytest.approx(10.0)
 
 
-def test_what_comes_back_is_not_lost_and_what_was_too_little_is_owed():
+def test_unused_units_return_to_the_bucket_and_excess_use_is_a_debt():
     bucket = Bucket(10.0, 5.0, 0.0)
     bucket.take(100, 0.0)
     bucket.give_back(90, 0.0)
     assert bucket.level(0.0) == -5.0
     bucket.give_back(50, 0.0)
-    assert bucket.level(0.0) == 45.0  # more than its capacity: it was paid for
+    assert bucket.level(0.0) == 45.0  # above its capacity: the units had been taken
     assert bucket.level(100.0) == 45.0
     bucket.give_back(10_000, 100.0)
     assert bucket.level(100.0) == 600.0  # a minute's worth
@@ -70,7 +70,7 @@ def test_what_comes_back_is_not_lost_and_what_was_too_little_is_owed():
 # --- window
 
 
-def test_a_window_starts_at_its_bound_and_follows_it_until_something_shrinks_it():
+def test_a_window_follows_its_bound_until_it_shrinks():
     window = Window()
     window.fit(16)
     assert window.size == 16
@@ -84,7 +84,7 @@ def test_a_window_starts_at_its_bound_and_follows_it_until_something_shrinks_it(
     assert window.size == 32
 
 
-def test_the_failures_of_one_round_trip_shrink_it_once():
+def test_failures_of_one_round_trip_shrink_the_window_once():
     window = Window()
     window.fit(64)
     for _ in range(20):
@@ -94,7 +94,7 @@ def test_the_failures_of_one_round_trip_shrink_it_once():
     assert window.size == 36
 
 
-def test_it_grows_by_one_after_a_window_of_successes_and_never_above_its_bound():
+def test_a_window_grows_by_one_per_window_of_successes_up_to_its_bound():
     window = Window()
     window.fit(4)
     window.overloaded(1.0, 0.5, 4)
@@ -109,7 +109,7 @@ def test_it_grows_by_one_after_a_window_of_successes_and_never_above_its_bound()
     assert window.size == 4
 
 
-def test_a_window_without_a_bound_gets_one_from_what_was_in_flight():
+def test_an_unbounded_window_shrinks_to_a_share_of_the_requests_in_flight():
     window = Window()
     window.fit(math.inf)
     for _ in range(1000):
@@ -120,7 +120,7 @@ def test_a_window_without_a_bound_gets_one_from_what_was_in_flight():
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.001, 10)), max_size=300), st.integers(1, 50))
-def test_whatever_happens_a_window_lets_one_through_and_no_more_than_its_bound(events, bound):
+def test_a_window_always_stays_between_one_and_its_bound(events, bound):
     window, now = Window(), 0.0
     window.fit(bound)
     for good, seconds in events:
@@ -150,7 +150,7 @@ def test_a_ramp_doubles_with_time_and_grows_with_successes():
 
 
 def simulate(trend, size, latency, answers, *, now=0.0, bound=None):
-    """Answers come from `size` in flight; latency(in flight) seconds each. Returns the size and the time it came to."""
+    """Answer `size` requests in flight, each in latency(in flight) seconds. Return the final size and time."""
     bound = bound or size
     for _ in range(answers):
         seconds = latency(size)
@@ -176,11 +176,11 @@ def test_latencies_that_vary_tenfold_keep_the_whole_window(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_server_with_a_queue_that_slows_down_is_backed_off_from_and_loses_no_throughput(seed):
+def test_an_overloaded_server_with_a_queue_gets_a_smaller_window_at_full_throughput(seed):
     dice = random.Random(seed)
     trend = Trend()
     _, now = simulate(trend, 64, lambda _: 0.2 * dice.uniform(0.5, 1.5), 2000)
-    # four times slower, whatever is in flight: 80 a second, where it was 320
+    # four times slower, whatever is in flight: 80 per second, down from 320
     size, now = simulate(trend, 64, lambda n: max(0.2, n / 80) * dice.uniform(0.5, 1.5), 10_000, now=now)
     assert size < 48
     assert size >= 16  # the 80 x 0.2 s that keep it busy
@@ -190,7 +190,7 @@ def test_a_server_with_a_queue_that_slows_down_is_backed_off_from_and_loses_no_t
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_longer_answers_are_not_taken_for_a_slow_server(seed):
+def test_longer_answers_do_not_shrink_the_window(seed):
     dice = random.Random(seed)
     trend = Trend()
     _, now = simulate(trend, 64, lambda _: 1.0 * dice.uniform(0.5, 1.5), 2000)
@@ -199,7 +199,7 @@ def test_longer_answers_are_not_taken_for_a_slow_server(seed):
     assert not trend.slow
 
 
-def test_samples_in_which_the_window_was_not_full_say_nothing():
+def test_samples_without_a_full_window_are_ignored():
     trend, now = Trend(), 0.0
     _, now = simulate(trend, 16, lambda _: 0.2, 1000)
     for _ in range(10 * WINDOWS * SAMPLE):
@@ -212,7 +212,7 @@ def test_samples_in_which_the_window_was_not_full_say_nothing():
 
 
 class Server:
-    """A token bucket, to be asked at chosen times."""
+    """A token bucket of a server, queried at chosen times."""
 
     def __init__(self, per_second, burst):
         self.bucket = Bucket(per_second, burst, 0.0)
@@ -225,7 +225,7 @@ class Server:
 
 
 def drive(server, pace, *, start, until, pause=0.1, limitless=200.0):
-    """Ask as fast as the pace allows; returns requests that were let through and refused."""
+    """Send as fast as the pace allows. Return the admitted and the refused requests."""
     now, passed, refused = start, 0, 0
     while now < until:
         if pace.known:
@@ -246,16 +246,16 @@ def drive(server, pace, *, start, until, pause=0.1, limitless=200.0):
 @pytest.mark.parametrize("per_second", [1, 10, 100])
 @pytest.mark.parametrize("burst_s", [0, 0.5, 1, 60])
 @pytest.mark.parametrize("pause", [0.1, 1.0])
-def test_a_learned_rate_uses_a_server_well_and_is_rarely_refused(per_second, burst_s, pause):
+def test_a_learned_rate_uses_most_of_the_limit_and_is_rarely_refused(per_second, burst_s, pause):
     drive.admitted = 0
     server, pace = Server(per_second, max(1, per_second * burst_s)), Pace()
     drive(server, pace, start=0.0, until=120.0, pause=pause)
     passed, refused = drive(server, pace, start=120.0, until=720.0, pause=pause)
     assert passed >= 0.95 * 600 * per_second
-    assert refused <= 0.03 * (passed + refused)  # one a second and no burst is the hardest
+    assert refused <= 0.03 * (passed + refused)  # one per second without a burst is the hardest case
 
 
-def test_a_limit_that_rises_is_found_and_one_that_falls_is_kept():
+def test_a_learned_rate_follows_a_limit_up_and_down():
     drive.admitted = 0
     server, pace = Server(10, 10), Pace()
     drive(server, pace, start=0.0, until=120.0)
@@ -270,7 +270,7 @@ def test_a_limit_that_rises_is_found_and_one_that_falls_is_kept():
     assert refused <= 0.05 * passed
 
 
-def test_one_refusal_bounds_nothing_and_those_of_its_wave_correct_the_measure():
+def test_one_refusal_sets_no_rate_and_refusals_of_its_round_trip_correct_the_count():
     pace = Pace()
     pace.refused(1.0, 50, 1.5)
     assert not pace.known
@@ -282,8 +282,8 @@ def test_one_refusal_bounds_nothing_and_those_of_its_wave_correct_the_measure():
     assert pace.rate() == pytest.approx(9, rel=0.03)
 
 
-def test_refusals_in_vain_do_not_wear_the_measure_down():
-    pace = Pace()  # a window of a minute with 600, refusing without a word; asked again after 1, 2, 4, ... seconds
+def test_refusals_without_admissions_do_not_lower_the_rate():
+    pace = Pace()  # a window of 600 per minute without headers; retried after 1, 2, 4, ... seconds
     for at in (1.0, 2.0, 4.0, 8.0, 16.0, 32.0):
         pace.refused(at, 600, at + 1)
     assert not pace.known
@@ -291,7 +291,7 @@ def test_refusals_in_vain_do_not_wear_the_measure_down():
     assert pace.rate() == pytest.approx(600 / 61, rel=0.03)
 
 
-def test_a_rate_does_not_grow_while_nobody_asks():
+def test_a_learned_rate_does_not_grow_while_idle():
     pace = Pace()
     pace.refused(1.0, 0, 1.0)
     pace.refused(2.0, 100, 2.0)
@@ -305,11 +305,11 @@ def test_a_rate_does_not_grow_while_nobody_asks():
     assert pace.rate() == pytest.approx(before, rel=0.01)
 
 
-def test_what_a_server_saves_is_corrected_by_what_it_refused_of_the_same_wave():
+def test_the_learned_burst_is_corrected_by_refusals_of_the_same_round_trip():
     def waved(refused):
         pace = Pace()
         pace.refused(1.0, 0, 2.0)
-        pace.refused(11.0, 100, 12.0)  # some ten a second: five may follow the pause, and did
+        pace.refused(11.0, 100, 12.0)  # about ten per second: five may follow the pause, and did
         pace.refused(12.01, 104, 13.0)
         for _ in range(refused):
             pace.corrected(12.0)
@@ -323,7 +323,7 @@ def test_what_a_server_saves_is_corrected_by_what_it_refused_of_the_same_wave():
     assert waved(3) == 1
 
 
-def test_a_rate_that_bounds_nothing_is_forgotten():
+def test_a_rate_that_has_grown_far_beyond_its_measure_is_dropped():
     pace, now = Pace(), 2.0
     pace.refused(1.0, 0, 1.0)
     pace.refused(now, 100, now)
@@ -359,7 +359,7 @@ def test_a_rate_that_bounds_nothing_is_forgotten():
         ("-3", None),
     ],
 )
-def test_resets_are_understood_however_they_are_written(reset, seconds):
+def test_resets_are_parsed_in_every_notation(reset, seconds):
     headers = {"x-ratelimit-limit-requests": "600", "x-ratelimit-remaining-requests": "10", "x-ratelimit-reset-requests": reset}
     said = told(headers, REQUESTS, WALL)
     assert said == Told(10.0, 600.0, pytest.approx(seconds) if seconds is not None else None)
@@ -376,21 +376,21 @@ def test_resets_are_understood_however_they_are_written(reset, seconds):
         ("x-ratelimit-{}", REQUESTS),
     ],
 )
-def test_every_family_of_headers_is_read(pattern, names):
+def test_every_family_of_rate_limit_headers_is_parsed(pattern, names):
     headers = {pattern.format("limit"): "100, 100;w=60", pattern.format("remaining"): "0", pattern.format("reset"): "5"}
     assert told(headers, names, WALL) == Told(0.0, 100.0, 5.0)
     assert told(headers, REQUESTS if names is TOKENS else TOKENS, WALL) is None
 
 
 @pytest.mark.parametrize("remaining", ["", "many", "nan", "-1", "inf"])
-def test_nonsense_is_nothing(remaining):
+def test_unparsable_rate_limit_headers_are_ignored(remaining):
     assert told({"ratelimit-remaining": remaining, "ratelimit-reset": "1"}, REQUESTS, WALL) is None
 
 
 # --- mirror
 
 
-def test_a_window_that_is_used_up_is_waited_out():
+def test_requests_wait_for_the_reset_of_a_used_up_window():
     mirror = Mirror()
     assert mirror.ready_at(1, 0.0) == 0.0
     mirror.hear(Told(2.0, 100.0, 30.0), 0.0, order=0, age=0.1, unseen=0)
@@ -401,13 +401,13 @@ def test_a_window_that_is_used_up_is_waited_out():
     assert mirror.per_minute is None
 
 
-def test_what_went_out_after_the_request_that_is_answered_counts():
+def test_requests_sent_after_the_answered_one_are_subtracted():
     mirror = Mirror()
     mirror.hear(Told(10.0, 100.0, 30.0), 0.0, order=5, age=0.1, unseen=10)
     assert mirror.ready_at(1, 1.0) == 30.0
 
 
-def test_headers_that_come_out_of_order_are_no_news():
+def test_headers_of_older_requests_are_ignored():
     mirror = Mirror()
     mirror.hear(Told(0.0, 100.0, 30.0), 0.0, order=9, age=0.1, unseen=0)
     mirror.hear(Told(80.0, 100.0, 30.0), 0.1, order=3, age=0.2, unseen=0)
@@ -423,7 +423,7 @@ def test_headers_of_an_unknown_request_only_lower_the_level():
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_a_limit_that_flows_in_evenly_is_recognised_and_used_as_it_flows(whole):
+def test_a_limit_that_refills_evenly_is_recognised_and_used_evenly(whole):
     server, mirror, now = Server(10, 600), Mirror(), 0.0
     sent = 0
     while now < 120.0:
@@ -446,14 +446,14 @@ def test_a_limit_per_day_is_not_taken_for_one_per_minute():
     assert mirror.ready_at(1, 0.0) == 0.0
 
 
-def test_nothing_left_and_no_word_until_when_is_a_second():
+def test_without_a_reset_an_empty_limit_is_waited_for_one_second():
     mirror = Mirror()
     mirror.hear(Told(0.0, None, None), 0.0, order=0, age=0.0, unseen=0)
     assert mirror.ready_at(1, 0.5) == 1.0
     assert mirror.ready_at(1, 1.0) == 1.0
 
 
-def test_a_server_that_speaks_once_does_not_hold_anything_up_for_ever():
+def test_headers_sent_only_once_do_not_block_forever():
     mirror = Mirror()
     mirror.hear(Told(0.0, 2.0, 5.0), 0.0, order=0, age=0.0, unseen=0)
     now = 0.0
@@ -466,7 +466,7 @@ def test_a_server_that_speaks_once_does_not_hold_anything_up_for_ever():
 # --- the breaker
 
 
-def test_a_breaker_opens_probes_ever_more_rarely_and_gives_up():
+def test_a_breaker_opens_probes_less_and_less_often_and_gives_up():
     breaker, now, cools = Breaker(), 0.0, []
     for _ in range(TRIP):
         assert not breaker.open
@@ -477,12 +477,12 @@ def test_a_breaker_opens_probes_ever_more_rarely_and_gives_up():
         now = breaker.ready_at()
         breaker.begin()
         assert breaker.ready_at() == math.inf
-        assert not breaker.failed(now, probe=False)  # one that was in flight before
+        assert not breaker.failed(now, probe=False)  # a request that was in flight before
         assert breaker.failed(now, probe=True) is (probe == PROBES)
     assert cools == [FIRST_COOL_S, 2.0, 4.0, 8.0, 16.0, LONGEST_COOL_S]
 
 
-def test_one_success_closes_it_and_a_cancelled_probe_makes_room_for_another():
+def test_one_success_closes_a_breaker_and_a_cancelled_probe_allows_another():
     breaker = Breaker()
     for _ in range(TRIP):
         breaker.failed(0.0, probe=False)

@@ -1,4 +1,4 @@
-"""The LM by dspy 2.6's rules: what it takes, what it returns, and who provides it."""
+"""The LM, as in dspy 2.6: arguments, outputs and providers."""
 
 import inspect
 import json
@@ -64,7 +64,7 @@ def test_attributes_are_dspys():
         ({"model": "fake/m", "model_type": "chta"}, "allowed are chat, text, responses"),
     ],
 )
-def test_wrong_arguments_are_refused(arguments, told):
+def test_invalid_arguments_are_refused(arguments, told):
     with pytest.raises(ConfigError, match=told):
         LM(**arguments)
 
@@ -87,7 +87,7 @@ def test_wrong_arguments_are_refused(arguments, told):
         ({"prompt": "hi", "stop": object()}, "is not JSON data"),
     ],
 )
-def test_wrong_calls_are_refused_before_anything_is_sent(ask, call, told):
+def test_invalid_calls_are_refused_before_anything_is_sent(ask, call, told):
     lm = an_lm()
     with pytest.raises(ConfigError, match=told):
         ask(lm, **call)
@@ -95,18 +95,18 @@ def test_wrong_calls_are_refused_before_anything_is_sent(ask, call, told):
     assert lm.history == []
 
 
-def test_messages_of_tools_need_no_content(ask):
+def test_tool_messages_need_no_content(ask):
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     said = [*ASKED, {"role": "assistant", "tool_calls": calls}, {"role": "tool", "tool_call_id": "1", "content": "3"}]
     assert ask(an_lm(), messages=said) == ["ok"]
 
 
-def test_a_text_model_takes_text():
+def test_text_models_accept_only_text():
     with pytest.raises(ConfigError, match=r"messages\[0\]: a text model takes text"):
         an_lm(model_type="text")(messages=[{"role": "user", "content": [{"type": "text", "text": "hi"}]}])
 
 
-def test_a_prompt_is_a_user_message_and_messages_win(ask):
+def test_a_prompt_is_a_user_message_and_messages_take_precedence(ask):
     lm = an_lm()
     ask(lm, "hi")
     ask(lm, messages=[{"role": "system", "content": "s"}, *ASKED])
@@ -114,7 +114,7 @@ def test_a_prompt_is_a_user_message_and_messages_win(ask):
     assert [request.messages for request in lm.transport.requests] == [ASKED, [{"role": "system", "content": "s"}, *ASKED], ASKED]
 
 
-def test_text_prompts_are_laid_out_as_dspy_does(ask):
+def test_text_prompts_have_dspys_layout(ask):
     lm = an_lm(model_type="text")
     ask(lm, "Once")
     ask(lm, messages=[{"role": "system", "content": "Be brief."}, *ASKED])
@@ -125,7 +125,7 @@ def test_text_prompts_are_laid_out_as_dspy_does(ask):
     assert all(request.messages is None for request in lm.transport.requests)
 
 
-def test_what_is_sent_is_what_was_asked_for(ask):
+def test_requests_hold_the_given_arguments(ask):
     lm = an_lm(top_p=0.9, seed=None, api_key=KEY, timeout=5, headers={"x": "y"}, cache_in_memory=False)
     ask(lm, "hi", temperature=0.7, stop=["a"], max_tokens=None, api_version="3", num_retries=1, rollout_id=2)
     [request], [connection] = lm.transport.requests, lm.transport.connections
@@ -146,7 +146,7 @@ def test_what_is_sent_is_what_was_asked_for(ask):
         ({}, {"temperature": 0.5}),
     ],
 )
-def test_what_the_last_call_sent_is_not_sent_again(ask, before, after):
+def test_parameters_of_one_call_do_not_leak_into_the_next(ask, before, after):
     lm = an_lm(cache=False)
     for arguments in (before, before, after):
         ask(lm, "hi", **arguments)
@@ -155,7 +155,7 @@ def test_what_the_last_call_sent_is_not_sent_again(ask, before, after):
     assert json.dumps(third, sort_keys=True) == json.dumps({"temperature": 0.0, "max_tokens": 1000} | after, sort_keys=True)
 
 
-def test_a_parameter_that_changes_in_place_is_another_one(ask, tmp_path):
+def test_parameters_changed_in_place_are_sent_as_changed(ask, tmp_path):
     lm = an_lm("one", "two", cache=Cache(tmp_path), stop=["a"])
     assert ask(lm, "hi") == ["one"]
     lm.kwargs["stop"].append("b")
@@ -166,13 +166,13 @@ def test_a_parameter_that_changes_in_place_is_another_one(ask, tmp_path):
     assert [request.params["temperature"] for request in lm.transport.requests] == [0.0, 0.0, 0.5]
 
 
-def test_a_request_is_its_callers_own():
+def test_changing_a_request_does_not_change_the_lm():
     lm = an_lm()
     lm.request(prompt="hi").params["temperature"] = 2.0
     assert lm.request(prompt="hi").params["temperature"] == 0.0
 
 
-def test_access_to_clouds_is_not_part_of_the_request():
+def test_cloud_credentials_are_not_part_of_the_request():
     access = {
         "aws_access_key_id": "AKIA",
         "aws_secret_access_key": "abcdefgh1234",
@@ -218,7 +218,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize("model", REASONING)
-def test_reasoning_models_have_rules_of_their_own(model):
+def test_reasoning_models_have_their_own_temperature_and_limit(model):
     lm = LM(model, temperature=1.0, max_tokens=16_000)
     assert lm.kwargs == {"temperature": 1.0, "max_completion_tokens": 16_000}
     assert LM(model, temperature=None, max_tokens=None).request(messages=ASKED).params == {}
@@ -235,7 +235,7 @@ def test_reasoning_models_have_rules_of_their_own(model):
 
 
 @pytest.mark.parametrize("model", PLAIN)
-def test_other_models_do_not(model):
+def test_chat_models_keep_max_tokens(model):
     assert LM(model).request(messages=ASKED).params == {"temperature": 0.0, "max_tokens": 1000}
 
 
@@ -247,7 +247,7 @@ def test_outputs_are_texts(ask):
     assert ask(an_lm(two), "hi", n=2) == ["a", "b"]
 
 
-def test_outputs_are_dicts_where_there_is_more_than_text(ask):
+def test_outputs_are_dicts_if_there_is_more_than_text(ask):
     calls = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     answer = Response(choices=[Choice("a", "stop", {"content": []}), Choice(None, "tool_calls", tool_calls=calls)])
     assert ask(an_lm(answer), "hi") == [{"text": "a"}, {"text": None, "tool_calls": calls}]
@@ -257,7 +257,7 @@ def test_outputs_are_dicts_where_there_is_more_than_text(ask):
     ]
 
 
-def test_a_cut_off_answer_is_given_told_and_not_cached(ask, caplog):
+def test_a_truncated_answer_is_returned_with_a_warning_and_not_cached(ask, caplog):
     cut = Response(choices=[Choice("half", "length")])
     lm = an_lm(cut, "whole")
     with caplog.at_level(logging.WARNING, "ostinato"):
@@ -270,7 +270,7 @@ def test_a_cut_off_answer_is_given_told_and_not_cached(ask, caplog):
 
 
 class Trainer(Provider):
-    """Trains by giving the model another name, when it is told to go on."""
+    """Train by renaming the model, once `go_on` is set."""
 
     finetunable = True
 
@@ -300,18 +300,18 @@ class Trainer(Provider):
         *[(model, Provider) for model in ("openai/smollm2", "anthropic/claude-sonnet-4", "fake/m", "ollama/llama3")],
     ],
 )
-def test_the_provider_is_known_by_the_model(model, cls):
+def test_the_provider_is_inferred_from_the_model(model, cls):
     lm = LM(model, temperature=1.0, max_tokens=16_000)
     assert type(lm.provider) is type(lm.infer_provider()) is cls
 
 
-def test_the_adapter_is_known_by_the_model_type():
+def test_the_adapter_is_inferred_from_the_model_type():
     assert isinstance(LM("fake/m").infer_adapter(), ChatAdapter)
     assert isinstance(LM("fake/m", model_type="responses").infer_adapter(), ChatAdapter)
     assert isinstance(LM("fake/m", model_type="text").infer_adapter(), TextAdapter)
 
 
-def test_launch_and_kill_are_the_providers():
+def test_launch_and_kill_call_the_provider():
     provider = Trainer()
     lm = LM("fake/m", provider=provider)
     lm.launch()
@@ -319,19 +319,19 @@ def test_launch_and_kill_are_the_providers():
     assert provider.asked == [("launch", lm, None), ("kill", lm, {"force": True})]
 
 
-def test_launch_and_kill_do_nothing_where_there_is_nothing_to_do():
+def test_launch_and_kill_do_nothing_for_hosted_models():
     lm = LM("openai/gpt-4o-mini")
     lm.launch()
     lm.kill()
 
 
 @pytest.mark.parametrize("model", ["anthropic/claude-sonnet-4", "fake/m"])
-def test_who_cannot_train_says_so(model):
+def test_providers_without_training_raise(model):
     with pytest.raises(FinetuneError, match=rf"cannot fine-tune '{model}'"):
         LM(model).finetune([{"messages": []}])
 
 
-def test_training_is_a_future_of_an_lm():
+def test_training_returns_a_future_of_an_lm():
     provider, data = Trainer(), [{"messages": ASKED}]
     lm = LM("fake/m", provider=provider, train_kwargs={"epochs": 1}, top_p=0.5)
     job = lm.finetune(data, "chat")
@@ -349,7 +349,7 @@ def test_training_is_a_future_of_an_lm():
     assert provider.asked == [("finetune", job, "fake/m", data, "chat", {"epochs": 1})]
 
 
-def test_a_model_of_this_machine_is_not_asked_at_the_server_of_its_base():
+def test_a_trained_local_model_does_not_keep_the_address_of_its_base():
     lm = LM("local/base", api_base="http://127.0.0.1:1/v1", api_key="none", top_p=0.5)
     tuned = lm.copy(model="local/ft-0123456789ab")
     assert tuned.kwargs.keys() & {"api_base", "api_key"} == set()
@@ -358,7 +358,7 @@ def test_a_model_of_this_machine_is_not_asked_at_the_server_of_its_base():
     assert lm.copy(temperature=1.0).kwargs["api_key"] == "none"
 
 
-def test_another_model_may_be_trained_with_other_settings():
+def test_the_finetuning_model_and_its_settings_are_used():
     provider = Trainer()
     provider.go_on.set()
     lm = LM("fake/m", provider=provider, finetuning_model="fake/base", train_kwargs={"epochs": 1})
@@ -366,7 +366,7 @@ def test_another_model_may_be_trained_with_other_settings():
     assert provider.asked[0][2:] == ("fake/base", [], "completion", {"epochs": 2})
 
 
-def test_a_training_that_fails_raises_from_its_result():
+def test_failed_training_raises_from_result():
     provider = Trainer()
     provider.go_on.set()
     job = LM("fake/m", provider=provider).finetune([], train_kwargs={"fail": True})
@@ -375,12 +375,12 @@ def test_a_training_that_fails_raises_from_its_result():
     assert job.status() == TrainingStatus.failed
 
 
-def test_a_training_data_format_that_is_not_one():
+def test_unknown_training_data_formats_are_refused():
     with pytest.raises(ConfigError, match="train_data_format 'chta': allowed are chat, completion, preference, grpo_chat"):
         LM("fake/m", provider=Trainer()).finetune([], "chta")
 
 
-def test_a_copy_keeps_a_provider_that_was_chosen():
+def test_a_copy_keeps_a_given_provider():
     mine = Trainer()
     lm = LM("openai/gpt-4o-mini", provider=mine)
     assert lm.copy(model="openai/gpt-4o").provider is mine

@@ -26,12 +26,12 @@ def test_the_second_call_is_a_hit(ask):
     assert len(lm.transport.requests) == 2
 
 
-def test_an_lm_without_a_cache_asks_each_time(ask):
+def test_an_lm_without_a_cache_sends_every_call(ask):
     lm = an_lm("first", "second", cache=False)
     assert (ask(lm, "hi"), ask(lm, "hi")) == (["first"], ["second"])
 
 
-def test_rollouts_have_entries_of_their_own_and_are_not_sent(ask):
+def test_rollouts_have_separate_cache_entries_and_are_not_sent(ask):
     lm = an_lm("none", "one", "two")
     assert [ask(lm, "hi", rollout_id=rollout) for rollout in (None, 1, 2, 1, None)] == [
         ["none"],
@@ -44,7 +44,7 @@ def test_rollouts_have_entries_of_their_own_and_are_not_sent(ask):
     assert ask(an_lm("new", rollout_id=2), "hi") == ["two"]
 
 
-def test_a_cache_of_ones_own(ask, tmp_path):
+def test_a_given_cache_is_used(ask, tmp_path):
     own, other = Cache(tmp_path / "own"), Cache(tmp_path / "other")
     lm = an_lm("first", "second", cache=own)
     assert (ask(lm, "hi"), ask(lm, "hi")) == (["first"], ["first"])
@@ -54,12 +54,12 @@ def test_a_cache_of_ones_own(ask, tmp_path):
     other.close()
 
 
-def test_the_shared_cache_lives_at_home(tmp_path):
+def test_the_shared_cache_is_in_ostinato_home(tmp_path):
     an_lm()("hi")
     assert (tmp_path / "home" / "cache" / "cache.db").exists()
 
 
-def test_without_memory_the_disk_answers(ask):
+def test_without_memory_the_disk_cache_answers(ask):
     lm = an_lm("first", "second", cache_in_memory=False)
     assert ask(lm, "hi") == ask(lm, "hi") == ["first"]
 
@@ -72,7 +72,7 @@ def test_replay_never_sends(ask, tmp_path):
 
 
 @pytest.mark.parametrize("finish_reason", ["length", "content_filter", "refusal"])
-def test_half_and_refused_answers_are_asked_for_again(ask, finish_reason):
+def test_truncated_and_refused_answers_are_requested_again(ask, finish_reason):
     lm = an_lm(Response(choices=[Choice("no", finish_reason)]), "yes")
     assert (ask(lm, "hi"), ask(lm, "hi"), ask(lm, "hi")) == (["no"], ["yes"], ["yes"])
 
@@ -87,7 +87,7 @@ def test_failures_are_not_cached(ask):
 # --- retries
 
 
-def test_what_may_pass_is_tried_again(ask):
+def test_transient_errors_are_retried(ask):
     lm = an_lm(ServerError("busy"), errors.RateLimitError("slow down", retry_after=100), "ok")
     with without_sleeping():
         assert ask(lm, "hi") == ["ok"]
@@ -95,7 +95,7 @@ def test_what_may_pass_is_tried_again(ask):
 
 
 @pytest.mark.parametrize("where", ["constructor", "call", "policy"])
-def test_num_retries_are_those_after_the_first(ask, where):
+def test_num_retries_counts_attempts_after_the_first(ask, where):
     lm = an_lm(*[ServerError("busy") for _ in range(9)], num_retries=2 if where == "constructor" else 7)
     if where == "policy":
         lm.retry = RetryPolicy(max_attempts=3)
@@ -104,7 +104,7 @@ def test_num_retries_are_those_after_the_first(ask, where):
     assert len(lm.transport.requests) == caught.value.attempts == 3
 
 
-def test_what_will_not_pass_is_not(ask):
+def test_permanent_errors_are_not_retried(ask):
     lm = an_lm(errors.ContextWindowError("too long"))
     with pytest.raises(errors.ContextWindowError) as caught:
         ask(lm, "hi")
@@ -114,7 +114,7 @@ def test_what_will_not_pass_is_not(ask):
 # --- limits and budgets
 
 
-async def test_concurrent_calls_keep_to_the_limit():
+async def test_concurrent_calls_stay_within_the_limit():
     lm = LM("fake/m", cache=False)
     lm.transport = FakeTransport(latency_s=0.001)
     at_once, most = 0, 0
@@ -137,7 +137,7 @@ async def test_concurrent_calls_keep_to_the_limit():
     assert len(lm.history) == 40
 
 
-async def test_a_closed_endpoint_is_not_asked_and_not_paid():
+async def test_a_closed_endpoint_gets_no_request_and_costs_nothing():
     lm = an_lm(errors.AuthenticationError("the key was refused"), "the key is good again", cache=False)
     lm.limiter, lm.budget = Limiter(Endpoint("test"), max_concurrency=2), Budget(requests=10)
     with lm.limiter.using():
@@ -149,10 +149,10 @@ async def test_a_closed_endpoint_is_not_asked_and_not_paid():
             assert isinstance(caught.value.__cause__, errors.AuthenticationError)
     assert len(lm.transport.requests) == 1
     assert lm.budget.spent["requests"] == 1
-    assert await lm.acall("hi") == ["the key is good again"]  # nobody was using it any more: it is met afresh
+    assert await lm.acall("hi") == ["the key is good again"]  # it had no users, so it forgot that it was closed
 
 
-def test_a_budget_is_kept(ask):
+def test_calls_beyond_the_budget_are_refused(ask):
     lm = an_lm(cache=False)
     lm.budget = Budget(requests=2)
     ask(lm, "hi")
@@ -181,14 +181,14 @@ def test_a_dollar_budget_without_a_price_is_refused(ask):
     assert lm.transport.requests == []
 
 
-def test_an_answer_that_does_not_say_what_it_used_is_counted_in_full(ask):
+def test_an_answer_without_usage_is_counted_in_full(ask):
     lm = an_lm(Response(choices=[Choice("a", "stop"), Choice("b", "stop")]), cache=False, max_tokens=50)
     lm.budget = Budget(tokens=1000)
     ask(lm, "hi", n=2)
-    assert 100 <= lm.budget.spent["tokens"] <= 200  # max_tokens twice, and the most that the question may be
+    assert 100 <= lm.budget.spent["tokens"] <= 200  # max_tokens twice, and the most tokens of the question
 
 
-def test_a_failed_attempt_is_a_request_but_no_tokens(ask):
+def test_a_failed_attempt_counts_as_a_request_without_tokens(ask):
     lm = an_lm(ServerError("busy"), "ok")
     lm.budget = Budget(tokens=5000)
     with without_sleeping():
@@ -220,7 +220,7 @@ async def test_time_in_the_queue_is_not_latency(monkeypatch):
     assert [completion.latency_s for completion in made] == [1.0] * 5
 
 
-async def test_an_answer_that_takes_too_long_is_a_timeout():
+async def test_a_late_answer_is_a_timeout():
     lm = LM("fake/m", cache=False, timeout=0.01, num_retries=0)
     lm.transport = FakeTransport(latency_s=60)
     with pytest.raises(errors.LMTimeoutError, match=r"no answer within 0\.01 s"):
@@ -230,7 +230,7 @@ async def test_an_answer_that_takes_too_long_is_a_timeout():
 # --- one request
 
 
-async def test_acomplete_plays_a_request_whole():
+async def test_acomplete_uses_cache_limiter_and_retries():
     lm = an_lm(ServerError("busy"), "four", model="openai/gpt-4o-mini")
     request = lm.request(messages=ASKED, rollout=3, temperature=1)
     with without_sleeping():
@@ -268,15 +268,15 @@ def test_one_lm_serves_many_loops():
     assert outputs[0] == outputs[1] == outputs[2]
 
 
-def test_a_fake_model_needs_nothing(ask, monkeypatch, tmp_path):
+def test_a_fake_model_needs_no_settings(ask, monkeypatch, tmp_path):
     assert ask(LM("fake/x"), "hi") == ask(LM("fake/x", cache=False), "hi")
     assert ask(LM("fake/x"), "hi") != ask(LM("fake/x"), "ho")
 
 
-# --- one flight a request, and none to the wrong place
+# --- single flight, and local models
 
 
-async def test_a_request_in_flight_is_waited_for_and_shared(tmp_path):
+async def test_identical_concurrent_calls_share_one_request(tmp_path):
     started, gate = asyncio.Event(), asyncio.Event()
 
     class Slow(Scripted):
@@ -295,7 +295,7 @@ async def test_a_request_in_flight_is_waited_for_and_shared(tmp_path):
     assert sorted(entry["cache_hit"] for entry in lm.history) == [False, True, True, True, True]
 
 
-async def test_a_flight_that_is_given_up_is_flown_by_the_next(tmp_path):
+async def test_if_a_shared_request_is_cancelled_the_next_caller_sends_it(tmp_path):
     started, gate = asyncio.Event(), asyncio.Event()
 
     class Slow(Scripted):
@@ -317,14 +317,14 @@ async def test_a_flight_that_is_given_up_is_flown_by_the_next(tmp_path):
         await first
 
 
-async def test_those_who_wait_share_the_failure_too(tmp_path):
+async def test_identical_concurrent_calls_share_the_failure(tmp_path):
     lm = LM("openai/any", api_key=KEY, cache=Cache(tmp_path), num_retries=0)
     lm.transport = Scripted(ServerError("no"), ServerError("no"))
     failures = await asyncio.gather(*[lm.acall("hi") for _ in range(2)], return_exceptions=True)
     assert [type(failure) for failure in failures] == [ServerError, ServerError]
 
 
-def test_a_local_model_that_is_not_launched_goes_nowhere(monkeypatch):
+def test_a_local_model_that_is_not_launched_is_refused(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(errors.BadRequestError, match=r"call lm\.launch\(\) first"):
         LM("local/smollm2", cache=False)("my private question")

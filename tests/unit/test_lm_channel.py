@@ -88,21 +88,21 @@ def test_an_unknown_price_gives_no_cost_and_no_bound_in_dollars():
     assert channel.most(REQUEST)["tokens"] > 10
 
 
-def test_the_given_price_comes_before_the_published_one():
+def test_a_given_price_overrides_the_published_one():
     assert a_channel(model="openai/gpt-4o-mini").price == price_of("openai/gpt-4o-mini")
     channel = a_channel(model="openai/gpt-4o-mini", own_price=PRICE)
     assert channel.cost(Usage(5, 2, 7)) == 9.0
     assert channel.cost(None) is None
 
 
-def test_a_call_with_its_own_address_or_tier_has_the_price_of_those():
+def test_the_address_and_service_tier_of_a_call_decide_its_price():
     lm = LM("openai/gpt-4o-mini")
     assert lm.channel().price == price_of("openai/gpt-4o-mini")
     assert lm.channel({"api_base": "http://host/v1"}).price is None
     assert lm.channel({"service_tier": "priority"}).price == price_of("openai/gpt-4o-mini", "priority") != lm.channel().price
 
 
-def test_an_lm_hands_its_channel_what_calls_need():
+def test_a_channel_holds_what_the_lm_sends_through():
     lm = LM("openai/gpt-4o-mini", num_retries=2, timeout=3)
     lm.limiter, lm.budget = Limiter(Endpoint("test"), max_concurrency=1), Budget(requests=1)
     channel = lm.channel()

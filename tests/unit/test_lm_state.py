@@ -1,4 +1,4 @@
-"""What an LM holds by dspy 2.6's rules: history, callbacks, copies and dumped state."""
+"""The state of an LM, as in dspy 2.6: history, callbacks, copies and dumped state."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ from tests.support.scripted import ASKED, KEY, an_lm
 # --- history
 
 
-def test_a_call_leaves_an_entry(ask):
+def test_a_call_adds_a_history_entry(ask):
     lm = an_lm("four", api_key=KEY)
     ask(lm, "2 + 2?", temperature=0.5, api_base="http://host/v1", headers={"Authorization": KEY})
     [entry] = lm.history
@@ -39,7 +39,7 @@ def test_a_call_leaves_an_entry(ask):
     assert KEY not in str(entry)
 
 
-def test_a_hit_is_in_the_history_and_costs_nothing(ask):
+def test_cache_hits_are_in_the_history_and_cost_nothing(ask):
     lm = an_lm()
     ask(lm, "hi")
     ask(lm, "hi")
@@ -53,7 +53,7 @@ def test_a_known_model_has_a_cost():
     assert lm.history[0]["cost"] == pytest.approx(5 * 0.15e-6 + 2 * 0.6e-6)
 
 
-def test_a_server_of_ones_own_has_none(monkeypatch):
+def test_a_model_behind_a_custom_address_has_no_price(monkeypatch):
     assert LM("openai/gpt-4o-mini", api_base="http://host/v1").channel().price is None
     assert LM("openai/gpt-4o-mini", base_url="http://host/v1").channel().price is None
     lm = LM("openai/gpt-4o-mini")
@@ -116,7 +116,7 @@ class Raiser:
         raise RuntimeError("end failed")
 
 
-def test_callbacks_hear_of_start_and_end(ask):
+def test_callbacks_are_notified_of_start_and_end(ask):
     recorder = Recorder()
     lm = an_lm("four", callbacks=[recorder])
     ask(lm, "2 + 2?", temperature=0.5, api_key=KEY)
@@ -128,14 +128,14 @@ def test_callbacks_hear_of_start_and_end(ask):
 
 
 @pytest.mark.parametrize("error", [errors.AuthenticationError("no"), KeyboardInterrupt()])
-def test_callbacks_hear_of_failures(ask, error):
+def test_callbacks_are_notified_of_failures(ask, error):
     recorder = Recorder()
     with pytest.raises(type(error)):
         ask(an_lm(error, callbacks=[recorder]), "hi")
     assert recorder.seen[1][2:] == (None, error)
 
 
-def test_a_callback_that_raises_spoils_nothing(ask, caplog):
+def test_errors_in_callbacks_do_not_fail_the_call(ask, caplog):
     recorder = Recorder()
     assert ask(an_lm(callbacks=[Raiser(), recorder]), "hi") == ["ok"]
     assert [event for event, *_ in recorder.seen] == ["start", "end"]
@@ -146,7 +146,7 @@ def test_a_callback_that_raises_spoils_nothing(ask, caplog):
 # --- copies and state
 
 
-def test_a_copy_is_independent_and_shares_what_stands_for_things():
+def test_a_copy_is_independent_and_shares_transport_limiter_and_budget():
     lm = an_lm(top_p=0.5, launch_kwargs={"port": 1}, callbacks=[Recorder()])
     lm("hi")
     lm.limiter, lm.budget = Limiter(Endpoint("test"), max_concurrency=1), Budget()
@@ -160,7 +160,7 @@ def test_a_copy_is_independent_and_shares_what_stands_for_things():
     assert (new.transport, new.limiter, new.budget, new.provider) == (lm.transport, lm.limiter, lm.budget, lm.provider)
 
 
-def test_a_call_leaves_nothing_that_cannot_be_copied():
+def test_an_lm_can_be_copied_after_a_call():
     lm = an_lm()
     lm("hi", api_client=threading.Lock())
     assert lm.copy()("hi") == ["ok"]
@@ -175,7 +175,7 @@ def test_a_copy_updates_attributes_and_arguments():
     assert lm.model == "openai/gpt-4o-mini"
 
 
-def test_a_copy_with_another_model_is_reached_in_that_models_way():
+def test_a_copy_with_another_model_has_its_provider_and_transport():
     lm = LM("openai/gpt-4o-mini")
     assert isinstance(lm.copy(model="local/smollm2").provider, LocalProvider)
     assert lm.copy(model="fake/x")("hi", cache=False)
@@ -192,7 +192,7 @@ def test_a_copy_with_a_cache_uses_it(tmp_path):
     own.close()
 
 
-def test_deepcopy_is_a_copy_with_its_history():
+def test_deepcopy_keeps_the_history():
     lm = an_lm()
     lm("hi")
     new = copy.deepcopy(lm)
@@ -222,7 +222,7 @@ def test_deepcopy_is_a_copy_with_its_history():
         },
     ],
 )
-def test_state_goes_round(arguments):
+def test_a_dumped_state_rebuilds_the_lm(arguments):
     lm = LM(**arguments)
     state = json.loads(json.dumps(lm.dump_state()))
     again = LM.load_state(state)

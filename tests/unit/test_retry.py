@@ -1,4 +1,4 @@
-"""Retry: who is tried again, how often, and after how long."""
+"""Retries: which errors are retried, how often, and after how long."""
 
 import pytest
 
@@ -33,17 +33,17 @@ def test_jitter_is_full():
 
 
 @pytest.mark.parametrize(("attempt", "final"), [(1, False), (2, False), (3, True), (4, True)])
-def test_attempts_are_counted_with_the_first(attempt, final):
+def test_max_attempts_includes_the_first(attempt, final):
     assert (RetryPolicy(max_attempts=3).wait(ServerError("x"), attempt, 0) is None) == final
 
 
-def test_a_malformed_answer_is_tried_less_often():
+def test_malformed_answers_are_retried_less_often():
     policy = RetryPolicy(max_attempts=8)
     made = [policy.wait(MalformedError("x"), attempt, 0) is not None for attempt in range(1, 8)]
     assert made == [True] * (MALFORMED_ATTEMPTS - 1) + [False] * (8 - MALFORMED_ATTEMPTS)
 
 
-def test_retry_after_is_kept_and_never_undercut():
+def test_retry_after_is_never_undercut():
     policy = RetryPolicy(base_s=1, cap_s=1)
     assert all(20 <= policy.wait(RateLimitError("x", retry_after=20), 1, 0) <= 21 for _ in range(50))
 
@@ -55,7 +55,7 @@ def test_a_retry_after_beyond_patience_is_final():
     assert policy.wait(RateLimitError("x", retry_after=float("inf")), 1, 0) is None
 
 
-def test_a_wait_that_would_pass_the_deadline_is_not_made(monkeypatch):
+def test_a_wait_beyond_the_deadline_is_final(monkeypatch):
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     policy = RetryPolicy(base_s=2, cap_s=2, deadline_s=10)
     assert policy.wait(ServerError("x"), 1, 7.9) == 2
@@ -63,7 +63,7 @@ def test_a_wait_that_would_pass_the_deadline_is_not_made(monkeypatch):
     assert policy.wait(RateLimitError("x", retry_after=9), 1, 0) is None
 
 
-def test_without_sleeping_decides_the_same_and_waits_for_nothing():
+def test_without_sleeping_decides_the_same_and_waits_zero_seconds():
     policy = RetryPolicy(max_attempts=3, patience_s=60)
     with without_sleeping():
         assert policy.wait(ServerError("x"), 1, 0) == 0.0

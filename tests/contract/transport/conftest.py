@@ -1,4 +1,4 @@
-"""Every test of the contract runs with both transports, and where it asks, in both ways."""
+"""Run every test of the contract with both transports, and with `ask` both sync and async."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ TYPES = ["chat", "text", "responses"]
 
 @pytest.fixture(scope="module", autouse=True)
 def tidy():
-    """What litellm has left to the garbage collector is collected here, not in a test that comes later."""
+    """Collect what litellm leaves to the garbage collector here, not in a later test."""
     yield
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -22,7 +22,7 @@ def tidy():
 
 @pytest.fixture(params=["sync", "async"])
 def ask(request):
-    """Call an LM once, each way; both must do the same."""
+    """Call an LM once, sync or async; both must do the same."""
 
     def sync(lm, *args, **kwargs):
         return lm(*args, **kwargs)
@@ -46,7 +46,7 @@ def model_type(request):
 
 @pytest.fixture(params=[LiteLLMTransport, DirectTransport], autouse=True)
 def transport(request, monkeypatch):
-    """Each test twice; what the direct transport does not speak is what `auto` leaves to litellm."""
+    """Run each test with both transports; `auto` leaves to litellm what the direct one does not speak."""
     chosen = LiteLLMTransport() if request.param is LiteLLMTransport else AutoTransport()
     monkeypatch.setattr("runner.lm.lm._transport", lambda _model: chosen)
     return chosen

@@ -1,4 +1,4 @@
-"""Transports, through the LM, against a real server: how failures are called, and how often it is tried."""
+"""Transports, through the LM, against a real server: classes of failures, and attempts."""
 
 import email.utils
 import socket
@@ -15,7 +15,7 @@ from tests.support.transports import KEY, QUIET, an_lm
 pytestmark = QUIET
 
 
-# --- failures: each by its name, each after one request
+# --- failures: each with its class, each after one request
 
 FAILURES = [
     (Status(400, "'foo' is not a parameter"), errors.BadRequestError, 400),
@@ -66,7 +66,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("behaviour", "cls", "status"), FAILURES, ids=lambda value: str(value)[:60])
-def test_failures(server, ask, model_type, behaviour, cls, status):
+def test_failures_have_their_class_and_are_sent_once(server, ask, model_type, behaviour, cls, status):
     server.script(behaviour)
     with pytest.raises(errors.LMError) as caught:
         ask(an_lm(server, model_type=model_type), "hi")
@@ -81,7 +81,7 @@ def test_failures(server, ask, model_type, behaviour, cls, status):
         assert server.url in str(error)
 
 
-def test_no_answer_in_time(server, ask, model_type):
+def test_a_late_answer_is_a_timeout(server, ask, model_type):
     for behaviour in (Hang(), Hang(after=40)):
         server.reset()
         server.script(behaviour)
@@ -90,27 +90,27 @@ def test_no_answer_in_time(server, ask, model_type):
         assert server.count == 1
 
 
-def test_nothing_answers_there(ask, model_type):
+def test_a_refused_connection_is_a_transport_error(ask, model_type):
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it, and connections are refused
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: nothing else gets the port, and connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         lm = LM("openai/any", model_type, api_base=url, api_key=KEY, cache=False, num_retries=0, timeout=20)
         with pytest.raises(errors.TransportError, match="nothing answers there; check that the server runs"):
             ask(lm, "hi")
 
 
-def test_a_host_that_is_not_there(ask):
+def test_an_unknown_host_is_a_transport_error(ask):
     lm = LM("openai/any", api_base="http://no-such-host.invalid/v1", api_key=KEY, cache=False, num_retries=0, timeout=20)
     with pytest.raises(errors.TransportError):
         ask(lm, "hi")
 
 
-def test_a_path_that_is_not_there(server, ask):
+def test_an_unknown_path_is_not_found(server, ask):
     with pytest.raises(errors.NotFoundError, match=r"check model\.name and model\.api_base"):
         ask(an_lm(server, api_base=server.url.replace("/v1", "/v2/x")), "hi")
 
 
-def test_a_provider_that_litellm_does_not_know(ask):
+def test_an_unknown_provider_is_a_bad_request(ask):
     with pytest.raises(errors.BadRequestError) as caught:
         ask(LM("nobody/any", api_key=KEY, cache=False, num_retries=0), "hi")
     assert "nobody" in str(caught.value)
@@ -128,7 +128,7 @@ def test_a_provider_that_litellm_does_not_know(ask):
         ({}, None),
     ],
 )
-def test_how_long_to_wait(server, ask, headers, seconds):
+def test_retry_after_is_parsed(server, ask, headers, seconds):
     for status in (429, 503):
         server.script(Status(status, headers=headers))
         with pytest.raises(errors.LMError) as caught:
@@ -137,7 +137,7 @@ def test_how_long_to_wait(server, ask, headers, seconds):
     assert server.count == 2
 
 
-def test_how_long_to_wait_as_a_date(server, ask):
+def test_retry_after_may_be_a_date(server, ask):
     for after, least, most in ((100, 90, 100), (-100, 0, 0)):
         date = email.utils.formatdate(time.time() + after, usegmt=True)
         server.script(Status(429, retry_after=date))
@@ -147,7 +147,7 @@ def test_how_long_to_wait_as_a_date(server, ask):
 
 
 @pytest.mark.parametrize("header", ["x-request-id", "request-id"])
-def test_the_requests_name_at_the_provider(server, ask, model_type, header):
+def test_errors_hold_the_request_id(server, ask, model_type, header):
     server.script(Status(500, headers={header: "req_42"}))
     with pytest.raises(errors.ServerError) as caught:
         ask(an_lm(server, model_type=model_type), "hi")
@@ -180,7 +180,7 @@ def test_no_message_shows_a_key_from_the_environment(server, ask, monkeypatch):
     assert "bad key: ***" in str(caught.value)
 
 
-def test_a_missing_key_is_said_before_anything_is_sent(server, ask):
+def test_a_missing_key_is_an_error_before_anything_is_sent(server, ask):
     with pytest.raises(errors.AuthenticationError, match=r"model\.api_key_env"):
         ask(an_lm(server, api_key=None), "hi")
     assert server.count == 0
@@ -189,7 +189,7 @@ def test_a_missing_key_is_said_before_anything_is_sent(server, ask):
 # --- attempts
 
 
-def test_one_owner_of_retries(server, ask, model_type):
+def test_only_the_retry_policy_retries(server, ask, model_type):
     lm = an_lm(server, model_type=model_type, num_retries=3)
     server.script(Raw(b"junk"), Status(429, retry_after=0), Status(503))
     with without_sleeping():
@@ -202,7 +202,7 @@ def test_one_owner_of_retries(server, ask, model_type):
     assert caught.value.attempts == 4
 
 
-def test_a_retry_after_is_waited_for(server, ask):
+def test_retry_after_delays_the_next_attempt(server, ask):
     lm = an_lm(server)
     lm.retry = RetryPolicy(base_s=0, cap_s=0)
     server.script(Status(429, headers={"retry-after-ms": "300"}))
@@ -212,7 +212,7 @@ def test_a_retry_after_is_waited_for(server, ask):
     assert server.count == 2
 
 
-def test_every_attempt_is_the_same_request(server, ask):
+def test_every_attempt_sends_the_same_request(server, ask):
     server.script(Status(503), Status(503))
     with without_sleeping():
         ask(an_lm(server, num_retries=2), "hi")

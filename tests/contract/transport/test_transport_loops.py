@@ -1,4 +1,4 @@
-"""Transports in event loops, one after another and at once; what is closed, and what is on this machine."""
+"""Transports in event loops, one after another and at once; closing, and servers on this machine."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ pytestmark = QUIET
 # --- loops
 
 
-async def test_many_at_once(server):
+async def test_many_requests_run_at_once(server):
     server.otherwise = Reply(lambda call: f"answer to {call.question}", delay_s=0.05)
     lm = an_lm(server)
     outputs = await asyncio.gather(*[lm.acall(f"question {n}") for n in range(12)])
@@ -25,7 +25,7 @@ async def test_many_at_once(server):
     assert server.most_at_once > 3
 
 
-def test_a_loop_after_a_loop(server):
+def test_one_lm_works_in_one_loop_after_another(server):
     lm = an_lm(server)
 
     async def calls():
@@ -59,7 +59,7 @@ async def test_closing_leaves_no_client_behind(server, transport):
 
 
 @pytest.mark.parametrize("kind", [AutoTransport, LiteLLMTransport])
-async def test_closing_one_leaves_the_requests_of_others_alone(server, kind):
+async def test_closing_one_transport_does_not_cancel_requests_of_others(server, kind):
     server.otherwise = lambda call: Reply(delay_s=0.5 if call.question == "slow" else 0.0)
     slow, quick = an_lm(server), an_lm(server)
     slow.transport, quick.transport = kind(), kind()
@@ -72,7 +72,7 @@ async def test_closing_one_leaves_the_requests_of_others_alone(server, kind):
     await slow.aclose()
 
 
-async def test_a_call_that_is_given_up_leaves_the_next_one_alone(server):
+async def test_a_cancelled_call_does_not_affect_the_next(server):
     server.script(Hang())
     lm = an_lm(server)
     task = asyncio.create_task(lm.acall("hi"))
@@ -97,7 +97,7 @@ def test_the_server_counts_and_forgets():
         assert server.count == 0
 
 
-def test_litellm_is_told_once_what_not_to_do():
+def test_litellm_is_configured_once():
     import litellm
 
     LiteLLMTransport()
@@ -107,7 +107,7 @@ def test_litellm_is_told_once_what_not_to_do():
 
 
 @pytest.mark.parametrize("transport", [DirectTransport], indirect=True)
-def test_what_is_on_this_machine_is_asked_without_a_proxy(server, ask, transport, monkeypatch):
+def test_servers_on_this_machine_are_reached_without_a_proxy(server, ask, transport, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert ask(an_lm(server), "hi") == ["ok"]

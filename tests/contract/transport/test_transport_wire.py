@@ -1,4 +1,4 @@
-"""Transports, through the LM, against a real server: what goes over the wire, and what comes back."""
+"""Transports, through the LM, against a real server: requests and answers on the wire."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.support.transports import CALLS, KEY, QUIET, SCHEMA, TOOLS, an_lm, re
 pytestmark = QUIET
 
 
-# --- what goes over the wire
+# --- requests
 
 
 def test_a_chat_request_is_exactly_this(server, ask):
@@ -48,7 +48,7 @@ def test_a_responses_request_is_exactly_this(server, ask):
     }
 
 
-def test_nothing_is_sent_that_is_ours_alone(server, ask, model_type):
+def test_our_own_arguments_are_not_sent(server, ask, model_type):
     lm = an_lm(server, model_type=model_type, temperature=None, max_tokens=None, cache=True, cache_in_memory=False, top_p=None)
     ask(lm, "hi", rollout_id=3, cache=False, num_retries=1)
     said = {"chat": "messages", "text": "prompt", "responses": "input"}[model_type]
@@ -56,7 +56,7 @@ def test_nothing_is_sent_that_is_ours_alone(server, ask, model_type):
 
 
 @pytest.mark.parametrize("model", ["openai/o3-mini", "openai/gpt-5-mini"])
-def test_reasoning_models_are_sent_their_own_limit(server, ask, model):
+def test_reasoning_models_get_max_completion_tokens(server, ask, model):
     ask(an_lm(server, model, temperature=1.0, max_tokens=16_000), "hi")
     assert server.last.body["max_completion_tokens"] == 16_000
     assert "max_tokens" not in server.last.body
@@ -64,7 +64,7 @@ def test_reasoning_models_are_sent_their_own_limit(server, ask, model):
     assert set(server.last.body) == {"model", "messages"}
 
 
-def test_reasoning_models_in_responses(server, ask):
+def test_reasoning_models_use_the_responses_format(server, ask):
     lm = an_lm(server, "openai/o3-mini", model_type="responses", temperature=None, max_tokens=16_000, reasoning_effort="low")
     ask(lm, "hi")
     assert server.last.body == {
@@ -75,7 +75,7 @@ def test_reasoning_models_in_responses(server, ask):
     }
 
 
-def test_parameters_of_one_call_win(server, ask):
+def test_parameters_of_a_call_override_those_of_the_lm(server, ask):
     ask(an_lm(server, top_p=0.5, seed=1), "hi", temperature=0.7, max_tokens=5, seed=2, stop=["\n"], n=2)
     sent = server.last.body
     assert {name: sent[name] for name in ("temperature", "max_tokens", "seed", "top_p", "stop", "n")} == {
@@ -138,29 +138,29 @@ def test_a_conversation_with_parts_and_tools_in_responses(server, ask):
     ]
 
 
-def test_keys_and_headers_arrive(server, ask, model_type):
+def test_keys_and_headers_are_sent(server, ask, model_type):
     server.api_key = KEY
     assert ask(an_lm(server, model_type=model_type, headers={"X-Team": "blue"}), "hi") == ["ok"]
     assert server.last.headers["authorization"] == f"Bearer {KEY}"
     assert server.last.headers["x-team"] == "blue"
 
 
-def test_a_local_model_is_reached_by_its_name(server, ask, monkeypatch):
+def test_a_local_model_is_sent_by_its_bare_name(server, ask, monkeypatch):
     from runner.providers.base import Provider
 
     assert ask(an_lm(server, "local/org/model", provider=Provider()), "hi") == ["ok"]
     assert server.last.body["model"] == "org/model"
 
 
-def test_unicode_goes_there_and_back(server, ask, model_type):
+def test_unicode_is_sent_and_returned_unchanged(server, ask, model_type):
     server.script(Reply(lambda call: f"du sa: {call.question} 日本語 😀"))
     assert ask(an_lm(server, model_type=model_type), "Ærlig? 😀")[0].startswith("du sa: Ærlig? 😀")
 
 
-# --- what comes back
+# --- answers
 
 
-def test_usage_in_all_its_parts(server, ask, model_type):
+def test_all_parts_of_usage_are_read(server, ask, model_type):
     details = {
         "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 1},
         "completion_tokens_details": {"reasoning_tokens": 2},
@@ -179,14 +179,14 @@ def test_usage_in_all_its_parts(server, ask, model_type):
     }
 
 
-def test_a_server_that_does_not_count_is_believed(server, ask):
+def test_missing_usage_stays_unknown(server, ask):
     server.script(Reply(usage=None))
     lm = an_lm(server)
     assert ask(lm, "hi") == ["ok"]
     assert response_of(lm).usage in (None, Usage())
 
 
-def test_facts_about_the_answer(server, ask, model_type):
+def test_model_fingerprint_and_id_are_read(server, ask, model_type):
     server.script(Reply("four", model="any-2026-01-01", fingerprint="fp_1"))
     lm = an_lm(server, model_type=model_type)
     ask(lm, "hi")
@@ -199,14 +199,14 @@ def test_facts_about_the_answer(server, ask, model_type):
 
 
 @pytest.mark.parametrize("reason", ["length", "content_filter"])
-def test_why_it_ended(server, ask, model_type, reason):
+def test_finish_reasons_are_read(server, ask, model_type, reason):
     server.script(Reply("half", finish_reason=reason))
     lm = an_lm(server, model_type=model_type)
     assert ask(lm, "hi") == ["half"]
     assert response_of(lm).choices[0].finish_reason == reason
 
 
-def test_an_answer_that_was_all_thinking(server, ask):
+def test_an_answer_may_hold_only_reasoning(server, ask):
     for model_type in ("chat", "responses"):
         server.script(Reply(None, finish_reason="length", reasoning="Let me see"))
         lm = an_lm(server, model_type=model_type)
@@ -214,7 +214,7 @@ def test_an_answer_that_was_all_thinking(server, ask):
         assert response_of(lm).choices[0].reasoning == "Let me see"
 
 
-def test_a_refusal_in_words(server, ask):
+def test_a_refusal_is_read_as_text(server, ask):
     message = {"role": "assistant", "content": None, "refusal": "I cannot."}
     body = {"id": "x", "object": "chat.completion", "created": 1, "model": "any"}
     server.script(Raw(json.dumps({**body, "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()))
@@ -223,12 +223,12 @@ def test_a_refusal_in_words(server, ask):
     assert response_of(lm).choices[0].finish_reason == "refusal"
 
 
-def test_several_answers(server, ask):
+def test_several_answers_are_returned(server, ask):
     for model_type in ("chat", "text"):
         assert ask(an_lm(server, model_type=model_type), "hi", n=3) == ["ok", "ok", "ok"]
 
 
-def test_logprobs(server, ask):
+def test_logprobs_are_returned(server, ask):
     logprobs = {"content": [{"token": "ok", "bytes": [111, 107], "logprob": -0.25, "top_logprobs": []}]}
     server.script(Reply(logprobs=logprobs))
     [output] = ask(an_lm(server), "hi", logprobs=True, top_logprobs=1)
@@ -244,7 +244,7 @@ def test_tool_calls_look_the_same_in_both_formats(server, ask):
         assert ask(an_lm(server, model_type=model_type), "hi", tools=TOOLS) == [{"text": None, "tool_calls": CALLS}]
 
 
-def test_half_a_character_does_not_break_what_is_written(server, ask, model_type, tmp_path):
+def test_half_a_surrogate_pair_is_replaced(server, ask, model_type, tmp_path):
     server.script(Reply("cut \ud83d"))
     lm = an_lm(server, model_type=model_type, cache=True)
     assert ask(lm, "hi") == ask(lm, "hi") == ["cut ?"]

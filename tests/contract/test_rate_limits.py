@@ -1,4 +1,4 @@
-"""How much of a server's rate limit the limiter uses, and how many of its requests are refused.
+"""Measure how much of a server's rate limit the limiter uses, and how many of its requests are refused.
 
 Time is simulated, so that the figures are the same on every machine: 6,000 requests per minute, for five seconds.
 """
@@ -33,7 +33,7 @@ def simulated(test):
 
 
 def share(server, seconds=SECONDS, rpm=None):
-    """How much of what the server and the setting allow was let through, and how much of what came was refused."""
+    """Return the admitted share of what server and setting allow, and the refused share of all requests."""
     allowed = server.policy.allowed(seconds)
     if rpm:
         allowed = min(allowed, rpm * seconds / 60)
@@ -41,14 +41,14 @@ def share(server, seconds=SECONDS, rpm=None):
 
 
 async def each(servers, **settings):
-    """Ask each of these servers for as long, through a limiter of its own."""
+    """Load each of these servers equally long, each through its own limiter."""
     askers = [limiter(**settings) for _ in servers]
     await asyncio.gather(*[ask(*pair, workers=32, seconds=SECONDS) for pair in zip(servers, askers, strict=True)])
     return [asker.now() for asker in askers]
 
 
 @simulated
-async def test_a_configured_rate_is_used_and_hardly_ever_refused():
+async def test_a_configured_rate_is_used_with_hardly_any_refusal():
     servers = [
         Limited(TokenBucket(RPM, 100), latency_s=0.02, tell=True, hint=True),
         Limited(TokenBucket(RPM, 100), latency_s=0.02, hint=True),
@@ -62,7 +62,7 @@ async def test_a_configured_rate_is_used_and_hardly_ever_refused():
 
 
 @simulated
-async def test_a_rate_that_nobody_configured_is_found():
+async def test_an_unconfigured_rate_is_learned():
     telling, hinting, bare = servers = [
         Limited(TokenBucket(RPM, 300), latency_s=0.02, tell=True, hint=True),
         Limited(TokenBucket(RPM, 300), latency_s=0.02, hint=True),
@@ -73,13 +73,13 @@ async def test_a_rate_that_nobody_configured_is_found():
     assert share(telling)[1] <= 0.02
     for server, live in zip((hinting, bare), lives[1:], strict=True):
         used, refused = share(server)
-        assert used >= 0.55  # each refusal costs a second of Retry-After, of these few
+        assert used >= 0.55  # each refusal costs one second of Retry-After, of only a few
         assert refused <= 0.06
         assert live.rpm == pytest.approx(RPM, rel=0.5)
 
 
 @simulated
-async def test_a_window_that_headers_tell_is_never_overrun():
+async def test_a_window_in_headers_is_hardly_ever_exceeded():
     server = Limited(FixedWindow(100, 2.0), latency_s=0.02, tell=True, hint=True)
     await ask(server, limiter(), workers=32, seconds=SECONDS)
     assert server.passed >= 200
@@ -87,15 +87,15 @@ async def test_a_window_that_headers_tell_is_never_overrun():
 
 
 @simulated
-async def test_everybody_pauses_not_only_the_row_that_was_refused():
+async def test_a_refusal_pauses_all_rows():
     server = Limited(FixedWindow(50, 1.5), latency_s=0.01, hint=True)
     counts = await ask(server, limiter(most=16), workers=64, rows=150)
     assert counts.ok >= 150
-    assert server.refused <= 3 * 16  # one wave a window at the very most; 100 rows that each ask on their own would be hundreds
+    assert server.refused <= 3 * 16  # one round trip per window at most; 100 independent rows would cause hundreds
 
 
 @simulated
-async def test_a_server_that_refuses_nothing_gets_all_that_was_asked_for():
+async def test_a_server_without_limits_gets_full_concurrency():
     server = Limited(latency_s=0.2)
     counts = await ask(server, limiter(most=256), workers=256, rows=2000)
     assert counts.refused == counts.failed == 0
@@ -103,7 +103,7 @@ async def test_a_server_that_refuses_nothing_gets_all_that_was_asked_for():
 
 
 @simulated
-async def test_answers_of_all_lengths_do_not_shrink_the_window():
+async def test_answers_of_varying_length_do_not_shrink_the_window():
     dice = random.Random(1)
     server = Limited(latency_s=lambda _: 0.01 * 10 ** dice.random())
     asking = limiter(most=32)
@@ -112,11 +112,11 @@ async def test_answers_of_all_lengths_do_not_shrink_the_window():
 
 
 @simulated
-async def test_a_server_that_slows_down_is_backed_off_from_and_taken_up_again():
+async def test_a_slow_server_gets_a_smaller_window_until_it_recovers():
     slow = False
 
     def latency(in_flight):
-        return 0.02 if not slow else max(0.02, in_flight * 0.005)  # a queue that serves 200 a second
+        return 0.02 if not slow else max(0.02, in_flight * 0.005)  # a queue that serves 200 per second
 
     server = Limited(latency_s=latency)
     asking = limiter(most=32)
@@ -133,9 +133,9 @@ async def test_a_server_that_slows_down_is_backed_off_from_and_taken_up_again():
 
 
 @simulated
-async def test_overload_without_a_word_about_rates_shrinks_the_window():
+async def test_overload_without_rate_limits_shrinks_the_window():
     class Crowded:
-        """Refuses whoever comes when ten are being served."""
+        """Refuse requests while ten are being served."""
 
         def decide(self, now):
             return 0.0 if server.in_flight >= 10 else None
@@ -164,7 +164,7 @@ async def test_many_limiters_keep_one_rate():
 
 
 async def test_many_limiters_and_event_loops_keep_one_rate():
-    """In real time: what is left of a limit is shared between threads."""
+    """Run in real time: threads share the state of a limit."""
     endpoint = Endpoint("limited")
     with LimitedServer(TokenBucket(RPM, 100), latency_s=0.01) as server:
         askers = [Limiter(endpoint, max_concurrency=8, rpm=RPM) for _ in range(3)]
