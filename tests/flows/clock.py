@@ -35,7 +35,7 @@ def schedule(*words):
         patch.setattr(deployments, "PATIENCE_S", PATIENCE_S)
         patch.setattr(connection, "REACH_TIMEOUT_S", PATIENCE_S)
         patch.setattr("builtins.print", lambda *text, **_: said.extend(text))
-        assert runner.cli.main(["schedule", *words, "--json"]) == 0
+        assert runner.cli.main(["schedule", *words, "--json"]) == 0, said
     return json.loads(said[-1])
 
 

@@ -1,7 +1,9 @@
 """The server that `ostinato server start` keeps, once for all tests that ask for it, on a history of its own."""
 
 import os
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -34,8 +36,25 @@ def kept_home(tmp_path_factory):
 def kept(kept_home):
     with pytest.MonkeyPatch.context() as monkeypatch:
         without_server(monkeypatch, kept_home)
-        yield kept_server.start(processes.free_port())
+        server = kept_server.start(processes.free_port())
+        copy(kept_home, kept_home.parent / "empty")
+        yield server
         kept_server.stop()
+
+
+def copy(home, other):
+    """Copy the history of an OSTINATO_HOME to another. A server that finds one need not create it, which takes ten seconds."""
+    for folder in (other, other / "prefect"):
+        folder.mkdir(mode=0o700)
+    here, there = (sqlite3.connect(place / "prefect" / "prefect.db") for place in (home, other))
+    with closing(here), closing(there):
+        here.backup(there)
+
+
+@pytest.fixture(scope="session")
+def empty_home(kept, kept_home):
+    """An OSTINATO_HOME whose history is empty."""
+    return kept_home.parent / "empty"
 
 
 @pytest.fixture

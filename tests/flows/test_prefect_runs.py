@@ -19,7 +19,7 @@ from flows.servers import kept as kept_server
 from runner.errors import LaunchError, OrchestratorError
 from runner.system import processes
 from tests.flows.api import Api
-from tests.flows.conftest import without_server
+from tests.flows.conftest import copy, without_server
 from tests.flows.play_fake import FakeExperiment
 from tests.support.clock import PATIENCE_S, wait_until
 from tests.support.command import REPOSITORY
@@ -59,8 +59,9 @@ def wait_and(signum, folder):
 
 
 @pytest.fixture(scope="module")
-def private_runs(tmp_path_factory):
+def private_runs(empty_home, tmp_path_factory):
     base = tmp_path_factory.mktemp("private")
+    copy(empty_home, base / "home")
     with pytest.MonkeyPatch.context() as monkeypatch:
         without_server(monkeypatch, base / "home")
         with start(base / "ok-run", "ok") as run:

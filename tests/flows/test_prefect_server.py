@@ -14,6 +14,7 @@ from flows.servers.databases import History
 from flows.servers.private import PrivateServer
 from runner.errors import OrchestratorError
 from runner.system import processes
+from tests.flows.conftest import copy
 
 
 def ask(*words):
@@ -116,7 +117,8 @@ def test_a_home_that_cannot_be_written_is_an_error(clean, monkeypatch, tmp_path)
 
 
 @pytest.mark.prefect
-def test_a_kept_server_starts_is_found_and_stops(clean, capsys):
+def test_a_kept_server_starts_is_found_and_stops(clean, empty_home, capsys):
+    copy(empty_home, clean)
     port = processes.free_port()
     assert ask("start", "--port", str(port), "--json") == 0
     shown = json.loads(capsys.readouterr().out)

@@ -80,7 +80,7 @@ def served(server, given, hook):
     """`ostinato serve`, with a history.
 
     When it starts, two schedules have missed some of their times and were switched off, and one was applied by a version whose
-    flow was elsewhere. Runs that several tests wait for are asked for at once, so that they run side by side.
+    flow was elsewhere.
     """
     folder, variables = given
     clock = Clock(server, folder)
@@ -92,26 +92,17 @@ def served(server, given, hook):
         missed = ("passed", "caught")
         for name in missed:
             toggle(clock, name, active=False)
-        apply_others(clock, folder)
+        apply_elsewhere(clock)
         for name in missed:  # once more: Prefect's scheduler may have read it before, and written runs of it since
             toggle(clock, name, active=False)
         clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in missed}
         with serving(clock, THEIR_HOOK=f"{hook[0]}/{SECRETS['THEIR_HOOK']}"):
             wait_until(lambda: clock.deployment("moved")["entrypoint"] == ENTRYPOINT, "the start of the worker")
-            names = ("failing", "killed", "cancelled", "moved")
-            clock.begun = {name: schedule("run-now", name)["flow_run"] for name in names}
             yield clock
 
 
-def apply_others(clock, folder):
-    """Apply what several tests wait for, and wait until Prefect's scheduler has seen it."""
-    file = folder / "told.json"
-    tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
-    program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
-    failing = ["model.fail_rate=1", "limits.max_attempts=1", "schedule.retries=1", "schedule.retry_delay_s=0"]
-    schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
-    schedule("apply", *SLOW, TELLS, "schedule.name=killed")
-    schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
+def apply_elsewhere(clock):
+    """Apply a schedule as a version whose flow was elsewhere, and wait until Prefect's scheduler has seen it."""
     schedule("apply", *FAKE, NEVER, "schedule.name=moved")
     assert clock.deployment("moved")["entrypoint"] == ENTRYPOINT
     wait_until(lambda: clock.runs("moved"), "the scheduler")
@@ -125,7 +116,7 @@ def clock(served, given):
 
 
 def test_a_schedule_whose_flow_was_elsewhere_runs_here(clock):
-    assert clock.state(clock.begun["moved"], *FINAL)["type"] == "COMPLETED"
+    assert clock.state(schedule("run-now", "moved")["flow_run"], *FINAL)["type"] == "COMPLETED"
     assert len(clock.complete("moved")) == 1
 
 
@@ -174,12 +165,17 @@ def said(hook, flow_run):
 
 
 def test_a_failure_is_retried_in_its_record_then_reported(clock, hook):
-    flow_run = clock.begun["failing"]
+    file = clock.folder / "told.json"
+    tell = f"import sys, pathlib; pathlib.Path('{file}').write_text(sys.stdin.read())"
+    program = f"schedule.notify.command=['{sys.executable}',-c,\"{tell}\"]"
+    failing = ["model.fail_rate=1", "limits.max_attempts=1", "schedule.retries=1", "schedule.retry_delay_s=0"]
+    schedule("apply", *FAKE, NEVER, *failing, program, TELLS, "schedule.name=failing")
+    flow_run = schedule("run-now", "failing")["flow_run"]
     state = clock.state(flow_run, *FINAL)
     (record,) = clock.records("failing")
     assert record.manifest()["schedule"]["attempt"] == 2
     told = said(hook, flow_run)
-    assert json.loads((clock.folder / "told.json").read_text()) == told
+    assert json.loads(file.read_text()) == told
     expected = {"format": 1, "event": "failed", "schedule": "failing", "flow_run": flow_run, "tries": 2, "run": str(record.path)}
     assert expected.items() <= told.items()
     assert told["problem"] == state["message"]
@@ -190,11 +186,10 @@ def test_a_canary_of_a_worse_model_fails_and_is_reported(clock, hook):
     scored = ["model=fake", "scoring=regex", "scoring.pattern=Paris"]
     reference = runner.run(overrides=[*scored, "execution.orchestrator=none", "model.reply=Paris"]).folder
     canary = ["schedule.what=canary", f"schedule.canary.reference={reference}", "schedule.retries=1", "schedule.name=canary"]
-    schedule("apply", *scored, *canary, TELLS, "model.choices=[Oslo,Rome,Paris]", "schedule.interval_s=3")
-    (first, *_) = wait_until(lambda: clock.records("canary"), "a canary")
-    flow_run = first.manifest()["schedule"]["flow_run"]
+    schedule("apply", *scored, *canary, TELLS, "model.choices=[Oslo,Rome,Paris]", NEVER)
+    flow_run = schedule("run-now", "canary")["flow_run"]
     state = clock.state(flow_run, *FINAL)
-    schedule("rm", "canary")
+    (first,) = clock.records("canary")
     assert state["type"] == "FAILED"
     assert "significantly worse" in state["message"]
     assert first.manifest()["canary"]["worse"]
@@ -203,7 +198,8 @@ def test_a_canary_of_a_worse_model_fails_and_is_reported(clock, hook):
 
 
 def test_a_run_whose_process_is_killed_is_reported_as_crashed(clock, hook):
-    flow_run = clock.begun["killed"]
+    schedule("apply", *SLOW, TELLS, "schedule.name=killed")
+    flow_run = schedule("run-now", "killed")["flow_run"]
     wait_until(lambda: clock.records("killed"), "the record")
     os.kill(int(clock.run(flow_run)["infrastructure_pid"]), signal.SIGKILL)
     assert clock.state(flow_run, *FINAL)["type"] == "CRASHED"
@@ -220,10 +216,10 @@ def test_missed_runs_are_caught_up_one_after_the_other(clock):
 
 
 def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
-    flow_run = clock.begun["cancelled"]
-    for name in ("cancelled", "killed"):
-        wait_until(lambda name=name: clock.records(name), "the record")
-    for run in [*clock.missed["passed"], *clock.missed["caught"], clock.begun["failing"], clock.begun["moved"]]:
+    schedule("apply", *SLOW, TELLS, "schedule.name=cancelled")
+    flow_run = schedule("run-now", "cancelled")["flow_run"]
+    wait_until(lambda: clock.records("cancelled"), "the record")
+    for run in [*clock.missed["passed"], *clock.missed["caught"]]:
         clock.state(run, *FINAL)  # a process that starts while the server is away would crash
     clock.server.stop()
     clock.server.start()
