@@ -113,7 +113,7 @@ class TestOnARun:
         with pytest.raises(runner.errors.ConfigError, match="there is nothing to compare"):
             runner.compare_all([a])
 
-    def test_write_report_writes_one_page(self):
+    def test_report_writes_one_page(self):
         folder = play().folder
         (folder / "report.html").unlink()
         assert runner.report("latest") == folder / "report.html"
