@@ -66,7 +66,8 @@ def told(error: Exception, overrides: Sequence[str] = (), places: Sequence[Path]
     for pattern, message in MESSAGES:
         if found := re.search(pattern, text):
             return message(found, case)
-    return re.sub(r"\s*\n\s*", "; ", str(error).split("\nSee https", maxsplit=1)[0].strip())
+    plain = re.split(r"\n\s*full_key:|\nSee https", str(error) or str(error.__cause__), maxsplit=1)[0]
+    return case.at + re.sub(r"\s*\n\s*", "; ", plain.strip())
 
 
 def text_of(error: Exception) -> str:

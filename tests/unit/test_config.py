@@ -145,6 +145,11 @@ def test_each_error_of_hydra_has_its_message(row):
     assert [bool(found) for found in matching].index(True) == row
 
 
+def test_an_error_of_hydra_without_a_row_keeps_its_text():
+    conf("mine.yaml", "null: 1\n")
+    assert error(config_name="mine") == "Incompatible key type 'NoneType'"
+
+
 def test_a_defaults_list_that_names_itself_is_refused():
     conf("sampling/loop.yaml", "defaults: [loop]\n")
     assert error("sampling=loop").startswith("a defaults list leads back to itself")
