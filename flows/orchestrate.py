@@ -39,7 +39,7 @@ DRAIN_TIMEOUT_S = 30.0
 
 
 class Piece(Protocol):
-    """What is run: an experiment, a sweep or a pipeline. Its flow finds it in this process by its folder."""
+    """An experiment, a sweep or a pipeline to run. Its flow finds it in this process by its folder."""
 
     folder: Path
     name: str

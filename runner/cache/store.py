@@ -108,12 +108,12 @@ class Cache:
 
     @property
     def reads(self) -> bool:
-        """Whether this mode looks up answers."""
+        """True if this mode looks up answers."""
         return self.mode in _READS
 
     @property
     def writes(self) -> bool:
-        """Whether this mode stores answers."""
+        """True if this mode stores answers."""
         return self.mode in _WRITES
 
     def get(self, key: str) -> Entry | None:

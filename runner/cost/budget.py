@@ -77,13 +77,13 @@ class Budget:
 
     @property
     def spent(self) -> dict[str, float]:
-        """What was used so far: ``usd``, ``tokens``, ``requests``. Requests in flight are not included."""
+        """The use so far: ``usd``, ``tokens``, ``requests``. Requests in flight are not included."""
         with self._lock:
             return dict(self._spent)
 
     @property
     def left(self) -> dict[str, float | None]:
-        """What is left, including reservations of requests in flight; None where there is no bound."""
+        """The rest of the budget, including reservations of requests in flight; None where there is no bound."""
         spent = self.spent
         return {name: None if bound is None else max(0, bound - spent[name]) for name, bound in self.bounds.items()}
 

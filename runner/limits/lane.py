@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Issuer(Protocol):
-    """What issues passes and is told how they end: an Endpoint."""
+    """The issuer of passes, which is told how they end: an Endpoint."""
 
     def hear(self, headers: Mapping[str, str], pass_: Pass | None = None) -> None:
         """Learn from the response headers of a pass."""

@@ -40,7 +40,7 @@ class Attempt:
 
     @property
     def hear(self) -> Hear | None:
-        """What the transport calls with the response headers."""
+        """The function that the transport calls with the response headers."""
         return self.place.hear if self.place is not None else None
 
     def begin(self) -> None:

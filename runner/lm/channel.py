@@ -23,7 +23,7 @@ _OURS = ("local/", "fake/")
 
 
 class Channel(msgspec.Struct, frozen=True, kw_only=True):
-    """What one call is sent through, and its price. Made by `LM.channel`.
+    """Hold what one call is sent through, and its price. Made by `LM.channel`.
 
     Attributes:
         model: ``provider/name``.

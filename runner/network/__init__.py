@@ -1,1 +1,1 @@
-"""What a server's refusal means, when to ask again, and one HTTP client for small errands."""
+"""The meaning of a server's refusal, when to ask again, and one HTTP client for small requests."""

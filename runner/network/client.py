@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Reply(NamedTuple):
-    """What a server answered: HTTP status, reason phrase, the seconds of ``Retry-After`` as they were sent, and the body."""
+    """A server's answer: HTTP status, reason phrase, the seconds of ``Retry-After`` as they were sent, and the body."""
 
     status: int
     reason: str
@@ -22,7 +22,7 @@ class Reply(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the status is one of success (2xx)."""
+        """True if the status is one of success (2xx)."""
         return 200 <= self.status < 300  # noqa: PLR2004
 
 

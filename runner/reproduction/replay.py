@@ -61,7 +61,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a capsule says of itself in addition to its files.
+    """A capsule's description of itself, in addition to its files.
 
     Attributes:
         ostinato: the version that packed it.

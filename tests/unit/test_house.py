@@ -42,3 +42,17 @@ def test_functions_are_short():
         if not isinstance(node, ast.ClassDef) and (lines := node.end_lineno - node.lineno + 1) > LINES
     ]
     assert long == []
+
+
+OPENERS = ("What ", "Who ", "Whose ", "Whether ", "Those ", "That which ", "Of what ")
+
+
+def test_docstrings_open_with_a_verb_or_a_noun():
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [
+        f"{file}: {docstring.splitlines()[0]}"
+        for file, module in MODULES.items()
+        for node in ast.walk(module)
+        if isinstance(node, documented) and (docstring := ast.get_docstring(node)) and docstring.startswith(OPENERS)
+    ]
+    assert found == []

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class TrainDataFormat(StrEnum):
-    """What a row of training data looks like (the names are dspy's)."""
+    """The form of a row of training data (the names are dspy's)."""
 
     CHAT = "chat"
     """``{"messages": [...]}``: the last message is the assistant's and is what is learned."""

@@ -17,5 +17,5 @@ class TrainingStatus(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return self in (TrainingStatus.succeeded, TrainingStatus.failed, TrainingStatus.cancelled)
