@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import sqlite3
 import sys
@@ -143,26 +142,6 @@ def standing(folder, given):
             patch.setenv(name, value)
         patch.chdir(folder)
         yield
-
-
-@contextmanager
-def webhook():
-    """Serve a webhook on the loopback. Yields its URL and what was posted to it."""
-    told = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            told.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
-        threading.Thread(target=listening.serve_forever).start()
-        yield f"http://127.0.0.1:{listening.server_port}", told
-        listening.shutdown()
 
 
 class KeptServer:

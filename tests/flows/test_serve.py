@@ -35,9 +35,9 @@ from tests.flows.clock import (
     schedule,
     serving,
     standing,
-    webhook,
 )
 from tests.support.clock import PATIENCE_S, wait_until
+from tests.support.webhook import Webhook
 
 pytestmark = pytest.mark.prefect
 
@@ -71,8 +71,8 @@ def given(server, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hook():
-    with webhook() as (url, told):
-        yield url, told
+    with Webhook() as hook:
+        yield hook
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def served(server, given, hook):
         for name in missed:  # once more: Prefect's scheduler may have read it before, and written runs of it since
             toggle(clock, name, active=False)
         clock.missed = {name: [run["id"] for run in clock.runs(name)] for name in missed}
-        with serving(clock, THEIR_HOOK=f"{hook[0]}/{SECRETS['THEIR_HOOK']}"):
+        with serving(clock, THEIR_HOOK=f"{hook.address}/{SECRETS['THEIR_HOOK']}"):
             wait_until(lambda: clock.deployment("moved")["entrypoint"] == ENTRYPOINT, "the start of the worker")
             yield clock
 
@@ -158,7 +158,7 @@ def test_a_schedule_that_is_switched_off_in_prefect_is_not_active(clock):
 
 def said(hook, flow_run):
     """Wait until the webhook is told of a flow run. Returns what it was told."""
-    told = hook[1]
+    told = hook.posted
     path, payload = wait_until(lambda: next((one for one in told if one[1]["flow_run"] == flow_run), None), "the webhook")
     assert path == f"/{SECRETS['THEIR_HOOK']}"
     return payload
@@ -227,7 +227,7 @@ def test_a_run_can_be_cancelled_after_a_restart_of_the_server(clock, hook):
     assert clock.state(flow_run, *FINAL)["type"] == "CANCELLED"
     (record,) = clock.records("cancelled")
     assert record.manifest()["status"] == "interrupted"
-    assert not [told for _, told in hook[1] if told["flow_run"] == flow_run]
+    assert not [told for _, told in hook.posted if told["flow_run"] == flow_run]
 
 
 async def test_a_run_continues_when_the_server_has_forgotten_its_lease(server):

@@ -1,10 +1,8 @@
 """Any answer of a server gives a Response or an LMError, and a Response reads back unchanged from the cache and the record."""
 
-import asyncio
 import json
 import math
 import random
-import threading
 
 import msgspec
 import pytest
@@ -19,6 +17,7 @@ from runner.transport.direct import _refused, _response
 from runner.types import Connection, Request, Response, Sample
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
+from tests.support.loopback import Loopback, Script
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 REQUESTS = {
@@ -232,33 +231,13 @@ def _raise(error):
 # -- on the wire
 
 
-class Echo:
-    """A server that sends exactly the given bytes: an event loop in a thread, and one connection per request."""
+class Echo(Loopback):
+    """A server that sends exactly the given bytes, and closes the connection."""
 
-    def __enter__(self):
-        self.loop = asyncio.new_event_loop()
-        self.reply = b""
-        self.server = self.loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = self.server.sockets[0].getsockname()[1]
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        return self
+    reply = b""
 
-    def __exit__(self, *_):
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.server.close()
-        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        self.loop.close()
-
-    async def _serve(self, reader, writer):
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next((int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")), 0)
-        await reader.readexactly(length)
-        writer.write(self.reply)
-        await writer.drain()
-        writer.close()
-        await writer.wait_closed()
+    async def route(self, request):
+        return Script((self.reply,), "close")
 
 
 VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=255, exclude_characters="\x7f"), max_size=12)
@@ -284,5 +263,5 @@ def test_any_bytes_on_the_wire_are_an_answer_or_an_error(status, body, headers, 
     head += [f"Content-Length: {max(0, len(body) + off_by)}"] if "Transfer-Encoding" not in headers else []
     with Echo() as server:
         server.reply = junk + "\r\n".join([*head, "", ""]).encode("latin-1") + body
-        connection = Connection(api_base=f"http://127.0.0.1:{server.port}/v1", api_key="none", timeout_s=20)
+        connection = Connection(api_base=f"{server.address}/v1", api_key="none", timeout_s=20)
         check(lambda: DirectTransport().complete(REQUESTS["chat"], connection))

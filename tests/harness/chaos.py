@@ -15,15 +15,11 @@ import gzip
 import hashlib
 import json
 import os
-import socket
-import struct
 import tempfile
-import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +29,7 @@ from runner.experiment.prepared import prepare
 from runner.experiment.run import run_to_end
 from runner.network.retry import MALFORMED_ATTEMPTS
 from runner.transport.litellm import _litellm
+from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,23 +37,8 @@ if TYPE_CHECKING:
     from runner.experiment.run import RunResult
 
 
-@dataclass(frozen=True)
-class Script:
-    """What goes over the wire: bytes and pauses (seconds) in turn, and how the connection is left."""
-
-    steps: tuple[bytes | float, ...]
-    then: Literal["keep", "close", "reset", "hang"] = "keep"
-
-
-def _http(body: bytes, status: str = "200 OK", *, length: int | None = None, **headers: str) -> bytes:
-    named = {"Content-Type": "application/json", "Content-Length": str(len(body) if length is None else length)}
-    named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
-    return f"HTTP/1.1 {status}\r\n{head}\r\n".encode() + body
-
-
-def _refusal(status: str, **headers: str) -> Script:
-    return Script((_http(b'{"error": {"message": "chaos"}}', status, **headers),))
+def _refusal(status: int, **headers: str) -> Script:
+    return Script((response(b'{"error": {"message": "chaos"}}', status, **headers),))
 
 
 def _date() -> str:
@@ -67,44 +49,42 @@ UNSEEN = 0.05
 """The share of faults after which one attempt more may fail before it reaches the server."""
 
 BROKEN: dict[str, Callable[[bytes], Script]] = {
-    "500": lambda _: _refusal("500 Internal Server Error"),
-    "502 of a proxy": lambda _: Script(
-        (_http(b"<html>Bad Gateway</html>", "502 Bad Gateway", Content_Type="text/html"),), "close"
-    ),
-    "503": lambda _: _refusal("503 Service Unavailable"),
-    "503, Retry-After 0": lambda _: _refusal("503 Service Unavailable", Retry_After="0"),
-    "503, Retry-After 0.05": lambda _: _refusal("503 Service Unavailable", Retry_After="0.05"),
-    "429": lambda _: _refusal("429 Too Many Requests"),
-    "429, Retry-After 0": lambda _: _refusal("429 Too Many Requests", Retry_After="0"),
-    "429, Retry-After a date": lambda _: _refusal("429 Too Many Requests", Retry_After=_date()),
-    "429, retry-after-ms": lambda _: _refusal("429 Too Many Requests", retry_after_ms="20"),
+    "500": lambda _: _refusal(500),
+    "502 of a proxy": lambda _: Script((response(b"<html>Bad Gateway</html>", 502, Content_Type="text/html"),), "close"),
+    "503": lambda _: _refusal(503),
+    "503, Retry-After 0": lambda _: _refusal(503, Retry_After="0"),
+    "503, Retry-After 0.05": lambda _: _refusal(503, Retry_After="0.05"),
+    "429": lambda _: _refusal(429),
+    "429, Retry-After 0": lambda _: _refusal(429, Retry_After="0"),
+    "429, Retry-After a date": lambda _: _refusal(429, Retry_After=_date()),
+    "429, retry-after-ms": lambda _: _refusal(429, retry_after_ms="20"),
     "reset": lambda _: Script((), "reset"),
     "reset in the head": lambda good: Script((good[:20], 0.005), "reset"),
     "reset in the body": lambda good: Script((good[:-9], 0.005), "reset"),
     "closed in the body": lambda good: Script((good[:-9],), "close"),
-    "length too long": lambda good: Script((_http(_body(good), length=len(_body(good)) + 9),), "close"),
+    "length too long": lambda good: Script((response(_body(good), length=len(_body(good)) + 9),), "close"),
     "hang": lambda _: Script((), "hang"),
     "hang in the body": lambda good: Script((good[:-9],), "hang"),
 }
 """What a client sees as a refusal, a broken connection or silence."""
 
 MALFORMED: dict[str, Callable[[bytes], Script]] = {
-    "no JSON": lambda _: Script((_http(b"<html>all is well</html>", Content_Type="text/html"),)),
-    "cut JSON": lambda good: Script((_http(_body(good)[:-9]),)),
-    "empty body": lambda _: Script((_http(b""),)),
-    "wrong shape": lambda _: Script((_http(b'{"choices": {"text": 1}}'),)),
-    "no choices": lambda _: Script((_http(b'{"choices": []}'),)),
-    "an error with 200": lambda _: Script((_http(b'{"error": {"message": "overloaded"}}'),)),
-    "a list": lambda _: Script((_http(b"[1, 2, 3]"),)),
-    "length too short": lambda good: Script((_http(_body(good), length=len(_body(good)) - 9),)),
+    "no JSON": lambda _: Script((response(b"<html>all is well</html>", Content_Type="text/html"),)),
+    "cut JSON": lambda good: Script((response(_body(good)[:-9]),)),
+    "empty body": lambda _: Script((response(b""),)),
+    "wrong shape": lambda _: Script((response(b'{"choices": {"text": 1}}'),)),
+    "no choices": lambda _: Script((response(b'{"choices": []}'),)),
+    "an error with 200": lambda _: Script((response(b'{"error": {"message": "overloaded"}}'),)),
+    "a list": lambda _: Script((response(b"[1, 2, 3]"),)),
+    "length too short": lambda good: Script((response(_body(good), length=len(_body(good)) - 9),)),
 }
 """Answers (200) that are none. They are tried less often than the others, and come less than that to one question."""
 
 SLOW: dict[str, Callable[[bytes], Script]] = {
     "dribbled": lambda good: Script(tuple(step for part in _parts(good, 4) for step in (part, 0.01))),
     "chunked": lambda good: Script(_chunked(_body(good))),
-    "gzip": lambda good: Script((_http(gzip.compress(_body(good), mtime=0), Content_Encoding="gzip"),)),
-    "the last": lambda good: Script((_http(_body(good), Connection="close"),), "close"),
+    "gzip": lambda good: Script((response(gzip.compress(_body(good), mtime=0), Content_Encoding="gzip"),)),
+    "the last": lambda good: Script((response(_body(good), Connection="close"),), "close"),
 }
 """Good answers in unusual clothes: no faults, and every one must be read."""
 
@@ -158,99 +138,50 @@ class Dice:
         return names[pick % len(names)]
 
 
-class ChaosServer:
-    """OpenAI's chat completions on loopback, as a context manager: an event loop in a thread.
+class ChaosServer(Loopback):
+    """OpenAI's chat completions on loopback, as a context manager.
 
     Args:
         dice: what goes wrong.
         latency_s: seconds before each answer.
 
     Attributes:
-        requests: how many came for each question.
-        asked_by: how many came for each question from each process that names itself in ``x-process``.
-        met: how many met each fault, or got each kind of clothes.
+        requests: how many requests arrived per question.
+        asked_by: how many arrived per process, which names itself in ``x-process``, and question.
+        met: how many met each fault, or got each unusual form.
     """
 
     def __init__(self, dice: Dice, latency_s: float = 0.0) -> None:
+        super().__init__()
         self.dice = dice
         self.latency_s = latency_s
         self.requests: Counter[str] = Counter()
         self.asked_by: Counter[tuple[str, str]] = Counter()
         self.met: Counter[str] = Counter()
-        self.errors: list[BaseException] = []
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
 
-    def __enter__(self) -> Self:
-        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", 0, backlog=1024))
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=self._loop.run_forever, name="chaos", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(20)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-        if self.errors and kind is None:
-            raise AssertionError("the server failed by itself") from self.errors[0]
+    @property
+    def url(self) -> str:
+        """The ``api_base`` for clients."""
+        return f"{self.address}/v1"
 
     @property
     def faults(self) -> int:
         """How many requests met a fault."""
         return sum(count for name, count in self.met.items() if name not in SLOW)
 
-    async def _close(self) -> None:
-        self._server.close()
-        for writer in list(self._writers):
-            writer.transport.abort()
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.wait(others, timeout=10) if others else None
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._writers.add(writer)
-        try:
-            while await self._one(reader, writer):
-                pass
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # the client has gone
-        except Exception as error:  # noqa: BLE001 - boundary: told to the test
-            self.errors.append(error)
-        finally:
-            self._writers.discard(writer)
-            writer.transport.abort()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """One request. Returns whether the connection stays."""
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
-        asked = json.loads(await reader.readexactly(length))
+    async def route(self, request: Request) -> Script:
+        """Answer, or do what the dice says."""
+        asked = json.loads(request.body)
         question = asked["messages"][-1]["content"]
         self.requests[question] += 1
-        self.asked_by[head.partition("x-process:")[2].partition("\r\n")[0].strip(), question] += 1
+        self.asked_by[request.headers.get("x-process", ""), question] += 1
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
-        kind = self.dice.throw(question, self.requests[question])
-        script = Script((_good(asked, question),))
-        if kind is not None:
-            self.met[kind] += 1
-            script = (BROKEN | MALFORMED | SLOW)[kind](script.steps[0])
-        for step in script.steps:
-            if isinstance(step, float):
-                await asyncio.sleep(step)
-            else:
-                writer.write(step)
-                await writer.drain()
-        match script.then:
-            case "reset":
-                connection: socket.socket = writer.get_extra_info("socket")
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            case "close":
-                writer.close()
-            case "hang":
-                await reader.read(1)  # until the client gives up
-        return script.then == "keep"
+        kind, good = self.dice.throw(question, self.requests[question]), _good(asked, question)
+        if kind is None:
+            return Script((good,))
+        self.met[kind] += 1
+        return (BROKEN | MALFORMED | SLOW)[kind](good)
 
 
 def answer_to(question: str) -> str:
@@ -262,7 +193,7 @@ def _good(asked: dict[str, Any], question: str) -> bytes:
     message = {"role": "assistant", "content": answer_to(question)}
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
-    return _http(json.dumps({"id": "1", "model": asked["model"], "choices": [choice], "usage": usage}).encode())
+    return response(json.dumps({"id": "1", "model": asked["model"], "choices": [choice], "usage": usage}).encode())
 
 
 def play(server: ChaosServer, folder: Path, *, rows: int, transport: str, concurrency: int, timeout_s: float) -> RunResult:

@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING
 from runner.cache import Cache, request_key
 from runner.types import Choice, Request, Response
 from tests.harness.chaos import ChaosServer, Dice, answer_to
-from tests.support.clock import wait_until
+from tests.support.clock import PATIENCE_S, wait_until
 from tests.support.command import REPOSITORY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WITHIN_S = 120.0
 IN_FLIGHT = 4
 
 
@@ -110,14 +109,14 @@ def crowd(folder: Path, server: ChaosServer, *, processes: int, questions: int, 
         for number in range(processes):
             kind = "run" if number % 2 else "lm"
             workers.append(Worker(folder, number, kind, server.url, str(questions)))
-        wait_until(lambda: all(worker.ready for worker in workers), "every process is ready", WITHIN_S)
+        wait_until(lambda: all(worker.ready for worker in workers), "every process is ready")
         (folder / "start").touch()
         doomed = [(worker, dice.randrange(1, questions // 2)) for worker in dice.sample(workers, kills)]
         for worker, after in doomed:
-            wait_until(lambda worker=worker, after=after: worker.count() >= after, "a process has some answers", WITHIN_S)
+            wait_until(lambda worker=worker, after=after: worker.count() >= after, "a process has some answers")
             worker.process.kill()
         for worker in workers:
-            worker.process.wait(WITHIN_S)
+            worker.process.wait(PATIENCE_S)
         killed = {worker.number for worker, _ in doomed if worker.process.returncode == -signal.SIGKILL}
         for worker in workers:
             if worker.number not in killed:
@@ -146,11 +145,11 @@ def openings(folder: Path, *, processes: int, folders: int) -> None:
     """Have processes open brand-new caches at the same instants, and check that each has what all of them put there."""
     workers = [Worker(folder, number, "open", str(folders)) for number in range(processes)]
     try:
-        wait_until(lambda: all(worker.ready for worker in workers), "every process is ready", WITHIN_S)
+        wait_until(lambda: all(worker.ready for worker in workers), "every process is ready")
         (folder / "instant").write_text(str(time.monotonic() + 0.2))
         (folder / "start").touch()
         for worker in workers:
-            assert worker.process.wait(WITHIN_S) == 0, worker.said
+            assert worker.process.wait(PATIENCE_S) == 0, worker.said
             assert not worker.said, worker.said
     finally:
         for worker in workers:

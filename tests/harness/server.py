@@ -1,17 +1,17 @@
-"""A fast server that counts: chat completions in OpenAI's wire format, each answered after a short random time.
+"""A server that counts: chat completions in OpenAI's wire format, each answered after a short random time.
 
-It runs in a thread of its own and keeps, by question, how often it was asked. An answer follows from its question alone, so that
-a record can be checked without knowing what the server did.
+It keeps how often each question was asked. An answer follows from its question alone, so that a record can be checked without
+knowing what the server did.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
-import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def _nothing() -> None:
     pass
 
 
-class CountingServer:
+class CountingServer(Loopback):
     """The server, as a context manager.
 
     Args:
@@ -43,87 +43,40 @@ class CountingServer:
 
     Attributes:
         asked: how often each question was asked since the last `begin`.
-        broken: questions that are refused, for what makes a row fail for good.
-        reached: whether so many requests have come as the last `begin` said.
+        broken: questions that are refused, so that their rows fail for good.
+        reached: whether as many requests have arrived as the last `begin` named.
     """
 
     def __init__(self, *, seed: int = 0, latency_s: tuple[float, float] = (0.005, 0.05)) -> None:
+        super().__init__()
         self.asked: Counter[Asked] = Counter()
         self.broken: set[str] = set()
         self.reached = False
         self._at: int | None = None
         self._call: Callable[[], None] = _nothing
-        self.connections: set[asyncio.Transport] = set()
         self._random = random.Random(seed)
         self._latency_s = latency_s
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="counting server", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._server = asyncio.run_coroutine_threadsafe(self._listen(), self._loop).result()
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def url(self) -> str:
+        """The ``api_base`` for clients."""
+        return f"{self.address}/v1"
 
     def begin(self, at: int | None = None, call: Callable[[], None] = _nothing) -> None:
-        """Count from zero; as the request number `at` arrives, `call` in the server's thread."""
+        """Count from zero; when request number `at` arrives, `call` in the server's thread."""
         self.asked, self.reached = Counter(), False
         self._at, self._call = at, call
 
-    async def _listen(self) -> asyncio.Server:
-        return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=256)
-
-    async def _close(self) -> None:
-        self._server.close()
-        for connection in list(self.connections):
-            connection.abort()
-
-    def _answer(self, connection: _Connection, body: dict[str, Any]) -> None:
+    async def route(self, request: Request) -> Script:
+        """Count the request, and answer it after a while."""
+        body = json.loads(request.body)
         said = str(body["messages"][-1]["content"])
         self.asked[said, body.get("seed") or 0] += 1
         code, reply = (400, _REFUSAL) if said in self.broken else (200, _completion(body, answer(said)))
-        self._loop.call_later(self._random.uniform(*self._latency_s), connection.send, code, json.dumps(reply).encode())
         if self.asked.total() == self._at:
             self._call()
             self.reached = True
-
-
-class _Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, as much of it as clients of an API use: a head, a body of a known length."""
-
-    def __init__(self, owner: CountingServer) -> None:
-        self._owner = owner
-        self._data = b""
-        self._transport: Any = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._owner.connections.add(self._transport)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        self._owner.connections.discard(self._transport)
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        while (end := self._data.find(b"\r\n\r\n")) >= 0:
-            lines = self._data[:end].decode("latin-1").lower().split("\r\n")
-            length = next((int(line.split(":", 1)[1]) for line in lines if line.startswith("content-length:")), 0)
-            body, rest = self._data[end + 4 : end + 4 + length], self._data[end + 4 + length :]
-            if len(body) < length:
-                return
-            self._data = rest
-            self._owner._answer(self, json.loads(body))
-
-    def send(self, code: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {code} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        if not self._transport.is_closing():
-            self._transport.write(head.encode() + body)
+        return Script((self._random.uniform(*self._latency_s), response(json.dumps(reply).encode(), code)))
 
 
 _REFUSAL = {"error": {"message": "This model's maximum context length is 10 tokens", "code": "context_length_exceeded"}}

@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
-import struct
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from runner import LM
@@ -26,6 +23,7 @@ from runner.providers.databricks import DatabricksProvider
 from runner.providers.local import LocalProvider
 from runner.providers.openai import OpenAIProvider
 from tests.support.command import REPOSITORY
+from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
     from runner.finetune.jobs.future import TrainingJob
@@ -54,10 +52,11 @@ class Fault:
     message: str = "scripted"
 
 
-class Hosted:
+class Hosted(Loopback):
     """A provider of fine-tuning on loopback, as a context manager."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.jobs: list[Job] = []
         self.requests: list[str] = []
         self.outcome: str | None = None
@@ -65,24 +64,6 @@ class Hosted:
         self.queue = 2  # looks before a job runs
         self._faults: list[tuple[str, Fault]] = []
         self._lock = threading.RLock()
-        self._closing = threading.Event()
-
-    def __enter__(self) -> Self:
-        handler = type("Handler", (_Handler,), {"owner": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self._http.server_port}"
 
     def misbehave(self, pattern: str, *faults: Fault) -> None:
         """Do so at the next requests whose ``METHOD /path`` matches."""
@@ -112,58 +93,31 @@ class Hosted:
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> tuple[int, Any]:
         raise NotImplementedError
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1
-    owner: Hosted
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def _handle(self) -> None:
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        parts = urlsplit(self.path)
-        request = f"{self.command} {parts.path}" + (
-            f" {json.loads(body)['query'][:40]}" if parts.path.endswith("graphql") else ""
-        )
-        with self.owner._lock:
-            self.owner.requests.append(request)
-        fault = self.owner._fault(request)
+    async def route(self, request: Request) -> Script:
+        """Answer as the provider would, but for the faults that are told."""
+        parts = urlsplit(request.path)
+        told = f" {json.loads(request.body)['query'][:40]}" if parts.path.endswith("graphql") else ""
+        name = f"{request.method} {parts.path}{told}"
+        with self._lock:
+            self.requests.append(name)
+        fault = self._fault(name)
         if fault and fault.kind == "before":
-            return self._cut()
+            return Script((), "reset")
         if fault and fault.kind == "status":
             headers = {"Retry-After": "0"} if fault.status == 429 else {}
-            return self._send(fault.status, {"error": {"message": fault.message, "code": "scripted"}}, headers)
-        if self.headers.get("authorization") != f"Bearer {KEY}":
-            return self._send(401, {"error": {"message": "Incorrect API key provided"}})
-        with self.owner._lock:
+            return _sent(fault.status, {"error": {"message": fault.message, "code": "scripted"}}, **headers)
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return _sent(401, {"error": {"message": "Incorrect API key provided"}})
+        with self._lock:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            status, found = self.owner.answer(self.command, parts.path, query, body)
-        if fault and fault.kind == "after":
-            return self._cut()
-        if fault and fault.kind == "hang":
-            self.owner._closing.wait(60)
-            return self._cut()
-        return self._send(status, found)
+            status, found = self.answer(request.method, parts.path, query, request.body)
+        if fault and fault.kind in ("after", "hang"):
+            return Script((), "reset" if fault.kind == "after" else "hang")
+        return _sent(status, found)
 
-    do_GET = do_POST = do_PUT = _handle  # noqa: N815 - the names of the base class
 
-    def _cut(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.connection.close()
-        self.close_connection = True
-
-    def _send(self, status: int, found: Any, headers: dict[str, str] | None = None) -> None:
-        content = json.dumps(found).encode() if found is not None else b""
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-        self.wfile.flush()
+def _sent(status: int, found: Any, **headers: str) -> Script:
+    return Script((response(json.dumps(found).encode() if found is not None else b"", status, **headers),))
 
 
 class OpenAI(Hosted):

@@ -9,15 +9,14 @@ It refuses at once and answers after `latency_s`, as real ones do, and counts wh
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import random
-import threading
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import RateLimitError, ServerError, TransportError
+from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -160,49 +159,17 @@ class Limited:
         yield send
 
 
-class LimitedServer(Limited):
-    """The endpoint as an HTTP server on loopback, in a thread of its own, for clients in any thread."""
+class LimitedServer(Limited, Loopback):
+    """The endpoint as an HTTP server on loopback, for clients in any thread."""
 
-    def __enter__(self) -> Self:
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="limited server", daemon=True)
-        self._thread.start()
-        assert self._ready.wait(20)
-        return self
+    def __init__(self, *policy: Policy, **settings: Any) -> None:
+        Loopback.__init__(self)
+        Limited.__init__(self, *policy, **settings)
 
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stop = asyncio.Event()
-        self._handlers: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for handler in list(self._handlers):
-            handler.cancel()
-        await asyncio.gather(*self._handlers, return_exceptions=True)
-
-    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._handlers.add(task)
-        try:
-            # a cancelled handler ends like the others: asyncio's streams report it as a fault of the server
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-                while True:
-                    await reader.readuntil(b"\r\n\r\n")
-                    status, headers = await self.answer()
-                    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                    writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: 0\r\n{head}\r\n".encode())
-                    await writer.drain()
-        finally:
-            self._handlers.discard(task)
-            writer.close()
+    async def route(self, request: Request) -> Script:
+        """Refuse or answer."""
+        status, headers = await self.answer()
+        return Script((response(b"", status, **headers),))
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Send]:

@@ -12,18 +12,16 @@ a `Reset` or a `Hang`, or a function of the `Call` that returns one.
 from __future__ import annotations
 
 import json
-import socket
-import struct
-import sys
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tests.support.clock import wait_until
+from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 
@@ -101,7 +99,7 @@ class Hang:
 Behaviour: TypeAlias = "Reply | Status | Raw | Reset | Hang | Callable[[Call], Behaviour]"
 
 
-class Server:
+class Server(Loopback):
     """The server, as a context manager. Thread-safe; many may run at once.
 
     Args:
@@ -113,35 +111,20 @@ class Server:
     def __init__(
         self, otherwise: Behaviour | None = None, *, api_key: str | None = None, models: tuple[str, ...] = ("test",)
     ) -> None:
+        super().__init__()
         self.otherwise = otherwise or Reply()
         self.api_key = api_key
         self.models = models
         self.calls: list[Call] = []
-        self.errors: list[BaseException] = []
         self.most_at_once = 0
         self._at_once = 0
         self._script: deque[Behaviour] = deque()
         self._lock = threading.Lock()
-        self._closing = threading.Event()
-
-    def __enter__(self) -> Self:
-        self._http = _HTTP(self)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), name="test server", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self._closing.set()
-        self._http.shutdown()
-        self._http.server_close()  # waits for the handlers, whose connections it has cut
-        self._thread.join()
-        if self.errors and kind is None:
-            raise AssertionError("a scripted behaviour failed") from self.errors[0]
 
     @property
     def url(self) -> str:
         """The ``api_base`` for clients, ending in /v1."""
-        return f"http://127.0.0.1:{self._http.server_port}/v1"
+        return f"{self.address}/v1"
 
     @property
     def count(self) -> int:
@@ -178,120 +161,61 @@ class Server:
             found = found(call)
         return found
 
-
-class _HTTP(ThreadingHTTPServer):
-    request_queue_size = 256
-    daemon_threads = False
-
-    def __init__(self, owner: Server) -> None:
-        self.owner = owner
-        self._open: set[socket.socket] = set()
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        self._open.add(connection)
-        return connection, address
-
-    def shutdown_request(self, request: Any) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        error = sys.exc_info()[1]
-        if error is not None and not isinstance(error, OSError):  # a client that has gone is what some tests are about
-            self.owner.errors.append(error)
-
-    def server_close(self) -> None:
-        for connection in list(self._open):
-            try:
-                connection.shutdown(socket.SHUT_RDWR)
-            except OSError:  # it has closed in the meantime
-                continue
-        super().server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer is one write, or Nagle's algorithm makes each take 40 ms
-    server: _HTTP
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        if self.path == "/v1/models":
-            listed = [{"id": name, "object": "model"} for name in self.server.owner.models]
-            self._send(200, json.dumps({"object": "list", "data": listed}).encode())
-        else:
-            self._refuse(Status(404, f"no such path: {self.path}"))
-
-    def do_POST(self) -> None:
-        owner = self.server.owner
-        body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        call = Call("POST", self.path, headers, json.loads(body) if body else None)
-        with owner._lock:
-            owner.calls.append(call)
-            owner._at_once += 1
-            owner.most_at_once = max(owner.most_at_once, owner._at_once)
+    async def exchange(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Count what is answered at the same time."""
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            self._do(owner._behaviour(call), call)
+            return await super().exchange(request, reader, writer)
         finally:
-            with owner._lock:
-                owner._at_once -= 1
+            with self._lock:
+                self._at_once -= 1
 
-    def _do(self, behaviour: Behaviour, call: Call) -> None:
-        match behaviour:
-            case Reply():
-                answer = _answer(behaviour, call)
-                if answer is None:
-                    self._refuse(Status(404, f"no such path: {call.path}"))
-                    return
-                if behaviour.delay_s:
-                    self.server.owner._closing.wait(behaviour.delay_s)
-                self._send(200, answer, behaviour.headers)
-            case Status():
-                self._refuse(behaviour)
-            case Raw():
-                self._send(behaviour.code, behaviour.body, content_type=behaviour.content_type)
-            case Reset():
-                self._begin(behaviour.after, call)
-                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                self.connection.close()
-                self.close_connection = True
-            case Hang():
-                self._begin(behaviour.after, call)
-                self.connection.settimeout(None)
-                self.connection.recv(1)  # ends when the client or the server closes the connection
-                self.close_connection = True
+    async def route(self, request: Request) -> Script:
+        """Do as the script says."""
+        if request.method == "GET" and request.path == "/v1/models":
+            listed = [{"id": name, "object": "model"} for name in self.models]
+            return Script((response(json.dumps({"object": "list", "data": listed}).encode()),))
+        call = Call(request.method, request.path, request.headers, json.loads(request.body) if request.body else None)
+        if request.method != "POST":
+            return _refusal(Status(404, f"no such path: {call.path}"))
+        with self._lock:
+            self.calls.append(call)
+        return await self.in_thread(lambda: _script(self._behaviour(call), call))
 
-    def _begin(self, count: int, call: Call) -> None:
-        if not count:
-            return
-        body = _answer(Reply(), call) or b""
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.wfile.write((head.encode() + body)[: len(head) + count])
-        self.wfile.flush()
 
-    def _refuse(self, refusal: Status) -> None:
-        headers = dict(refusal.headers)
-        if refusal.retry_after is not None:
-            headers["Retry-After"] = str(refusal.retry_after)
-        error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.error_code}
-        self._send(refusal.code, json.dumps({"error": error}).encode() if refusal.body is None else refusal.body, headers)
+def _script(behaviour: Behaviour, call: Call) -> Script:
+    match behaviour:
+        case Reply():
+            answer = _answer(behaviour, call)
+            if answer is None:
+                return _refusal(Status(404, f"no such path: {call.path}"))
+            return Script((float(behaviour.delay_s), response(answer, **behaviour.headers)))
+        case Status():
+            return _refusal(behaviour)
+        case Raw():
+            return Script((response(behaviour.body, behaviour.code, Content_Type=behaviour.content_type),))
+        case Reset():
+            return Script(_beginning(behaviour.after, call), "reset")
+        case Hang():
+            return Script(_beginning(behaviour.after, call), "hang")
 
-    def _send(
-        self, code: int, body: bytes, headers: dict[str, str] | None = None, content_type: str = "application/json"
-    ) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-        self.wfile.flush()
+
+def _beginning(count: int, call: Call) -> tuple[bytes, ...]:
+    """Return the head of a good answer, and `count` bytes of its body; nothing when it is 0."""
+    body = _answer(Reply(), call) or b""
+    good = response(body)
+    return (good[: len(good) - len(body) + count],) if count else ()
+
+
+def _refusal(refusal: Status) -> Script:
+    headers = dict(refusal.headers)
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(refusal.retry_after)
+    error = {"message": refusal.message, "type": refusal.type, "param": None, "code": refusal.error_code}
+    body = json.dumps({"error": error}).encode() if refusal.body is None else refusal.body
+    return Script((response(body, refusal.code, **headers),))
 
 
 def _answer(reply: Reply, call: Call) -> bytes | None:

@@ -1,9 +1,7 @@
 """Schedules without a scheduler: what is applied, what is refused, a canary's verdict, who is notified."""
 
-import http.server
 import json
 import sys
-import threading
 
 import pytest
 
@@ -14,6 +12,7 @@ from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
 from runner.schedules.canary import is_worse
 from runner.schedules.job import Job, Turn
 from runner.schedules.notify import notify
+from tests.support.webhook import Webhook
 
 FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none"]
 DAILY = [*FAKE, "schedule.cron='0 3 * * *'"]
@@ -133,26 +132,13 @@ def test_a_canary_that_replays_the_cache_is_refused():
 
 
 def test_a_command_and_a_webhook_are_notified(in_tmp, monkeypatch):
-    posted = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            posted.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(500 if self.path == "/broken" else 204)
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
     command = [sys.executable, "-c", "import sys, pathlib; pathlib.Path('told').write_text(sys.stdin.read())"]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as hook:
-        threading.Thread(target=hook.serve_forever).start()
-        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{hook.server_port}/secret-path-9Xk2")
+    with Webhook() as hook:
+        monkeypatch.setenv("HOOK", f"{hook.address}/secret-path-9Xk2")
         assert notify({"format": 1, "problem": "it broke"}, command=command, webhook_env="HOOK") == []
-        monkeypatch.setenv("HOOK", f"http://127.0.0.1:{hook.server_port}/broken")
+        monkeypatch.setenv("HOOK", f"{hook.address}/broken")
         assert "500" in notify({}, webhook_env="HOOK")[0]
-        hook.shutdown()
-    assert posted[0] == json.loads((in_tmp / "told").read_text()) == {"format": 1, "problem": "it broke"}
+    assert hook.posted[0][1] == json.loads((in_tmp / "told").read_text()) == {"format": 1, "problem": "it broke"}
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 
 import pytest
@@ -19,6 +17,7 @@ from runner.cli import models
 from runner.cli.progress import fetching
 from runner.errors import ConfigError, LaunchError
 from runner.models import fetch, weights
+from tests.support.loopback import Loopback, Script, response
 
 CONTENT = os.urandom(200_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -221,41 +220,23 @@ def test_a_file_given_by_path_is_used_in_place(tmp_path):
         weights.remove(str(file))
 
 
+class Hub(Loopback):
+    """A hub that has one file, at one commit."""
+
+    async def route(self, request):
+        commit = "c" * 40
+        if request.path not in {f"/org/repo/resolve/{revision}/sub/tiny.gguf" for revision in ("main", commit)}:
+            return Script((response(status=404, **{"X-Error-Code": "EntryNotFound"}),))
+        body = CONTENT if request.method == "GET" else b""
+        headers = {"ETag": f'"{SHA256}"', "X-Repo-Commit": commit}
+        return Script((response(body, length=len(CONTENT), **headers),))
+
+
 @pytest.fixture
 def hub(monkeypatch):
-    """A hub that has one file, at one commit."""
-    commit = "c" * 40
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def answer(self, *, body=True):
-            found = self.path in {f"/org/repo/resolve/{revision}/sub/tiny.gguf" for revision in ("main", commit)}
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(CONTENT) if found else 0))
-            if found:
-                self.send_header("ETag", f'"{SHA256}"')
-                self.send_header("X-Repo-Commit", commit)
-            else:
-                self.send_header("X-Error-Code", "EntryNotFound")
-            self.end_headers()
-            if body and found:
-                self.wfile.write(CONTENT)
-
-        def do_HEAD(self):
-            self.answer(body=False)
-
-        def do_GET(self):
-            self.answer()
-
-        def log_message(self, *args):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{serving.server_port}")
+    with Hub() as serving:
+        monkeypatch.setenv("HF_ENDPOINT", serving.address)
         yield serving
-        serving.shutdown()
-        thread.join()
 
 
 def test_a_file_of_the_hub_is_fetched_and_recorded(hub, monkeypatch):
