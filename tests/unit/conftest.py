@@ -1,11 +1,24 @@
-"""What the tests of the LM, and those of limiters, have in common."""
+"""Share the fixtures of the LM and of limiters, and mark the slow modules."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from runner.limits import Endpoint
 from tests.support.clock import Clock
+
+SLOW = {
+    *("cli", "compare", "config", "docs", "drift", "estimate", "experiment", "reproduce", "schedule", "stats", "sweep"),
+    "sweep_config",
+}
+"""Modules that compose dozens of configs or draw thousands of samples: the quick check leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == Path(__file__).parent and item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=["sync", "async"])
