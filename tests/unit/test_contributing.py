@@ -85,7 +85,9 @@ def test_the_commands_to_install_and_check_are_those_of_the_repository():
     install, quick, full = (block.strip() for block in re.findall(r"^```sh\n(.*?)^```", CONTRIBUTING, re.MULTILINE | re.DOTALL))
     assert f"{install} && " in (REPOSITORY / "README.md").read_text("utf-8")
     script = (REPOSITORY / full).read_text("utf-8").splitlines()
-    assert set(quick.split(" && ")) <= set(script)
+    checks, tests = quick.splitlines()
+    assert set(checks.split(" && ")) <= set(script)
+    assert tests in (REPOSITORY / "tests" / "README.md").read_text("utf-8")
     assert os.access(REPOSITORY / full, os.X_OK)
 
 
