@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.sweeps.sweep import Sweep
 
 CANCEL_POLL_S = 2.0
-"""How often a run asks whether it was cancelled in Prefect, which does not tell it."""
+"""How often a run polls whether it was cancelled in Prefect, which does not notify it."""
 DRAIN_TIMEOUT_S = 30.0
 """How long Prefect may take to send its last events, and the server to record them."""
 
@@ -67,7 +67,7 @@ async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -
     Args:
         target: the flow, ``module:name``; its module imports Prefect.
         piece: what is run.
-        notify: called with a line for people: where the run can be watched, and what went wrong beside it.
+        notify: called with each line for people: where to watch the run, and problems that do not end it.
 
     Raises:
         OrchestratorError: no server is available, or it was lost during the run.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.sweeps.sweep import Sweep
 
 NAME_LENGTH = 200
-"""How many characters of a cell's values make the name of its task."""
+"""Characters of a cell's values in the name of its task."""
 
 
 def _attach(folder: str) -> Sweep:

@@ -1,4 +1,4 @@
-"""Start tasks without tags. For each tag Prefect would ask the server for a slot, so that none could start while it is away."""
+"""Start tasks without tags. Prefect asks the server for a slot per tag, so tagged tasks could not start while it is away."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 
 def untagged() -> AbstractContextManager[object]:
-    """Keep tasks that are started meanwhile from inheriting the tags of their flow run, which keeps them itself."""
+    """Start tasks within the block without the tags of their flow run, which itself keeps them."""
     return TagsContext(current_tags=set())

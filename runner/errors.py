@@ -41,7 +41,7 @@ Disposition = Literal["retry", "row", "stop"]
 
 
 class OstinatoError(Exception):
-    """Be the base of every error that Ostinato raises on purpose. `exit_code` is the exit code of the command."""
+    """Base class of every error that Ostinato raises on purpose. `exit_code` is the exit code of the command."""
 
     exit_code: ClassVar[int] = 1
 

@@ -1,1 +1,1 @@
-"""Run experiments at their times: deployments, the worker that runs them, the flow of one turn."""
+"""Run experiments on schedules: deployments, the worker that runs them, the flow of one turn."""

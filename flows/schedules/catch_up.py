@@ -1,6 +1,6 @@
-"""Decide which runs that were due while no worker served them still run. Called before the worker looks for runs.
+"""Decide which missed runs (due while no worker was running) still run. Called before the worker looks for runs.
 
-Prefect's worker starts all of them at once: after a night these are hundreds, more than SQLite can take.
+Prefect's worker starts all of them at once: after a night there may be hundreds, more than SQLite can take.
 """
 
 from __future__ import annotations

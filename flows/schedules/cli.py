@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 TAKES_OVERRIDES = True
 
 _EPILOG = """
-A schedule carries the overrides, this folder and the hash of the config, never a secret: `ostinato serve` reads those from its
-environment. Each run composes the config again; if that is no longer the config that was applied, the run fails and says so.
+A schedule holds the overrides, this folder and the hash of the config, but no secrets: `ostinato serve` reads those from its
+environment. Each run composes the config again; if it differs from the config that was applied, the run fails and says so.
 
 A run that was not completed has failed. It is retried schedule.retries times, in the same record; then one JSON object is
 written to the stdin of schedule.notify.command and posted to the URL in schedule.notify.webhook_env:

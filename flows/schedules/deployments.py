@@ -61,8 +61,8 @@ async def apply(job: Job) -> None:
             folder = known.parameters.get("job", {}).get("folder")
             if folder != job.folder:
                 raise ConfigError(
-                    f"there is a schedule '{job.name}' already, of {folder}; give schedule.name=..., "
-                    f"or remove that one: ostinato schedule rm {job.name}"
+                    f"the schedule '{job.name}' already exists, for {folder}; give schedule.name=..., "
+                    f"or remove the other one: ostinato schedule rm {job.name}"
                 )
         await deployment.aapply()
 
@@ -86,7 +86,7 @@ async def ensure_pool(client: PrefectClient) -> None:
 async def adopt(client: PrefectClient) -> int:
     """Make the schedules that another version of Ostinato applied run this version's flow. Returns how many there were.
 
-    Runs that were missed stay. Prefect makes those to come again within about five seconds.
+    Missed runs stay. Prefect creates future runs again within about five seconds.
     """
     from prefect.client.schemas.actions import DeploymentUpdate
 

@@ -117,7 +117,7 @@ class _Service:
         """Handle a signal: the first waits for current runs, the second cancels them, the third leaves them."""
         if not self._stopping.is_set():
             self._stopping.set()
-            _say("stopping: current runs are waited for; press Ctrl-C again to cancel them")
+            _say("stopping: waiting for current runs; press Ctrl-C again to cancel them")
         elif not self._cancelling:
             self._cancelling = asyncio.create_task(self._cancel())
         elif self._playing:
@@ -132,7 +132,7 @@ class _Service:
         try:
             await self._worker.cancel()
         except httpx.HTTPError as error:
-            _say(f"the server cannot be reached ({type(error).__name__}); the runs are ended without its knowledge")
+            _say(f"the server cannot be reached ({type(error).__name__}); the runs are ended without telling it")
             if self._playing:
                 self._playing.cancel()
 

@@ -66,7 +66,7 @@ class Worker(ProcessWorker):
 
     @contextlib.contextmanager
     def _alone(self, flow_run: FlowRun) -> Iterator[None]:
-        """Keep errors of the server to this run. Unless it has started, the worker finds it again."""
+        """Confine errors of the server to this run. If it has not started, the worker finds it again."""
         try:
             yield
         except httpx.HTTPError as error:
@@ -76,7 +76,7 @@ class Worker(ProcessWorker):
 
 
 class _Observer(FlowRunCancellingObserver):
-    """Poll every few seconds for runs that are to be cancelled, whatever becomes of the stream of events.
+    """Poll every few seconds for runs to cancel, even while the stream of events is down.
 
     Prefect's own polls only once the stream is lost for good, so it misses what happens while the stream is down during a restart
     of the server; and it gives up after the third failed poll.

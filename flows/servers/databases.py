@@ -33,8 +33,8 @@ def folder() -> Path:
 class History:
     """The lock of one server on one database. It is an operating system's lock, so it ends with the process that took it.
 
-    The lock file names its holder and the current flow run. A holder empties it at the end, so content that is found in it was
-    left by a process that was killed, or whose server was.
+    The lock file names its holder and the current flow run. A holder empties it at the end, so remaining content means that the
+    process or its server was killed.
 
     Attributes:
         database: the SQLite file.

@@ -74,7 +74,7 @@ def running() -> KeptServer | None:
     if server and not launch.answers(server.port):
         raise OrchestratorError(
             f"The Prefect server that `ostinato server start` keeps (pid {server.pid}, {server.ui_url}) does not answer.\n"
-            f"Run `ostinato server stop`, then start it again or go on without it. Its log: {server.log}"
+            f"Run `ostinato server stop`, then start it again or continue without it. Its log: {server.log}"
         )
     return server
 

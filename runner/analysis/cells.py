@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def ranked(sweep: SweepFolder) -> list[dict[str, Any]]:
     """Return the rows of `Sweep.table` with ``best`` and ``tied``, best first by the primary score, those without it last.
 
-    ``tied``: the difference to the best, row by row, is not significant (see `runner.stats.ties`); None: nothing is known.
+    ``tied``: the difference to the best, row by row, is not significant (see `runner.stats.ties`); None: unknown.
     Varied values that are lists or mappings are JSON text.
     """
     found = Sweep(sweep)

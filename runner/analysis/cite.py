@@ -162,9 +162,7 @@ def _commit(git: Mapping[str, Any] | None) -> str:
         return "not in a git repository"
     if not git.get("dirty"):
         return f"git {_code(git.get('commit'))}"
-    changes = (
-        f"uncommitted changes of SHA-256 {_code(git['diff_sha256'])}" if "diff_sha256" in git else "files that git does not know"
-    )
+    changes = f"uncommitted changes of SHA-256 {_code(git['diff_sha256'])}" if "diff_sha256" in git else "untracked files"
     return f"git {_code(git.get('commit'))}, with {changes}"
 
 

@@ -1,4 +1,4 @@
-"""Is B better than A? Runs compared on the rows they share: differences with their errors, a verdict, the rows to look at."""
+"""Compare runs on the rows they share: differences with their errors, a verdict, and the rows to inspect."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ScoreChange(msgspec.Struct, frozen=True):
         mean_a, mean_b: mean over rows, the repeats of a row averaged before; None without rows.
         difference: B - A: see `runner.stats.stats.Paired`. Its `n` is of rows.
         samples: pairs of samples behind it.
-        unscored: pairs of answers in which either side has no such score or one that is not finite; not in `samples`.
+        unscored: pairs of answers in which either side lacks the score, or has one that is not finite; not in `samples`.
         gained, lost: samples whose score is higher (lower) in B.
         p_adjusted: the p-value, adjusted by Holm for all scores and runs compared at once; None without rows.
         verdict: B is better or worse if ``p_adjusted < 1 - level``, else tied; None without rows. Intervals come from another
@@ -167,8 +167,8 @@ def compare_all(
 ) -> list[Comparison]:
     """Compare several runs with the first one, A, the reference.
 
-    Samples are aligned by row id and repeat. What failed in either run is in no score: it is counted. The repeats of a row are
-    averaged, and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
+    Samples are aligned by row id and repeat. Samples that failed in either run are counted, but are in no score. The repeats of a
+    row are averaged, and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
 
     Args:
         runs: the reference, then the runs that are compared with it: each a run, its folder or name, or its samples.

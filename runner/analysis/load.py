@@ -26,7 +26,7 @@ CELLS = "cells"
 
 
 def load(run: str | Path, *, runs_dir: str | Path = "runs") -> Run | Sweep:
-    """Open the record of a run or a sweep. Its samples are read when they are asked for.
+    """Open the record of a run or a sweep. Its samples are read on demand.
 
     Args:
         run: a folder, ``latest``, an experiment (its newest run), ``<experiment>/<stamp>``, or a prefix.
@@ -87,7 +87,7 @@ class Run:
         return next(iter(self.summary.scores), None) if self.summary else None
 
     def samples(self) -> Iterator[Sample]:
-        """Yield every sample in the order in which they were finished; of one that was asked again, the last result."""
+        """Yield every sample in the order in which they were finished; if one was retried, only its last result."""
         return self._record.samples()
 
     def facts(self) -> RunFacts:
@@ -176,7 +176,7 @@ class Sweep:
 
 
 def _cell(folder: Path, id_: str, facts: dict[str, Any]) -> Cell:
-    """Open a cell; one whose folder cannot be read says so instead of hiding the others."""
+    """Open a cell. If its folder cannot be read, its `problem` says why, and the other cells stay readable."""
     run, problem = None, facts.get("problem")
     if facts.get("run"):
         try:

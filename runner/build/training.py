@@ -28,7 +28,7 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
     """
     match config.finetune:
         case None:
-            raise ConfigError("nothing says how to train: add finetune=default (or openai, databricks, command)")
+            raise ConfigError("finetune is not set; choose how to train: finetune=default (or openai, databricks, command)")
         case schema.LocalFinetune() as chosen:
             hyper = whole(LocalHyper, _fields(chosen, LocalHyper))
             return Recipe("local", base_of(_local_base(config), fetch=fetch), hyper, window=chosen.max_length)
@@ -94,7 +94,7 @@ def _local_base(config: schema.RunConfig) -> str:
         return config.finetune.base.removeprefix("local/")
     if not isinstance(config.model, schema.LocalModel):
         kind = config.model.__struct_config__.tag
-        raise ConfigError(f"model.kind is {kind}, and this machine trains local weights only; name them: finetune.base=smollm2")
+        raise ConfigError(f"model.kind is {kind}, but this machine trains only local weights; name them: finetune.base=smollm2")
     return config.model.name
 
 
@@ -102,5 +102,5 @@ def _hosted_base(config: schema.RunConfig) -> str:
     if config.finetune is not None and config.finetune.base is not None:
         return config.finetune.base
     if not isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
-        raise ConfigError("which model is trained? give its name at the provider: finetune.base=...")
+        raise ConfigError("finetune.base is not set; give the provider's name of the model to train: finetune.base=...")
     return config.model.name

@@ -25,9 +25,9 @@ _SHOWN = 300
 """Characters of a prompt or an answer, on a terminal."""
 
 _MEASURES = {
-    "prompt_tokens": ("prompt tokens a sample", "{:,.1f}"),
-    "completion_tokens": ("completion tokens a sample", "{:,.1f}"),
-    "price_usd": ("price of a sample, $", "{:,.6f}"),
+    "prompt_tokens": ("prompt tokens per sample", "{:,.1f}"),
+    "completion_tokens": ("completion tokens per sample", "{:,.1f}"),
+    "price_usd": ("price per sample, $", "{:,.6f}"),
     "latency_p50_s": ("latency p50, s", "{:,.3f}"),
     "latency_p95_s": ("latency p95, s", "{:,.3f}"),
 }
@@ -46,7 +46,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--cluster", metavar="COLUMN", help="a column of the data; rows with the same value there are not independent"
     )
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="the confidence level (default: 0.95)")
-    parser.add_argument("--lower-is-better", action="append", default=[], metavar="NAME", help="a score of which less is better")
+    parser.add_argument(
+        "--lower-is-better", action="append", default=[], metavar="NAME", help="a score of which lower values are better"
+    )
     parser.add_argument("--rows", type=count, default=5, metavar="N", help="show N rows that flipped (default: 5)")
     parser.add_argument(
         "--fail-on-regression",
@@ -90,7 +92,7 @@ def _exit_code(found: Iterable[Comparison]) -> int:
         print(f"worse than the reference: {', '.join(worse)}", file=sys.stderr)
         return REGRESSED
     if undecided := [comparison.b for comparison in found if comparison.undecided]:
-        print(f"nothing to compare, so no regression can be ruled out: {', '.join(undecided)}", file=sys.stderr)
+        print(f"nothing to compare, so a regression cannot be ruled out: {', '.join(undecided)}", file=sys.stderr)
         return UNDECIDED
     return 0
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ACTIONS: dict[str, tuple[str, str]] = {
-    "run": ("runner.cli.finetune.run", "train the model that a config describes, unless that is done; Ctrl-C leaves it training"),
+    "run": ("runner.cli.finetune.run", "train the model that a config describes, once; training continues after Ctrl-C"),
     "ls": ("runner.cli.finetune.jobs", "list the jobs"),
     "show": ("runner.cli.finetune.jobs", "show a job: its settings, its status, its losses"),
     "logs": ("runner.cli.finetune.follow", "print the log of a job; -f follows it"),
@@ -23,7 +23,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.description = "Fine-tuning jobs. A job outlives the command that begins it, and is never run twice."
+    parser.description = "Fine-tuning jobs. A job outlives the command that starts it, and is never run twice."
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n".join(["actions:", *(f"  {action:<8}{summary}" for action, (_, summary) in ACTIONS.items())])
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help="see below; `ostinato ft ACTION --help` says more")

@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
     """
     known = [one.name for one in kept.listed()]
     if not args.names and not args.all:
-        raise ConfigError(f"which server? running: {', '.join(known) or 'none'}; give names, or --all")
+        raise ConfigError(f"no server is named; give names, or --all (running: {', '.join(known) or 'none'})")
     for name in known if args.all else args.names:
         if kept.kill(name):
             print(name)

@@ -46,7 +46,7 @@ def main(args: argparse.Namespace) -> int:
         if aliases.remove(args.name) or weights.remove(args.name):
             print(args.name)
         else:
-            print(f"{args.name} is not here", file=sys.stderr)
+            print(f"{args.name} is not on this machine", file=sys.stderr)
     else:
         _list(as_json=args.json)
     return 0

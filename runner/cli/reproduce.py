@@ -137,13 +137,13 @@ def _show_replayed(replayed: Replayed, args: argparse.Namespace) -> int:
     from runner.cli.display import print_table
 
     facts = replayed.facts
-    verdict = "byte-identical" if replayed.identical else "NOT as recorded; as recorded are"
+    verdict = "byte-identical" if replayed.identical else "NOT as recorded; identical"
     told = [("verdict", f"{verdict}: {replayed.outputs:,} outputs, {replayed.scores:,} scores")]
     if not replayed.identical:
         told.append(("differences", f"{replayed.different:,} samples; {replayed.missing:,} could not be played"))
         told.append(("", "\n".join(replayed.shown)))
     if facts.without_answer:
-        told.append(("not played", f"{len(facts.without_answer):,} samples that have no answer of their own"))
+        told.append(("not played", f"{len(facts.without_answer):,} samples without an answer of their own"))
     if replayed.not_scored:
         told.append(("not scored", f"{', '.join(replayed.not_scored)}: code inside the capsule; --trust-code runs it"))
     told.append(("capsule", f"sha256 {replayed.sha256}"))

@@ -165,7 +165,7 @@ def _refuse_unvaried_exclusions(section: Section, cells: Iterable[Mapping[str, A
     known = sorted({key for cell in cells for key in cell})
     for key in (key for rule in section.exclude for key in rule):
         if key not in known:
-            raise ConfigError(f"sweep.exclude: {key} is not varied{suggest(key, known)}; {', '.join(known)} are")
+            raise ConfigError(f"sweep.exclude: {key} is not varied{suggest(key, known)}; varied: {', '.join(known)}")
 
 
 def narrowed(section: Section, given: Iterable[str]) -> Section:
@@ -188,7 +188,7 @@ def refuse_unvaried(key: str) -> None:
     """Raise ConfigError for a key that belongs to the sweep as a whole."""
     top = key.partition(".")[0]
     if top in UNVARIED:
-        raise ConfigError(f"{key}: cannot be varied; {top} is that of the sweep as a whole")
+        raise ConfigError(f"{key}: cannot be varied; {top} applies to the whole sweep")
 
 
 def _unswept(config: RunConfig) -> RunConfig:

@@ -30,7 +30,7 @@ class Composition(msgspec.Struct, frozen=True):
         raw: as written, interpolations unresolved.
         plain: resolved.
         choices: the option of each group.
-        overrides: as they stand on the command line.
+        overrides: as written on the command line.
         folders: that were searched, in order.
         name: of the primary config, without ``.yaml``.
         hydra: the options of Hydra's own groups, such as its sweeper.
@@ -114,7 +114,7 @@ def hydra(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None]:
     Other threads that compose wait, so keep the block short.
 
     Args:
-        overrides: what messages put the blame on.
+        overrides: those that messages may blame.
         places: the folders with config groups, from `folders`.
     """
     from hydra import initialize_config_dir
@@ -147,7 +147,7 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
     if file is None:
         raise ConfigError(f"-cn {primary}: no such config in {', '.join(map(shortened, places))}")
     if primary.startswith("experiment/") and "@package _global_" in file.read_text("utf-8"):
-        raise ConfigError(f"-cn {primary}: changes a config but is not a whole one; add it: +{primary.replace('/', '=', 1)}")
+        raise ConfigError(f"-cn {primary}: is only a part of a config; add it to one: +{primary.replace('/', '=', 1)}")
     try:
         return put_together(primary, overrides=prepared(overrides, places, primary), return_hydra_config=True)
     except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Case(NamedTuple):
-    """Hold what a message may use beside the text of the error.
+    """Hold what a message may use in addition to the text of the error.
 
     Attributes:
         key: the dotted key that OmegaConf names; '' if it names none.
@@ -43,7 +43,7 @@ def explained(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None
     """Raise the errors of Hydra and OmegaConf in this block as ConfigError.
 
     Args:
-        overrides: what messages put the blame on.
+        overrides: those that messages may blame.
         places: the folders with config groups, from `folders`.
     """
     from hydra.errors import HydraException
@@ -56,7 +56,7 @@ def explained(overrides: Sequence[str], places: Sequence[Path]) -> Iterator[None
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(told(error, overrides, places)) from None
     except RecursionError:
-        raise ConfigError("a defaults list leads back to itself, or a value is nested too deeply") from None
+        raise ConfigError("a defaults list refers to itself, or a value is nested too deeply") from None
 
 
 def told(error: Exception, overrides: Sequence[str] = (), places: Sequence[Path] = ()) -> str:
@@ -114,11 +114,11 @@ MESSAGES: list[tuple[str, Callable[[re.Match[str], _Case], str]]] = [
     (r"Could not override '(?P<path>[^']+)'", _unknown_key),
     (
         r"Could not append to config\. An item is already at '(?P<key>[^']+)'",
-        lambda found, _: f"{found['key']}: is already there; write {found['key']}=... without the +",
+        lambda found, _: f"{found['key']}: already exists; write {found['key']}=... without the +",
     ),
     (
         r"Could not delete (?:from config\. )?'(?P<key>[^'=]+)",
-        lambda found, _: f"~{found['key']}: there is nothing of this name, or of this value, to remove",
+        lambda found, _: f"~{found['key']}: there is no such key, or it has another value",
     ),
     (
         r"looks like a config group override, but config group '(?P<group>[^']+)' does not exist",
@@ -126,12 +126,12 @@ MESSAGES: list[tuple[str, Callable[[re.Match[str], _Case], str]]] = [
     ),
     (
         r"(?P<group>\S+) appears more than once in the final defaults list",
-        lambda found, _: f"{found['group']}: has its option already; write {found['group']}=OPTION without the +",
+        lambda found, _: f"{found['group']}: already has an option; write {found['group']}=OPTION without the +",
     ),
     (r"Could not find '(?P<group>hydra/[^']+)/(?P<option>[^/']+)'", _unknown_plugin),
     (
         r"In '(?P<file>[^']+/[^']+)': Could not (?:load|find) '(?P<option>[^']+)'",
-        lambda found, _: f"{found['file']}.yaml: its defaults name '{found['option']}', and there is no such option",
+        lambda found, _: f"{found['file']}.yaml: its defaults list names '{found['option']}', but there is no such option",
     ),
     (r"Could not find '(?P<path>[^']+)'", _unknown_option),
     (r"Ambiguous value for argument '(?P<key>[^=']+)=(?P<value>.*?)'(?:; |\n|$)", _several_values),

@@ -1,4 +1,4 @@
-"""Prepare overrides for Hydra: prompts are taken literally, and a model's id may stand where a model option stands."""
+"""Prepare overrides for Hydra: prompts are taken literally, and a model's id may replace a model option."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def prepared(overrides: Sequence[str], places: Sequence[Path], primary: str) -> 
     """Return the overrides in a form that Hydra reads as they are meant.
 
     Args:
-        overrides: as they stand on the command line.
+        overrides: as written on the command line.
         places: the folders with config groups, from `folders`.
         primary: the name of the primary config, without ``.yaml``.
 

@@ -23,11 +23,11 @@ Name: TypeAlias = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Be the base of every group: frozen, keyword-only, without unknown keys."""
+    """Base class of every group: frozen, keyword-only, unknown keys are refused."""
 
 
 class Kind(Config, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
-    """Be the base of groups that have several kinds, which the key `kind` tells apart."""
+    """Base class of groups with several kinds, distinguished by the key `kind`."""
 
 
 # --- model -----------------------------------------------------------------------------------------------------------
@@ -526,7 +526,7 @@ def _check_varied(where: str, given: Varied) -> None:
 
 
 class Notify(Config, frozen=True, kw_only=True):
-    """Say who is told when a scheduled run has failed."""
+    """Name whom to notify when a scheduled run has failed."""
 
     command: list[Text] = []
     webhook_env: str | None = None
@@ -565,11 +565,11 @@ class Schedule(Config, frozen=True, kw_only=True):
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} are given together; a schedule takes one of cron, interval_s and rrule")
         if self.catch_up == "all" and self.overlap == "skip":
-            raise ValueError("catch_up=all runs missed runs one after the other, and overlap=skip skips them; give overlap=queue")
+            raise ValueError("catch_up=all runs missed runs one after the other, but overlap=skip skips them; give overlap=queue")
 
 
 class Role(enum.Enum):
-    """Say what a group of the config is to an experiment's identity."""
+    """Say how a group of the config affects an experiment's identity."""
 
     identity = "changes answers, so another value is another experiment"
     adjustable = "may change when a run resumes: how fast, how much, served and orchestrated how"
@@ -585,7 +585,7 @@ Aside: TypeAlias = Annotated[T, Role.aside]
 class RunConfig(Config, frozen=True, kw_only=True):
     """Declare one whole experiment: each group, and its role in the experiment's identity.
 
-    Every field has a default: ``RunConfig()`` is what the default.yaml of each group says.
+    Every field has a default: ``RunConfig()`` equals the default.yaml of each group.
     """
 
     name: Identity[Name | None] = None

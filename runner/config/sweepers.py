@@ -161,7 +161,7 @@ def multirun(
 
 
 class _Task:
-    """Stand where Hydra expects the task function. Only our launcher uses it, and runs whole batches with it."""
+    """Take the place of the task function that Hydra expects. Only our launcher uses it, to run whole batches."""
 
     def __init__(self, launch: Launch, combine: Combine, section: Section) -> None:
         self.launch = launch

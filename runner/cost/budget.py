@@ -50,8 +50,8 @@ class Reservation:
 class Budget:
     """The bounds of what a run may use, over all its threads and event loops.
 
-    A request whose reservation does not fit beside those in flight waits for them, first come, first served: they usually use
-    less than they reserved. Spending never exceeds a bound, as long as no request uses more than it has reserved.
+    A request whose reservation does not fit waits for the requests in flight, first come, first served: these usually use less
+    than they reserved. Spending never exceeds a bound, as long as no request uses more than it has reserved.
 
     Args:
         usd, tokens, requests: the bounds (US dollars; tokens of prompts and answers; attempts sent); None is no bound.

@@ -79,7 +79,7 @@ class Dataset:
         fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
             JSON (a content id without its ``-2``).
 
-    Made by `open_dataset`, whose arguments these are.
+    Made by `open_dataset`, which takes the same arguments.
     """
 
     def __init__(

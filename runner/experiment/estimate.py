@@ -69,7 +69,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         repeats: samples per row.
         cache_hits: samples that the cache answers.
         failing: samples that fail without a request, because their prompt cannot be made.
-        owed: samples that the model has to be asked for.
+        owed: samples that need the model.
         estimate: of the owed samples.
         budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
     """
@@ -97,7 +97,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         lines = [("model", self.model), ("rows", f"{self.rows:,}"), ("repeats", f"{self.repeats:,}")]
         lines.append(("cache hits", f"{self.cache_hits:,}"))
         if self.failing:
-            lines.append(("without a prompt", f"{self.failing:,}; they fail and ask nothing"))
+            lines.append(("without a prompt", f"{self.failing:,}; they fail without a request"))
         lines.append(("owed", f"{self.owed:,}"))
         if not self.owed:
             lines.append(("requests", "none: nothing would be sent"))
@@ -156,7 +156,7 @@ def forecast(prepared: Prepared) -> Forecast:
 
 
 def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:
-    """Estimate what it takes to ask `slots`. They stream; slots of the same row are best next to each other.
+    """Estimate the cost of asking `slots`, which may be a stream. Slots of the same row should be adjacent.
 
     Args:
         asker: makes the requests.
@@ -241,10 +241,10 @@ def _judged(budget: Budget | None, work: Estimate) -> tuple[bool | None, str]:
         elif most_needed > left:
             amounts = (dollars(left), dollars(most_needed)) if name == "usd" else (f"{left:,}", f"{most_needed:,}")
             return False, (
-                f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; if it does not last, the run stops, and "
-                f"continues with: ostinato resume RUN budget.{name}=..."
+                f"{amounts[0]} of budget.{name} left, up to {amounts[1]} needed; if it runs out, the run stops; "
+                f"continue with: ostinato resume RUN budget.{name}=..."
             )
-    return (None, "the price is unknown, and budget.usd lets it pass") if unknown else (True, "it covers the most that is needed")
+    return (None, "the price is unknown, and budget.usd lets it pass") if unknown else (True, "it covers the maximum")
 
 
 def _formatted(asker: Asker, row: Row) -> Formatted | None:

@@ -217,7 +217,7 @@ class Experiment:
         return self._owed.count(1)
 
     def due(self) -> Iterator[Slot]:
-        """Yield the slots that the model has to be asked for, in order."""
+        """Yield the slots that need the model, in order."""
         return compress(self._slots(), self._owed)
 
     @property
@@ -321,7 +321,7 @@ class Experiment:
         self.tally.model_s = before.model_s
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Note the error that ended the run. Refusals by the model or the budget are told by its summary, so they return True."""
+        """Record the error that ended the run. Return True for a refusal by the model or the budget: the summary explains it."""
         self.problem = error
         self._failed = not isinstance(error, LMError | BudgetExceeded)
         return not self._failed

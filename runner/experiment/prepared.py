@@ -29,7 +29,7 @@ class Once:
         self._made: dict[tuple[object, ...], tuple[tuple[object, ...], Any]] = {}
 
     def get(self, what: str, sources: tuple[object, ...], make: Callable[[], T]) -> T:
-        """Return the `what` made of these sources, which are told apart by identity; make it the first time."""
+        """Return the `what` made from these sources (compared by identity). It is made on the first call."""
         key = (what, *map(id, sources))
         if key not in self._made:
             self._made[key] = (sources, make())  # keeps the sources alive, so that their ids stay unique
@@ -51,7 +51,7 @@ class Sources:
         self._rows: dict[bytes, TrainingRows] = {}
 
     def pinned(self, config: RunConfig) -> RunConfig:
-        """Replace the alias of a model (``tickets@latest``) by the model that it named when it was first met here."""
+        """Replace the alias of a model (``tickets@latest``) by the model that it named when it was first resolved here."""
         key = msgspec.json.encode(config.model, order="sorted")
         if key not in self._models:
             self._models[key] = build.pinned(config).model
@@ -109,11 +109,11 @@ class Prepared:
     def training(self) -> PreparedTraining:
         """The training that the config asks for, checked. Nothing is begun, and nothing sent.
 
-        Weights are fetched only if they are a hub's, whose revision is not known before.
+        Only weights from a hub are fetched, because their revision is not known before.
 
         Raises:
             ConfigError: the config does not say what to train, or on what.
-            DataError: the training rows are wrong, or ask what the model will be measured on.
+            DataError: the training rows are wrong, or contain questions of the evaluation.
             RecordError: the run whose answers are to be learned does not exist.
         """
         config = self.in_place

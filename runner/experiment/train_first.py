@@ -26,7 +26,7 @@ def _never() -> bool:
 
 
 def asking(prepared: Prepared, model: str) -> Prepared:
-    """Return the experiment asking the trained `model`, and training nothing.
+    """Return the experiment with the trained `model`, and without the training.
 
     Args:
         prepared: the experiment that the model was trained for.
@@ -36,12 +36,12 @@ def asking(prepared: Prepared, model: str) -> Prepared:
 
 
 def untrained(prepared: Prepared) -> Prepared:
-    """Return the experiment asking the model as it is before training."""
+    """Return the experiment with the untrained model."""
     return prepared.replace(finetune=None)
 
 
 def settled(prepared: Prepared) -> Prepared | None:
-    """Return the experiment asking the model that it trains; None while that is not trained.
+    """Return the experiment with the model that it trains; None until that is trained.
 
     Raises:
         ConfigError, DataError, RecordError: what is to be trained cannot be determined.
@@ -53,7 +53,7 @@ def settled(prepared: Prepared) -> Prepared | None:
 
 
 def foreseen(prepared: Prepared) -> Prepared:
-    """Return the experiment as far as it is known before the training is done. Then no cache has an answer of its model."""
+    """Return the experiment as far as it is known before the training. Until then no cache has answers of its model."""
     if (known := settled(prepared)) is not None:
         return known
     base = untrained(prepared)

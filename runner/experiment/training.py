@@ -105,7 +105,7 @@ def prepare_training(
         evaluation: the rows that the model will be measured on, and how they are asked; None: no such rows are known.
 
     Raises:
-        DataError: the training rows are wrong, or ask what the model will be measured on.
+        DataError: the training rows are wrong, or contain questions of the evaluation.
     """
     assert config.finetune is not None
     chosen = config.finetune.data
@@ -148,7 +148,7 @@ def read_rows(chosen: TrainingData, runs_dir: Path) -> TrainingRows:
         located, wrong = read(in_conf(chosen.path))
         return TrainingRows(located, wrong, TrainDataFormat(chosen.format), chosen.path)
     if chosen.from_run is None:
-        raise ConfigError("finetune.data: what is learned? give path (a file of JSON lines) or from_run (a run)")
+        raise ConfigError("finetune.data: no training data is named; give path (a file of JSON lines) or from_run (a run)")
     run = find_run(chosen.from_run, runs_dir)
     where = Where(chosen.where, {*_FIELDS, "score."}) if chosen.where else None
     source = f"{run.path.parent.name}/{run.path.name}"

@@ -1,1 +1,1 @@
-"""Fine-tuning: jobs that outlive the process that began them, their ledger on disk, their data, and who trains."""
+"""Fine-tuning: jobs that outlive the process that started them, their ledger on disk, their data, and the trainers."""

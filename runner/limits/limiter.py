@@ -153,7 +153,7 @@ class Limiter:
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
-        """Be a user of the endpoint. Without users and requests in flight, it forgets what closed or paused it."""
+        """Use the endpoint within the block. Without users and requests in flight, it forgets what closed or paused it."""
         self.endpoint.join()
         try:
             yield

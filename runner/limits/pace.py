@@ -1,15 +1,15 @@
 """A rate learned from refusals, for servers that do not report their limit.
 
-A server refuses when its allowance is empty. What it admitted between two refusals is therefore what flowed in meanwhile: an
-exact measure of its rate, whatever its burst, for a token bucket and a window alike. After a refusal the rate starts a little
-below that measure, returns to it, stays there, and then probes upwards ever faster: the curve of CUBIC (RFC 9438), for a rate.
-The more requests a measure has, the smaller and rarer the probes: a well-known rate costs about one refusal per minute.
+A server refuses when its allowance is empty. The requests that it admitted between two refusals therefore measure its rate
+exactly, whatever its burst, for a token bucket and a window alike. After a refusal the rate starts a little below that measure,
+returns to it, stays there, and then probes upwards ever faster: the curve of CUBIC (RFC 9438), for a rate. The more requests a
+measure has, the smaller and rarer the probes: a well-known rate costs about one refusal per minute.
 
-A server that saves up little, such as nginx without a burst, loses allowance that is not used at once, and is measured too low.
-What follows a pause shows it: sending resumes with all that flowed in meanwhile, and a server that takes only part of it has
-saved no more than that. Once this is known, no more is sent at once, and the measure corrects for what pauses have lost. There,
-and where a limit has risen, the rate at which a refusal came says more than the measure; after few requests, the geometric mean
-of the two is used.
+A server that saves up little, such as nginx without a burst, drops allowance that is not used at once, so its rate is measured
+too low. A pause reveals this: sending resumes with the whole allowance of the pause, and a server that takes only part of it has
+saved up no more than that. From then on no more is sent at once, and the measure is corrected for allowance lost in pauses. For
+such servers, and after a limit has risen, the rate at which a refusal came says more than the measure; after few requests, the
+geometric mean of the two is used.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ class Pace:
         return max(1.0, most if self._saved is None else min(most, CAUTION * self._saved))
 
     def _learn_saved(self, since: float) -> bool:
-        """Learn what the server saves up from a refusal, `since` requests after the last one.
+        """Learn from a refusal, `since` requests after the last one, how much the server saves up.
 
         Returns:
             Whether the refusal concerns what followed the pause, and so not the rate.

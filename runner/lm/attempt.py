@@ -1,4 +1,4 @@
-"""Follow one attempt at a request, and tell the limiter and the budget how it went."""
+"""Follow one attempt at a request, and report its outcome to the limiter and the budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NOTHING = Usage()
 class Attempt:
     """One attempt at a request, as the limiter and the budget see it.
 
-    `used` is None if unknown: the answer does not say, or the server may have answered, and billed, after all.
+    `used` is None if unknown: the answer has no usage, or a request that failed may still have been billed.
     """
 
     __slots__ = ("began", "place", "used")

@@ -1,4 +1,4 @@
-"""Hold what the requests of one LM are sent through and priced with; a `Call` needs nothing else of the LM."""
+"""Hold everything that sends and prices the requests of one LM; a `Call` needs nothing else of the LM."""
 
 from __future__ import annotations
 

@@ -328,7 +328,7 @@ class LM:
     # --- one call
 
     def _asking(self) -> AbstractContextManager[None]:
-        """Be a user of the endpoint during a call, so that what one attempt learns applies to the next."""
+        """Use the endpoint for the whole call, so that what one attempt learns applies to the next."""
         return self.limiter.using() if self.limiter else contextlib.nullcontext()
 
     def _call(self, inputs: Inputs) -> list[Any]:
@@ -448,7 +448,7 @@ class LM:
 
 
 def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> None:
-    """Give the copy of an LM what follows from the name of its own model, except what is `kept`."""
+    """Replace the attributes of a copied LM that depend on its model's name, except those in `kept`."""
     if "price_override" not in kept:
         new.price_override = None
     if "provider" not in kept and type(old.provider) is type(old.infer_provider()):

@@ -77,7 +77,7 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
     named = here if here is not None and Path(here).exists() else base.name
     gguf = weights.pull(named, progress=progress)
     if (found := weights.digest(named)) != base.identity:
-        raise LaunchError(f"{name} was trained on {base.name} as {base.identity}, and {named} is {found} now")
+        raise LaunchError(f"{name} was trained on {base.name} with {base.identity}, but {named} now has {found}")
     return Served(gguf, file)
 
 

@@ -162,7 +162,7 @@ def remove(name: str) -> bool:
         ConfigError: no such name, or a file that `pull` did not fetch.
     """
     if _is_path(name):
-        raise ConfigError(f"{name} was not fetched by Ostinato, so it is yours to delete")
+        raise ConfigError(f"{name} was not fetched by Ostinato; delete it yourself")
     doomed = [path for known, path in stored() if known.name == name] or [_place(name)]  # the folder may be gone, or have changed
     there = any(path.is_file() for path in doomed)
     for path in doomed:
@@ -214,7 +214,7 @@ def _place(name: str) -> Path:
 
 def _fetch(name: str, path: Path, progress: fetch.Progress | None) -> Path:
     part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)  # left by a crash; we hold the lock, so nobody works there
+    shutil.rmtree(part, ignore_errors=True)  # left by a crash; we hold the lock, so no process uses it
     part.mkdir()
     known = REGISTERED.get(name)
     try:

@@ -90,7 +90,7 @@ class Pipeline:
 
         Raises:
             ConfigError: the config does not say what to train, or has no score to compare.
-            DataError: the training rows are wrong, or ask what the model will be measured on.
+            DataError: the training rows are wrong, or contain questions of the evaluation.
             RecordError: the folder cannot be written, or is being played.
         """
         from runner.config.compose import to_yaml
@@ -176,7 +176,7 @@ class Pipeline:
             await asyncio.to_thread(served.kill)
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Note the error that ended the pipeline. Its result tells all of it, so this returns True."""
+        """Record the error that ended the pipeline. Return True: the result explains it fully."""
         self.problem = error
         return True
 
@@ -267,8 +267,9 @@ class Pipeline:
         interval = compared["difference"]["ci"]
         sure = interval[0] if interval else None
         if sure is None or sure <= gate.min_gain:
-            told = "no interval can be given for one row" if sure is None else f"the gain is surely above {sure:+.3f} only"
-            return {"alias": alias, "moved": False, "reason": f"{told}, and gate.min_gain={gate.min_gain:g} has to be exceeded"}
+            bound = "unknown (one row gives no interval)" if sure is None else f"{sure:+.3f}"
+            reason = f"the lower bound of the gain is {bound}, and must exceed gate.min_gain={gate.min_gain:g}"
+            return {"alias": alias, "moved": False, "reason": reason}
         lineage = {
             "pipeline": str(self.folder.name),
             "experiment": self.name,
@@ -281,7 +282,8 @@ class Pipeline:
             **compared,
         }
         version = aliases.register(alias, msgspec.to_builtins(self._tuned_experiment().config.model), lineage)
-        return {"alias": alias, "moved": True, "version": version.version, "reason": f"the gain is surely above {sure:+.3f}"}
+        reason = f"the lower bound of the gain is {sure:+.3f}"
+        return {"alias": alias, "moved": True, "version": version.version, "reason": reason}
 
     async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
         await self.aclose()
@@ -407,7 +409,7 @@ def _located(config: RunConfig) -> tuple[Prepared, RunConfig, PipelineFolder | N
     """Prepare a pipeline, and look for its folder.
 
     Returns:
-        The experiment, whose training rows are read; its config as the pipeline began with it, but for the run that it learns
+        The experiment, whose training rows are read; its config as the pipeline began with it, except for the run that it learns
         from; and the pipeline's folder, None if it has none.
 
     Raises:
@@ -443,7 +445,7 @@ def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
 
 
 def _sourced(prepared: Prepared, source: str | None) -> Prepared:
-    """Name the run that is learned from for good: ``latest`` is another one as soon as the baseline has run.
+    """Fix the run to learn from by its full name: ``latest`` changes as soon as the baseline has run.
 
     Args:
         prepared: whose ``finetune.data.from_run`` may be any name of a run.
@@ -469,8 +471,8 @@ def check_pipeline(prepared: Prepared) -> None:
     config = prepared.config
     if config.finetune is None:
         raise ConfigError(
-            "a pipeline trains a model, and nothing says how: add finetune=default finetune.data.path=..., "
-            "or play the shipped one: experiment=tickets_finetune"
+            "a pipeline trains a model, but finetune is not set: add finetune=default finetune.data.path=..., "
+            "or play the shipped example: experiment=tickets_finetune"
         )
     names = list(build.scorers(config))
     if not names:

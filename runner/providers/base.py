@@ -26,7 +26,7 @@ class Launchable(Protocol):
 
 
 class Provider:
-    """Base class of all providers. By itself, a provider whose models are always up and cannot be trained.
+    """Base class of all providers. On its own, it stands for models that are always up and cannot be trained.
 
     Follows the contract of dspy 2.6's ``Provider``: a subclass overrides what it can do. Methods are called on an instance and
     may be static in a subclass.

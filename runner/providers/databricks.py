@@ -28,10 +28,10 @@ class DatabricksProvider(TrainableProvider):
     As in dspy it is never inferred, since models of other makers are served there too. Never tested against a real workspace (see
     `runner.finetune.trainers.databricks`).
 
-    Training costs money, once for the same model, rows and settings, and gives ``databricks/ENDPOINT``. It learns from ``chat``
-    and ``completion`` data. ``train_kwargs`` are dspy's: ``train_data_path`` and ``register_to``, which are needed,
+    Training costs money, but only once for the same model, rows and settings. It returns ``databricks/ENDPOINT``. It learns from
+    ``chat`` and ``completion`` data. ``train_kwargs`` are dspy's: ``train_data_path`` and ``register_to``, which are needed,
     ``databricks_host``, ``databricks_token``, ``skip_deploy``, and the fields of `runner.finetune.jobs.hyper.DatabricksHyper`;
-    ``force`` pays for another attempt, ``poll_s`` is the seconds between two looks.
+    ``force`` pays for another attempt, ``poll_s`` is the seconds between two polls.
     """
 
     def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:  # noqa: ARG002
@@ -49,7 +49,7 @@ def host_of(given: str | None) -> str:
     """Return the workspace's address: `given`, or else ``DATABRICKS_HOST``. Raises ConfigError if neither is set."""
     host = given or os.environ.get("DATABRICKS_HOST", "").strip()
     if not host:
-        raise ConfigError("which Databricks workspace? give finetune.host, or set the environment variable DATABRICKS_HOST")
+        raise ConfigError("no Databricks workspace is named; give finetune.host, or set the environment variable DATABRICKS_HOST")
     return host.rstrip("/") if "://" in host else f"https://{host.rstrip('/')}"
 
 

@@ -29,9 +29,9 @@ _MODEL = re.compile(rf"(?:(?:text-completion-)?openai/)?(?:{_BASE}|ft:{_BASE}:.+
 class OpenAIProvider(TrainableProvider):
     """OpenAI's own models; as an LM's `provider`, also those of a server that speaks OpenAI's fine-tuning API.
 
-    Training costs money, once for the same model, rows and settings, and gives ``openai/ft:...``. It learns from ``chat``,
-    ``completion`` and ``preference`` data. ``train_kwargs`` has the fields of `runner.finetune.jobs.hyper.OpenAIHyper`;
-    ``force`` pays for another attempt, ``poll_s`` is the seconds between two looks.
+    Training costs money, but only once for the same model, rows and settings. It returns ``openai/ft:...``. It learns from
+    ``chat``, ``completion`` and ``preference`` data. ``train_kwargs`` has the fields of `runner.finetune.jobs.hyper.OpenAIHyper`;
+    ``force`` pays for another attempt, ``poll_s`` is the seconds between two polls.
     """
 
     @staticmethod

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class TrainableProvider(Provider):
-    """Base of the providers whose trainings are jobs in the ledger. A subclass says who trains what, in `training`."""
+    """Base of the providers whose trainings are jobs in the ledger. A subclass defines the training in `training`."""
 
     finetunable = True
 
     def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:
-        """Say how the model is trained, and by whom.
+        """Return how the model is trained, and the backend that trains it.
 
         Args:
-            job: the future; of its `connection` the address and the key may be used.
+            job: the future; the address and the key in its `connection` may be used.
             model: the model to start from.
-            settings: the provider's own ``train_kwargs``, but for ``force``.
+            settings: the provider's own ``train_kwargs``, except ``force``.
 
         Raises:
             ConfigError: no key, no such model, or an unknown setting.

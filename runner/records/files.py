@@ -64,10 +64,10 @@ class Folder:
         return folder
 
     def lock(self) -> None:
-        """Lock this folder until `close` or the end of the process: two players would pay for every row twice.
+        """Lock this folder until `close` or the end of the process: two processes would pay for every row twice.
 
         Raises:
-            RecordError: another process (or another player in this one) holds the lock.
+            RecordError: another process (or another run in this one) holds the lock.
         """
         if self._lock is not None:
             return

@@ -39,7 +39,7 @@ class RunFolder(Folder):
     """One run on disk, ``runs/<experiment>/<YYYYMMDD-HHMMSS>-<hash6>/``.
 
     Files: ``config.yaml`` (resolved, itself a valid input), ``overrides.yaml``, ``manifest.json``, ``samples.jsonl`` (one
-    line per sample; the last line of a sample counts; a torn last line is work still owed), ``summary.json``, ``report.html``,
+    line per sample; the last line of a sample counts; a torn last line counts as not written), ``summary.json``, ``report.html``,
     ``run.log``.
     """
 
@@ -103,7 +103,7 @@ class RunFolder(Folder):
             raise self._unwritable(error, "samples.jsonl") from None
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the samples in the order of their last lines; of a sample with several lines, the last one.
+        """Yield the samples in the order of their last lines. If a sample has several lines, only the last one counts.
 
         Raises:
             RecordError: the file cannot be read.
@@ -144,7 +144,7 @@ class RunFolder(Folder):
         return replaced
 
     def _slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
-        """Yield number and sample of every whole line; a torn line is work still owed."""
+        """Yield number and sample of every whole line; a torn line counts as not written."""
         for number, line in self._lines():
             try:
                 slot = _slot(line)

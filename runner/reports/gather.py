@@ -118,7 +118,7 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
 
 
 def _cell(path: Path, number: int, cell: dict[str, Any], **room: int) -> Part:
-    """Read a cell; one whose folder cannot be read says so instead of hiding the others."""
+    """Read a cell. If its folder cannot be read, the page says so and shows the other cells."""
     values, status, problem = cell.get("values") or {}, str(cell.get("status")), cell.get("problem")
     run = cell.get("run")
     if run:

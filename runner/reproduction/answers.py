@@ -27,7 +27,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(NamedTuple):
-    """A sample as it is replayed, the answers that this takes by their keys, and whether they are the cache's."""
+    """A replayed sample, the answers that it needs by their keys, and whether they come from the cache."""
 
     sample: Sample
     asked: dict[str, Stored]
@@ -52,7 +52,7 @@ class Answers:
         self._used: dict[str, bytes] = {}
 
     def find(self, sample: Sample) -> Answer | None:
-        """Replay a sample. Returns None if it has no answer, or if the answer to its request is already another row's.
+        """Replay a sample. Returns None if it has no answer, or if another row has a different answer to its request.
 
         Raises:
             RecordError: it differs from the record.

@@ -111,7 +111,7 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
         _check(temporary)
         temporary.replace(file)
     except _Refused as refused:
-        raise RecordError(f"cannot write {file}: it would be refused where it is read: {refused}") from None
+        raise RecordError(f"cannot write {file}: readers would refuse it: {refused}") from None
     except OSError as error:
         raise RecordError(f"cannot write {file}: {error.strerror}") from None
     except (zipfile.LargeZipFile, RuntimeError):
@@ -206,12 +206,12 @@ def _check_whole(stream: IO[bytes]) -> tuple[str, int]:
     stream.seek(max(0, size - 128))
     mark = _MARK.search(stream.read())
     if mark is None:
-        _refuse("it does not end as a capsule does: it was cut off, or is another kind of file")
+        _refuse("it does not have the end of a capsule: it was cut off, or is another kind of file")
     if int(mark[1]) != FORMAT:
         _refuse(f"its format is {int(mark[1])}, and this version of ostinato reads {FORMAT}")
     digest = _digest(stream, size - 64)
     if digest.hexdigest().encode() != mark[2]:
-        _refuse("its content is not what its digest says: it was damaged or changed")
+        _refuse("its content does not match its digest: it was damaged or changed")
     digest.update(mark[2])
     _check_directory(stream, size - len(mark[0]) - _END_BYTES)
     return digest.hexdigest(), size
@@ -247,7 +247,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     for entry in archive.infolist():
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
         if entry.orig_filename != name or not _NAME.fullmatch(name):
-            _refuse(f"it holds {_quoted(entry.orig_filename)}, a name that no file of a capsule has")
+            _refuse(f"it holds {_quoted(entry.orig_filename)}, a name that a capsule may not contain")
         if names.count(name) > 1:
             _refuse(f"it holds {name} twice")
         if kind not in (0, stat.S_IFREG):
@@ -266,7 +266,7 @@ def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, f
     try:
         contents = msgspec.json.decode((folder / CONTENTS).read_bytes(), type=Contents)
     except msgspec.MsgspecError as error:
-        _refuse(f"{CONTENTS} in it is not what it has to be: {error}")
+        _refuse(f"{CONTENTS} in it is malformed: {error}")
     if contents.format != FORMAT:
         _refuse(f"{CONTENTS} says format {contents.format}")
     if missing := sorted(contents.files.keys() - set(names)):
@@ -275,7 +275,7 @@ def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, f
         _refuse(f"it holds {extra[0]}, which {CONTENTS} does not list")
     for name, told in contents.files.items():
         if _copy(archive, name, folder, allowance) != told:
-            _refuse(f"{name} in it is not what {CONTENTS} says: it was changed")
+            _refuse(f"{name} in it does not match {CONTENTS}: it was changed")
         if name.endswith((".json", ".jsonl")):
             _check_json(folder / name, name)
     return contents

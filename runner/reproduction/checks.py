@@ -1,4 +1,4 @@
-"""Compare what a run was made from with what is there now: config, data, files, model, code, packages, machine."""
+"""Compare the inputs of a run with the present ones: config, data, files, model, code, packages, machine."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
     was = manifest.get("environment")
     if not was:
         for what in ("code", "packages", "python", "machine"):
-            yield Check(what, "unknown", ["the run was killed before it could say"])
+            yield Check(what, "unknown", ["the run was killed before this was recorded"])
         return
     now = environment(folder)
     yield _code(was.get("git"), now["git"])
@@ -100,7 +100,7 @@ def of_served(before: dict[str, Any], after: dict[str, Any]) -> Check:
         {name: manifest.get("model", {}).get(name) or [] for name in ("served", "fingerprints")} for manifest in (before, after)
     )
     if not was["served"]:
-        return Check("served model", "unknown", ["no answer on record says which model it came from"])
+        return Check("served model", "unknown", ["no recorded answer names its model"])
     named = [", ".join([*was["served"], *was["fingerprints"]])]
     return _compared("served model", was, now, named)
 
@@ -161,10 +161,10 @@ def _model(manifest: dict[str, Any], config: RunConfig) -> Check:
 def _code(was: dict[str, Any] | None, now: dict[str, Any] | None) -> Check:
     """Compare the user's repository. If the tree has uncommitted changes, their digest says whether they are the same."""
     if was is None:
-        return Check("code", "unknown", ["the run was not begun in a git repository"])
+        return Check("code", "unknown", ["the run was not started in a git repository"])
     if now is None:
         return Check("code", "changed", [f"git.commit: {was['commit'][:12]} -> no git repository here"])
     changed = list(differences(was, now, "git"))
     if not changed and was.get("dirty") and "diff_sha256" not in was:
-        return Check("code", "same", [f"commit {was['commit'][:12]}, with files that git does not know, then and now"])
+        return Check("code", "same", [f"commit {was['commit'][:12]}, with untracked files, then and now"])
     return Check("code", "changed", changed) if changed else Check("code", "same", [f"commit {was['commit'][:12]}"])

@@ -136,7 +136,7 @@ def replay(file: str | Path, *, trust_code: bool = False) -> Replayed:
         How many outputs and scores are byte for byte as recorded, and what differs.
 
     Raises:
-        RecordError: the capsule is damaged, was changed, or is not what a capsule has to be. Nothing of it was used.
+        RecordError: the capsule is damaged, was changed, or is not valid. Nothing of it was used.
     """
     with capsule.opened(Path(file)) as opened:
         try:
@@ -178,7 +178,7 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
         store.close()
     played = report.outputs + report.different + report.missing
     if played != report.facts.answers:
-        raise RecordError(f"it says that {report.facts.answers:,} samples can be played, and holds {played:,}")
+        raise RecordError(f"it claims answers for {report.facts.answers:,} samples, but holds {played:,}")
     return report
 
 

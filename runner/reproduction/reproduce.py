@@ -92,13 +92,13 @@ def preview(
     runs_dir: str | Path | None = None,
     notify: Notify | None = None,
 ) -> Reproduction:
-    """Compare what a run was made from with what is there now, and estimate what asking again takes. Sends nothing.
+    """Compare the inputs of a run with the present ones, and estimate the cost of asking again. Sends nothing.
 
     Args and errors are those of `reproduce`.
     """
     found = _inspect(_record(run, runs_dir), overrides, replay=replay, strict=strict, notify=notify)
     prepared = prepare(found.config, cwd=found.cwd)
-    estimate = "nothing: the cache is to answer" if replay else forecast(prepared).estimate.line()
+    estimate = "nothing: only the cache answers" if replay else forecast(prepared).estimate.line()
     return Reproduction(reproduces=found.record.path, checks=found.checks, strict=strict, replay=replay, estimate=estimate)
 
 
@@ -172,7 +172,7 @@ def _record(run: str | Path, runs_dir: str | Path | None) -> RunFolder:
 
 
 def _inspect(record: RunFolder, overrides: Sequence[str], *, replay: bool, strict: bool, notify: Notify | None) -> _Inspected:
-    """Compare a record with what is there now. Raises RecordError where it cannot be run again, or `strict` forbids it."""
+    """Compare a record with the present inputs. Raises RecordError if it cannot be run again, or `strict` forbids it."""
     from runner.config.compose import read
 
     begun_with, manifest = read(record.config_file), record.manifest()
@@ -190,7 +190,7 @@ def _refuse(record: RunFolder, found: list[Check], *, strict: bool) -> None:
         return
     if drifted := [check for check in found if check.drifted]:
         told = "\n".join(f"  {line}" for check in drifted for line in check.lines())
-        why = "something that it was made from is missing" if missing else "something has changed, and --strict refuses that"
+        why = "one of its inputs is missing" if missing else "something has changed, and --strict refuses that"
         raise RecordError(f"{record.path} is not reproduced: {why}; nothing was sent:\n{told}")
 
 

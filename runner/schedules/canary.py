@@ -49,7 +49,7 @@ def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
     """
     reference, new = RunFolder.open(reference_folder), RunFolder.open(new_folder)
     if reference.manifest()["data"]["fingerprint"] != new.manifest()["data"]["fingerprint"]:
-        raise DataError(f"{new.path} used other data than its reference {reference.path}; pin a new reference")
+        raise DataError(f"{new.path} used different data than its reference {reference.path}; pin a new reference")
     score = _first_score(reference)
     found = compare(load(reference.path), load(new.path), scores=[score], level=level)
     difference = found.difference

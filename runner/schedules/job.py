@@ -1,8 +1,8 @@
 """Run one turn of a schedule, and decide whether it failed. Plain Python: knows nothing of the scheduler.
 
 A `Job` is what a user applies: overrides and the hash of what they compose to, never a secret and never the config itself. Every
-turn composes again and refuses a config with another hash, so what runs at night is what was checked by day. Rows of data are not
-part of the hash, so new data is used; the manifest has its fingerprint.
+turn composes again and refuses a config with another hash, so only the config that was checked when it was applied ever runs.
+Rows of data are not part of the hash, so new data is used; the manifest has its fingerprint.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ async def play_canary(turn: Turn) -> None:
 
 
 async def play_pipeline(turn: Turn) -> None:
-    """Train, compare and register. A gate that stays closed is an outcome, not a failure."""
+    """Train, compare and register. A gain too small to register is an outcome, not a failure."""
     pipeline = await asyncio.to_thread(Pipeline.create, turn.config, turn.job.overrides)
     pipeline.notify = turn.notify
     try:
@@ -245,7 +245,7 @@ def _checked(config: RunConfig) -> Schedule:
     """Return the schedule, checked, with its reference pinned. Raises ConfigError."""
     schedule = config.schedule
     if schedule.cron is None and schedule.interval_s is None and schedule.rrule is None:
-        raise ConfigError("schedule: say when; give schedule.cron, schedule.interval_s or schedule.rrule")
+        raise ConfigError("schedule: no time is set; give schedule.cron, schedule.interval_s or schedule.rrule")
     _kind(schedule.what)
     if schedule.what == "canary":
         reference = str(canary.pinned(config))

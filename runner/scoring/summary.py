@@ -47,12 +47,12 @@ def summarise_by_row(pairs: Iterable[tuple[str, float]]) -> Score:
 
 
 class RowMean:
-    """The mean over all scores, with a standard error for repeats of one row that are not independent, while the rows are.
+    """The mean over all scores, with a standard error for independent rows whose repeats are not independent.
 
     The standard error is clustered by row (Miller 2024, "Adding Error Bars to Evals", with the usual factor R / (R - 1) for R
     rows): if every row has as many repeats, it is the standard error of the rows' means; with one score per row it is that of
-    `summarise`. Rows that lack some repeats weigh by the repeats they have. A few sums are kept, whatever the number
-    of rows; those of squares use differences from the first score, so that large scores that differ little lose no digits.
+    `summarise`. Rows are weighted by their number of repeats. Only a few sums are kept, whatever the number of rows. Sums of
+    squares use differences from the first score, so that large scores that differ little lose no digits.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Run a coroutine to its end, wherever it is called from."""
+"""Run a coroutine to its end, with or without a running event loop."""
 
 from __future__ import annotations
 

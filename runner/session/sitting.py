@@ -23,7 +23,7 @@ class Work(Interruptible, Protocol):
     folder: Path
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Note the error that ended the work. Return whether the record tells all of it; if not, it is raised as well."""
+        """Record the error that ended the work. Return whether the record explains it fully; if not, it is raised as well."""
 
     def finish(self) -> object:
         """Write how the work ended, and close its files."""
@@ -49,7 +49,7 @@ def sitting(work: Work, notify: Notify) -> Iterator[InLoop]:
         What runs a coroutine to its end; it may be called once.
 
     Raises:
-        OstinatoError: the error that ended the block, unless the record tells all of it.
+        OstinatoError: the error that ended the block, unless the record explains it fully.
     """
     with collecting_less(), Interrupt(work, notify) as interrupt, recorded(work):
         yield lambda running: in_new_loop(interrupt.watch(running))

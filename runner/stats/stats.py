@@ -123,7 +123,7 @@ def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test
     - McNemar's exact test of binary scores, whose differences are -1, 0 or 1: see `mcnemar`.
     - The exact sign-flip test where at most `MAX_FLIPPED` units differ (Fisher 1935, "The Design of Experiments", chapter III):
       under the null hypothesis each unit's difference is as likely to have the other sign, so p is the share of all flips whose
-      sum is at least as far from zero. It keeps its level for any number of rows, where t does not for few.
+      sum is at least as far from zero. It keeps its level for any number of rows; t does not for few.
     - Else the paired t-test with units - 1 degrees of freedom, cluster-robust; never below 2^(1 - units that differ), the
       smallest p that flipping signs can give, so that a difference without variance is not taken for certainty.
     """

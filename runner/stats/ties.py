@@ -29,7 +29,7 @@ def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
         other: the same; rows that only one of them has are left out.
 
     Returns:
-        None if fewer than two rows are in both: nothing is known of chance.
+        None (unknown) if fewer than two rows are in both.
     """
     differences = [one[row] - other[row] for row in one if row in other]
     return p_value(units_of(differences))[0] >= 1 - LEVEL if len(differences) > 1 else None

@@ -95,7 +95,7 @@ def _server(config: RunConfig) -> _Server:
 
 
 def _spent(run: RunFolder) -> Spent:
-    """Return what a run has used: by its lines, since a killed sitting leaves no summary, and what has no line."""
+    """Return what a run has used: the sum of its lines (a killed sitting leaves no summary), and amounts without a line."""
     tally = Tally(0)
     if (summary := run.summary()) is not None:
         tally.charge(summary.unrecorded)

@@ -74,7 +74,7 @@ class Progress(NamedTuple):
 
     def __str__(self) -> str:
         spent = f", {dollars(self.cost_usd)}" if self.cost_usd else ""
-        return f"{self.done:,}/{self.rows:,} rows of the cells at hand, {self.errors:,} errors{spent}"
+        return f"{self.done:,}/{self.rows:,} rows of the running cells, {self.errors:,} errors{spent}"
 
 
 class Sweep:
@@ -304,7 +304,7 @@ class Sweep:
         return self.manifest
 
     def record_failure(self, error: OstinatoError) -> bool:
-        """Return whether the manifest tells all of this error, as it does of the one that has stopped the sweep."""
+        """Return whether the manifest explains this error fully, as it does for the error that stopped the sweep."""
         return error is self.problem
 
     def finish(self) -> SweepManifest:

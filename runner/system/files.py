@@ -1,7 +1,8 @@
 """Files that are written whole or not at all, and locks between processes.
 
-A reader sees the old content or the new one, whoever is killed and when. The new content is on disk before it replaces the old
-one. A write that fails, for example because the disk is full, leaves the old file in place and nothing beside it.
+A reader sees the old content or the new one, even if a process is killed at any time. The new content is on disk before it
+replaces the old one. A write that fails, for example because the disk is full, leaves the old file in place and nothing beside
+it.
 """
 
 from __future__ import annotations

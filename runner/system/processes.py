@@ -250,7 +250,7 @@ def _signal_group(child: subprocess.Popen[bytes], sig: signal.Signals) -> None:
 
 
 def die_with_parent() -> Callable[[], None] | None:
-    """Return the ``preexec_fn`` of a child that the kernel shall kill when this process dies.
+    """Return a ``preexec_fn`` with which the kernel kills the child when this process dies.
 
     None where the system has no such signal. It fires when the *thread* that forked exits: use it in a process with one thread.
     """

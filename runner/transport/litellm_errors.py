@@ -1,9 +1,9 @@
 """Map the exceptions of a litellm call to ours, by one table.
 
-litellm wraps what happened in an exception of its own, and its class and status are often wrong: it calls a broken connection and
-an unreadable answer a server error (500). What it has wrapped is true: the exception of the SDK, of httpx or of Python. So the
-order is: what litellm alone knows, the server's refusal, what happened without an answer, litellm's status, and else an answer
-that cannot be used.
+litellm wraps each exception in one of its own, whose class and status are often wrong: it calls a broken connection and an
+unreadable answer a server error (500). The wrapped exception (of the SDK, httpx or Python) is reliable. So these are tried in
+order: errors that only litellm recognises, the server's refusal, failures without an answer, litellm's status, and last an
+unusable answer.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BY_LITELLM = (
     Row("ContentPolicyViolationError", ContentFilterError, "litellm knows how each provider says it"),
     Row("Timeout", LMTimeoutError, "litellm's own limit, or a provider's status for it"),
 )
-"""Classes of litellm that are believed, whatever they have wrapped."""
+"""Classes of litellm that are trusted, whatever they have wrapped."""
 
 WITHOUT_ANSWER = (
     Row("TimeoutError", LMTimeoutError, "Python's"),
@@ -60,11 +60,11 @@ WITHOUT_ANSWER = (
     Row("OpenAIError", AuthenticationError, "the SDK's base class: it has found no key", exactly=True),
     Row("ImportError", BadRequestError, "a package that this provider needs is not installed"),
 )
-"""Wrapped classes that say why there is no answer of a server. The first row that matches counts."""
+"""Wrapped classes that say why the server has not answered. The first row that matches counts."""
 
 _REFUSED = 400
 _UNTRUE = 500
-"""litellm's status for everything that it has no other for."""
+"""litellm's default status, used where it knows no better one."""
 _UNNUMBERED = 422
 """litellm's status (1.106) for a 2xx answer that holds an error without a number, as overloaded servers give."""
 _PREFIX = re.compile(r"^(?:(?:litellm\.)?(?:LiteLLM|Timeout Error|[\w-]*(?:Error|Exception|Timeout))(?:: | - ))+")
@@ -109,7 +109,7 @@ def _kind(table: Iterable[Row], raised: Iterable[BaseException]) -> type[LMError
 
 
 def _status(error: Exception, causes: Iterable[BaseException]) -> int | None:
-    """Return the status that litellm gives a refusal of its own or of an SDK, None when it is not true."""
+    """Return the status that litellm gives a refusal of its own or of an SDK; None if it is unreliable."""
     status = getattr(error, "status_code", None)
     unnumbered = any(type(cause) is Exception and getattr(cause, "status_code", 0) == _UNNUMBERED for cause in causes)
     return status if isinstance(status, int) and status >= _REFUSED and status != _UNTRUE and not unnumbered else None

@@ -49,7 +49,7 @@ def recorded():
         (["sampling.max_tokens=many"], 2, "sampling.max_tokens: expected int | null, got str 'many'"),
         (["model=server", f"+model.api_key={KNOWN}"], 2, "model.api_key: a literal key is refused; put it in an environment"),
         (["-cn", "nowhere"], 2, "-cn nowhere: no such config in "),
-        (["-cn", "experiment/capitals_json"], 2, "-cn experiment/capitals_json: changes a config but is not a whole one; "),
+        (["-cn", "experiment/capitals_json"], 2, "-cn experiment/capitals_json: is only a part of a config; "),
         ([*FAKE, "data.target=captial"], 1, "has no column 'captial', which data.target names; did you mean 'capital'?"),
         ([*FAKE, "data=csv", "data.path=rows.csv"], 1, "rows.csv: no such file"),
     ],

@@ -253,7 +253,7 @@ def test_samples_of_a_run_are_selected_by_where(in_tmp):
 
 def test_evaluation_rows_in_the_training_data_are_refused():
     run_fake()
-    with pytest.raises(DataError, match=r"(?s)6 problems.*asks what the evaluation asks in row"):
+    with pytest.raises(DataError, match=r"(?s)6 problems.*has the question of row .* in the evaluation"):
         prepared("finetune.data.from_run=latest")
     allowed = prepared("finetune.data.from_run=latest", "finetune.data.allow_overlap=true")
     assert len(allowed.remarks) == 6
@@ -263,14 +263,14 @@ def test_the_bare_question_of_the_evaluation_is_found_as_well(in_tmp):
     (in_tmp / "test.jsonl").write_text('{"question": "How far is the moon from here?", "kind": "astronomy"}\n')
     (in_tmp / "train.jsonl").write_text('{"prompt": "how far is  the moon from here?", "completion": "far"}\n')
     words = ["data=jsonl", "data.path=test.jsonl", "prompt.user=Answer: {{ question }} ({{ kind }})", "scoring=none"]
-    with pytest.raises(DataError, match="asks what the evaluation asks"):
+    with pytest.raises(DataError, match=r"has the question of row .* in the evaluation"):
         prepared(*words, "finetune.data.path=train.jsonl", "finetune.data.format=completion")
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "what is learned"),
+        ([], "no training data is named"),
         (["finetune.data.path=x", "finetune.data.from_run=y"], "path and from_run are both given"),
         (["finetune.data.path=x", "finetune.data.where=id == 'x'"], "where selects samples of a run"),
         (["finetune.lr=0"], r"finetune\.lr"),
@@ -278,8 +278,8 @@ def test_the_bare_question_of_the_evaluation_is_found_as_well(in_tmp):
         (["finetune=command"], r"finetune\.command: is required"),
         (["finetune=command", "finetune.command=train 'x"], r"finetune\.command: No closing quotation"),
         (["finetune=databricks"], r"finetune\.train_data_path: is required"),
-        (["finetune=openai", "finetune.base=null", "model=fake"], "which model is trained"),
-        (["finetune.base=null", "model=fake"], "this machine trains local weights only"),
+        (["finetune=openai", "finetune.base=null", "model=fake"], r"finetune\.base is not set"),
+        (["finetune.base=null", "model=fake"], "this machine trains only local weights"),
         (["finetune.data.path=p.jsonl", "finetune.data.format=preference"], r"by TRL: finetune\.backend=trl"),
         (["finetune.data.path=p.jsonl", "finetune.data.format=preference", "finetune.backend=tlr"], r"finetune\.backend"),
     ],

@@ -165,7 +165,7 @@ def test_a_dry_run_lists_owed_stages_and_sends_nothing(loop):
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["finetune=null"], "nothing says how"),
+        (["finetune=null"], "finetune is not set"),
         (["scoring=none"], "a pipeline compares scores"),
         (["gate.metric=f1"], "there is no score 'f1'"),
         (["finetune.data.path=nowhere.jsonl"], "nowhere.jsonl"),

@@ -77,8 +77,8 @@ def test_a_change_of_any_byte_is_refused(good, refused, tmp_path):
         file.write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
         with pytest.raises(RecordError, match="is refused: "):
             replay(file, trust_code=True)
-    assert "its content is not what its digest says" in refused(raw[:100] + b"x" + raw[101:])
-    assert "its content is not what its digest says" in refused(b"x" + raw)
+    assert "its content does not match its digest" in refused(raw[:100] + b"x" + raw[101:])
+    assert "its content does not match its digest" in refused(b"x" + raw)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 21, 22, 64, 100, 1000, -1, -64, -110])
@@ -121,7 +121,7 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_names_that_no_file_of_a_capsule_has_are_refused(name, good, refused, tmp_path):
     said = refused(made({**contents(good), name: b"{}"}))
-    assert "a name that no file of a capsule has" in said
+    assert "a name that a capsule may not contain" in said
     assert said.isprintable()
     assert not (tmp_path / "evil.json").exists()
 
@@ -146,7 +146,7 @@ def test_a_file_whose_digest_differs_from_the_list_is_refused(good, refused):
     members = contents(good)
     rest = {name: content for name, content in members.items() if name != "capsule.json"}
     changed = {**members, "samples.jsonl": members["samples.jsonl"].replace(b"fake", b"fala")}
-    assert "samples.jsonl in it is not what capsule.json says: it was changed" in refused(made(changed, listed=rest))
+    assert "samples.jsonl in it does not match capsule.json: it was changed" in refused(made(changed, listed=rest))
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
@@ -237,9 +237,9 @@ def test_invalid_answers_and_samples_are_refused(good, refused):
 def test_a_capsule_that_lacks_samples_is_refused(good, refused):
     members = contents(good)
     fewer = members["samples.jsonl"].split(b"\n", 1)[1]
-    assert "it says that 4 samples can be played, and holds 3" in refused(made({**members, "samples.jsonl": fewer}))
+    assert "it claims answers for 4 samples, but holds 3" in refused(made({**members, "samples.jsonl": fewer}))
     torn = members["samples.jsonl"].rstrip(b"\n")
-    assert "it says that 4 samples can be played, and holds 3" in refused(made({**members, "samples.jsonl": torn}))
+    assert "it claims answers for 4 samples, but holds 3" in refused(made({**members, "samples.jsonl": torn}))
 
 
 def test_answers_that_were_exchanged_are_found(good, tmp_path, capsys):
@@ -251,7 +251,7 @@ def test_answers_that_were_exchanged_are_found(good, tmp_path, capsys):
     file.write_bytes(made({**members, "samples.jsonl": told}))
     assert main(["reproduce", str(file), "--trust-code"]) == 100
     out = capsys.readouterr().out
-    assert "NOT as recorded; as recorded are: 3 outputs, 6 scores" in out
+    assert "NOT as recorded; identical: 3 outputs, 6 scores" in out
     assert "1 samples; 0 could not be played" in out
     assert "\x1b" not in out
     found = replay(file, trust_code=True)
@@ -271,7 +271,7 @@ def test_broken_deflate_data_is_refused(good, refused):
 def test_a_run_that_is_too_large_is_not_packed(tmp_path, monkeypatch):
     monkeypatch.setattr(capsule, "MAX_RATIO", 1)
     monkeypatch.setattr(capsule, "SMALL_BYTES", 10)
-    with pytest.raises(RecordError, match="it would be refused where it is read: it unpacks to far more"):
+    with pytest.raises(RecordError, match="readers would refuse it: it unpacks to far more"):
         packed(tmp_path)
     assert not list(tmp_path.glob("*ostinato*"))
 

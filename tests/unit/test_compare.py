@@ -308,7 +308,7 @@ def test_a_gate_without_scores_to_compare_fails(capsys):
     for other in (failed, unscored):
         assert main(["compare", good, other]) == 0
         assert main(["compare", good, other, "--fail-on-regression"]) == 3
-        assert "nothing to compare, so no regression can be ruled out" in capsys.readouterr().err
+        assert "nothing to compare, so a regression cannot be ruled out" in capsys.readouterr().err
 
 
 def test_the_command_prints_scores_flips_and_a_verdict(good_and_bad, capsys):

@@ -61,7 +61,7 @@ def conf(path, text):
         ("budget=null", "budget=null: the group budget needs an option; it has default"),
         ("budget.dollars=1", "budget.dollars: unknown key; budget has requests, tokens, unknown_price, usd @"),
         ("scoring.pattern=x", "scoring.pattern: unknown key for this kind; 'pattern' belongs to scoring=regex @"),
-        ("+sampling.repeats=3", "sampling.repeats: is already there; write sampling.repeats=... without the +"),
+        ("+sampling.repeats=3", "sampling.repeats: already exists; write sampling.repeats=... without the +"),
         ("data=jsonl", "data.path: is required; give it as data.path=..."),
         ("nonsense", "'nonsense' is not an override; write key=value, group=option, +key=value or ~key"),
     ],
@@ -115,12 +115,12 @@ def test_values_that_are_not_allowed_are_refused(override, message):
 
 HYDRAS = [  # one row per row of mistakes.MESSAGES, in its order
     ("sampling.temprature=0", "sampling.temprature: unknown key; did you mean 'temperature'?"),
-    ("+sampling.repeats=3", "sampling.repeats: is already there; write sampling.repeats=... without the +"),
-    ("~sampling=other", "~sampling: there is nothing of this name, or of this value, to remove"),
+    ("+sampling.repeats=3", "sampling.repeats: already exists; write sampling.repeats=... without the +"),
+    ("~sampling=other", "~sampling: there is no such key, or it has another value"),
     ("nogroup@x=y", "nogroup: there is no such group"),
-    ("+sampling=default", "sampling: has its option already; write sampling=OPTION without the +"),
+    ("+sampling=default", "sampling: already has an option; write sampling=OPTION without the +"),
     ("hydra/sweeper=nope", "hydra/sweeper=nope: no such option"),
-    ("sampling=lost", "sampling/lost.yaml: its defaults name 'sampling/nowhere', and there is no such option"),
+    ("sampling=lost", "sampling/lost.yaml: its defaults list names 'sampling/nowhere', but there is no such option"),
     ("cache=a/b", "cache=a/b: no such option; cache has default"),
     ("sampling.seed=1,2", "sampling.seed: several values; to run a cell for each: ostinato run -m sampling.seed=1,2; "),
     ("sampling.seed=range(1,3)", "sampling.seed=range(1,3): give one value, or run a cell for each: ostinato run -m"),
@@ -152,7 +152,7 @@ def test_an_error_of_hydra_without_a_row_keeps_its_text():
 
 def test_a_defaults_list_that_names_itself_is_refused():
     conf("sampling/loop.yaml", "defaults: [loop]\n")
-    assert error("sampling=loop").startswith("a defaults list leads back to itself")
+    assert error("sampling=loop").startswith("a defaults list refers to itself")
 
 
 def test_a_group_given_at_another_place_is_explained():
@@ -324,7 +324,7 @@ def test_yaml_reads_values_as_the_command_line_does():
         ("- seed\n", "conf/sampling/mine.yaml: a config is a mapping (key: value), not a list"),
         (b"stop: [\xe9]\n", "conf/sampling/mine.yaml: not UTF-8 at byte 7"),
         ("1: a\n", "sampling: the key 1 is not text; put it in quotes"),
-        ("defaults: [nowhere]\n", "sampling/mine.yaml: its defaults name 'sampling/nowhere', and there is no such option"),
+        ("defaults: [nowhere]\n", "sampling/mine.yaml: its defaults list names 'sampling/nowhere', but there is no such option"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_file(text, message, in_tmp):

@@ -75,7 +75,7 @@ def test_answers_without_a_limit_are_unbounded():
         ({"usd": 2.0, "tokens": 600, "requests": 4}, True, "it covers"),
         ({"usd": 1.99}, False, "$1.99 of budget.usd left, up to $2.00 needed"),
         ({"tokens": 599}, False, "599 of budget.tokens left, up to 600 needed"),
-        ({"requests": 3}, False, "continues with: ostinato resume RUN budget.requests="),
+        ({"requests": 3}, False, "continue with: ostinato resume RUN budget.requests="),
     ],
 )
 def test_the_verdict_compares_the_budget_with_the_upper_bound(bounds, covers, said):
@@ -121,7 +121,7 @@ def test_a_dry_run_counts_the_requests_of_a_run(monkeypatch):
         "tokens": None,
         "requests": None,
         "covers": True,
-        "verdict": "it covers the most that is needed",
+        "verdict": "it covers the maximum",
     }
     assert [file.name for file in Path.cwd().iterdir()] == ["rows.jsonl"]
 

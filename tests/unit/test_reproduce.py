@@ -147,7 +147,7 @@ def test_missing_data_and_files_are_refused(server):
     with pytest.raises(RecordError) as caught:
         reproduce(first.folder)
     said = str(caught.value)
-    assert "something that it was made from is missing; nothing was sent:" in said
+    assert "one of its inputs is missing; nothing was sent:" in said
     assert f"prompt.user_file: {Path.cwd() / 'prompt.txt'}: No such file or directory" in said
     assert f"{Path.cwd() / 'rows.jsonl'}: no such file" in said
     assert server.count == 6
@@ -192,7 +192,7 @@ def test_uncommitted_and_new_commits_are_reported(server, monkeypatch):
     clean = play(server)
     found = preview(clean.folder)  # rows.jsonl is new
     assert states(found)["code"] == "same"
-    assert told(found, "code")[0].endswith(", with files that git does not know, then and now")
+    assert told(found, "code")[0].endswith(", with untracked files, then and now")
     git("add", ".")
     git("commit", "-qm", "two")
     clean = play(server)

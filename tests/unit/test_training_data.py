@@ -108,7 +108,7 @@ def test_rows_that_are_too_long_are_refused_or_remarked():
     long = chat("word " * 300)  # 1,500 bytes
     assert "t, row 1: has about 513 tokens by estimate" in refused(long, window=100)
     (remark,) = checked(long, window=400)  # perhaps: the estimate is careful
-    assert "and 400 are its limit: it may be cut off" in str(remark)
+    assert "and the limit is 400: it may be cut off" in str(remark)
 
 
 def test_repeated_and_contradicting_rows_are_remarks():
@@ -138,7 +138,7 @@ def test_leaks_are_refused_by_name_unless_overlap_is_allowed():
     evaluation = {rows.normalised("Where is the  Louvre?"): "louvre"}
     leak = chat("where IS the louvre?")
     said = refused(chat("a"), leak, evaluation=evaluation)
-    assert "t, row 2: asks what the evaluation asks in row 'louvre'" in said
+    assert "t, row 2: has the question of row 'louvre' in the evaluation" in said
     assert "finetune.data.allow_overlap=true" in said
     (remark,) = checked(leak, evaluation=evaluation, allow_overlap=True)
     assert not remark.fatal

@@ -216,7 +216,7 @@ def test_a_file_given_by_path_is_used_in_place(tmp_path):
     file.write_bytes(b"other")
     assert weights.digest(str(file)) == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
     assert weights.alias(str(file)) == "own"
-    with pytest.raises(ConfigError, match="yours to delete"):
+    with pytest.raises(ConfigError, match="delete it yourself"):
         weights.remove(str(file))
 
 
@@ -274,7 +274,7 @@ def test_the_models_verb_lists_pulls_and_removes(index, capsys):
     assert capsys.readouterr().out == "tiny\n"
     assert run("rm", "tiny") == 0
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "tiny is not here\n")
+    assert (captured.out, captured.err) == ("", "tiny is not on this machine\n")
     assert weights.find("tiny") is None
 
 

@@ -1,4 +1,4 @@
-"""Run `ostinato ft attach` and `ft logs`: follow a job, whoever began it. Leaving it does not stop it."""
+"""Run `ostinato ft attach` and `ft logs`: follow a job that any process has started. Leaving does not stop it."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ def follow(
         training: the job.
         as_json: print one JSON object.
         begin: begin the job first.
-        force: with `begin`: make another attempt, whatever became of the last one.
+        force: with `begin`: make another attempt, whatever the result of the last one.
         wait: stay until the job has ended.
         more: further keys of the JSON object.
 
     Returns:
-        0 when there is a trained model, or the job goes on as requested; 1 when it failed or was cancelled; 130 after Ctrl-C.
+        0 when there is a trained model, or the job continues as requested; 1 when it failed or was cancelled; 130 after Ctrl-C.
     """
     job = training.folder
     with Progress(_EVERY_S) as show, _interruptible():

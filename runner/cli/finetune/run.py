@@ -28,14 +28,14 @@ def configure(parser: argparse.ArgumentParser, _action: str) -> None:
     """Declare the action's arguments."""
     parser.description = (
         "Train the model that the group `finetune` of a config describes. The same base, data and settings are one job: "
-        "run again, it is followed, resumes from its last checkpoint, or prints its model at once."
+        "running the command again follows the job, resumes it from its last checkpoint, or prints its model at once."
     )
     add_config(parser)
     parser.add_argument(
-        "--force", action="store_true", help="start another attempt from scratch, whatever became of the last one"
+        "--force", action="store_true", help="start another attempt from scratch, whatever the result of the last one"
     )
-    parser.add_argument("--dry-run", action="store_true", help="check the data, print an estimate, and begin nothing")
-    parser.add_argument("--detach", action="store_true", help="begin the job, and do not wait for its end")
+    parser.add_argument("--dry-run", action="store_true", help="check the data and print an estimate, without starting anything")
+    parser.add_argument("--detach", action="store_true", help="start the job without waiting for its end")
     add_json(parser)
 
 
@@ -101,7 +101,7 @@ def _announce(prepared: PreparedTraining) -> None:
 def _work(work: Estimate) -> str:
     rows = f"{work.rows:,} rows" + (f" (and {work.valid_rows:,} to validate)" if work.valid_rows else "")
     steps = "as many steps as the provider chooses" if work.steps is None else f"{work.steps:,} steps"
-    tokens = f"{work.tokens_an_epoch:,} tokens an epoch" if work.tokens is None else f"{work.tokens:,} tokens"
+    tokens = f"{work.tokens_an_epoch:,} tokens per epoch" if work.tokens is None else f"{work.tokens:,} tokens"
     time = "time unknown" if work.seconds is None else f"about {about_seconds(work.seconds)} ({work.seconds_by})"
     cost = "cost unknown" if work.cost_usd is None else "free" if not work.cost_usd else f"about {dollars(work.cost_usd)}"
     return f"{rows}, {steps}, {tokens} by {work.counted_by}; {time}; {cost}"

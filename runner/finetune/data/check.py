@@ -174,14 +174,14 @@ def _questionable(one: Located, requirements: Requirements) -> Iterator[Problem]
     yield from _too_long(one, requirements.window)
     evaluation = requirements.evaluation
     for leak in dict.fromkeys(evaluation[asked] for asked in rows.questions(one.row) if asked in evaluation):
-        yield Problem(one.where, f"asks what the evaluation asks in row {leak!r}", fatal=not requirements.allow_overlap)
+        yield Problem(one.where, f"has the question of row {leak!r} in the evaluation", fatal=not requirements.allow_overlap)
 
 
 def _too_long(one: Located, window: int | None) -> Iterator[Problem]:
     if window is None or (length := rows.tokens(one.row)) <= window:
         return
     certain = sum(len(text.encode()) for text in rows.texts(one.row)) > _LOOSE * window
-    said = f"has about {length:,} tokens by {rows.COUNTED_BY}, and {window:,} are its limit"
+    said = f"has about {length:,} tokens by {rows.COUNTED_BY}, and the limit is {window:,}"
     yield Problem(one.where, said if certain else f"{said}: it may be cut off", fatal=certain)
 
 
@@ -204,8 +204,8 @@ def _told(problems: Sequence[Problem], *, leaks: bool) -> str:
         lines.append(f"  ... and {len(problems) - SHOWN:,} more")
     count = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
     advice = (
-        "\na model that has learned the rows of the evaluation is measured on what it knows by heart: take them out, or say "
-        "that it is meant: finetune.data.allow_overlap=true"
+        "\nthe evaluation must not measure what the model has memorised: remove these rows, or allow them with "
+        "finetune.data.allow_overlap=true"
         if leaks
         else ""
     )

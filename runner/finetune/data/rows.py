@@ -83,7 +83,7 @@ def questions(row: Row) -> list[str]:
 
 
 def prompt_of(row: Row) -> str:
-    """Return all that comes before the answer, normalised. Rows with the same prompt and other answers contradict each other."""
+    """Return everything before the answer, normalised. Rows with the same prompt and different answers contradict each other."""
     turns = [turn for turn in _turns(row) if not turn.get("answer")]
     return "\x00".join(normalised(text) for turn in turns for text in texts({"messages": [turn]}))
 

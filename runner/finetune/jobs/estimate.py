@@ -101,5 +101,5 @@ def _time(spec: Spec, tokens: int | None) -> tuple[float | None, str | None]:
 
 
 def _backend(spec: Spec) -> str:
-    """Return whose loop trains; TRL takes up to twice as long. Jobs from before there was a choice do not say."""
+    """Return the backend that trains; TRL takes up to twice as long. Jobs made before this setting existed do not name it."""
     return str(spec.hyper.get("backend", "own"))

@@ -68,7 +68,7 @@ class Access(msgspec.Struct, frozen=True):
 
 
 class Recipe(NamedTuple):
-    """How a model is trained: all that a spec has beside its data, and what is known of the provider.
+    """How a model is trained: everything in a spec except its data, and facts about the provider.
 
     Attributes:
         provider: who trains.
@@ -103,7 +103,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     def make(cls, recipe: Recipe, train_data_format: str, data: DataFacts) -> Spec:
         """Make the spec with its id: the first 12 hex digits of the SHA-256 of what decides the trained model.
 
-        The base's path on this machine and the provider's access decide nothing.
+        The base's path on this machine and the provider's access are not part of the id.
 
         Raises:
             ConfigError: the provider cannot learn from this format, or early stopping has no rows to validate with.

@@ -1,7 +1,7 @@
-"""Run one training: it is started once, and any process may follow or cancel it. Everything that lasts is in the ledger.
+"""Run one training: it is started once, and any process may follow or cancel it. All lasting state is in the ledger.
 
 Every step takes the job's lock, polls, writes what it has found, and releases the lock; a process without the lock reads what the
-other has written. So any number of processes may follow a job, each may die at any moment, and none is needed.
+other has written. So any number of processes may follow a job, each may die at any moment, and the job needs none of them.
 """
 
 from __future__ import annotations

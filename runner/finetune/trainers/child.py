@@ -2,8 +2,8 @@
 
 The child leads a session of its own; its stdout and stderr go to ``log.txt``. Two facts tell whether it is alive, whatever
 happens to the process that started it. First, it holds an inherited lock on ``child.lock`` from before it runs until the kernel
-ends it, so a second child cannot be started beside it. Second, it records its own pid and start time (``process.json``) for those
-who want to signal it, since a pid alone may belong to another process by then.
+ends it, so a second child cannot be started beside it. Second, it records its own pid and start time (``process.json``) for
+processes that signal it, since a pid alone may belong to another process by then.
 
 Run as ``python -m runner.finetune.trainers.child FOLDER ATTEMPT MODULE`` it records itself and becomes ``python -m MODULE
 FOLDER``.

@@ -5,7 +5,7 @@ of its config file may contain ``{config}`` (the file), ``{train}`` and ``{valid
 ``{output}`` (where to write) and ``{folder}`` (the job). For LLaMA-Factory, ``{folder}`` has a ``dataset_info.json`` that
 describes the data as ``ostinato``.
 
-Adopted is the first of these: a ``result.json`` that the program has written; a GGUF adapter; a PEFT adapter; a whole model.
+The first of these is adopted: a ``result.json`` that the program has written; a GGUF adapter; a PEFT adapter; a whole model.
 Losses are read from ``trainer_state.json``, which is written by Hugging Face's trainer, on which both programs are built.
 """
 
@@ -102,7 +102,7 @@ def _run(job: JobFolder, words: list[str], stopped: list[int]) -> int:
             words,
             stdin=subprocess.DEVNULL,
             cwd=job.path,
-            preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread; nobody would adopt the output, and two would train
+            preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread; an orphan's output is never adopted, and two would train
         )
     except OSError as error:
         raise FinetuneError(f"cannot start {words[0]}: {error.strerror}") from None

@@ -1,7 +1,7 @@
 """Write the tuned model as one file: the base, with the adapter merged into its weights.
 
 Trained weights become W + scale × B·A, added in float32 and in GGUF's order of rows. They keep the base's type if it is a float
-type. Of a quantised base they become f16: rounded to four bits again, the training would be lost (SmolLM2 in Q4_1: the
+type. If the base is quantised they become f16: rounding them to four bits would undo the training (SmolLM2 in Q4_1: the
 log-probabilities are off by 2.7, and 81% of the tickets are routed right, instead of all). Everything else, metadata and
 tokenizer included, is copied as it is.
 """
