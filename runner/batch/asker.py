@@ -198,7 +198,7 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
 
 
 def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
-    """Tell whether only this row has failed. A bad request may be the fault of this row."""
+    """Return whether only this row has failed. A bad request may be the fault of this row."""
     return isinstance(error, LMError) and (error.disposition != "stop" or isinstance(error, BadRequestError))
 
 

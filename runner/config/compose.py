@@ -189,7 +189,7 @@ def _container(composed: Any) -> dict[str, Any]:
 
 
 def _sets(file: Path, path: str) -> bool:
-    """Tell whether a config file has a value at a dotted path."""
+    """Return whether a config file has a value at a dotted path."""
     value: Any = yaml.read(file)
     for part in path.split("."):
         if not isinstance(value, dict) or part not in value:

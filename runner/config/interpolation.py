@@ -10,7 +10,7 @@ ESCAPE_HINT = "`${` starts an interpolation; write `\\${` for a literal one, or 
 
 
 def interpolates(path: str, value: Any) -> bool:
-    """Tell whether `value` refers to another key of the config, or to an environment variable."""
+    """Return whether `value` refers to another key of the config, or to an environment variable."""
     return isinstance(value, str) and "${" in value and not _stays(path, value)
 
 
@@ -30,7 +30,7 @@ def resolve(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stays(path: str, value: Any) -> bool:
-    """Tell whether `value` is left as it is written: the user's own text, and references to secrets."""
+    """Return whether `value` is left as it is written: the user's own text, and references to secrets."""
     return is_literal(path) or is_deferred(path, value)
 
 

@@ -61,17 +61,17 @@ def dump(config: RunConfig) -> dict[str, Any]:
 
 
 def is_literal(path: str) -> bool:
-    """Tell whether text at `path` is the user's own and is never interpolated: prompts, and rows written in YAML."""
+    """Return whether text at `path` is the user's own and is never interpolated: prompts, and rows written in YAML."""
     return path in ("prompt.system", "prompt.user") or path.startswith(("prompt.examples", "data.rows"))
 
 
 def is_protected(path: str) -> bool:
-    """Tell whether an interpolation at `path` could bring in a secret, so that only `build` may resolve it."""
+    """Return whether an interpolation at `path` could bring in a secret, so that only `build` may resolve it."""
     return names_a_secret(path) or "headers." in path or path.startswith("model.params.")
 
 
 def is_deferred(path: str, value: Any) -> bool:
-    """Tell whether `value` names environment variables that only `build` reads, so that it stays as it is written."""
+    """Return whether `value` names environment variables that only `build` reads, so that it stays as it is written."""
     return isinstance(value, str) and "oc.env" in value and is_protected(path) and not is_literal(path)
 
 
@@ -112,14 +112,14 @@ def unknown_key(path: str) -> str:
 
 
 def is_text_field(path: str) -> bool:
-    """Tell whether the schema has text at `path` (``str`` or ``str | None``)."""
+    """Return whether the schema has text at `path` (``str`` or ``str | None``)."""
     parent, _, name = path.rpartition(".")
     kinds = [field.type for struct in _structs_at(parent) for field in struct_fields(struct) if field.encode_name == name]
     return bool(kinds) and all(set(_members(kind)) <= {str, type(None)} for kind in kinds)
 
 
 def is_open(path: str) -> bool:
-    """Tell whether `path` is, or lies in, a mapping that takes any key, such as ``model.params``."""
+    """Return whether `path` is, or lies in, a mapping that takes any key, such as ``model.params``."""
     parts = path.split(".")
     for end in range(1, len(parts) + 1):
         parent, name = ".".join(parts[: end - 1]), parts[end - 1]

@@ -99,7 +99,7 @@ def _stands_for(model: str, places: Sequence[Path]) -> str | None:
 
 
 def _lists_experiment(file: Path) -> bool:
-    """Tell whether the defaults list of a primary config names the group experiment."""
+    """Return whether the defaults list of a primary config names the group experiment."""
     try:
         return file.is_file() and re.search(rb"^\s*-\s*experiment\s*:", file.read_bytes(), re.MULTILINE) is not None
     except OSError as error:

@@ -491,7 +491,7 @@ class Sweep(Config, frozen=True, kw_only=True):
 
     @property
     def varies(self) -> bool:
-        """Tell whether there is anything to sweep over."""
+        """Return whether there is anything to sweep over."""
         return bool(self.grid or self.zip or self.cells)
 
     def __post_init__(self) -> None:

@@ -222,7 +222,7 @@ class Experiment:
 
     @property
     def needs_launch(self) -> bool:
-        """Tell whether a local model server has to be started before anything can be asked."""
+        """Return whether a local model server has to be started before anything can be asked."""
         return isinstance(self.config.model, LocalModel)
 
     async def launch(self) -> dict[str, Any]:

@@ -103,5 +103,5 @@ def kept_text(content: bytes) -> str | None:
 
 
 def holds_secret_code(content: bytes) -> bool:
-    """Tell whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
+    """Return whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
     return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))

@@ -160,7 +160,7 @@ class Pipeline:
 
     @property
     def begun(self) -> bool:
-        """Tell whether a run is being asked now. A training need not be waited for."""
+        """Return whether a run is being asked now. A training need not be waited for."""
         return self._running is not None and self._running.begun
 
     def interrupt(self) -> None:
@@ -335,7 +335,7 @@ class Pipeline:
         return asking(self.prepared, self.result("train")["model"])
 
     def _settled(self, name: str) -> bool:
-        """Tell whether a stage is done for its present inputs, and its result still exists."""
+        """Return whether a stage is done for its present inputs, and its result still exists."""
         stage = self.manifest.stages.get(name)
         if stage is None or stage.status != "done" or stage.key != self.keys[name]:
             return False

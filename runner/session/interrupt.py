@@ -25,7 +25,7 @@ class Interruptible(Protocol):
 
     @property
     def begun(self) -> bool:
-        """Tell whether a model has been asked, so that requests may be in flight."""
+        """Return whether a model has been asked, so that requests may be in flight."""
 
     def interrupt(self) -> None:
         """Begin nothing more. Requests in flight are finished and kept."""

@@ -66,7 +66,7 @@ class Plan:
 
     @property
     def is_grid(self) -> bool:
-        """Tell whether all cells are known before the sweep runs."""
+        """Return whether all cells are known before the sweep runs."""
         return self._cells.sweeper == GRID
 
     @property

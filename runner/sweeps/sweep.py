@@ -258,7 +258,7 @@ class Sweep:
 
     @property
     def begun(self) -> bool:
-        """Tell whether the model of a cell has been asked."""
+        """Return whether the model of a cell has been asked."""
         return any(experiment.begun for experiment in list(self.running.values()))
 
     def interrupt(self) -> None:
