@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import flow, task  # noqa: TID253 - the home of Prefect; whoever needs this module imports it inside a function
+from prefect import flow, task  # noqa: TID253 - the home of Prefect; other modules import this one inside functions
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
 from flows.begun import note

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect import flow, get_client, tags  # noqa: TID253 - a home of Prefect; whoever needs this module imports it inside
+from prefect import flow, get_client, tags  # noqa: TID253 - a home of Prefect; other modules import this one inside functions
 from prefect.client.schemas.objects import FlowRunPolicy  # noqa: TID253
 from prefect.context import FlowRunContext  # noqa: TID253
 from prefect.exceptions import TerminationSignal  # noqa: TID253

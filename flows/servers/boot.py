@@ -6,7 +6,7 @@ import gc
 from typing import Any
 
 _SELDOM = 50_000
-"""Allocations between two garbage collections while Prefect is imported, which makes a million objects that stay."""
+"""Allocations between two garbage collections while Prefect is imported, which creates a million permanent objects."""
 
 
 def application() -> Any:

@@ -62,7 +62,7 @@ class PipelineManifest(msgspec.Struct, kw_only=True):
 class PipelineFolder(Folder):
     """One pipeline on disk, ``runs/<experiment>/pipeline-<YYYYMMDD-HHMMSS>-<hash6>/``.
 
-    Files: ``config.yaml`` (resolved), ``manifest.json``, ``run.log``. Its runs lie beside it, as any run of the experiment.
+    Files: ``config.yaml`` (resolved), ``manifest.json``, ``run.log``. Its runs are beside it, like any run of the experiment.
     """
 
     kind: ClassVar[str] = "pipeline"
