@@ -136,7 +136,7 @@ def test_changed_data_is_reported_and_refused_with_strict(server, capsys):
     out, err = capsys.readouterr()
     assert "data: changed\n  rows: 6 -> 7\n  new: 'r6'\n" in err
     assert "1 of 6 samples differ" in out
-    assert re.search(r"^new +1 samples that the record lacks$", out, re.MULTILINE)
+    assert re.search(r"^new +1 samples that are not in the record$", out, re.MULTILINE)
 
 
 def test_missing_data_and_files_are_refused(server):
@@ -313,7 +313,7 @@ def test_the_command(server, capsys):
     assert told["identical"] is True
     assert told["reproduces"] == str(first.folder)
     assert (told["agreement"]["compared"], told["drift"], told["checks"]["data"]) == (6, [], "same")
-    assert err.startswith("asking openai/test again, past the cache; the recorded run cost $7.8e-05\nup to 6 requests, about ")
+    assert err.startswith("asking openai/test again, past the cache; the recorded run cost $0.000078\nup to 6 requests, about ")
     assert main(["reproduce", str(first.folder), "--dry-run"]) == 0
     assert "asking again" in capsys.readouterr().out
     assert main(["reproduce", str(first.folder), "--trust-code"]) == 2

@@ -104,7 +104,7 @@ def test_only_a_significantly_worse_run_is_worse():
     assert (verdict.worse, verdict.mean, verdict.rows) == (True, -1.0, 60)
     assert verdict.p == pytest.approx(2**-60)
     assert not is_worse(*reversed(every), 0.95).worse
-    with pytest.raises(DataError, match="other data"):
+    with pytest.raises(DataError, match="different data"):
         is_worse(good, played("data.limit=3"), 0.95)
 
 

@@ -215,11 +215,12 @@ def test_a_failed_cell_does_not_stop_the_others(server):
 
 def test_failed_rows_are_asked_again(server):
     server.otherwise = lambda call: Status(400, "no", type="x") if call.question == "What is 2?" else Reply()
-    result = sweep(served(server, "sampling.temperature=0,1"))
+    one_by_one = served(server, "sampling.temperature=0,1", "limits.max_concurrency=1")  # a refusal must not be the first reply
+    result = sweep(one_by_one)
     assert (result.exit_code, statuses(result)) == (3, {"incomplete": 2})
     server.reset()
     server.otherwise = Reply()
-    again = sweep(served(server, "sampling.temperature=0,1"))
+    again = sweep(one_by_one)
     assert (again.manifest.status, {call.question for call in server.calls}, server.count) == ("complete", {"What is 2?"}, 2)
 
 

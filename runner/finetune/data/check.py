@@ -28,11 +28,12 @@ _LOOSE = 5
 
 
 class Problem(NamedTuple):
-    """A problem with a row; `fatal` if the row must not be trained on."""
+    """A problem with a row: `fatal` if the row must not be trained on, a `leak` if the evaluation asks the same question."""
 
     where: str
     what: str
     fatal: bool = True
+    leak: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
@@ -126,7 +127,7 @@ def check(located: Sequence[Located], requirements: Requirements, *, wrong: Sequ
     if wrong:  # the rows are from a file, where places end with the line's number
         found.sort(key=lambda problem: int(problem.where.rpartition(" ")[2]))
     if fatal := [problem for problem in found if problem.fatal]:
-        raise DataError(_told(fatal, leaks=any("the evaluation asks" in problem.what for problem in fatal)))
+        raise DataError(_told(fatal, leaks=any(problem.leak for problem in fatal)))
     return found
 
 
@@ -174,7 +175,8 @@ def _questionable(one: Located, requirements: Requirements) -> Iterator[Problem]
     yield from _too_long(one, requirements.window)
     evaluation = requirements.evaluation
     for leak in dict.fromkeys(evaluation[asked] for asked in rows.questions(one.row) if asked in evaluation):
-        yield Problem(one.where, f"has the question of row {leak!r} in the evaluation", fatal=not requirements.allow_overlap)
+        what = f"has the question of row {leak!r} in the evaluation"
+        yield Problem(one.where, what, fatal=not requirements.allow_overlap, leak=True)
 
 
 def _too_long(one: Located, window: int | None) -> Iterator[Problem]:
