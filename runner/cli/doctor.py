@@ -129,7 +129,7 @@ def _port() -> Check:
 
 def _prefect() -> Check:
     try:
-        choice = pkgutil.resolve_name("flows.servers.server:resolve")()
+        choice = pkgutil.resolve_name("flows.servers.choice:resolve")()
     except ImportError as error:
         return Check("prefect", "note", f"not here ({error}); use execution.orchestrator=none")
     except OstinatoError as error:
@@ -138,7 +138,7 @@ def _prefect() -> Check:
         return Check("prefect", "ok", "no server is running or named: each run starts its own (or: ostinato server start)")
     where = f"{redact(choice.api_url)}, from {choice.source}"
     try:
-        reply = request("GET", f"{choice.api_url}/health", timeout_s=5)
+        reply = request("GET", f"{choice.api_url}/health", timeout_s=5, read=False)
     except (OSError, ValueError) as error:
         problem = str(error)
     else:

@@ -52,14 +52,14 @@ class Sources:
 
     def pinned(self, config: RunConfig) -> RunConfig:
         """Replace the alias of a model (``tickets@latest``) by the model that it named when it was first resolved here."""
-        key = msgspec.json.encode(config.model, order="sorted")
+        key = _encoded(config.model)
         if key not in self._models:
             self._models[key] = build.pinned(config).model
         return msgspec.structs.replace(config, model=self._models[key])
 
     def dataset(self, config: RunConfig) -> Dataset:
         """Open the data of a config. Raises ConfigError and DataError."""
-        key = self.once.get("encoded", (config.data,), lambda: msgspec.json.encode(config.data, order="sorted"))
+        key = self.once.get("encoded", (config.data,), lambda: _encoded(config.data))
         if key not in self._datasets:
             self._datasets[key] = build.dataset(config)
         return self._datasets[key]
@@ -72,6 +72,14 @@ class Sources:
         if key not in self._rows:
             self._rows[key] = read_rows(chosen, runs_dir)
         return self._rows[key]
+
+
+def _encoded(group: object) -> bytes:
+    """Encode a group of a config. A value that JSON cannot hold, which is refused later, is written as Python shows it."""
+    try:
+        return msgspec.json.encode(group, order="sorted")
+    except (TypeError, ValueError):
+        return repr(group).encode("utf-8", "backslashreplace")
 
 
 class Prepared:
@@ -121,14 +129,15 @@ class Prepared:
         return self._sources.once.get("training", parts, self._training)
 
     def parts(self) -> Parts:
-        """Build what an experiment needs, and try it on the first row. The model and the adapter are made for each call.
+        """Build what an experiment needs, and fill the prompt with the first row. No weights are needed for that.
+
+        The model and the adapter are made for each call.
 
         Raises:
             ConfigError, DataError: found before anything is made on disk or sent.
         """
         parts = Parts.of(self.in_place, self.dataset)
         parts.adapter.format(next(iter(parts.dataset)))
-        parts.lm.request(prompt="")
         return parts
 
     def _training(self) -> PreparedTraining:

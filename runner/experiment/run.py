@@ -162,7 +162,8 @@ def retry(
 
 
 def _folder(run: str | Path, runs_dir: str | Path) -> Path:
-    return find_run(str(run), Path(runs_dir)).path
+    """Return the folder of a run: a Path is one, text may be a name. A mistyped path must not resume another run."""
+    return run if isinstance(run, Path) else find_run(run, Path(runs_dir)).path
 
 
 def run_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: Watch | None = None) -> RunResult:

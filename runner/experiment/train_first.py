@@ -78,7 +78,7 @@ def train_first(prepared: Prepared, notify: Callable[[str], None], *, stop: Call
     """
     if prepared.config.finetune is None:
         return prepared
-    prepared.parts()  # finds what is wrong with the run before the training begins
+    prepared.parts().lm.request(prompt="")  # finds what is wrong with the run before the training begins
     job = prepared.training.spec.job
     if (model := trained_model(job)) is None:
         training = prepared.training.open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,6 +11,8 @@ from runner.network.refusal import classify, retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from urllib.error import HTTPError
+    from urllib.request import OpenerDirector
 
 
 class Reply(NamedTuple):
@@ -34,6 +37,7 @@ def request(
     body: bytes | None = None,
     timeout_s: float = 60.0,
     proxies: bool = True,
+    read: bool = True,
 ) -> Reply:
     """Send one request and return the reply, whatever its status. Redirects are followed.
 
@@ -44,6 +48,7 @@ def request(
         body: sent as it is.
         timeout_s: seconds to wait for the connection, and for each part of the reply.
         proxies: whether the environment's proxies are used; False for servers on this machine.
+        read: whether the body is read; False returns as soon as the status is there, with an empty body.
 
     Raises:
         ValueError: `url` is not an http(s) URL.
@@ -51,18 +56,18 @@ def request(
     """
     from http.client import HTTPException
     from urllib.error import HTTPError, URLError
-    from urllib.request import ProxyHandler, Request, build_opener
+    from urllib.request import Request, build_opener
 
     if not url.startswith(("http://", "https://")):
         raise ValueError(f"{url} is not an http(s) URL")
     sent = Request(url, body, dict(headers or {}), method=method)  # noqa: S310 - checked above
-    opener = build_opener() if proxies else build_opener(ProxyHandler({}))
+    opener = build_opener() if proxies else _without_proxies()
     try:
         with opener.open(sent, timeout=timeout_s) as reply:
-            return Reply(reply.status, reply.reason, reply.headers.get("Retry-After"), reply.read())
+            return Reply(reply.status, reply.reason, reply.headers.get("Retry-After"), reply.read() if read else b"")
     except HTTPError as refusal:
         with refusal:
-            return Reply(refusal.code, refusal.reason, refusal.headers.get("Retry-After"), _body(refusal))
+            return Reply(refusal.code, refusal.reason, refusal.headers.get("Retry-After"), _body(refusal) if read else b"")
     except HTTPException as error:
         raise URLError(str(error) or type(error).__name__) from error
 
@@ -102,10 +107,21 @@ def status_error(provider: str, status: int, message: str, *, after: str | None 
     return classify(status, message)(message, provider=provider, status=status, retry_after=wait, request_id=request_id)
 
 
-def _body(refusal: Any) -> bytes:
+@functools.cache
+def _without_proxies() -> OpenerDirector:
+    """Build the opener once: it loads the certificates of all authorities, and a server that starts is polled often."""
+    from urllib.request import ProxyHandler, build_opener
+
+    return build_opener(ProxyHandler({}))
+
+
+def _body(refusal: HTTPError) -> bytes:
+    """Return the body of a refusal, or nothing if it is cut off: the status says enough."""
+    from http.client import HTTPException
+
     try:
-        return bytes(refusal.read())
-    except OSError:
+        return refusal.read()
+    except (OSError, HTTPException):
         return b""
 
 

@@ -431,16 +431,15 @@ def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
         `config` with the adjustable groups that the pipeline began with, and its folder; `config` itself and None if there is
         no such pipeline.
     """
-    folders = list(PipelineFolder.all_of(Path(config.runs_dir), config.name or ""))
-    digest = config_hash(config)
-    for record in folders:
-        if record.read().digest == digest:
+    runs_dir, name, digest = Path(config.runs_dir), config.name or "", config_hash(config)
+    for path in PipelineFolder.paths_of(runs_dir, name, digest):
+        if (record := PipelineFolder.open(path)).read().digest == digest:
             return config, record
-    for record in folders:
-        with contextlib.suppress(ConfigError):  # written by another version
-            begun = read(record.path / "config.yaml")
+    for path in PipelineFolder.paths_of(runs_dir, name):
+        with contextlib.suppress(ConfigError, RecordError):  # written by another version, or damaged
+            begun = read(path / "config.yaml")
             if identity_hash(begun) == identity_hash(config):
-                return adjusted_like(config, begun), record
+                return adjusted_like(config, begun), PipelineFolder.open(path)
     return config, None
 
 

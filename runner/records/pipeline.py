@@ -74,11 +74,11 @@ class PipelineFolder(Folder):
         return cls._make(runs_dir.absolute() / manifest.name, manifest.digest[:6], files, prefix="pipeline-")
 
     @classmethod
-    def all_of(cls, runs_dir: Path, name: str) -> Iterator[PipelineFolder]:
-        """Yield the pipelines of an experiment, the newest first."""
-        for path in sorted((runs_dir.absolute() / name).glob("pipeline-*/manifest.json"), reverse=True):
+    def paths_of(cls, runs_dir: Path, name: str, digest: str = "") -> Iterator[Path]:
+        """Yield the folders of an experiment's pipelines, the newest first; with `digest`, only those that are named by it."""
+        for path in sorted((runs_dir.absolute() / name).glob(f"pipeline-*-{digest[:6]}*/manifest.json"), reverse=True):
             if _NAME.match(path.parent.name):
-                yield cls.open(path.parent)
+                yield path.parent
 
     def read(self) -> PipelineManifest:
         """Read the manifest. Raises RecordError if it is broken."""

@@ -13,7 +13,7 @@ from runner.reports.text import brief
 from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from runner.reports.gather import Part, Subject
 
@@ -69,7 +69,7 @@ def cells_table(subject: Subject) -> Html:
     heads = ["cell", *subject.keys, *(head for name in scores for head in (name, "95 %")), *HEADS.values()]
     parts = ranked(subject)
     table_rows = flat_cells([_facts(part) for part in parts], subject.keys)
-    rows = [_row(row, part.values, subject.keys, scores) for row, part in zip(table_rows, parts, strict=True)]
+    rows = [_row(row, part, subject.keys, scores) for row, part in zip(table_rows, parts, strict=True)]
     return table("Cells, best first", heads, rows, class_="cells")
 
 
@@ -78,15 +78,15 @@ def _facts(part: Part) -> CellFacts:
     return CellFacts(f"#{part.number}", part.values, part.status, part.problem, run)
 
 
-def _row(row: dict[str, Any], values: Mapping[str, Any], keys: list[str], scores: list[str]) -> list[Content]:
+def _row(row: dict[str, Any], part: Part, keys: list[str], scores: list[str]) -> list[Content]:
     means: list[Content] = []
     for name in scores:
         value, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
         means += [None if value is None else mean(value), None if error is None else half_width(error)]
-    here = (row["model"] or "").startswith(("local/", "fake/"))
+    here = part.summary is not None and part.summary.model.startswith(("local/", "fake/"))
     return [
         row["cell"],
-        *(brief(values[key], 60) if key in values else None for key in keys),
+        *(brief(part.values[key], 60) if key in part.values else None for key in keys),
         *means,
         tag("span", row["status"], class_=f"pill {row['status']}"),
         row["n"],

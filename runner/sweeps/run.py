@@ -99,7 +99,8 @@ def resume_sweep(
         RecordError: there is no such sweep, or it is being played.
         ConfigError, DataError, OrchestratorError: as `sweep` does.
     """
-    return sweep_to_end(Sweep.reopen(find_record(str(sweep), Path(runs_dir)).path, overrides), notify=notify, watch=watch)
+    folder = sweep if isinstance(sweep, Path) else find_record(sweep, Path(runs_dir)).path
+    return sweep_to_end(Sweep.reopen(folder, overrides), notify=notify, watch=watch)
 
 
 def sweep_to_end(sweep: Sweep, *, notify: Notify | None = None, watch: Watch | None = None) -> SweepResult:

@@ -100,7 +100,7 @@ def dollars(amount: float | None) -> str:
     """Write US dollars: cents from one dollar on, three significant digits below."""
     if amount is None:
         return "unknown"
-    if abs(amount) >= 1 or amount == 0:
+    if not 0 < abs(amount) < 0.9995:  # noqa: PLR2004 - what rounds to one dollar has cents, too
         return f"${amount:,.2f}"
     decimals = 2 - math.floor(math.log10(abs(amount)))
     return f"${amount:.{decimals}f}".rstrip("0")

@@ -283,3 +283,8 @@ def test_the_users_own_configs_are_found(ostinato):
     Path("conf/model/mine.yaml").write_text("kind: fake\nreply: Paris\n")
     assert compose(["model=mine"]).config().model == FakeModel(reply="Paris")
     assert ostinato("run", "model=mine", FAKE[1], "--json", "data.limit=1").json["scores"]["contains"]["mean"] == 1.0
+
+
+def test_validate_needs_no_weights(ostinato, in_tmp):
+    done = ostinato("validate", f"model.name={in_tmp / 'absent.gguf'}")
+    assert (done.code, done.err) == (0, "")

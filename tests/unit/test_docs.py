@@ -46,6 +46,10 @@ PYTHON = [(page, source) for page in PAGES for source in blocks(page, "python")]
 PLAYED = [page for page in PAGES if "<!-- run -->" in page.read_text("utf-8")]
 
 
+def test_there_are_some():
+    assert (len(COMMANDS) > 60, len(PYTHON) > 3, len(PLAYED) > 2) == (True, True, True)
+
+
 def named(case):
     page, content = case
     return f"{page.stem}: {' '.join(content) if isinstance(content, list) else content.strip().splitlines()[-1]}"[:80]

@@ -7,6 +7,7 @@ import pytest
 
 from runner.errors import BadRequestError, LMTimeoutError, MalformedError, RateLimitError, TransportError
 from runner.network.client import request, send
+from tests.support.loopback import Loopback, Script, response
 from tests.support.server import Hang, Raw, Server, Status
 
 
@@ -125,3 +126,31 @@ def test_unreachable_and_malformed_addresses_are_our_errors(nobody):
         send("databricks", "GET", nobody, headers={})
     with pytest.raises(BadRequestError, match=r"is not an http\(s\) URL"):
         send("databricks", "GET", "host/path", headers={})
+
+
+class CutOff(Loopback):
+    """A reply whose body ends before its Content-Length."""
+
+    def __init__(self, status):
+        super().__init__()
+        self.status = status
+
+    async def route(self, request):
+        return Script((response(b"short", self.status, length=50),), "close")
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_the_body_is_not_read_if_only_the_status_is_needed(status):
+    with CutOff(status) as server:
+        reply = request("GET", server.address, read=False)
+    assert (reply.status, reply.body) == (status, b"")
+
+
+def test_a_refusal_whose_body_is_cut_off_is_a_reply():
+    with CutOff(503) as server:
+        assert request("GET", server.address).status == 503
+
+
+def test_an_answer_whose_body_is_cut_off_is_an_os_error():
+    with CutOff(200) as server, pytest.raises(OSError, match="IncompleteRead"):
+        request("GET", server.address)

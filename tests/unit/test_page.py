@@ -315,12 +315,15 @@ def test_latency_quantiles_are_interpolated():
 def test_numbers_are_written_for_people():
     assert [share(part, 1000) for part in (0, 1, 999, 1000)] == ["0%", "0.1%", "99.9%", "100%"]
     assert share(99_999, 100_000) == "99.9%"
-    amounts = (None, 0.0, 0.00378, 0.00001, 1234.5)
+    amounts = (None, 0.0, 0.00378, 0.00001, 0.9996, 0.12, -0.5, 1234.5)
     assert [dollars(amount) for amount in amounts] == [
         "unknown",
         "$0.00",
         "$0.00378",
         "$0.00001",
+        "$1.00",
+        "$0.12",
+        "$-0.5",
         "$1,234.50",
     ]
     assert [seconds(time) for time in (None, 0.0123, 5, 125, 7300)] == ["–", "12 ms", "5.0 s", "2 min 5 s", "2 h 1 min"]

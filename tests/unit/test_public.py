@@ -82,6 +82,14 @@ def test_each_public_name_is_in_the_types_that_are_checked():
 
 
 @pytest.mark.usefixtures("in_tmp")
+@pytest.mark.parametrize("again", [runner.resume, runner.retry, runner.resume_sweep])
+def test_a_path_is_a_folder_and_never_a_prefix_of_a_name(again):
+    play("budget.requests=3")
+    with pytest.raises(runner.errors.RecordError, match="is not a"):
+        again(Path("capitals"))
+
+
+@pytest.mark.usefixtures("in_tmp")
 class TestOnARun:
     """Each takes a folder, or a name, as `load` does."""
 
