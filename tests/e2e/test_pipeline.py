@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -157,9 +158,14 @@ def test_a_dry_run_lists_owed_stages_and_sends_nothing(loop):
     assert set(told["stages"].values()) == {"owed"}
     assert loop.server.count == 0
     assert loop.trainer.requests == []
-    loop.play()
+    folder = Path(loop.play().json["pipeline"])
+    damaged = folder.parent / "pipeline-20990101-000000-aaaaaa"  # the newest, but another pipeline: it is in nobody's way
+    damaged.mkdir()
+    (damaged / "manifest.json").write_text("{")
     told = ostinato("pipeline", *loop.overrides, "--dry-run", "--json", TUNING_KEY=KEY).json
     assert set(told["stages"].values()) == {"done"}
+    larger = ostinato("pipeline", *loop.overrides, "budget.requests=900", "--dry-run", "--json", TUNING_KEY=KEY).json
+    assert set(larger["stages"].values()) == {"done"}
 
 
 @pytest.mark.parametrize(
