@@ -301,4 +301,4 @@ def test_overrides_alone_choose_finetune_default_and_a_run_says_what_is_missing(
     tried = here("run", "finetune.lr=1e-3", "finetune.data.path=train.jsonl", "--dry-run", "--json")
     assert (tried.code, tried.json["provider"], tried.json["estimate"]["steps"]) == (0, "local", 2)
     none = here("run")
-    assert (none.code, "add finetune=default" in none.err) == (2, True)
+    assert (none.code, "finetune=default" in none.err) == (2, True)

@@ -195,7 +195,7 @@ def test_a_kept_server_serves_several_commands(with_weights, capsys):
 
 
 def test_kept_servers_verbs_refuse_wrong_names(with_weights):
-    with pytest.raises(ConfigError, match="which server"):
+    with pytest.raises(ConfigError, match="no server is named"):
         verb(kill)
     with pytest.raises(ConfigError, match="there is no server 'x'"):
         verb(ps, "--key", "x")
