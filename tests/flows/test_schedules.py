@@ -149,7 +149,7 @@ def test_a_name_belongs_to_the_folder_that_applied_it(clock, capsys, tmp_path, m
     capsys.readouterr()
     monkeypatch.chdir(tmp_path)
     assert runner.cli.main(["schedule", "apply", *FAKE, NEVER, "schedule.name=mine"]) == 2
-    assert f"of {clock.folder}" in capsys.readouterr().err
+    assert f"already exists, for {clock.folder}" in capsys.readouterr().err
     assert runner.cli.main(["schedule", "rm", "mnie"]) == 2
     _, _, names = capsys.readouterr().err.strip().partition("there are: ")
     assert {"mine", "other"} <= set(names.split(", "))
