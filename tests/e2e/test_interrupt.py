@@ -44,7 +44,7 @@ def finished():
 def ctrl_c(running):
     """Press it once, and wait until it was heard."""
     running.signal(signal.SIGINT)
-    wait_until(lambda: "stopping: what is in flight is finished and kept" in running.err, "the command says that it stops")
+    running.says("stopping: what is in flight is finished and kept")
 
 
 def test_ctrl_c_finishes_requests_in_flight(questions):

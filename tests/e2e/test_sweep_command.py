@@ -80,9 +80,7 @@ def test_ctrl_c_finishes_requests_in_flight(asked):
         with Running(*asked, *at(server), "--json") as running:
             server.wait_for(9)
             running.signal(signal.SIGINT)
-            wait_until(
-                lambda: "stopping: what is in flight is finished and kept" in running.err, "the command says that it stops"
-            )
+            running.says("stopping: what is in flight is finished and kept")
             gate.opened.set()
             done = running.wait()
         assert (done.code, done.json["status"], server.count, finished()) == (130, "interrupted", 9, 9)
@@ -100,7 +98,7 @@ def test_a_second_ctrl_c_stops_immediately(asked):
             server.wait_for(9)
             wait_until(lambda: finished() == 7, "seven samples are recorded")
             running.signal(signal.SIGINT)
-            wait_until(lambda: "press Ctrl-C again" in running.err, "the command says that it stops")
+            running.says("press Ctrl-C again")
             running.signal(signal.SIGINT)
             done = running.wait()
         gate.opened.set()

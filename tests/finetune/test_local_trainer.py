@@ -197,7 +197,7 @@ def test_a_killed_training_resumes_and_sigterm_leaves_a_checkpoint(small):
         running.send_signal(signal.SIGKILL)
         running.wait()
     with trainer(job) as running:
-        wait_until(lambda: "going on" in running.stderr.readline(), "going on")
+        assert any("resuming" in line for line in iter(running.stderr.readline, ""))
         running.send_signal(signal.SIGTERM)
         said = running.stderr.read()
     if running.returncode == 143:  # it may have been at its end already

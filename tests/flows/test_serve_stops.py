@@ -8,7 +8,6 @@ import pytest
 from flows.schedules.deployments import POOL
 from runner.system import processes
 from tests.flows.clock import FAKE, FINAL, NEVER, Clock, KeptServer, environment, gated, listed, schedule, serving, standing
-from tests.support.clock import wait_until
 
 pytestmark = pytest.mark.prefect
 
@@ -26,7 +25,7 @@ def test_a_stopped_worker_waits_for_its_runs_and_leaves_the_schedules_active(clo
         flow_run = schedule("run-now", "short")["flow_run"]
         gate.asked()
         clock.worker.signal(signal.SIGTERM)
-        wait_until(lambda: "waited for" in clock.worker.err, "an answer to SIGTERM")
+        clock.worker.says("waiting for current runs")
         gate.open()
         assert clock.worker.wait().code == 0
         assert clock.run(flow_run)["state_type"] == "COMPLETED"
@@ -39,7 +38,7 @@ def test_the_second_ctrl_c_cancels_the_runs(clock):
         flow_run = schedule("run-now", "long")["flow_run"]
         gate.asked()
         clock.worker.signal(signal.SIGINT)
-        wait_until(lambda: "waited for" in clock.worker.err, "an answer to Ctrl-C")
+        clock.worker.says("waiting for current runs")
         clock.worker.signal(signal.SIGINT)
         assert clock.worker.wait().code == 130
         assert clock.run(flow_run)["state_type"] == "CANCELLED"

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 import pytest
 
 from runner.cli import main
-from tests.support.clock import PATIENCE_S
+from tests.support.clock import PATIENCE_S, wait_until
 
 if TYPE_CHECKING:
     import signal
@@ -71,6 +71,15 @@ class Running:
     def err(self) -> str:
         """What it has written to stderr."""
         return _content(self._err)
+
+    def says(self, words: str) -> None:
+        """Wait until it has written these words to stderr.
+
+        Raises:
+            AssertionError: it ended before it did.
+        """
+        wait_until(lambda: words in self.err or self.process.poll() is not None, f"the words {words!r}")
+        assert words in self.err, f"ended with {self.process.returncode} and did not say {words!r}:\n{self.err}"
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal, as a terminal or a supervisor would."""
