@@ -122,11 +122,12 @@ def test_a_table_has_medians_extremes_and_ratios():
 
 
 @pytest.mark.finetune
-@pytest.mark.model
-def test_training_is_measured_beside_a_bare_loop(with_weights):
+def test_training_is_measured_beside_a_bare_loop(tmp_path):
     pytest.importorskip("torch", reason="the extra finetune is not installed")
-    environment = {**harness.environment(), "OSTINATO_HOME": str(with_weights)}
-    command = [sys.executable, "-m", "tests.bench.train", "--steps", "1"]
-    done = subprocess.run(command, cwd=harness.REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    from tests.finetune import tiny
+
+    weights = tiny.write(tmp_path / "tiny.gguf")
+    command = [sys.executable, "-m", "tests.bench.train", "--steps", "1", "--gguf", str(weights), "--layers", "0-1"]
+    done = subprocess.run(command, cwd=harness.REPOSITORY, env=harness.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| bare torch + peft |" in done.stdout

@@ -9,9 +9,12 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.bench.harness import parser, publish
+
+if TYPE_CHECKING:
+    from argparse import Namespace
 
 
 def main() -> None:
@@ -19,9 +22,11 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments.add_argument("--steps", type=int, help="steps of each (default: 30)")
+    arguments.add_argument("--gguf", type=Path, help="the weights (default: smollm2's, which are fetched)")
+    arguments.add_argument("--layers", default="15-29", help="those that are adapted (default: %(default)s)")
     args = arguments.parse_args()
     steps = args.steps or (4 if args.quick else 30)
-    ours, bare, facts = measured(steps, args.device)
+    ours, bare, facts = measured(steps, args)
     ratios = [mine / other for mine, other in zip(ours, bare, strict=True)]
     rows = [
         ("bare torch + peft", statistics.median(bare), min(bare), max(bare), 1.0),
@@ -29,11 +34,11 @@ def main() -> None:
     ]
     text = "".join(f"| {name} | {middle:.3f} ({low:.3f}–{high:.3f}) | {ratio:.2f} |\n" for name, middle, low, high, ratio in rows)
     head = f"|  | s a step | times bare's (median of {steps} pairs) |\n|---|---|---|\n"
-    about = f"SmolLM2-135M, LoRA r 8 on layers 15–29, batches of 4 tickets, AdamW; {facts}.\n\n"
+    about = f"{args.gguf or 'SmolLM2-135M'}, LoRA r 8 on layers {args.layers}, batches of 4 tickets, AdamW; {facts}.\n\n"
     publish(args, "Training", about + head + text)
 
 
-def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
+def measured(steps: int, args: Namespace) -> tuple[list[float], list[float], str]:
     """Seconds of each step of both, after one that warms up; and what they were computed with."""
     import torch
 
@@ -47,8 +52,8 @@ def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
     from runner.models import weights
     from runner.system.paths import shipped_conf
 
-    hyper = LocalHyper(batch_size=4, layers="15-29", device=device, bucket=False, max_steps=steps + 1, epochs=steps + 1)
-    base = Base("smollm2", "smollm2", gguf=str(weights.pull("smollm2")))
+    hyper = LocalHyper(batch_size=4, layers=args.layers, device=args.device, bucket=False, max_steps=steps + 1, epochs=steps + 1)
+    base = Base("smollm2", "smollm2", gguf=str(args.gguf or weights.pull("smollm2")))
     loaded, other = load(base), load(base)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.jsonl"
@@ -60,8 +65,8 @@ def measured(steps: int, device: str) -> tuple[list[float], list[float], str]:
     ours, theirs = [], []
     for number, groups in enumerate(loop._groups()):
         took = [
-            timed(lambda groups=groups: loop._step(groups), device),
-            timed(lambda groups=groups: bare.step(groups[0]), device),
+            timed(lambda groups=groups: loop._step(groups), args.device),
+            timed(lambda groups=groups: bare.step(groups[0]), args.device),
         ]
         if number:
             ours.append(took[0])

@@ -46,26 +46,27 @@ def offline(with_weights, in_tmp):
 
 
 def test_the_default_experiment_scores_between_chance_and_perfect_and_replays_from_the_cache(offline):
+    few = "data.limit=24"  # the README's command, which the CI runs, has all 60
     before = model_servers()
-    first = played("execution.orchestrator=none", cwd=offline)
-    assert first["rows"] == first["ok"] == first["requests"] == 60
-    assert 0.4 < first["scores"]["contains"]["mean"] < 0.95
-    assert 0.02 < first["scores"]["contains"]["stderr"] < 0.1
-    assert first["scores"]["contains"]["n"] == 60
-    assert first["usage"]["completion_tokens"] > 300
+    first = played(few, "execution.orchestrator=none", cwd=offline)
+    assert first["rows"] == first["ok"] == first["requests"] == 24
+    assert 0.4 < first["scores"]["contains"]["mean"] < 1
+    assert 0.02 < first["scores"]["contains"]["stderr"] < 0.12
+    assert first["scores"]["contains"]["n"] == 24
+    assert first["usage"]["completion_tokens"] > 120
     assert first["cost_usd"] is None
     assert model_servers() == before
 
-    second = played(cwd=offline)  # under Prefect by default: but nothing is owed, so nothing is started
-    assert second["cache_hits"] == 60
+    second = played(few, cwd=offline)  # under Prefect by default: but nothing is owed, so nothing is started
+    assert second["cache_hits"] == 24
     assert second["requests"] == 0
     assert second["scores"] == first["scores"]
     assert not (Path(os.environ["OSTINATO_HOME"]) / "prefect").exists()
     outputs = [{sample.id: sample.output for sample in RunFolder.open(Path(run["run"])).samples()} for run in (first, second)]
     assert outputs[0] == outputs[1]
 
-    replayed = played("cache.mode=replay", cwd=offline)
-    assert replayed["cache_hits"] == 60
+    replayed = played(few, "cache.mode=replay", cwd=offline)
+    assert replayed["cache_hits"] == 24
 
 
 def test_a_numeric_task_can_be_declared_on_the_command_line(offline):

@@ -62,7 +62,7 @@ values = CONFIG_TEXT | grammar.map("".join) | json_values().map(str) | st.sample
 overrides = st.builds(lambda sign, key, value: f"{sign}{key}={value}", signs, keys, values) | st.text(max_size=30)
 
 
-@examples(110)
+@examples(60)
 @given(st.lists(overrides, min_size=1, max_size=3))
 @example(["model.name='\ud800'"])
 @example(["name=\x00"])
@@ -137,7 +137,7 @@ NASTY = [
 ]
 
 
-@examples(200)
+@examples(100)
 @given(documents)
 def test_any_document_in_a_record_gives_a_config_or_a_message(document):
     file = Path("any.yaml")

@@ -18,7 +18,7 @@ def test_the_dice_can_be_thrown_again_and_keeps_its_rate():
     assert set(thrown) == {None, *BROKEN, *MALFORMED, *SLOW}
 
 
-@pytest.mark.parametrize(("transport", "rows", "concurrency", "timeout_s"), [("direct", 400, 16, 2.0), ("litellm", 40, 16, 4.0)])
+@pytest.mark.parametrize(("transport", "rows", "concurrency", "timeout_s"), [("direct", 240, 64, 2.0), ("litellm", 40, 40, 4.0)])
 def test_every_row_ends_ok(tmp_path, transport, rows, concurrency, timeout_s):
     options = {"rows": rows, "transport": transport, "concurrency": concurrency, "timeout_s": timeout_s}
     with ChaosServer(Dice(1, 0.3)) as server:
