@@ -10,7 +10,7 @@ Message = dict[str, Any]
 """One chat message in OpenAI's form: ``{"role": "user", "content": "..."}``."""
 
 ModelType = Literal["chat", "text", "responses"]
-Status = Literal["ok", "error", "refused", "truncated", "invalid"]
+Status = Literal["ok", "error", "refused", "truncated", "empty", "invalid"]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -143,31 +143,50 @@ class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str | None = None
 
 
-class Sample(msgspec.Struct, kw_only=True):
-    """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds."""
+def _written(default: Any) -> Any:
+    """Return the default of a field that is written even if it has this value; msgspec leaves out plain defaults alone."""
+    return msgspec.field(default_factory=lambda: default)
+
+
+class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
+
+    The last four fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+
+    Attributes:
+        output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
+        reasoning: the model's thinking, whether the server sent it apart or in the text.
+        tool_calls: the calls that the model asks for, in OpenAI's form.
+        logprobs: as the server sent them, if they were asked for.
+        answers: all answers, if there are several (``n``); the fields above are the first one's.
+    """
 
     id: str
-    repeat: int = 0
-    status: Status = "ok"
-    messages: list[Message] | None = None
-    prompt: str | None = None
-    output: str | None = None
-    parsed: Any = None
-    target: Any = None
-    scores: dict[str, float] = {}
-    error: RowError | None = None
-    usage: Usage | None = None
-    cost_usd: float | None = None
-    saved_usd: float | None = None
-    cache: Literal["hit", "miss", "off"] = "off"
-    latency_s: float | None = None
-    attempts: int = 0
-    model_requested: str | None = None
-    model_served: str | None = None
-    system_fingerprint: str | None = None
-    finish_reason: str | None = None
-    request_key: str | None = None
-    started_at: str | None = None
+    repeat: int = _written(0)
+    status: Status = _written("ok")
+    messages: list[Message] | None = _written(None)
+    prompt: str | None = _written(None)
+    output: str | None = _written(None)
+    parsed: Any = _written(None)
+    target: Any = _written(None)
+    scores: dict[str, float] = msgspec.field(default_factory=lambda: {})  # noqa: PIE807 - `dict` would be left out when empty
+    error: RowError | None = _written(None)
+    usage: Usage | None = _written(None)
+    cost_usd: float | None = _written(None)
+    saved_usd: float | None = _written(None)
+    cache: Literal["hit", "miss", "off"] = _written("off")
+    latency_s: float | None = _written(None)
+    attempts: int = _written(0)
+    model_requested: str | None = _written(None)
+    model_served: str | None = _written(None)
+    system_fingerprint: str | None = _written(None)
+    finish_reason: str | None = _written(None)
+    request_key: str | None = _written(None)
+    started_at: str | None = _written(None)
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    logprobs: Any = None
+    answers: list[Choice] | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

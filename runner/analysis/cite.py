@@ -74,7 +74,7 @@ def _asked(manifest: Mapping[str, Any]) -> dict[str, str]:
 def _found(summary: Summary | None) -> dict[str, str]:
     if summary is None:
         return {"Status": "no summary yet"}
-    counts = {name: getattr(summary, name) for name in ("ok", "truncated", "invalid", "refused", "errors", "owed")}
+    counts = {name: getattr(summary, name) for name in ("ok", "truncated", "empty", "invalid", "refused", "errors", "owed")}
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "ok")
     facts = {"Status": summary.status, "Samples": f"{summary.rows:,}: {told}"}
     for name, score in summary.scores.items():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
-_COUNTS = ("ok", "errors", "refused", "truncated", "invalid", "owed", "cache_hits", "requests")
+_COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "cache_hits", "requests")
 _ERROR = ("code", "message", "status", "request_id")
 
 

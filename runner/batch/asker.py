@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import msgspec
 
 from runner.adapters import Adapter, Formatted, ParseError
+from runner.answers import Ending, ending_of, without_thinking
 from runner.cache import encoded_params, request_key
 from runner.errors import BadRequestError, DataError, EndpointClosedError, LMError
-from runner.types import Completion, Request, Row, RowError, Sample, Status, Usage
+from runner.types import Choice, Completion, Request, Row, RowError, Sample, Status, Usage
 
 if TYPE_CHECKING:
     from runner.lm.lm import LM
@@ -29,17 +30,21 @@ class Asker:
         adapter: prompt in, value out.
         scorers: by name; they see answers, never failures.
         seed: repeat r is sent ``seed + r``; None sends no seed.
+        retry_empty: how often to ask again after an empty answer (neither text nor a tool call).
 
     Attributes:
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
     """
 
-    def __init__(self, lm: LM, adapter: Adapter, scorers: Mapping[str, Scorer], *, seed: int | None = None) -> None:
+    def __init__(
+        self, lm: LM, adapter: Adapter, scorers: Mapping[str, Scorer], *, seed: int | None = None, retry_empty: int = 0
+    ) -> None:
         self.lm = lm
         self.adapter = adapter
         self.scorers = scorers
         self.seed = seed
+        self.retry_empty = retry_empty
         self.on_cut: Callable[[Sample], None] | None = None
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
@@ -125,6 +130,11 @@ class Asker:
             if self.on_cut is not None and end.value.attempts:
                 self.on_cut(end.value)
 
+    def _answers(self, completion: Completion) -> list[Choice]:
+        """Return the answers as they are parsed, scored and recorded: with thinking parted from them, unless it is kept."""
+        response = completion.response
+        return (response if self.lm.thinking == "keep" else without_thinking(response)).choices
+
     def score(self, sample: Sample, row: Row) -> None:
         """Score an answer in place. If a scorer fails, that becomes the sample's error, and the answer is kept."""
         sample.scores = {}
@@ -144,6 +154,7 @@ class Asker:
             sample.status, sample.error = "error", RowError("data", str(error))
             return sample
         usage: Usage | None = None
+        empty = 0
         while True:
             request = self.request(formatted, repeat)
             sample.messages, sample.prompt = formatted.messages, formatted.prompt
@@ -157,14 +168,18 @@ class Asker:
                 sample.error = RowError(error.code, error.message, error.status, error.request_id)
                 return sample
             usage = _record(sample, completion, usage)
+            _say(sample, self._answers(completion), logprobs=bool(request.params.get("logprobs")))
             text = sample.output or ""
             if sample.status == "refused":
                 return sample
+            if sample.status == "empty" and empty < self.retry_empty and completion.cache != "hit":
+                empty += 1
+                continue
             try:
                 sample.parsed = self.adapter.parse(text)
             except ParseError as error:
                 again = self.adapter.reask(formatted, text, error)
-                if again is not None and sample.status == "ok":
+                if again is not None and sample.status in ("ok", "empty"):
                     formatted = again
                     continue
                 if sample.status == "ok":
@@ -175,15 +190,12 @@ class Asker:
 
 
 def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:
-    """Write one answer into the sample. Over several turns, tokens and costs add up, and the last text counts."""
-    response, choice = completion.response, completion.response.choices[0]
+    """Write one answer into the sample. Over several turns, tokens and costs add up, and the last answer counts."""
+    response = completion.response
     first = before is None
     usage = (
         _usage(before, response.usage, paid=(sample.cache != "hit", completion.cache != "hit")) if not first else response.usage
     )
-    sample.output = choice.text if choice.text is not None or not choice.tool_calls else _tool_calls(choice.tool_calls)
-    sample.finish_reason = choice.finish_reason
-    sample.status = status_of(choice.finish_reason)
     sample.usage = usage
     sample.cache = completion.cache if first or sample.cache == completion.cache else "miss"
     sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd, first=first)
@@ -195,6 +207,20 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
     sample.request_key = completion.key
     sample.started_at = sample.started_at or completion.started_at
     return usage
+
+
+def _say(sample: Sample, choices: list[Choice], *, logprobs: bool) -> None:
+    """Write what was said into the sample: the first answer's, and all of them if there are several."""
+    choice = choices[0]
+    sample.output = choice.text if choice.text is not None or not choice.tool_calls else _tool_calls(choice.tool_calls)
+    sample.finish_reason = choice.finish_reason
+    sample.status = status_of(choice.finish_reason, empty=not sample.output)
+    sample.reasoning = choice.reasoning
+    sample.tool_calls = choice.tool_calls
+    sample.logprobs = choice.logprobs if logprobs else None
+    sample.answers = None
+    if len(choices) > 1:
+        sample.answers = choices if logprobs else [msgspec.structs.replace(one, logprobs=None) for one in choices]
 
 
 def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
@@ -209,11 +235,12 @@ def _usage(before: Usage | None, new: Usage | None, *, paid: tuple[bool, bool]) 
     return before if paid == (True, False) or new is None else before + new
 
 
-def status_of(finish_reason: str | None) -> Status:
-    """Return the status of an answer with this finish reason."""
-    if finish_reason == "length":
-        return "truncated"
-    return "refused" if finish_reason in ("content_filter", "refusal") else "ok"
+_STATUSES: dict[Ending, Status] = {"cut": "truncated", "refused": "refused"}
+
+
+def status_of(finish_reason: str | None, *, empty: bool) -> Status:
+    """Return the status of an answer with this finish reason; `empty`: it has neither text nor a tool call."""
+    return _STATUSES.get(ending_of(finish_reason), "empty" if empty else "ok")
 
 
 def _sum(before: float | None, new: float | None, *, first: bool) -> float | None:

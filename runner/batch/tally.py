@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+from runner.answers import is_known, warn_of_unknown
 from runner.scoring import RowMean
 from runner.types import Sample, Score, Spent, Usage
 
@@ -23,6 +24,7 @@ class Tally:
         self.status: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.messages: dict[str, str] = {}
+        self.unknown_endings: Counter[str] = Counter()
         self.cache_hits = 0
         self.requests = 0
         self.retries = 0
@@ -72,6 +74,9 @@ class Tally:
         self._count(sample)
         if sample.model_served:
             self.models.add(sample.model_served)
+        if not is_known(sample.finish_reason):
+            self.unknown_endings[str(sample.finish_reason)] += 1
+            warn_of_unknown(sample.finish_reason)
         if sample.system_fingerprint:
             self.fingerprints.add(sample.system_fingerprint)
         if sample.cache == "hit":

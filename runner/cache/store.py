@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
+from runner.answers import ending_of, parted
 from runner.cache.ahead import ReadAhead
 from runner.cache.table import FILE, RAW, Table
 from runner.errors import CacheError
@@ -381,17 +382,20 @@ class Cache:
 
 
 def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
-    """Return whether an answer may be cached: complete, and not refused.
+    """Return whether an answer may be cached: complete, not refused, and not empty (neither text nor a tool call).
 
-    A truncated answer is kept only if it has all of its `max_tokens`. These are part of its key, so another request would pay for
-    the same cut again. An answer that was cut for another reason (a full context, a server's own limit) may be longer the next
-    time.
+    A truncated answer, also one that is all thinking, is kept only if it has all of its `max_tokens`. These are part of its key,
+    so another request would pay for the same cut again. An answer that was cut for another reason (a full context, a server's own
+    limit) may be longer the next time.
     """
     whole = max_tokens is not None and len(response.choices) == 1 and _completion_tokens(response) >= max_tokens
-    refused = ("content_filter", "refusal") if whole else ("length", "content_filter", "refusal")
-    return all(
-        choice.finish_reason not in refused and (choice.text is not None or choice.tool_calls) for choice in response.choices
-    )
+    for choice in map(parted, response.choices):
+        ending = ending_of(choice.finish_reason)
+        if ending in ("refused", "failed", "malformed") or (ending == "cut" and not whole):
+            return False
+        if not (choice.text or choice.tool_calls or (ending == "cut" and choice.reasoning)):
+            return False
+    return True
 
 
 def _completion_tokens(response: Response) -> int:

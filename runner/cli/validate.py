@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> int:
     from runner.experiment.prepared import prepare
 
     prepared = prepare(composed(args).config())
-    config, (data, scorers, lm, adapter) = prepared.config, prepared.parts()
+    config, (data, scorers, lm, adapter, _) = prepared.config, prepared.parts()
     for row in data:
         adapter.format(row)
     samples = len(data) * config.sampling.repeats

@@ -14,13 +14,14 @@ from runner.config.folders import file_of, folders, shortened
 from runner.config.interpolation import interpolates, resolve
 from runner.config.load import dump, load, walk
 from runner.config.mistakes import explained, told
+from runner.config.older import as_recorded
 from runner.config.overrides import OVERRIDE, prepared, shown
 from runner.config.schema import RunConfig
 from runner.config.source import register_source, searched
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 class Composition(msgspec.Struct, frozen=True):
@@ -156,13 +157,22 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
         raise ConfigError(f"the defaults lists and the chosen options cannot be put together: {error}") from None
 
 
+def read_run(path: Path) -> RunConfig:
+    """Return the config of a run. Fields that its version lacked are as they were then (`older`). Raises as `read`."""
+    return _read(path, as_recorded)
+
+
 def read(path: Path) -> RunConfig:
-    """Return the config that a run folder holds (``config.yaml``, already resolved).
+    """Return the config that a folder holds (``config.yaml``, already resolved).
 
     Raises:
         ConfigError: the file is missing, is not YAML, or is not a config.
     """
-    plain = yaml.read(path)
+    return _read(path, lambda plain: plain)
+
+
+def _read(path: Path, completed: Callable[[Any], Any]) -> RunConfig:
+    plain = completed(yaml.read(path))
     if any(interpolates(at, value) for at, value in walk(plain)):
         from omegaconf.errors import OmegaConfBaseException
 

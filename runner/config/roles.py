@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.config.load import dump
+from runner.config.older import hashed
 from runner.config.schema import Role, RunConfig
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def group_of(override: str) -> str:
 
 
 def _hash(config: RunConfig, groups: Collection[str]) -> str:
-    plain = {name: value for name, value in dump(config).items() if name in groups}
+    plain = {name: hashed(name, value) for name, value in dump(config).items() if name in groups}
     if config.finetune is None:  # configs without this group keep the hash that they had before it was added
         del plain["finetune"]
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()

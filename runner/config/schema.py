@@ -32,6 +32,8 @@ class Kind(Config, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 
 # --- model -----------------------------------------------------------------------------------------------------------
 
+Thinking: TypeAlias = Literal["split", "keep"]
+
 
 class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
     """Use a model that is served on this machine during the run, or by `ostinato launch`."""
@@ -39,6 +41,7 @@ class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
     name: Text = "smollm2"
     backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
     model_type: Literal["chat", "text"] = "chat"
+    thinking: Thinking = "split"
     params: dict[str, Any] = msgspec.field(default_factory=lambda: {"seed": 0})
 
 
@@ -67,6 +70,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     headers: dict[str, str] = {}
     transport: Literal["auto", "direct", "litellm"] = "auto"
     price: Price = Price()
+    thinking: Thinking = "split"
     params: dict[str, Any] = {}
 
 
@@ -80,6 +84,7 @@ class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
     headers: dict[str, str] = {}
     transport: Literal["auto", "direct", "litellm"] = "auto"
     price: Price = Price()
+    thinking: Thinking = "split"
     params: dict[str, Any] = {}
 
 
@@ -100,6 +105,7 @@ class FakeModel(Kind, frozen=True, kw_only=True, tag="fake"):
     fail_rate: Fraction = 0.0
     fail_with: FakeFailure = "server"
     fail_attempts: Positive | None = None
+    thinking: Thinking = "split"
     params: dict[str, Any] = {}
 
 
@@ -312,6 +318,7 @@ class Limits(Config, frozen=True, kw_only=True):
     timeout_s: Seconds = 120.0
     max_attempts: Positive = 8
     deadline_s: Seconds | None = None
+    retry_empty: Count = 0
 
 
 class Budget(Config, frozen=True, kw_only=True):

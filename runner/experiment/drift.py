@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.roles import ADJUSTABLE, group_of
+from runner.config.older import as_recorded
+from runner.config.roles import ADJUSTABLE, adjusted_like, group_of
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError, RecordError
 from runner.experiment.files import contents_of, digest, kept_text, named_files
@@ -78,7 +79,8 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
         )
     if not overrides:
         return config
-    return compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path)).config()
+    composed = compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path)).config()
+    return adjusted_like(config, composed)
 
 
 def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
@@ -87,10 +89,10 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
     Raises:
         ConfigError: something else has changed: ``config.yaml`` was edited.
     """
-    from runner.config.compose import read
+    from runner.config.compose import read_run
 
-    known = record.manifest().get("config")
-    was, now = plain(read(record.config_file)) if known is None else known, plain(config)  # None: recorded by an earlier version
+    known = record.manifest().get("config")  # None: recorded by an earlier version
+    was, now = plain(read_run(record.config_file)) if known is None else as_recorded(known), plain(config)
     # fields that a newer version has added get their defaults; infinity, which JSON lacks, is null on both sides
     with contextlib.suppress(msgspec.ValidationError):
         was = plain(msgspec.convert(was, RunConfig))

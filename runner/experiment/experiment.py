@@ -154,10 +154,10 @@ class Experiment:
 
     @classmethod
     def _reopened(cls, record: RunFolder, overrides: Sequence[str], like: RunConfig | None, again: Container[str]) -> Experiment:
-        from runner.config.compose import read, to_yaml
+        from runner.config.compose import read_run, to_yaml
 
         manifest = record.manifest()
-        config = read(record.config_file)
+        config = read_run(record.config_file)
         changes_of(record, config)  # an edited config.yaml is refused before anything is built
         config = adjusted(record, config, overrides)
         if like is not None:
@@ -294,6 +294,7 @@ class Experiment:
             errors=tally.status["error"],
             refused=tally.status["refused"],
             truncated=tally.status["truncated"],
+            empty=tally.status["empty"],
             invalid=tally.status["invalid"],
             owed=tally.owed,
             cache_hits=tally.cache_hits,
@@ -308,6 +309,7 @@ class Experiment:
             tokens_per_s=round(tally.usage.completion_tokens / tally.model_s, 1) if tally.model_s and tally.requests else None,
             errors_by_code=dict(tally.errors),
             unrecorded=tally.unrecorded,
+            unknown_endings=dict(tally.unknown_endings),
             problem=redact(problem) if problem else None,
         )
         self.record.write_summary(summary)
@@ -367,7 +369,7 @@ class Experiment:
         """Score answers whose scoring failed, by slot. They are not asked again: an answer is never paid for twice."""
         for row, repeat in self._slots() if answered else ():
             if sample := answered.get((row.id, repeat)):
-                sample.status, sample.error = status_of(sample.finish_reason), None
+                sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
                 self.asker.score(sample, row)
                 self._keep([sample])
 

@@ -22,12 +22,13 @@ class Parts(NamedTuple):
     scorers: dict[str, Scorer]
     lm: LM
     adapter: Adapter
+    retry_empty: int = 0
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
         """Build the parts of a config, on data that is open already or is opened here. Raises ConfigError and DataError."""
         data = build.dataset(config) if dataset is None else dataset
-        return cls(data, build.scorers(config), build.lm(config), build.adapter(config))
+        return cls(data, build.scorers(config), build.lm(config), build.adapter(config), config.limits.retry_empty)
 
     @property
     def seed(self) -> int | None:
@@ -37,4 +38,4 @@ class Parts(NamedTuple):
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""
-        return Asker(self.lm, self.adapter, self.scorers, seed=self.seed)
+        return Asker(self.lm, self.adapter, self.scorers, seed=self.seed, retry_empty=self.retry_empty)

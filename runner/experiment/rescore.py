@@ -50,10 +50,10 @@ def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Pat
 
 
 def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
-    from runner.config.compose import read, to_yaml
+    from runner.config.compose import read_run, to_yaml
 
     manifest, before = record.manifest(), record.summary()
-    config = _with_scorers(record, read(record.config_file), overrides)
+    config = _with_scorers(record, read_run(record.config_file), overrides)
     in_place = rooted(config, manifest)
     experiment = Experiment(in_place, record, recorded_overrides(record), Parts.of(in_place))
     if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
@@ -95,8 +95,8 @@ def _scored(experiment: Experiment) -> list[Sample]:
             experiment.tally.superseded(sample)
             continue
         if sample.error is not None and sample.error.code == "scoring":
-            sample.status, sample.error = status_of(sample.finish_reason), None
-        if sample.status in ("ok", "truncated", "invalid") and sample.id in rows:
+            sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
+        if sample.status in ("ok", "truncated", "empty", "invalid") and sample.id in rows:
             experiment.asker.score(sample, rows[sample.id])
         experiment.tally.add(sample)
     return samples

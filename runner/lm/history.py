@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from runner.lm.arguments import Inputs
-    from runner.types import Completion, Request
+    from runner.types import Completion, Request, Response
 
 
 class Settings(msgspec.Struct):
@@ -31,9 +31,15 @@ class Settings(msgspec.Struct):
 settings = Settings()
 
 
-def remember(history: list[dict[str, Any]], inputs: Inputs, request: Request, completion: Completion, outputs: list[Any]) -> None:
+def remember(
+    history: list[dict[str, Any]],
+    inputs: Inputs,
+    request: Request,
+    completion: Completion,
+    response: Response,
+    outputs: list[Any],
+) -> None:
     """Add a call to a history, under dspy's names; drop the oldest beyond `Settings.max_history_size`."""
-    response = completion.response
     history.append(
         {
             "prompt": inputs.prompt,

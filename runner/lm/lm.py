@@ -7,11 +7,12 @@ import copy
 import functools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from runner.adapters import Adapter, ChatAdapter, Prompt, TextAdapter
+from runner.answers import ending_of, is_known, warn_of_unknown, without_thinking
 from runner.cache import Cache, request_key
 from runner.cost.tokens import limit_of
 from runner.errors import ConfigError, FinetuneError
@@ -66,7 +67,9 @@ class LM:
     Signature, names and semantics follow dspy 2.6.0. From dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
     `temperature` and `max_tokens`, and the limits of reasoning models. Differences from dspy: errors are those of
     `runner.errors`; answers that were refused, or cut off before `max_tokens`, are not cached; a custom ``api_base`` is part of
-    the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it).
+    the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it); thinking in
+    the text (``<think>...</think>``) is not part of an output, and is `reasoning` in the history's response
+    (``lm.thinking = "keep"`` leaves it in the text).
 
     Args:
         model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
@@ -128,6 +131,7 @@ class LM:
         self.budget: Budget | None = None
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
+        self.thinking: Literal["split", "keep"] = "split"
         self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
@@ -399,12 +403,15 @@ class LM:
         return None
 
     def _finish(self, inputs: Inputs, request: Request, completion: Completion) -> list[Any]:
-        response = completion.response
+        response = completion.response if self.thinking == "keep" else without_thinking(completion.response)
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
-        if completion.cache != "hit" and any(choice.finish_reason == "length" for choice in response.choices):
+        for choice in response.choices:
+            if not is_known(choice.finish_reason):
+                warn_of_unknown(choice.finish_reason)
+        if completion.cache != "hit" and any(ending_of(choice.finish_reason) == "cut" for choice in response.choices):
             logger.warning("the answer was cut off at max_tokens=%s; pass a larger value", limit_of(request))
         if not settings.disable_history:
-            remember(self.history, inputs, request, completion, outputs)
+            remember(self.history, inputs, request, completion, response, outputs)
         return outputs
 
     # --- what a call needs

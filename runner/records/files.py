@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-FORMAT = 1
-"""Version of the record's format. Readers refuse a newer one."""
+FORMATS = {"run": 2, "sweep": 1, "pipeline": 1}
+"""Version of each kind of record. Readers refuse a newer one, and read all older ones.
+
+Run 2 (2026-11): a sample may have `reasoning`, `tool_calls`, `logprobs` and `answers`, and the status ``empty``.
+"""
+FORMAT = FORMATS["run"]
 
 
 class Folder:
@@ -38,9 +42,11 @@ class Folder:
         folder = cls(path.absolute())
         manifest = folder.manifest()
         found = manifest.get("format")
-        if not isinstance(found, int) or found > FORMAT:
-            raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {FORMAT})")
-        if (kind := manifest.get("kind", "run")) != cls.kind:
+        kind = manifest.get("kind", "run")
+        newest = FORMATS.get(kind, FORMATS[cls.kind])
+        if not isinstance(found, int) or found > newest:
+            raise RecordError(f"{path}: its format {found} is not one that this version of ostinato reads (up to {newest})")
+        if kind != cls.kind:
             hint = f"; name one of {path / 'cells'}, or resume all of them: ostinato resume {path}" if kind == "sweep" else ""
             raise RecordError(f"{path} is a {kind}, and a {cls.kind} is needed here{hint}")
         return folder
@@ -85,7 +91,7 @@ class Folder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        self._write("manifest.json", pretty({"format": FORMAT, **manifest}))
+        self._write("manifest.json", pretty({"format": FORMATS[self.kind], **manifest}))
 
     def log(self, line: str) -> None:
         """Add a line, with the time, to ``run.log``; cleaned of secrets."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from runner.errors import RecordError
-from runner.records.files import FORMAT, Folder, pretty
+from runner.records.files import FORMATS, Folder, pretty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ class PipelineManifest(msgspec.Struct, kw_only=True):
     overrides: list[str] = []
     stages: dict[str, StageRecord] = {}
     environment: dict[str, Any] = {}
-    format: int = FORMAT
+    format: int = FORMATS["pipeline"]
     kind: str = "pipeline"
 
 

@@ -11,12 +11,16 @@ from runner.wording.numbers import dollars, listed, score_in_full, seconds
 
 RunStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
 
+_OTHERS = ("refused", "truncated", "empty", "invalid", "owed")
+
 
 class Summary(msgspec.Struct, kw_only=True):
     """The numbers of a run. Counts are of samples (rows × repeats); unknown is None, never zero.
 
     Attributes:
-        rows: samples of the run: `ok` + `errors` + `refused` + `truncated` + `invalid` + `owed`.
+        rows: samples of the run: `ok` + `errors` + `refused` + `truncated` + `empty` + `invalid` + `owed`.
+        empty: answers with neither text nor a tool call.
+        unknown_endings: finish reasons whose meaning is not known, and how many samples have each. They count as complete.
         usage: tokens of requests made; `usage_cached`: those of answers from the cache.
         unrecorded: the part of `requests`, `usage` and `cost_usd` that was spent on samples which have no line in the record:
             their conversations were cut off between two turns, or their failure would have hit every row.
@@ -34,6 +38,7 @@ class Summary(msgspec.Struct, kw_only=True):
     errors: int = 0
     refused: int = 0
     truncated: int = 0
+    empty: int = 0
     invalid: int = 0
     owed: int = 0
     cache_hits: int = 0
@@ -48,6 +53,7 @@ class Summary(msgspec.Struct, kw_only=True):
     tokens_per_s: float | None = None
     errors_by_code: dict[str, int] = {}
     unrecorded: Spent = Spent()
+    unknown_endings: dict[str, int] = {}
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +67,9 @@ class Summary(msgspec.Struct, kw_only=True):
         """Return two columns for people, ``measure`` and ``value``, as the terminal and Prefect's artifact show them."""
         lines: list[tuple[str, str]] = [("model", self.model), ("rows", f"{self.rows:,}"), ("ok", f"{self.ok:,}")]
         lines.append(("errors", f"{self.errors:,}{listed(self.errors_by_code)}"))
-        lines += [(name, f"{count:,}") for name in ("refused", "truncated", "invalid", "owed") if (count := getattr(self, name))]
+        lines += [(name, f"{count:,}") for name in _OTHERS if (count := getattr(self, name))]
+        if self.unknown_endings:
+            lines.append(("unknown endings", f"{sum(self.unknown_endings.values()):,}{listed(self.unknown_endings)}"))
         for name, score in self.scores.items():
             lines.append((f"score {name}", score_in_full(score)))
         share = f" ({self.cache_hits / self.rows:.0%})" if self.rows else ""

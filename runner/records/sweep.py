@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import msgspec
 
 from runner.errors import RecordError
-from runner.records.files import FORMAT, Folder, pretty
+from runner.records.files import FORMATS, Folder, pretty
 from runner.records.folder import RUN_NAME, RunFolder, age, list_runs, named_folder, pick
 from runner.records.summary import RunStatus
 
@@ -42,7 +42,7 @@ class SweepManifest(msgspec.Struct, kw_only=True):
         cells: by the first 12 digits of the hash of their effective config.
     """
 
-    format: int = FORMAT
+    format: int = FORMATS["sweep"]
     kind: str = "sweep"
     name: str
     status: RunStatus

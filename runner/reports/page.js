@@ -55,7 +55,7 @@
   function statusOptions() {
     const options = [["", "any status"]];
     const seen = new Set(samples.map((sample) => sample.status));
-    for (const status of ["ok", "error", "truncated", "refused", "invalid"].filter((one) => seen.has(one))) {
+    for (const status of ["ok", "error", "truncated", "refused", "empty", "invalid"].filter((one) => seen.has(one))) {
       options.push([`is ${status}`, status]);
       statusTests.set(`is ${status}`, (sample) => sample.status === status);
     }
@@ -253,7 +253,7 @@
     const heading = make("h3", { tabIndex: -1, textContent: `Row ${sample.id}${sample.repeat ? `, repeat ${sample.repeat}` : ""}` });
     pane.replaceChildren(...[make("div", { className: "bar" }, heading, close),
       ...sample.messages.map((number) => block(data.messages[number].role, data.messages[number].text, "asked")),
-      block("answer", sample.output, "answer"), block("target", sample.target),
+      block("thinking", sample.reasoning, "asked"), block("answer", sample.output, "answer"), block("target", sample.target),
       sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample)].filter(Boolean));
     pane.scrollTop = 0;
     mark();

@@ -34,6 +34,7 @@ class Shown(msgspec.Struct, omit_defaults=True):
     attempts: int | None = None
     model: str | None = None
     finish: str | None = None
+    reasoning: str | None = None
 
 
 class Rows:
@@ -66,6 +67,7 @@ class Rows:
                 attempts=sample.attempts or None,
                 model=redact(sample.model_served or sample.model_requested or "") or None,
                 finish=sample.finish_reason,
+                reasoning=cut(sample.reasoning) if sample.reasoning else None,
             )
         )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.reports.gather import Part, Subject
 
 
-_KINDS = ("errors", "owed", "truncated", "refused", "invalid")
+_KINDS = ("errors", "owed", "truncated", "refused", "empty", "invalid")
 
 
 def sections(subject: Subject) -> Iterator[Html]:

@@ -87,12 +87,12 @@ class _Packing:
     """
 
     def __init__(self, record: RunFolder, folder: Path) -> None:
-        from runner.config.compose import read
+        from runner.config.compose import read_run
 
         self.record = record
         self.folder = folder
         self.manifest = record.manifest()
-        self.config = read(record.config_file)
+        self.config = read_run(record.config_file)
         changes_of(record, self.config)  # refuses an edited config.yaml
         self.in_place = rooted(self.config, self.manifest)
         refuse_changed_files(record, self.in_place)

@@ -11,6 +11,7 @@ import msgspec
 from runner.batch.engine import LOOKUP_BATCH
 from runner.cache import Cache, Stored, request_key
 from runner.config import schema
+from runner.config.older import as_recorded
 from runner.errors import CacheError, OstinatoError, RecordError
 from runner.experiment.files import named_files, rooted
 from runner.experiment.parts import Parts
@@ -229,7 +230,7 @@ def _compare(asker: Asker, rows: dict[str, Row], samples: Iterator[Sample], repo
 
 def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
     """Return the groups of the run's config that decide its answers. Every file in it must be one of the capsule's."""
-    config = msgspec.convert({name: recorded[name] for name in _ASKED if name in recorded}, schema.RunConfig)
+    config = msgspec.convert(as_recorded({name: recorded[name] for name in _ASKED if name in recorded}), schema.RunConfig)
     named = [path for _, path in named_files(config)]
     if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:
         raise RecordError(f"its data is not {DATA}")

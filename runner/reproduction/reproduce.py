@@ -173,9 +173,9 @@ def _record(run: str | Path, runs_dir: str | Path | None) -> RunFolder:
 
 def _inspect(record: RunFolder, overrides: Sequence[str], *, replay: bool, strict: bool, notify: Notify | None) -> _Inspected:
     """Compare a record with the present inputs. Raises RecordError if it cannot be run again, or `strict` forbids it."""
-    from runner.config.compose import read
+    from runner.config.compose import read_run
 
-    begun_with, manifest = read(record.config_file), record.manifest()
+    begun_with, manifest = read_run(record.config_file), record.manifest()
     cwd = _folder(manifest, notify)
     config = _config(manifest, adjusted(record, begun_with, overrides), replay=replay)
     found = checks(record, begun_with, config, cwd)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.config.older import hashed
 from runner.config.roles import ADJUSTABLE, IDENTITY, group_of
 from runner.experiment.files import digests_of
 
@@ -37,7 +38,7 @@ class Identities:
             ConfigError, DataError: its data or another file cannot be read.
         """
         config = prepared.config
-        facts: dict[str, Any] = {name: self._digest(getattr(config, name)) for name in IDENTITY}
+        facts: dict[str, Any] = {name: self._digest(name, getattr(config, name)) for name in IDENTITY}
         facts["rows"] = prepared.dataset.fingerprint
         facts["files"] = self._once.get("files", (config.prompt, config.scoring), lambda: digests_of(config))
         if config.finetune is not None:  # its rows are in a file
@@ -45,10 +46,10 @@ class Identities:
         facts["values"] = {key: value for key, value in values.items() if group_of(key) in ADJUSTABLE}
         return sha256(facts)
 
-    def _digest(self, part: Any) -> Any:
+    def _digest(self, group: str, part: Any) -> Any:
         if not isinstance(part, msgspec.Struct):
             return part
-        return self._once.get("digest", (part,), lambda: sha256(msgspec.to_builtins(part)))
+        return self._once.get("digest", (part,), lambda: sha256(hashed(group, msgspec.to_builtins(part))))
 
 
 def sha256(value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import functools
-import json
 import os
 import re
 import threading
@@ -18,8 +17,9 @@ from runner.errors import AuthenticationError, BadRequestError, LMError, LMTimeo
 from runner.network.refusal import classify
 from runner.secrets import remember
 from runner.transport.base import failure, malformed
+from runner.transport.choices import AnswerChoice, choice_of, created_at, mend
 from runner.transport.users import Users
-from runner.types import Choice, Request, Response, Usage
+from runner.types import Request, Response, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -164,32 +164,6 @@ async def _close() -> None:
         await session.close()
 
 
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    id: str | None = None
-    type: str | None = None
-    function: _Function | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-
-
-class _AnswerChoice(msgspec.Struct):
-    message: _Message | None = None
-    text: str | None = None
-    finish_reason: str | None = None
-    logprobs: Any = None
-
-
 class _PromptDetails(msgspec.Struct):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
@@ -208,10 +182,10 @@ class _Tokens(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
-    choices: list[_AnswerChoice]
-    id: str | None = None
+    choices: list[AnswerChoice]
+    id: str | int | None = None
     model: str | None = None
-    created: int | None = None
+    created: int | float | str | None = None
     system_fingerprint: str | None = None
     usage: _Tokens | None = None
 
@@ -237,49 +211,30 @@ def _authorization(request: Request, connection: Connection) -> dict[str, str]:
 
 def _response(data: bytes, request: Request, connection: Connection) -> Response:
     try:
-        answer = _decode(data)
+        answer = _decoded(data)
     except _UNREADABLE as error:
-        if (mended := _mended(data)) is not None:
-            return _response(mended, request, connection)
         if (status := _status_within(data)) is not None:
             raise _refused(status, data, {}, request, connection) from None
         raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
     if not answer.choices:
         raise malformed(request, "it has no choices")
     return Response(
-        id=answer.id,
+        id=str(answer.id) if isinstance(answer.id, int) else answer.id,
         model=answer.model,
-        choices=[_choice(choice, request) for choice in answer.choices],
+        choices=[choice_of(choice, request, connection) for choice in answer.choices],
         usage=_usage(answer.usage) if answer.usage else None,
         system_fingerprint=answer.system_fingerprint,
-        created=answer.created,
+        created=created_at(answer.created),
     )
 
 
-def _mended(data: bytes) -> bytes | None:
-    """Return JSON that holds half of a surrogate pair as UTF-8 with ``?`` in its place; None for any other data."""
+def _decoded(data: bytes) -> _Answer:
     try:
-        text = json.dumps(json.loads(data), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return None
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace")
-    return None
-
-
-def _choice(choice: _AnswerChoice, request: Request) -> Choice:
-    message = choice.message
-    if message is None:
-        if choice.text is None:
-            raise malformed(request, "it has no text")
-        return Choice(choice.text, choice.finish_reason, choice.logprobs)
-    text, finish_reason = message.content, choice.finish_reason
-    if text is None and message.refusal:
-        text, finish_reason = message.refusal, "refusal"
-    calls = [msgspec.to_builtins(call) for call in message.tool_calls] if message.tool_calls else None
-    return Choice(text, finish_reason, choice.logprobs, calls, message.reasoning_content or message.reasoning)
+        return _decode(data)
+    except _UNREADABLE:
+        if (mended := mend(data)) is None:
+            raise
+        return _decode(mended)
 
 
 def _usage(tokens: _Tokens) -> Usage:

@@ -200,7 +200,7 @@ def test_a_large_answer_has_its_own_file(cache):
     ("choice", "kept"),
     [
         (Choice("4", "stop"), True),
-        (Choice("", "stop"), True),
+        (Choice("", "stop"), False),
         (Choice("4", None), True),
         (Choice(None, "tool_calls", tool_calls=[{"id": "1"}]), True),
         (Choice("4", "length"), False),

@@ -17,7 +17,7 @@ from runner.errors import RecordError
 from runner.records import FORMAT, RunFolder, Summary, find_run, list_runs
 from runner.records import files as files_module
 from runner.records.environment import environment
-from runner.types import RowError, Sample, Score, Usage
+from runner.types import Choice, RowError, Sample, Score, Usage
 
 HASH = "0123456789abcdef"
 
@@ -48,7 +48,8 @@ def test_records_read_back(runs):
         id="é", repeat=2, status="invalid", messages=[{"role": "user", "content": "a\nb\x85"}], output='{"a":1}', parsed={"a": 1},
         target=["x", None], scores={"f1": 0.5}, error=RowError("invalid", "no", 400, "req"), usage=Usage(1, 2, 3), cost_usd=None,
         saved_usd=0.1, cache="hit", latency_s=0.25, attempts=3, model_requested="a/b", model_served="b", finish_reason="stop",
-        request_key="k", started_at="2026-01-01T00:00:00+00:00",
+        request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="a", tool_calls=[{"id": "1"}], logprobs={"content": []},
+        answers=[Choice("a", "stop"), Choice(None, "tool_calls", tool_calls=[{"id": "1"}], reasoning="so")],
     )  # fmt: skip
     record.append([full])
     record.append([sample(1), sample(2)])
@@ -327,3 +328,14 @@ def test_the_summary_is_a_table_for_people():
         == "unknown (no price for this model)"
     )
     assert summary.to_dict()["usage"]["reasoning_tokens"] == 0
+
+
+def test_a_plain_sample_has_the_line_that_it_had_in_format_1(runs):
+    record = make(runs)
+    record.append([Sample(id="1", messages=[{"role": "user", "content": "hi"}], output="ok", scores={}, attempts=1)])
+    assert (record.path / "samples.jsonl").read_bytes() == (
+        b'{"id":"1","repeat":0,"status":"ok","messages":[{"role":"user","content":"hi"}],"prompt":null,"output":"ok","parsed":null,'
+        b'"target":null,"scores":{},"error":null,"usage":null,"cost_usd":null,"saved_usd":null,"cache":"off","latency_s":null,'
+        b'"attempts":1,"model_requested":null,"model_served":null,"system_fingerprint":null,"finish_reason":null,"request_key":null,'
+        b'"started_at":null}\n'
+    )

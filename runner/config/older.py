@@ -1,0 +1,30 @@
+"""Read configs that older versions have recorded: what a new field changes stays as it was for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BEFORE: dict[str, dict[str, Any]] = {"model": {"thinking": "keep"}}
+"""Fields that came later and whose default changes what a run does, by group: their values in records that lack them.
+
+``model.thinking`` (record format 2): in runs of format 1, thinking was part of the answer that was parsed and scored.
+"""
+
+SINCE: dict[str, dict[str, Any]] = {"model": {"thinking": "split"}, "limits": {"retry_empty": 0}}
+"""Fields that came later, with their defaults. With these a config has the hash that it had before the field was added."""
+
+
+def as_recorded(plain: Any) -> Any:
+    """Return a recorded config, as plain data, with the fields of `BEFORE` that it lacks."""
+    if not isinstance(plain, dict):
+        return plain
+    known = {group: plain[group] for group in BEFORE if isinstance(plain.get(group), dict)}
+    return {**plain, **{group: {**BEFORE[group], **fields} for group, fields in known.items()}}
+
+
+def hashed(group: str, plain: Any) -> Any:
+    """Return a group of a config, as plain data, as it is hashed: without fields of `SINCE` that have their default."""
+    since = SINCE.get(group)
+    if since is None or not isinstance(plain, dict):
+        return plain
+    return {name: value for name, value in plain.items() if name not in since or value != since[name]}
