@@ -48,7 +48,7 @@ def test_records_read_back(runs):
         id="é", repeat=2, status="invalid", messages=[{"role": "user", "content": "a\nb\x85"}], output='{"a":1}', parsed={"a": 1},
         target=["x", None], scores={"f1": 0.5}, error=RowError("invalid", "no", 400, "req"), usage=Usage(1, 2, 3), cost_usd=None,
         saved_usd=0.1, cache="hit", latency_s=0.25, attempts=3, model_requested="a/b", model_served="b", finish_reason="stop",
-        request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="a", tool_calls=[{"id": "1"}], logprobs={"content": []},
+        request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="", tool_calls=[{"id": "1"}], logprobs={"a": []},
         answers=[Choice("a", "stop"), Choice(None, "tool_calls", tool_calls=[{"id": "1"}], reasoning="so")],
     )  # fmt: skip
     record.append([full])
