@@ -1,6 +1,6 @@
 """Run an experiment, a sweep or a pipeline as a Prefect flow on the right server, and leave the flow run in its true state.
 
-`play`, `play_sweep` and `play_pipeline` are the orchestrators of ``execution.orchestrator=prefect``, looked up by name.
+`run_experiment`, `run_sweep` and `run_pipeline` are the orchestrators of ``execution.orchestrator=prefect``, looked up by name.
 Prefect is imported inside them, while a private server boots; its settings, logging and environment are restored afterwards.
 """
 
@@ -46,22 +46,22 @@ class Piece(Protocol):
     overrides: list[str]
 
 
-async def play(experiment: Experiment, *, notify: Callable[[str], None]) -> None:
-    """Run what the experiment owes as one flow run, with a task per stage. Raises as `play_as` does."""
-    await play_as("flows.experiment:experiment_flow", experiment, notify=notify)
+async def run_experiment(experiment: Experiment, *, notify: Callable[[str], None]) -> None:
+    """Run what the experiment owes as one flow run, with a task per stage. Raises as `run_as` does."""
+    await run_as("flows.experiment:experiment_flow", experiment, notify=notify)
 
 
-async def play_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
-    """Run the cells that the sweep owes as one flow run, with a task per cell. Raises as `play_as` does."""
-    await play_as("flows.sweep:sweep_flow", sweep, notify=notify)
+async def run_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
+    """Run the cells that the sweep owes as one flow run, with a task per cell. Raises as `run_as` does."""
+    await run_as("flows.sweep:sweep_flow", sweep, notify=notify)
 
 
-async def play_pipeline(pipeline: Pipeline, *, notify: Callable[[str], None]) -> None:
-    """Run the stages of the pipeline as one flow run, with a task per stage. Raises as `play_as` does."""
-    await play_as("flows.pipeline:pipeline_flow", pipeline, notify=notify)
+async def run_pipeline(pipeline: Pipeline, *, notify: Callable[[str], None]) -> None:
+    """Run the stages of the pipeline as one flow run, with a task per stage. Raises as `run_as` does."""
+    await run_as("flows.pipeline:pipeline_flow", pipeline, notify=notify)
 
 
-async def play_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -> None:
+async def run_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -> None:
     """Run a piece as one run of a flow, whose parameters are the folder and the overrides.
 
     Args:

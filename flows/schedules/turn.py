@@ -86,7 +86,7 @@ async def scheduled(job: dict[str, Any]) -> None:
         )
         await _allow_retries(run.id, policy.retries, policy.retry_delay_s)
         try:
-            await turn.play()
+            await turn.run()
         except CanaryFailed:
             await _allow_retries(run.id, 0, 0)
             raise

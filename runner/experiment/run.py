@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runner.records.summary import RunStatus
     from runner.types import Sample
 
-ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play"}
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:run_experiment"}
 """Orchestrators by ``execution.orchestrator``: a coroutine function that calls launch, ask, kill and summarise."""
 
 EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}

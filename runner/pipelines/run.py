@@ -22,7 +22,7 @@ from runner.session.sitting import sitting
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
 
-ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_pipeline"}
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:run_pipeline"}
 """Orchestrators by ``execution.orchestrator``: a coroutine function that calls `Pipeline.stage`."""
 
 GATE_CLOSED = 100

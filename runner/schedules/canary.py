@@ -74,7 +74,7 @@ def pinned(config: RunConfig) -> Path:
     return folder.path
 
 
-def asking_anew(config: RunConfig) -> RunConfig:
+def without_cache_reads(config: RunConfig) -> RunConfig:
     """Return `config` with a cache that answers nothing: cached answers say nothing about the model that the alias names now."""
     mode = {"rw": "refresh", "read": "off"}.get(config.cache.mode, config.cache.mode)
     return msgspec.structs.replace(config, cache=msgspec.structs.replace(config.cache, mode=mode))

@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 KINDS: dict[str, str] = {
-    "run": "runner.schedules.job:play_run",
-    "canary": "runner.schedules.job:play_canary",
-    "pipeline": "runner.schedules.job:play_pipeline",
+    "run": "runner.schedules.job:run_once",
+    "canary": "runner.schedules.job:run_canary",
+    "pipeline": "runner.schedules.job:run_pipeline",
 }
 """Kinds of ``schedule.what``: each is a coroutine function that takes a `Turn` and raises if the turn has failed."""
 
@@ -170,7 +170,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     orchestrate: Orchestrate
     notify: Notify
 
-    async def play(self) -> None:
+    async def run(self) -> None:
         """Run it. Raises what its kind raises, including ScheduleError and CanaryFailed."""
         await _kind(self.job.schedule.what)(self)
 
@@ -178,16 +178,16 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 Kind = Callable[[Turn], Awaitable[None]]
 
 
-async def play_run(turn: Turn) -> None:
+async def run_once(turn: Turn) -> None:
     """Run the experiment. The turn has failed if the run is not complete, for example because rows failed."""
     await _completed(turn, turn.config)
 
 
-async def play_canary(turn: Turn) -> None:
+async def run_canary(turn: Turn) -> None:
     """Ask the model again, and fail if it scores significantly worse than the reference. Such a verdict is never retried."""
     policy = turn.job.schedule.canary
     assert policy.reference is not None
-    result = await _completed(turn, canary.asking_anew(turn.config))
+    result = await _completed(turn, canary.without_cache_reads(turn.config))
     verdict = canary.is_worse(Path(policy.reference), result.folder, policy.level)
     record = RunFolder.open(result.folder)
     facts = {"reference": policy.reference, "level": policy.level, **msgspec.to_builtins(verdict)}
@@ -197,7 +197,7 @@ async def play_canary(turn: Turn) -> None:
         raise CanaryFailed(f"{verdict}; {policy.reference} and {result.folder}")
 
 
-async def play_pipeline(turn: Turn) -> None:
+async def run_pipeline(turn: Turn) -> None:
     """Train, compare and register. A gain too small to register is an outcome, not a failure."""
     pipeline = await asyncio.to_thread(Pipeline.create, turn.config, turn.job.overrides)
     pipeline.notify = turn.notify

@@ -21,7 +21,7 @@ from runner.session.sitting import sitting
 from runner.sweeps.plan import Plan
 from runner.sweeps.sweep import Sweep
 
-ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:play_sweep"}
+ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestrate:run_sweep"}
 """Orchestrators by ``execution.orchestrator``: a coroutine function that calls `Sweep.drive`."""
 
 Watch = Callable[[Sweep], AbstractContextManager[Any]]

@@ -48,7 +48,7 @@ def nothing_left():
         kept.kill(known.name)
 
 
-def an_lm(model="local/smollm2", **launch_kwargs):
+def launched_lm(model="local/smollm2", **launch_kwargs):
     return SimpleNamespace(model=model, kwargs={}, launch_kwargs={"parallel": 1, "context": 256, **launch_kwargs})
 
 
@@ -79,7 +79,7 @@ def children(pid):
 
 
 def test_a_server_is_launched_used_shared_and_killed(with_weights):
-    provider, one, two = LocalProvider(), an_lm(), an_lm()
+    provider, one, two = LocalProvider(), launched_lm(), launched_lm()
     provider.launch(one)
     provider.launch(two)
     assert one.kwargs == two.kwargs
@@ -103,7 +103,7 @@ def test_a_server_is_launched_used_shared_and_killed(with_weights):
 
 
 def test_answers_do_not_depend_on_earlier_requests(with_weights):
-    lm = an_lm()
+    lm = launched_lm()
     LocalProvider().launch(lm)
 
     def answer(text):
@@ -132,14 +132,14 @@ def test_a_killed_parent_leaves_no_server(with_weights):
 def test_a_server_starts_beside_a_folder_called_runner(with_weights, in_tmp):
     (in_tmp / "runner").mkdir()
     (in_tmp / "runner" / "__init__.py").write_text("raise SystemExit('the wrong runner')")
-    LocalProvider().launch(an_lm())
+    LocalProvider().launch(launched_lm())
 
 
 def test_a_file_that_is_not_weights_shows_the_reason(with_weights, tmp_path):
     wrong = tmp_path / "wrong.gguf"
     wrong.write_text("these are no weights")
     with pytest.raises(LaunchError) as caught:
-        LocalProvider().launch(an_lm(f"local/{wrong}"))
+        LocalProvider().launch(launched_lm(f"local/{wrong}"))
     text = str(caught.value)
     assert "the server ended while it was starting" in text
     assert "invalid magic" in text
@@ -147,9 +147,9 @@ def test_a_file_that_is_not_weights_shows_the_reason(with_weights, tmp_path):
 
 
 def test_weights_at_a_path_are_served_under_their_name(with_weights):
-    lm = an_lm(f"local/{weights.find('smollm2')}")
+    lm = launched_lm(f"local/{weights.find('smollm2')}")
     provider = LocalProvider()
-    assert provider.endpoint(lm) == provider.endpoint(an_lm())
+    assert provider.endpoint(lm) == provider.endpoint(launched_lm())
     provider.launch(lm)
     assert ask(**lm.kwargs, model="x")["model"] == "SmolLM2-135M-Instruct.Q4_1"
 
@@ -180,7 +180,7 @@ def test_a_kept_server_serves_several_commands(with_weights, capsys):
 
     # Another process uses it, and dies, and it goes on.
     subprocess.run([sys.executable, "-c", PARENT.replace("time.sleep(600)", "")], check=True, stdout=subprocess.DEVNULL)
-    lm = an_lm()
+    lm = launched_lm()
     LocalProvider().launch(lm)
     assert lm.kwargs == {"api_base": api_base, "api_key": api_key}
 

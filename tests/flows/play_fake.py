@@ -68,13 +68,13 @@ def tell(line):
 def main(folder, plays):
     experiment = FakeExperiment(folder, plays)
     sys.modules["runner.experiment.experiment"] = runner_experiment(experiment)
-    from flows.orchestrate import play
+    from flows.orchestrate import run_experiment
     from flows.servers import launch
     from tests.support.clock import PATIENCE_S
 
     launch.START_TIMEOUT_S = PATIENCE_S
     try:
-        asyncio.run(play(experiment, notify=tell))
+        asyncio.run(run_experiment(experiment, notify=tell))
     except KeyboardInterrupt:
         return 130
     return 0

@@ -91,7 +91,7 @@ def play(clean, kept, monkeypatch, register):
 
     def start(experiment):
         register(experiment)
-        return asyncio.ensure_future(flows.orchestrate.play(experiment, notify=lines.append))
+        return asyncio.ensure_future(flows.orchestrate.run_experiment(experiment, notify=lines.append))
 
     start.lines = lines
     return start
@@ -220,7 +220,7 @@ async def test_a_server_that_does_not_answer_is_an_error(clean, monkeypatch, reg
     experiment = FakeExperiment(tmp_path / "run")
     register(experiment)
     with pytest.raises(OrchestratorError) as caught:
-        await flows.orchestrate.play(experiment, notify=print)
+        await flows.orchestrate.run_experiment(experiment, notify=print)
     message = str(caught.value)
     assert "127.0.0.1:9/api does not answer" in message
     assert "PREFECT_API_URL" in message

@@ -20,7 +20,7 @@ CALLS = [{"id": "call_1", "type": "function", "function": {"name": "add", "argum
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": {"type": "object", "properties": {}}}}
 
 
-def an_lm(server, model="openai/any", **arguments):
+def served_lm(server, model="openai/any", **arguments):
     settings = {"api_base": server.url, "api_key": KEY, "cache": False, "num_retries": 0, "timeout": 20}
     return LM(model, **settings | arguments)
 

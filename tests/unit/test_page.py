@@ -184,6 +184,16 @@ def test_the_page_of_a_sweep_shows_its_numbers(swept):
     assert "sampling.max_tokens" not in text.split("Differences between cells")[1].split("Whole config")[0]
 
 
+def test_a_local_cell_has_no_cost_whatever_is_varied(swept, tmp_path):
+    folder = shutil.copytree(swept, tmp_path / "sweep")
+    for file in folder.glob("cells/*/summary.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "cost_usd": 0.25}))
+    text = re.sub(r"\s+", " ", visible(render(folder)))
+    assert re.search(r"#1 smollm2 0.0 [^#]* complete 60 1 – \d+ ms", text)
+    assert re.search(r"#5 openai/gpt-4o-mini 0.0 [^#]* complete 60 1 \$0.25 \d+ ms", text)
+    assert "cost $0.75" in text  # the three that were paid for
+
+
 def test_points_have_their_intervals_in_words(swept):
     page = render(swept)
     assert re.search(r"<title>openai/gpt-4o-mini, sampling.temperature=0.0: 0.\d{3} ± 0.\d{3} \(cell #5\)</title>", page)

@@ -45,7 +45,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--por
 """
 
 
-def an_lm(model="local/org/model", **launch_kwargs):
+def launched_lm(model="local/org/model", **launch_kwargs):
     return SimpleNamespace(model=model, kwargs={}, launch_kwargs={"backend": "vllm", "timeout_s": 20, **launch_kwargs})
 
 
@@ -165,7 +165,7 @@ def test_a_provider_that_cannot_train_says_so():
 
 @pytest.mark.parametrize("provider", [Provider(), OpenAIProvider()])
 def test_launch_and_kill_do_nothing_for_models_that_are_always_up(provider):
-    lm = an_lm("gpt-4o")
+    lm = launched_lm("gpt-4o")
     for call in (provider.kill, provider.launch, provider.launch, provider.kill, provider.kill):
         call(lm)
     assert lm.kwargs == {}
@@ -213,14 +213,14 @@ def test_wrong_launch_settings_are_refused(launch_kwargs, message):
 @pytest.mark.parametrize("model", ["gpt-4o", "local/"])
 def test_the_local_provider_serves_only_local_names(model):
     with pytest.raises(ConfigError, match="local/NAME"):
-        LocalProvider().endpoint(an_lm(model))
+        LocalProvider().endpoint(launched_lm(model))
 
 
 def test_the_endpoint_is_the_identity_of_the_weights_and_needs_no_launch():
     provider = LocalProvider()
     pinned = "sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-    assert provider.endpoint(an_lm("local/smollm2", backend="llamacpp")) == pinned
-    assert provider.endpoint(an_lm("local/org/model")) == "vllm:org/model"
+    assert provider.endpoint(launched_lm("local/smollm2", backend="llamacpp")) == pinned
+    assert provider.endpoint(launched_lm("local/org/model")) == "vllm:org/model"
 
 
 @pytest.mark.parametrize(
@@ -232,12 +232,12 @@ def test_a_missing_backend_says_how_to_install_it(backend, advice, monkeypatch):
     monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None if name in {"xllamacpp", "sglang"} else real(name))
     monkeypatch.setenv("PATH", "")
     with pytest.raises(LaunchError, match=advice):
-        LocalProvider().launch(an_lm("local/smollm2", backend=backend))
+        LocalProvider().launch(launched_lm("local/smollm2", backend=backend))
     assert not local._shared
 
 
 def test_launch_points_the_lm_to_a_server_that_requires_its_key(vllm):
-    lm = an_lm(context=512, parallel=2, args=["--extra", "1"])
+    lm = launched_lm(context=512, parallel=2, args=["--extra", "1"])
     LocalProvider().launch(lm)
     assert server.answers(lm.kwargs["api_base"], lm.kwargs["api_key"])
     assert not server.answers(lm.kwargs["api_base"], "wrong")
@@ -249,7 +249,7 @@ def test_launch_points_the_lm_to_a_server_that_requires_its_key(vllm):
 
 
 def test_lms_share_a_server_and_the_last_kill_ends_it(vllm):
-    provider, one, two = LocalProvider(), an_lm(), an_lm(timeout_s=30)
+    provider, one, two = LocalProvider(), launched_lm(), launched_lm(timeout_s=30)
     provider.launch(one)
     provider.launch(one)
     provider.launch(two)
@@ -268,7 +268,7 @@ def test_lms_share_a_server_and_the_last_kill_ends_it(vllm):
 
 
 def test_other_settings_start_another_server_and_relaunching_moves_the_lm(vllm):
-    provider, lm = LocalProvider(), an_lm()
+    provider, lm = LocalProvider(), launched_lm()
     provider.launch(lm)
     first = lm.kwargs["api_base"]
     provider.launch(lm, {"context": 1024})
@@ -277,7 +277,7 @@ def test_other_settings_start_another_server_and_relaunching_moves_the_lm(vllm):
 
 
 def test_many_threads_start_one_server(vllm):
-    provider, lms = LocalProvider(), [an_lm() for _ in range(6)]
+    provider, lms = LocalProvider(), [launched_lm() for _ in range(6)]
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(provider.launch, lms))
     assert len({lm.kwargs["api_base"] for lm in lms}) == 1
@@ -288,7 +288,7 @@ def test_many_threads_start_one_server(vllm):
 
 
 def test_a_server_that_died_is_started_again(vllm):
-    provider, lm = LocalProvider(), an_lm()
+    provider, lm = LocalProvider(), launched_lm()
     provider.launch(lm)
     next(iter(local._shared.values())).server.process.stop()
     provider.launch(lm)
@@ -296,7 +296,7 @@ def test_a_server_that_died_is_started_again(vllm):
 
 
 def test_a_server_that_fails_shows_the_end_of_its_log_without_the_key(vllm):
-    lm = an_lm(args=["--break"])
+    lm = launched_lm(args=["--break"])
     with pytest.raises(LaunchError) as caught:
         LocalProvider().launch(lm)
     text = str(caught.value)
@@ -308,7 +308,7 @@ def test_a_server_that_fails_shows_the_end_of_its_log_without_the_key(vllm):
 
 def test_a_server_that_never_answers_is_ended_after_the_timeout(vllm):
     with pytest.raises(LaunchError, match=r"no answer within 0.3 s \(timeout_s\)"):
-        LocalProvider().launch(an_lm(args=["--hang"], timeout_s=0.3))
+        LocalProvider().launch(launched_lm(args=["--hang"], timeout_s=0.3))
     assert not local._shared
 
 
@@ -333,11 +333,11 @@ def test_a_taken_port_is_reported(vllm):
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(LaunchError, match=f"port {port} on 127.0.0.1 is taken"):
-            LocalProvider().launch(an_lm(port=port))
+            LocalProvider().launch(launched_lm(port=port))
 
 
 def test_a_given_port_is_used(vllm):
-    lm = an_lm(port=processes.free_port())
+    lm = launched_lm(port=processes.free_port())
     LocalProvider().launch(lm)
     assert lm.kwargs["api_base"] == f"http://127.0.0.1:{lm.launch_kwargs['port']}/v1"
 
@@ -356,14 +356,14 @@ def test_a_kept_server_is_recorded_privately_and_used_but_not_ended_by_lms(vllm)
     assert (written["version"], written["pid"], written["api_key"]) == (1, known.pid, known.api_key)
     assert known.api_key not in repr(known)
 
-    provider, lm = LocalProvider(), an_lm(context=1024, parallel=1)
+    provider, lm = LocalProvider(), launched_lm(context=1024, parallel=1)
     provider.launch(lm)
     assert lm.kwargs == {"api_base": known.api_base, "api_key": known.api_key}
     provider.kill(lm)
     assert lm.kwargs == {}
     assert known.process().alive()
 
-    larger = an_lm(context=4096)
+    larger = launched_lm(context=4096)
     provider.launch(larger)
     assert larger.kwargs["api_base"] != known.api_base
 

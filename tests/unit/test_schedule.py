@@ -76,7 +76,7 @@ def test_a_config_that_was_edited_since_is_refused(in_tmp):
 
 async def test_a_turn_is_recorded_with_the_hash_that_was_applied(in_tmp):
     job = Job.prepare(DAILY)
-    await turn(job).play()
+    await turn(job).run()
     manifest = json.loads((in_tmp / "runs" / "capitals" / "latest" / "manifest.json").read_text())
     assert manifest["config_hash"] == job.config_hash
     assert manifest["schedule"] == {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1}
@@ -86,9 +86,9 @@ async def test_a_retry_resumes_the_record_of_its_turn(in_tmp):
     job = Job.prepare([*DAILY, "model.fail_rate=1", "limits.max_attempts=1"])
     for attempt in (1, 2):
         with pytest.raises(ScheduleError, match="the run is failed"):
-            await turn(job, attempt).play()
+            await turn(job, attempt).run()
     with pytest.raises(ScheduleError):
-        await turn(job, flow_run="two").play()
+        await turn(job, flow_run="two").run()
     assert len(list((in_tmp / "runs" / "capitals").glob("2*/manifest.json"))) == 2
 
 
@@ -115,11 +115,11 @@ async def test_a_canary_bypasses_the_cache_and_fails_on_a_worse_model(monkeypatc
     job = Job.prepare([*canary, "model.reply=Paris"])
     assert job.name == "capitals-canary"
     assert job.schedule.canary.reference == str(reference)
-    await turn(job).play()
+    await turn(job).run()
     summary = json.loads((reference.parent / "latest" / "summary.json").read_text())
     assert (summary["cache_hits"], summary["requests"]) == (0, 60)
     with pytest.raises(CanaryFailed, match="significantly worse"):
-        await turn(Job.prepare([*canary, "model.choices=[Oslo,Rome,Paris]"])).play()
+        await turn(Job.prepare([*canary, "model.choices=[Oslo,Rome,Paris]"])).run()
     verdict = json.loads((reference.parent / "latest" / "manifest.json").read_text())["canary"]
     assert verdict["worse"]
     assert verdict["reference"] != str(reference)  # latest was pinned when it was applied

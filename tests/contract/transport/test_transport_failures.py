@@ -10,7 +10,7 @@ from runner import errors
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy, without_sleeping
 from tests.support.server import Hang, Raw, Reset, Status
-from tests.support.transports import KEY, QUIET, an_lm
+from tests.support.transports import KEY, QUIET, served_lm
 
 pytestmark = QUIET
 
@@ -69,7 +69,7 @@ FAILURES = [
 def test_failures_have_their_class_and_are_sent_once(server, ask, model_type, behaviour, cls, status):
     server.script(behaviour)
     with pytest.raises(errors.LMError) as caught:
-        ask(an_lm(server, model_type=model_type), "hi")
+        ask(served_lm(server, model_type=model_type), "hi")
     error = caught.value
     assert type(error) is cls, error
     assert (error.status, error.model, error.provider, error.attempts) == (status, "openai/any", "openai", 1)
@@ -86,7 +86,7 @@ def test_a_late_answer_is_a_timeout(server, ask, model_type):
         server.reset()
         server.script(behaviour)
         with pytest.raises(errors.LMTimeoutError, match=r"no answer within 0\.3 s"):
-            ask(an_lm(server, model_type=model_type, timeout=0.3), "hi")
+            ask(served_lm(server, model_type=model_type, timeout=0.3), "hi")
         assert server.count == 1
 
 
@@ -107,7 +107,7 @@ def test_an_unknown_host_is_a_transport_error(ask):
 
 def test_an_unknown_path_is_not_found(server, ask):
     with pytest.raises(errors.NotFoundError, match=r"check model\.name and model\.api_base"):
-        ask(an_lm(server, api_base=server.url.replace("/v1", "/v2/x")), "hi")
+        ask(served_lm(server, api_base=server.url.replace("/v1", "/v2/x")), "hi")
 
 
 def test_an_unknown_provider_is_a_bad_request(ask):
@@ -132,7 +132,7 @@ def test_retry_after_is_parsed(server, ask, headers, seconds):
     for status in (429, 503):
         server.script(Status(status, headers=headers))
         with pytest.raises(errors.LMError) as caught:
-            ask(an_lm(server), "hi")
+            ask(served_lm(server), "hi")
         assert caught.value.retry_after == seconds
     assert server.count == 2
 
@@ -142,7 +142,7 @@ def test_retry_after_may_be_a_date(server, ask):
         date = email.utils.formatdate(time.time() + after, usegmt=True)
         server.script(Status(429, retry_after=date))
         with pytest.raises(errors.RateLimitError) as caught:
-            ask(an_lm(server), "hi")
+            ask(served_lm(server), "hi")
         assert least <= caught.value.retry_after <= most
 
 
@@ -150,7 +150,7 @@ def test_retry_after_may_be_a_date(server, ask):
 def test_errors_hold_the_request_id(server, ask, model_type, header):
     server.script(Status(500, headers={header: "req_42"}))
     with pytest.raises(errors.ServerError) as caught:
-        ask(an_lm(server, model_type=model_type), "hi")
+        ask(served_lm(server, model_type=model_type), "hi")
     assert caught.value.request_id == "req_42"
 
 
@@ -162,7 +162,7 @@ def test_no_message_shows_the_key(server, ask, model_type, key):
         Raw(f"echo {key}".encode()),
     ):
         server.script(behaviour)
-        lm = an_lm(server, model_type=model_type, api_key=key, headers={"X-Auth-Token": "token-of-the-house-987"})
+        lm = served_lm(server, model_type=model_type, api_key=key, headers={"X-Auth-Token": "token-of-the-house-987"})
         with pytest.raises(errors.LMError) as caught:
             ask(lm, "hi")
         assert key not in str(caught.value)
@@ -175,14 +175,14 @@ def test_no_message_shows_a_key_from_the_environment(server, ask, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "key-in-the-environment-5")
     server.script(Status(401, "bad key: key-in-the-environment-5"))
     with pytest.raises(errors.AuthenticationError) as caught:
-        ask(an_lm(server, api_key=None), "hi")
+        ask(served_lm(server, api_key=None), "hi")
     assert server.last.headers["authorization"] == "Bearer key-in-the-environment-5"
     assert "bad key: ***" in str(caught.value)
 
 
 def test_a_missing_key_is_an_error_before_anything_is_sent(server, ask):
     with pytest.raises(errors.AuthenticationError, match=r"model\.api_key_env"):
-        ask(an_lm(server, api_key=None), "hi")
+        ask(served_lm(server, api_key=None), "hi")
     assert server.count == 0
 
 
@@ -190,7 +190,7 @@ def test_a_missing_key_is_an_error_before_anything_is_sent(server, ask):
 
 
 def test_only_the_retry_policy_retries(server, ask, model_type):
-    lm = an_lm(server, model_type=model_type, num_retries=3)
+    lm = served_lm(server, model_type=model_type, num_retries=3)
     server.script(Raw(b"junk"), Status(429, retry_after=0), Status(503))
     with without_sleeping():
         assert ask(lm, "hi") == ["ok"]
@@ -203,7 +203,7 @@ def test_only_the_retry_policy_retries(server, ask, model_type):
 
 
 def test_retry_after_delays_the_next_attempt(server, ask):
-    lm = an_lm(server)
+    lm = served_lm(server)
     lm.retry = RetryPolicy(base_s=0, cap_s=0)
     server.script(Status(429, headers={"retry-after-ms": "300"}))
     began = time.monotonic()
@@ -215,5 +215,5 @@ def test_retry_after_delays_the_next_attempt(server, ask):
 def test_every_attempt_sends_the_same_request(server, ask):
     server.script(Status(503), Status(503))
     with without_sleeping():
-        ask(an_lm(server, num_retries=2), "hi")
+        ask(served_lm(server, num_retries=2), "hi")
     assert server.calls[0].body == server.calls[1].body == server.calls[2].body

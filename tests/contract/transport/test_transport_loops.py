@@ -7,7 +7,7 @@ import pytest
 from runner import errors
 from runner.transport import AutoTransport, DirectTransport, LiteLLMTransport
 from tests.support.server import Hang, Reply, Server
-from tests.support.transports import KEY, QUIET, an_lm
+from tests.support.transports import KEY, QUIET, served_lm
 
 pytestmark = QUIET
 
@@ -17,7 +17,7 @@ pytestmark = QUIET
 
 async def test_many_requests_run_at_once(server):
     server.otherwise = Reply(lambda call: f"answer to {call.question}", delay_s=0.05)
-    lm = an_lm(server)
+    lm = served_lm(server)
     outputs = await asyncio.gather(*[lm.acall(f"question {n}") for n in range(12)])
     await lm.aclose()
     assert outputs == [[f"answer to question {n}"] for n in range(12)]
@@ -26,7 +26,7 @@ async def test_many_requests_run_at_once(server):
 
 
 def test_one_lm_works_in_one_loop_after_another(server):
-    lm = an_lm(server)
+    lm = served_lm(server)
 
     async def calls():
         try:
@@ -49,7 +49,7 @@ async def test_closing_leaves_no_client_behind(server, transport):
             return [session for at, session in direct._sessions.items() if at is loop]
         return [key for key in litellm.in_memory_llm_clients_cache.cache_dict if key.endswith(f"-{id(loop)}")]
 
-    lm = an_lm(server)
+    lm = served_lm(server)
     await lm.acall("hi")
     assert clients()
     await lm.aclose()
@@ -61,7 +61,7 @@ async def test_closing_leaves_no_client_behind(server, transport):
 @pytest.mark.parametrize("kind", [AutoTransport, LiteLLMTransport])
 async def test_closing_one_transport_does_not_cancel_requests_of_others(server, kind):
     server.otherwise = lambda call: Reply(delay_s=0.5 if call.question == "slow" else 0.0)
-    slow, quick = an_lm(server), an_lm(server)
+    slow, quick = served_lm(server), served_lm(server)
     slow.transport, quick.transport = kind(), kind()
     asking = asyncio.create_task(slow.acall("slow"))
     await asyncio.to_thread(server.wait_for, 1)
@@ -74,7 +74,7 @@ async def test_closing_one_transport_does_not_cancel_requests_of_others(server, 
 
 async def test_a_cancelled_call_does_not_affect_the_next(server):
     server.script(Hang())
-    lm = an_lm(server)
+    lm = served_lm(server)
     task = asyncio.create_task(lm.acall("hi"))
     await asyncio.to_thread(server.wait_for, 1)
     task.cancel()
@@ -90,8 +90,8 @@ async def test_a_cancelled_call_does_not_affect_the_next(server):
 def test_the_server_counts_and_forgets():
     with Server(api_key=KEY, models=("a", "b")) as server:
         with pytest.raises(errors.AuthenticationError):
-            an_lm(server, api_key="another-key-123")("hi")
-        assert an_lm(server)("hi") == ["ok"]
+            served_lm(server, api_key="another-key-123")("hi")
+        assert served_lm(server)("hi") == ["ok"]
         assert server.count == 2
         server.reset()
         assert server.count == 0
@@ -110,4 +110,4 @@ def test_litellm_is_configured_once():
 def test_servers_on_this_machine_are_reached_without_a_proxy(server, ask, transport, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    assert ask(an_lm(server), "hi") == ["ok"]
+    assert ask(served_lm(server), "hi") == ["ok"]
