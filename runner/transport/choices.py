@@ -99,7 +99,7 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
         refusal = refusal or _text(message.provider_specific_fields.get("refusal"))
     if refusal:
         text, finish_reason = text or refusal, "refusal"
-    calls = message.tool_calls or ([ToolCall(function=message.function_call)] if message.function_call else None)
+    calls = message.tool_calls or ([ToolCall(type="function", function=message.function_call)] if message.function_call else None)
     return Choice(text, finish_reason, choice.logprobs, [_call(call) for call in calls] if calls else None, thinking or None)
 
 

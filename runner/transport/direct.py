@@ -98,7 +98,7 @@ class DirectTransport:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
             raise _refused(answer.status, data, answer.headers, request, connection)
-        return _response(data, request, connection)
+        return read(data, request, connection)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless another transport uses them: its requests in flight are paid for."""
@@ -209,7 +209,8 @@ def _authorization(request: Request, connection: Connection) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def _response(data: bytes, request: Request, connection: Connection) -> Response:
+def read(data: bytes, request: Request, connection: Connection) -> Response:
+    """Return the answer in a body with status 200, of chat or text completions. Raises LMError."""
     try:
         answer = _decoded(data)
     except _UNREADABLE as error:

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import json
 import logging
 import os
 import sys
 import types
 import warnings
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import LMError
-from runner.transport.base import malformed
+import msgspec
+
+from runner.answers import ending_of, is_known
+from runner.errors import ServerError
+from runner.transport.base import failure, malformed
+from runner.transport.direct import read
 from runner.transport.litellm_errors import mapped
 from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response, Usage
@@ -37,33 +43,31 @@ class LiteLLMTransport:
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Send the request and wait. Raises LMError."""
         litellm = _litellm()
-        arguments = _arguments(request, connection)
+        wire = Wire()
+        arguments = _arguments(request, connection, wire)
         call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
         try:
             answer = call(**arguments)
-            _tell(hear, answer)
-            return _response(answer, request)
-        except LMError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise mapped(error, request, connection, hear) from None
+            return _despite(error, wire, request, connection, hear)
+        _tell(hear, answer)
+        return _response(answer, wire, request, connection)
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Do as `complete`, without blocking the event loop."""
         litellm = _litellm()
         _users.join(self)
-        arguments = _arguments(request, connection)
+        wire = Wire()
+        arguments = _arguments(request, connection, wire)
         call = {"chat": litellm.acompletion, "text": litellm.atext_completion, "responses": litellm.aresponses}[
             request.model_type
         ]
         try:
             answer = await call(**arguments)
-            _tell(hear, answer)
-            return _response(answer, request)
-        except LMError:
-            raise
         except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
-            raise mapped(error, request, connection, hear) from None
+            return _despite(error, wire, request, connection, hear)
+        _tell(hear, answer)
+        return _response(answer, wire, request, connection)
 
     async def aclose(self) -> None:
         """Close this event loop's clients, unless another transport uses them.
@@ -115,8 +119,51 @@ def _without_mcp() -> None:
         sys.modules.setdefault(name, module)
 
 
-def _arguments(request: Request, connection: Connection) -> dict[str, Any]:
-    arguments: dict[str, Any] = {**connection.extra, **request.params, "num_retries": 0, "max_retries": 0}
+class Wire:
+    """Hold what the server has sent, as litellm tells its `logger_fn`: the body before litellm converts it.
+
+    Attributes:
+        body: a body of OpenAI's format; None for any other.
+        other: a JSON body of another format.
+    """
+
+    def __init__(self) -> None:
+        self.body: bytes | None = None
+        self.other: str = ""
+
+    def __call__(self, details: dict[str, Any]) -> None:
+        """Keep a body. One that litellm has had put into another form (`_AS_TOOL`) is left to it."""
+        said: Any = details.get("original_response")
+        if hasattr(said, "model_dump"):  # an object of OpenAI's SDK
+            said = json.dumps(said.model_dump(exclude_unset=True, warnings=False), default=str)
+        if not isinstance(said, str) or not said.startswith("{"):
+            return
+        if '"choices"' in said and _AS_TOOL not in said:
+            self.body = said.encode("utf-8", "replace")
+        else:
+            self.other = said
+
+    def reasons(self) -> list[str | None]:
+        """Return the finish reasons in a body of another format, one per answer; none if it has none."""
+        try:
+            said = json.loads(self.other)
+        except ValueError:
+            return []
+        if isinstance(candidates := said.get("candidates"), list):  # Gemini
+            return [one.get("finishReason") if isinstance(one, dict) else None for one in candidates]
+        found = [said[name] for name in _REASON_FIELDS if isinstance(said.get(name), str)]
+        return found[:1]
+
+
+_REASON_FIELDS = ("stop_reason", "stopReason", "finish_reason", "done_reason")
+"""Fields of a body that hold the finish reason of its one answer: Anthropic's, Bedrock's, Cohere's, Ollama's."""
+_AS_TOOL = '"json_tool_call"'
+"""The tool that litellm has some models call for a `response_format`: only litellm can turn its arguments back into text."""
+
+
+def _arguments(request: Request, connection: Connection, wire: Wire) -> dict[str, Any]:
+    ours = {"num_retries": 0, "max_retries": 0, "logger_fn": wire}
+    arguments: dict[str, Any] = {**connection.extra, **request.params, **ours}
     provider, _, name = request.model.partition("/")
     if request.model_type == "text":
         # as dspy 2.6: text completions speak OpenAI's format, whatever the provider's prefix says
@@ -189,46 +236,44 @@ def _tell(hear: Hear | None, answer: Any) -> None:
         hear({name.lower().removeprefix("llm_provider-"): str(value) for name, value in kept.items()})
 
 
-def _response(answer: Any, request: Request) -> Response:
+def _despite(error: Exception, wire: Wire, request: Request, connection: Connection, hear: Hear | None) -> Response:
+    """Return the answer that litellm could not convert, if the server sent one. Raises LMError."""
+    if wire.body is not None:
+        return read(wire.body, request, connection)
+    raise mapped(error, request, connection, hear) from None
+
+
+def _response(answer: Any, wire: Wire, request: Request, connection: Connection) -> Response:
+    """Return the answer as `DirectTransport` reads it: the server's own body if it is of OpenAI's format, else litellm's."""
     if request.model_type == "responses":
         return _from_responses(answer, request)
-    choices = getattr(answer, "choices", None)
-    if not choices:
-        raise malformed(request, "it has no choices")
-    return Response(
-        id=_text(answer, "id"),
-        model=_text(answer, "model"),
-        choices=[_choice(choice, request) for choice in choices],
-        usage=_usage(getattr(answer, "usage", None)),
-        system_fingerprint=_text(answer, "system_fingerprint"),
-        created=getattr(answer, "created", None),
-    )
+    if wire.body is not None:
+        return read(wire.body, request, connection)
+    plain = _plain(answer)
+    reasons = wire.reasons()
+    plain["choices"] = [_native(choice, told) for choice, told in zip_longest(plain.get("choices") or [], reasons) if choice]
+    response = read(json.dumps(plain, default=str).encode(), request, connection)
+    return msgspec.structs.replace(response, usage=_usage(getattr(answer, "usage", None)))
 
 
-def _choice(choice: Any, request: Request) -> Choice:
-    logprobs = _plain(getattr(choice, "logprobs", None))
-    message = getattr(choice, "message", None)
-    if message is None:
-        if choice.text is None:
-            raise malformed(request, "it has no text")
-        return Choice(_encodable(choice.text), choice.finish_reason, logprobs)
-    calls = getattr(message, "tool_calls", None)
-    text, finish_reason = message.content, choice.finish_reason
-    if text is None and (refusal := (getattr(message, "provider_specific_fields", None) or {}).get("refusal")):
-        text, finish_reason = refusal, "refusal"
-    return Choice(
-        text=_encodable(text),
-        finish_reason=finish_reason,
-        logprobs=logprobs,
-        tool_calls=[_plain(call) for call in calls] if calls else None,
-        reasoning=_encodable(getattr(message, "reasoning_content", None)),
-    )
+def _native(choice: dict[str, Any], told: str | None) -> dict[str, Any]:
+    """Return a choice with the provider's own finish reason (`told`), if litellm's word for it means something else.
+
+    litellm turns those that it does not know into ``stop``.
+    """
+    given = choice.get("finish_reason")
+    native = told or (choice.get("provider_specific_fields") or {}).get("native_finish_reason") or given
+    same = is_known(native) and ending_of(native) == ending_of(given)
+    return {**choice, "finish_reason": given if same else native}
 
 
 def _from_responses(answer: Any, request: Request) -> Response:
     texts: list[str] = []
     reasoning: list[str] = []
     calls: list[dict[str, Any]] = []
+    if (status := getattr(answer, "status", None)) in ("failed", "cancelled"):
+        told = (_plain(getattr(answer, "error", None)) or {}).get("message") or f"the answer has the status {status!r}"
+        raise failure(None, told, request=request, kind=ServerError)
     finish = (_plain(getattr(answer, "incomplete_details", None)) or {}).get("reason")
     finish = {None: "stop", "max_output_tokens": "length"}.get(finish, finish)
     for item in getattr(answer, "output", None) or []:
@@ -238,7 +283,7 @@ def _from_responses(answer: Any, request: Request) -> Response:
                 finish = "refusal" if part.get("refusal") else finish
                 texts.append(part.get("text") or part.get("refusal") or "")
         elif plain.get("type") == "reasoning":
-            reasoning += [part.get("text") or "" for part in plain.get("summary") or []]
+            reasoning += [part.get("text") or "" for part in [*(plain.get("summary") or []), *(plain.get("content") or [])]]
         elif plain.get("type") == "function_call":
             function = {"name": plain.get("name"), "arguments": plain.get("arguments")}
             calls.append({"id": plain.get("call_id"), "type": "function", "function": function})

@@ -13,7 +13,7 @@ from runner.errors import LMError
 from runner.network.refusal import classify, retry_after
 from runner.transport import DirectTransport
 from runner.transport.base import failure, malformed
-from runner.transport.direct import _refused, _response
+from runner.transport.direct import _refused, read
 from runner.types import Connection, Request, Response, Sample
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
@@ -145,12 +145,12 @@ def _journeys(response):
 @examples(800)
 @given(bodies, KINDS)
 def test_any_body_is_an_answer_or_an_error(body, kind):
-    check(lambda: _response(body, REQUESTS[kind], Connection()))
+    check(lambda: read(body, REQUESTS[kind], Connection()))
 
 
 @pytest.mark.parametrize("body", NASTY, ids=lambda body: body[:48].decode(errors="replace"))
 def test_known_bad_bodies_are_answers_or_errors(body):
-    check(lambda: _response(body, REQUESTS["chat"], Connection()))
+    check(lambda: read(body, REQUESTS["chat"], Connection()))
     raised = _refused(429, body, {}, REQUESTS["chat"], HERE)
     assert isinstance(raised, LMError)
     raised.message.encode()
