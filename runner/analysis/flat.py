@@ -38,8 +38,9 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
     row |= {"messages": sample.messages, "prompt": sample.prompt}
     row |= {f"error.{field}": getattr(sample.error, field, None) for field in _ERROR}
     row |= {f"usage.{field}": getattr(sample.usage, field, None) for field in Usage.__struct_fields__}
-    taken = {"scores", "error", "usage", *row}
-    return row | {field: getattr(sample, field) for field in type(sample).__struct_fields__ if field not in taken}
+    taken = {"scores", "error", "usage", "answers", *row}
+    row |= {field: getattr(sample, field) for field in type(sample).__struct_fields__ if field not in taken}
+    return row | {"answers": msgspec.to_builtins(sample.answers)}
 
 
 class RunFacts(NamedTuple):

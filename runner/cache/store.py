@@ -305,13 +305,15 @@ class Cache:
         return data if isinstance(data, bytes) else None
 
     def _usable(self, data: bytes) -> Entry | None:
-        """Return the entry in `data`, if it has this version and has not expired."""
+        """Return the entry in `data`, if it has this version, has not expired, and is an answer."""
         try:
             entry = _decode(data)
         except msgspec.MsgspecError:
             return None
         fresh = self.ttl is None or time.time() - entry.created <= self.ttl
-        return entry if fresh and entry.v == ENTRY_VERSION else None
+        if not fresh or entry.v != ENTRY_VERSION or (self.mode != "replay" and _has_failed(entry.response)):
+            return None
+        return entry
 
     def _remember(self, items: Iterable[tuple[str, bytes]], *, again: bool = True) -> None:
         """Keep items in memory. Without `again`, items that are there already stay: they may be newer than those on disk."""
@@ -396,6 +398,11 @@ def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
         if not (choice.text or choice.tool_calls or (ending == "cut" and choice.reasoning)):
             return False
     return True
+
+
+def _has_failed(response: Response) -> bool:
+    """Return whether one of the answers is a failure of the server. Versions until 2026-11 took some of these for answers."""
+    return any(ending_of(choice.finish_reason) in ("failed", "malformed") for choice in response.choices)
 
 
 def _completion_tokens(response: Response) -> int:

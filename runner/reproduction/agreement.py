@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from runner.batch.asker import status_of
 from runner.experiment.drift import plain
 from runner.wording.differences import differences
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 SHOWN = 5
 """How many differences are shown. All are counted."""
 
-_ANSWER = ("status", "output", "parsed", "finish_reason", "target", "messages", "prompt")
+_ANSWER = ("output", "parsed", "finish_reason", "target", "messages", "prompt")
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
 
@@ -118,7 +119,7 @@ class _Known(NamedTuple):
         return cls(
             _digest((sample.messages, sample.prompt, sample.target)),
             _digest((sample.output, sample.parsed, sample.finish_reason)),
-            f"{sample.status} {code}",
+            f"{_status(sample)} {code}",
             tuple(sorted(sample.scores.items())),
             has_answer(sample),
         )
@@ -127,7 +128,15 @@ class _Known(NamedTuple):
 def _answer(sample: Sample, unscored: set[str]) -> dict[str, Any]:
     answer = {name: getattr(sample, name) for name in _ANSWER}
     scores = {name: value for name, value in sample.scores.items() if name not in unscored}
-    return {**answer, "error": sample.error.code if sample.error else None, "scores": scores}
+    told = {"status": _status(sample), "error": sample.error.code if sample.error else None}
+    return {**told, **answer, "scores": scores}
+
+
+def _status(sample: Sample) -> str:
+    """Return the status of an answer as this version tells it: earlier ones knew fewer finish reasons, and no ``empty``."""
+    if sample.status not in ("ok", "truncated", "empty"):
+        return sample.status
+    return status_of(sample.finish_reason, empty=not sample.output)
 
 
 def _shown(before: RunFolder, different: dict[tuple[str, int], Sample]) -> Iterator[str]:

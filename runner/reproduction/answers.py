@@ -110,8 +110,11 @@ def _from_sample(request: Request, sample: Sample) -> Entry | None:
     if turn < len(said):
         answer = Choice(text=str(said[turn].get("content")), finish_reason="stop")
         return Entry(ENTRY_VERSION, created, Response(choices=[answer], model=sample.model_served))
+    calls = sample.tool_calls
+    text = None if calls and sample.output == _encode(calls).decode() else sample.output
+    said_last = Choice(text, sample.finish_reason, sample.logprobs, calls, sample.reasoning)
     response = Response(
-        choices=[Choice(text=sample.output, finish_reason=sample.finish_reason)],
+        choices=sample.answers or [said_last],
         model=sample.model_served,
         usage=sample.usage or Usage(),
         system_fingerprint=sample.system_fingerprint,
