@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,7 +143,6 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
     Raises:
         ConfigError: as `compose`.
     """
-    from hydra import compose as put_together
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
@@ -150,7 +152,7 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
     if primary.startswith("experiment/") and "@package _global_" in file.read_text("utf-8"):
         raise ConfigError(f"-cn {primary}: is only a part of a config; add it to one: +{primary.replace('/', '=', 1)}")
     try:
-        return put_together(primary, overrides=prepared(overrides, places, primary), return_hydra_config=True)
+        return copy.deepcopy(_put_together(primary, tuple(prepared(overrides, places, primary)), _surroundings(places)))
     except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):
         raise
     except Exception as error:  # noqa: BLE001 - boundary: on a malformed defaults list, Hydra raises errors of any type
@@ -160,6 +162,28 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
 def read_run(path: Path) -> RunConfig:
     """Return the config of a run. Fields that its version lacked are as they were then (`older`). Raises as `read`."""
     return _read(path, as_recorded)
+
+
+@functools.lru_cache(maxsize=4)
+def _put_together(primary: str, overrides: tuple[str, ...], surroundings: object) -> Any:  # noqa: ARG001 - part of the key
+    """Compose with Hydra. A sweep asks three times for the same config, and each time costs a seventh of a second."""
+    from hydra import compose as put_together
+
+    return put_together(primary, overrides=list(overrides), return_hydra_config=True)
+
+
+def _surroundings(places: Sequence[Path]) -> tuple[object, ...]:
+    """Return what a composition depends on beside its overrides: the files, the current folder and the environment."""
+    states = tuple((str(file), _state(file)) for place in places for file in sorted(place.rglob("*.yaml")))
+    return tuple(map(str, places)), states, str(Path.cwd()), frozenset(os.environ.items())
+
+
+def _state(file: Path) -> tuple[int, ...] | None:
+    try:
+        state = file.stat()
+    except OSError:  # a link to nothing, or a file that is gone by now
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def read(path: Path) -> RunConfig:

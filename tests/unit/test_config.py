@@ -496,3 +496,17 @@ def test_authorisation_headers_are_refused_in_a_config(override, monkeypatch):
 def test_harmless_names_and_values_are_not_taken_for_secrets():
     keys = config("scoring=json_match", "scoring.keys=[customer_identifier]", "+data.columns={keyword: country_name_long}")
     assert keys.scoring.keys == ["customer_identifier"]
+
+
+def test_a_config_composed_again_sees_what_has_changed(monkeypatch):
+    """The last compositions are kept: of the same overrides, files, folder and environment."""
+    file = conf("sampling/mine.yaml", "temperature: 0.5\nstop: ['${oc.env:MARK}']\n")
+    monkeypatch.setenv("MARK", "a")
+    assert config("sampling=mine").sampling.temperature == config("sampling=mine").sampling.temperature == 0.5
+    file.write_text("temperature: 0.25\nstop: ['${oc.env:MARK}']\n")
+    monkeypatch.setenv("MARK", "b")
+    changed = config("sampling=mine").sampling
+    assert (changed.temperature, changed.stop) == (0.25, ["b"])
+    conf("sampling/gone.yaml", "temperature: 1\n").unlink()
+    Path("conf/sampling/nowhere.yaml").symlink_to("gone.yaml")
+    assert config("sampling=mine").sampling == changed
