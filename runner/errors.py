@@ -17,20 +17,23 @@
         ├── PermissionDeniedError    403          stop   the key may not use this model
         ├── NotFoundError            404          stop   no such model or path
         ├── QuotaError               402, 429     stop   daily quota or credit used up
-        ├── BadRequestError          400, 422     stop   the request itself is refused
+        ├── BadRequestError          400, 422     row    the request itself is refused
         ├── ContextWindowError       400          row    this row's prompt is too long
         ├── ContentFilterError       400          row    the provider refused this row
         ├── RateLimitError           429          retry  too fast; `retry_after` when told
         ├── LMTimeoutError           408, 504     retry  no answer in time
         ├── ServerError              5xx          retry  the server failed
-        ├── TransportError           -            retry  no connection, or it broke
+        ├── TransportError           -            retry  no connection
+        │   └── ConnectionLostError  -            retry  the request was sent; the connection closed without an answer
         ├── MalformedError           2xx          retry  a body that is not an answer
         └── EndpointClosedError      -            stop   not sent: it would fail as an earlier request did
 
-`disposition` of an LMError says what happens next: `retry` (runner.network.retry tries again), `row` (only this row has failed),
-`stop` (every other request to this endpoint would fail in the same way). A failed row is data: it is recorded once, on its own
-sample, and never cancels its siblings. To add a class: derive it here, give it `code` and `disposition`, and map to it in
-the transport that sees it. All errors pickle.
+`disposition` of an LMError says whose fault it is, and so what happens next: `retry` is the moment's (runner.network.retry
+tries again), `row` is this row's alone, `stop` is the endpoint's (every other request to it would fail in the same way). The
+limiter sees the replies to all rows: it makes a `stop` of one row a `row` while others are answered (runner.limits.endpoint).
+A failed row is data: it is recorded once, on its own sample, and never cancels its siblings. To add a class: derive it here,
+give it `code` and `disposition`, and map to it in the table of runner.network.words or in the transport that sees it. All
+errors pickle.
 """
 
 from __future__ import annotations
@@ -108,10 +111,11 @@ class LMError(OstinatoError):
         request_id: the provider's name for the request, or None.
         retry_after: seconds to wait, as the provider says, or None.
         attempts: how many attempts were made before giving up.
+        disposition: what happens next, see above. An instance may differ from its class.
     """
 
     code: ClassVar[str] = "error"
-    disposition: ClassVar[Disposition] = "row"
+    disposition: Disposition = "row"
 
     def __init__(
         self,
@@ -139,7 +143,9 @@ class LMError(OstinatoError):
 
 
 def _rebuild(cls: type[LMError], message: str, details: dict[str, Any]) -> LMError:
-    return cls(message, **details)
+    error = cls(message)
+    vars(error).update(details)
+    return error
 
 
 class AuthenticationError(LMError):
@@ -174,11 +180,11 @@ class BadRequestError(LMError):
     """Signal that the server refuses the request as it is."""
 
     code = "bad_request"
-    disposition = "stop"
+    disposition = "row"
 
 
 class ContextWindowError(LMError):
-    """Signal that the prompt and the answer do not fit into the model's window."""
+    """Signal that the prompt and the answer do not fit into the model's window, or into what the account may use at once."""
 
     code = "context_window"
     disposition = "row"
@@ -213,10 +219,16 @@ class ServerError(LMError):
 
 
 class TransportError(LMError, ConnectionError):
-    """Signal that no connection could be made, or it broke."""
+    """Signal that no connection could be made."""
 
     code = "transport"
     disposition = "retry"
+
+
+class ConnectionLostError(TransportError):
+    """Signal that the server took the request and closed the connection before it had answered."""
+
+    code = "connection_lost"
 
 
 class EndpointClosedError(LMError):

@@ -10,7 +10,7 @@ import msgspec
 from runner.adapters import Adapter, Formatted, ParseError
 from runner.answers import Ending, ending_of, without_thinking
 from runner.cache import encoded_params, request_key
-from runner.errors import BadRequestError, DataError, EndpointClosedError, LMError
+from runner.errors import ContentFilterError, DataError, EndpointClosedError, LMError
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Status, Usage
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Asker:
             try:
                 completion = yield request
             except LMError as error:
-                sample.status = "error"
+                sample.status = "refused" if isinstance(error, ContentFilterError) else "error"
                 sample.attempts += error.attempts
                 if sample.cache == "hit":  # the turns before this one cost nothing
                     sample.cache, sample.usage = "miss", None
@@ -224,8 +224,8 @@ def _say(sample: Sample, choices: list[Choice], *, logprobs: bool) -> None:
 
 
 def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
-    """Return whether only this row has failed. A bad request may be the fault of this row."""
-    return isinstance(error, LMError) and (error.disposition != "stop" or isinstance(error, BadRequestError))
+    """Return whether only this row has failed."""
+    return isinstance(error, LMError) and error.disposition != "stop"
 
 
 def _usage(before: Usage | None, new: Usage | None, *, paid: tuple[bool, bool]) -> Usage | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 TRIP = 10
-"""Consecutive failures that open it."""
+"""Different rows that must fail in succession to open it. A few rows may fail always, and say nothing about the server."""
 PROBES = 6
 """Consecutive failed probes after which the endpoint is closed."""
 FIRST_COOL_S = 1.0
@@ -16,16 +16,21 @@ LONGEST_COOL_S = 30.0
 
 
 class Breaker:
-    """Count failures; when `open`, admit one probe at a time, after a cool-down of 1 s that doubles up to 30 s. Pure."""
+    """Count rows that fail; when `open`, admit one probe at a time, after a cool-down of 1 s that doubles up to 30 s. Pure.
 
-    __slots__ = ("_cool_until", "failures", "open", "probes", "probing")
+    Attributes:
+        rows: those that have failed since the last answer.
+    """
+
+    __slots__ = ("_cool_until", "open", "probes", "probing", "rows")
 
     def __init__(self) -> None:
+        self.rows: set[object] = set()
         self.works()
 
     def works(self) -> None:
         """Close the breaker: the server has answered."""
-        self.failures = 0
+        self.rows = set()
         self.probes = 0
         self.open = False
         self.probing = False
@@ -39,16 +44,25 @@ class Breaker:
         """Record that a probe is sent."""
         self.probing = True
 
-    def failed(self, now: float, *, probe: bool) -> bool:
-        """Record a failure of the server, of a `probe` or of another request. Return whether to close the endpoint."""
+    def failed(self, now: float, *, probe: bool, row: object = None) -> bool:
+        """Record a failure of the server.
+
+        Args:
+            now: the time.
+            probe: whether a probe has failed.
+            row: the row whose request it was; None if the failure has nothing to do with the row, or it is unknown.
+
+        Returns:
+            Whether to close the endpoint.
+        """
         if self.open:
             if probe:  # the others were sent before it opened
                 self.probing = False
                 self.probes += 1
                 self._cool_until = now + min(LONGEST_COOL_S, FIRST_COOL_S * 2**self.probes)
             return self.probes >= PROBES
-        self.failures += 1
-        if self.failures >= TRIP:
+        self.rows.add(object() if row is None else row)
+        if len(self.rows) >= TRIP:
             self.open = True
             self._cool_until = now + FIRST_COOL_S
         return False

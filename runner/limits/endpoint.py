@@ -9,6 +9,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from runner.limits.complaints import SEVERAL
 from runner.limits.gate import Gate
 from runner.limits.headers import REQUESTS, TOKENS, told
 from runner.limits.lane import Lane, Pass
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 UNREACHED = 3
 """Consecutive failures to connect after which an address that has never answered is taken to be wrong."""
 WHOLE_ENDPOINT = ("authentication", "quota")
-"""Codes of errors that apply to every request with this key; the others may concern only the model of one limiter."""
+"""Codes of errors that apply to every request with this key; the others may concern only the model of one limiter, or one row."""
 
 
 class Endpoint:
@@ -206,29 +207,43 @@ class Endpoint:
             lane = pass_.lane
             self._worked = lane.worked = True
             self._unreached = 0
+            lane.complaints.answered()
             self._gate.succeeded(pass_, tokens_used, seconds, now)
             self._end(pass_, now)
 
-    def failed(self, pass_: Pass, error: LMError) -> None:
-        """Record that the request of a pass failed with `error`."""
+    def failed(self, pass_: Pass, error: LMError, row: object = None) -> None:
+        """Record that the request of a pass failed with `error`; see `Pass.failed`."""
         with self._lock:
-            now = self.clock()
+            now, lane = self.clock(), pass_.lane
             self._troubled = True
-            never_reached, never_worked = not self._worked, not pass_.lane.worked
             self._unreached = self._unreached + 1 if error.code == "transport" else 0
-            if error.code == "transport":
-                if never_reached and self._unreached >= UNREACHED:
-                    self._close(error)
-            elif error.code == "bad_request":
-                if never_worked:
-                    self._close_lane(pass_.lane, error)
-            elif error.code in WHOLE_ENDPOINT:
+            if error.code in WHOLE_ENDPOINT or (self._unreached >= UNREACHED and not self._worked):
                 self._close(error)
-            elif error.disposition == "stop":
-                self._close_lane(pass_.lane, error)
-            if pass_.lane.adaptive and (over := self._gate.failed(pass_, error, now)) is not None:
+            elif error.disposition == "stop" or error.code == "bad_request":
+                self._refused(lane, error, row)
+            elif error.disposition == "row":  # the server takes requests of this kind
+                lane.worked = True
+                lane.complaints.answered()
+            if lane.adaptive and (over := self._gate.failed(pass_, error, now, row)) is not None:
                 self._close(over)
             self._end(pass_, now)
+
+    def _refused(self, lane: Lane, error: LMError, row: object) -> None:
+        """Close `lane` if every row would be refused; else the refusal is of its row alone.
+
+        A bad request is a row's own, unless several rows are refused in the same words and no row is answered otherwise. A
+        refused model stops at once, but while rows are answered, it takes several rows, too.
+        """
+        alike = lane.complaints.heard(error, row)
+        if error.code == "bad_request":
+            unsent = error.status is None
+            closes = not lane.worked and (unsent or (alike >= SEVERAL and not lane.complaints.differ))
+        else:
+            closes = alike >= SEVERAL or not lane.worked
+        if closes:
+            self._close_lane(lane, error)
+        else:
+            error.disposition = "row"
 
     def abandoned(self, pass_: Pass) -> None:
         """Record that the request of a pass was cancelled."""

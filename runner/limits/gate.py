@@ -24,18 +24,20 @@ HINT_S = 0.05
 """A Retry-After below this is ignored: all requests would be sent again at once."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 START = 8
-START_EVERY_S = 0.025
-"""How a new endpoint is started: 8 requests, doubled every 25 ms; 256 are in flight after an eighth of a second."""
-RESUME_EVERY_S, RESUME_MORE = 0.5, 0.5
-"""After a refusal: 1 request, doubled every half second, and one more for every two that succeed."""
+"""How many requests a new endpoint gets first. Each answer allows one more: twice as many with each full window of answers."""
+RESUME_EVERY_S, RESUME_MORE, RESUME_MORE_KNOWN = 0.5, 0.1, 0.5
+"""After a refusal it gets 1 request, and twice as many every half second. Answers allow few more, because they come in waves, and
+each wave would grow; more if the server tells in its headers what it has left."""
 ENOUGH = 4096
 """The slow start ends at this many in flight, even without a bound."""
 FIRM = 50
 SUSPECT_S = 5.0
 """When a rate was measured with at least `FIRM` requests, refusals closer together than `SUSPECT_S` have another cause."""
 OVERLOADED = (503, 529)
-FAILING = ("server", "timeout", "transport", "malformed")
+FAILING = ("server", "timeout", "transport", "connection_lost", "malformed")
 """Codes of errors for which the server is at fault, not the request."""
+WHATEVER_THE_ROW = ("transport",)
+"""Those of them that no row can cause; nor can it cause a status of `OVERLOADED`."""
 
 
 class Gate:
@@ -89,7 +91,7 @@ class Gate:
     def meet(self) -> None:
         """Prepare for an adaptive limiter: an endpoint that has had no request yet is started slowly."""
         if self.sent == 0:
-            self._ramp = Ramp(START, START_EVERY_S)
+            self._ramp = Ramp(START, math.inf, more=1.0)
             self._note_freedom()
 
     def forget(self) -> None:
@@ -194,14 +196,14 @@ class Gate:
         """Record an answer that took `seconds`."""
         if pass_.lane.adaptive:
             self.window.succeeded(now, seconds, self.in_flight)
-            self._breaker.failures = 0
+            self._breaker.rows.clear()
         if not self.free:
             self._settle(pass_, tokens_used, now)
             if pass_.lane.adaptive:
                 self._works(pass_, now)
 
-    def failed(self, pass_: Pass, error: LMError, now: float) -> LMError | None:
-        """Learn from a failure. Return the error to close the endpoint with, if it must be closed."""
+    def failed(self, pass_: Pass, error: LMError, now: float, row: object = None) -> LMError | None:
+        """Learn from a failure of `row` (None: unknown). Return the error to close the endpoint with, if it must be closed."""
         over = None
         if isinstance(error, RateLimitError):
             over = self._too_fast(pass_, error, now)
@@ -211,8 +213,10 @@ class Gate:
                 over = self._pause(now, error.retry_after, f"{error.status}", error)
         if error.code not in FAILING:
             self._breaker.works()  # a refusal shows that the server works
-        elif self._breaker.failed(now, probe=pass_.probe):
-            over = self._given_up(error)
+        else:
+            blameless = error.code in WHATEVER_THE_ROW or error.status in OVERLOADED
+            if self._breaker.failed(now, probe=pass_.probe, row=None if blameless else row):
+                over = self._given_up(error)
         self._note_freedom()
         return over
 
@@ -278,7 +282,9 @@ class Gate:
         wait = hint if hint is not None else self._backoff()
         self._in_vain += 1
         self._pace.refused(now, self.sent - self._refused, now + wait)
-        self._ramp = None if self._pace.known else Ramp(1, RESUME_EVERY_S, more=RESUME_MORE, order=self.sent, begun_at=now + wait)
+        more = RESUME_MORE_KNOWN if self._heard else RESUME_MORE
+        ramp = Ramp(1, RESUME_EVERY_S, more=more, order=self.sent, begun_at=now + wait)
+        self._ramp = None if self._pace.known else ramp
         return self._pause(now, wait, "429", error)
 
     def _backoff(self) -> float:
@@ -299,7 +305,7 @@ class Gate:
     def _given_up(self, error: LMError) -> LMError:
         return _said_again(
             error,
-            f"{error.message}; {self.address} kept failing: {TRIP} requests in a row, then {PROBES} single probes; "
+            f"{error.message}; {self.address} kept failing: {TRIP} rows in succession, then {PROBES} single probes; "
             f"resume the run once it works",
         )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from runner.limits.complaints import Complaints
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,8 +22,8 @@ class Issuer(Protocol):
     def succeeded(self, pass_: Pass, tokens_used: int | None, seconds: float) -> None:
         """End a pass with an answer."""
 
-    def failed(self, pass_: Pass, error: LMError) -> None:
-        """End a pass with an error."""
+    def failed(self, pass_: Pass, error: LMError, row: object = None) -> None:
+        """End a pass with an error, of `row`."""
 
     def abandoned(self, pass_: Pass) -> None:
         """End a pass without an outcome."""
@@ -57,9 +59,21 @@ class Lane:
         adaptive: whether the endpoint's window, pauses, learned limits and breaker apply to it.
         closed_by: the error that closed it; `for_good` if its owner did.
         worked: whether any of its requests has succeeded.
+        complaints: the refusals since.
     """
 
-    __slots__ = ("__weakref__", "adaptive", "bound", "closed_by", "for_good", "in_flight", "queue", "sleepers", "worked")
+    __slots__ = (
+        "__weakref__",
+        "adaptive",
+        "bound",
+        "closed_by",
+        "complaints",
+        "for_good",
+        "in_flight",
+        "queue",
+        "sleepers",
+        "worked",
+    )
 
     def __init__(self, bound: float, *, adaptive: bool) -> None:
         self.bound = bound
@@ -70,6 +84,7 @@ class Lane:
         self.closed_by: LMError | None = None
         self.for_good = False
         self.worked = False
+        self.complaints = Complaints()
 
 
 class Pass:
@@ -107,11 +122,17 @@ class Pass:
             self._done = True
             self._issuer.succeeded(self, tokens_used, seconds)
 
-    def failed(self, error: LMError, seconds: float) -> None:  # noqa: ARG002 - for symmetry
-        """End with `error`. How long a failure took is not used."""
+    def failed(self, error: LMError, seconds: float, row: object = None) -> None:  # noqa: ARG002 - for symmetry
+        """End with `error`. How long a failure took is not used.
+
+        Args:
+            error: its `disposition` becomes ``row`` if the replies to other rows show that only this row is at fault.
+            seconds: from sending to the failure.
+            row: any value that is the same for the same question; None if it is unknown.
+        """
         if not self._done:
             self._done = True
-            self._issuer.failed(self, error)
+            self._issuer.failed(self, error, row)
 
     def abandoned(self) -> None:
         """End without an outcome: the request was cancelled, and nothing is learned."""

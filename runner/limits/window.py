@@ -60,10 +60,10 @@ class Window:
 
 
 class Ramp:
-    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds, plus `more` per success.
+    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds (inf: never), and `more` per success.
 
-    A refusal arrives sooner than an answer. A server that takes few requests at once therefore refuses few, and one that takes
-    all gets them all within a moment. Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988), by time as well. Pure.
+    Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988): with 1 more per success, each full window of successes
+    doubles the bound. A server that takes few requests at once therefore refuses few. Pure.
 
     Attributes:
         order: the number of the first request that it counts; older ones do not belong to this start.

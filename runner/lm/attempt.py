@@ -13,6 +13,7 @@ from runner.types import Response, Usage
 if TYPE_CHECKING:
     from runner.limits import Pass
     from runner.transport.base import Hear
+    from runner.types import Request
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -31,9 +32,10 @@ class Attempt:
     `used` is None if unknown: the answer has no usage, or a request that failed may still have been billed.
     """
 
-    __slots__ = ("began", "place", "used")
+    __slots__ = ("_request", "began", "place", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, request: Request) -> None:
+        self._request = request
         self.place: Pass | None = None
         self.began: float | None = None
         self.used: Usage | None = _NOTHING
@@ -52,7 +54,8 @@ class Attempt:
         if isinstance(error, MalformedError) or (isinstance(error, LMTimeoutError) and error.status is None):
             self.used = None
         if self.place is not None:
-            self.place.failed(error, self._seconds())
+            request = self._request
+            self.place.failed(error, self._seconds(), hash(repr(request.messages or request.prompt)))
 
     def succeeded(self, response: Response) -> Answer:
         """Record an answer."""

@@ -151,7 +151,7 @@ class Call:
         """Do as `_asend`, in a thread that may block."""
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         reserved = channel.budget.reserve_blocking(**channel.most(request)) if channel.budget else None
-        attempt = Attempt()
+        attempt = Attempt(request)
         try:
             attempt.place = limiter.acquire_blocking(estimate(request).total_tokens) if limiter else None
             attempt.begin()
@@ -169,7 +169,7 @@ class Call:
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         channel.transport.prepare(request, channel.connection)
         reserved = await channel.budget.reserve(**channel.most(request)) if channel.budget else None
-        attempt = Attempt()
+        attempt = Attempt(request)
         try:
             attempt.place = await limiter.acquire(estimate(request).total_tokens) if limiter else None
             attempt.begin()

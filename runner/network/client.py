@@ -7,7 +7,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.errors import BadRequestError, LMError, LMTimeoutError, MalformedError, TransportError
-from runner.network.refusal import classify, retry_after
+from runner.network.delay import in_words, retry_after
+from runner.network.refusal import classify
+from runner.network.said import said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -104,6 +106,7 @@ def send(
 def status_error(provider: str, status: int, message: str, *, after: str | None = None, request_id: str | None = None) -> LMError:
     """Return the error that a reply with this status, message and ``Retry-After`` stands for."""
     wait = retry_after({"retry-after": after or ""})
+    wait = in_words(message) if wait is None else wait
     return classify(status, message)(message, provider=provider, status=status, retry_after=wait, request_id=request_id)
 
 
@@ -127,10 +130,4 @@ def _body(refusal: HTTPError) -> bytes:
 
 def _message(reply: Reply) -> str:
     """Return the message in the body of a refusal, else the body, else the reason phrase."""
-    text = reply.body.decode("utf-8", errors="replace")
-    try:
-        body = json.loads(text)
-    except ValueError:
-        return text.strip()[:300] or reply.reason or str(reply.status)
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    return str(inner.get("message") if isinstance(inner, dict) else inner)
+    return said(reply.body).message.strip()[:300] or reply.reason or str(reply.status)

@@ -1,18 +1,12 @@
-"""Classify a server's refusal by one table of HTTP status and words, and parse how long to wait."""
+"""Decide what a server's refusal means: by its words (`runner.network.words`), else by its HTTP status."""
 
 from __future__ import annotations
 
-import contextlib
-import email.utils
-import math
-import re
-import time
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from runner.errors import (
     AuthenticationError,
     BadRequestError,
-    ContentFilterError,
     ContextWindowError,
     LMError,
     LMTimeoutError,
@@ -23,18 +17,7 @@ from runner.errors import (
     ServerError,
     TransportError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-_CREDIT = re.compile(r"insufficient_quota|credit balance|out of credits|billing_(?:hard_limit|not_active)", re.IGNORECASE)
-_QUOTA = re.compile(r"exceeded your current quota|per.?day|daily", re.IGNORECASE)
-_PER_MINUTE = re.compile(r"per.?min", re.IGNORECASE)  # Gemini says "exceeded your current quota" for limits per minute too
-_CONTEXT = re.compile(
-    r"context.?(length|window|size)|exceed_context_size|maximum context|prompt is too long|too many tokens|input is too long",
-    re.IGNORECASE,
-)
-_FILTER = re.compile(r"content.?(filter|policy)|responsible.?ai|safety system", re.IGNORECASE)
+from runner.network.words import RULES
 
 _BY_STATUS: dict[int, type[LMError]] = {
     400: BadRequestError,
@@ -45,38 +28,44 @@ _BY_STATUS: dict[int, type[LMError]] = {
     405: NotFoundError,
     408: LMTimeoutError,
     409: ServerError,
+    410: NotFoundError,  # Hugging Face, for an address that it has given up
     413: ContextWindowError,
     422: BadRequestError,
+    423: ServerError,
+    424: ServerError,  # TGI and Bedrock: the model failed during the answer
     425: ServerError,
     429: RateLimitError,
+    498: ServerError,  # Groq: no capacity in the flex tier
+    499: ServerError,  # Google and nginx: the request was cancelled
+    501: BadRequestError,
     504: LMTimeoutError,
+    524: LMTimeoutError,  # Cloudflare: no answer within its time
 }
 
 
-def classify(status: int | None, message: str) -> type[LMError]:
-    """Return the class of a failure, by HTTP status and the server's words (some servers use 400 or 429 for everything)."""
+class Verdict(NamedTuple):
+    """What a refusal means. `remedy` says what to do; it is empty where the advice of the class is enough."""
+
+    kind: type[LMError]
+    remedy: str = ""
+
+
+def judge(status: int | None, words: str, otherwise: type[LMError] | None = None) -> Verdict:
+    """Return what a refusal means.
+
+    Args:
+        status: the HTTP status; None if there was none.
+        words: all that the body says (`runner.network.said.Said.words`): some servers use 400, 429 or 500 for everything.
+        otherwise: the class if no rule fits; default: that of the status.
+    """
     if status is None:
-        return TransportError
-    if status in (400, 403, 429) and _CREDIT.search(message):
-        return QuotaError
-    if status == 429 and _QUOTA.search(message) and not _PER_MINUTE.search(message):  # noqa: PLR2004
-        return QuotaError
-    if status in (400, 413, 422) and _CONTEXT.search(message):
-        return ContextWindowError
-    if status in (400, 403) and _FILTER.search(message):
-        return ContentFilterError
-    return _BY_STATUS.get(status, BadRequestError if status < 500 else ServerError)  # noqa: PLR2004
+        return Verdict(otherwise or TransportError)
+    rule = next((rule for rule in RULES if rule.fits(status, words)), None)
+    if rule is not None:
+        return Verdict(rule.kind, rule.remedy)
+    return Verdict(otherwise or _BY_STATUS.get(status, BadRequestError if status < 500 else ServerError))  # noqa: PLR2004
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds of ``retry-after-ms`` or ``Retry-After`` (seconds or an HTTP date, RFC 9110 section 10.2.3)."""
-    for name, unit in (("retry-after-ms", 1000), ("retry-after", 1)):
-        with contextlib.suppress(ValueError):
-            seconds = float(headers.get(name, "")) / unit
-            if not math.isnan(seconds):
-                return max(0.0, seconds)
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(0.0, date.timestamp() - time.time())
-    except (ValueError, OverflowError):  # not a date, or one out of range
-        return None
+def classify(status: int | None, words: str) -> type[LMError]:
+    """Return the class of a failure, by HTTP status and the server's words."""
+    return judge(status, words).kind

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from runner.errors import (
     AuthenticationError,
+    ConnectionLostError,
     LMError,
     MalformedError,
     NotFoundError,
@@ -13,12 +14,14 @@ from runner.errors import (
     QuotaError,
     TransportError,
 )
-from runner.network.refusal import classify, retry_after
+from runner.network.delay import retry_after
+from runner.network.refusal import Verdict, judge
 from runner.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from runner.network.said import Said
     from runner.types import Connection, Request, Response
 
 
@@ -47,6 +50,8 @@ class Transport(Protocol):
 
 _ADVICE: dict[type[LMError], str] = {
     TransportError: "nothing answers there; check that the server runs, and model.api_base",
+    ConnectionLostError: "the server took the request and closed the connection without an answer; look at its log, "
+    "and at the limits of anything in between",
     AuthenticationError: "the key was refused; check the environment variable that `model.api_key_env` names",
     PermissionDeniedError: "this key may not use this model",
     NotFoundError: "no such model or address; check model.name and model.api_base",
@@ -60,25 +65,51 @@ def failure(
     *,
     request: Request,
     connection: Connection | None = None,
-    headers: Mapping[str, str] | None = None,
     kind: type[LMError] | None = None,
 ) -> LMError:
-    """Return the error for a refused or broken request: classified, without secrets, with advice if there is any."""
-    cls = kind or classify(status, message)
+    """Return the error for a broken request: classified, without secrets, with advice if there is any."""
+    verdict = Verdict(kind) if kind is not None else judge(status, message)
+    return _error(verdict, message, request, connection, status=status)
+
+
+def refused(
+    status: int,
+    body: Said,
+    headers: Mapping[str, str],
+    *,
+    request: Request,
+    connection: Connection,
+    otherwise: type[LMError] | None = None,
+) -> LMError:
+    """Return the error for a refusal.
+
+    Args:
+        status: the HTTP status.
+        body: what the body says.
+        headers: names in lower case, or a mapping that ignores their case.
+        request: what was sent.
+        connection: where it was sent.
+        otherwise: the class if the words of the body do not tell; default: that of the status.
+    """
+    wait = retry_after(headers)
+    return _error(
+        judge(status, body.words, otherwise),
+        body.message or str(status),
+        request,
+        connection,
+        status=status,
+        request_id=_line(headers.get("x-request-id") or headers.get("request-id") or "") or None,
+        retry_after=wait if wait is not None else body.wait_s,
+    )
+
+
+def _error(verdict: Verdict, message: str, request: Request, connection: Connection | None, **details: Any) -> LMError:
     text = _line(message)[:500]
     if connection and connection.api_base:
         text = f"{redact(connection.api_base)}: {text}"
-    if advice := _ADVICE.get(cls):
+    if advice := verdict.remedy or _ADVICE.get(verdict.kind):
         text = f"{advice} ({text})"
-    headers = headers or {}
-    return cls(
-        text,
-        provider=_provider(request),
-        model=request.model,
-        status=status,
-        request_id=_line(headers.get("x-request-id") or headers.get("request-id") or "") or None,
-        retry_after=retry_after(headers),
-    )
+    return verdict.kind(text, provider=_provider(request), model=request.model, **details)
 
 
 def malformed(request: Request, why: str) -> MalformedError:

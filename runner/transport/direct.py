@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from runner.errors import AuthenticationError, BadRequestError, LMError, LMTimeoutError
-from runner.network.refusal import classify
+from runner.errors import AuthenticationError, BadRequestError, ConnectionLostError, LMError, LMTimeoutError
+from runner.network.said import said
 from runner.secrets import remember
-from runner.transport.base import failure, malformed
+from runner.transport.base import failure, malformed, refused
 from runner.transport.choices import AnswerChoice, choice_of, created_at, mend
 from runner.transport.users import Users
 from runner.types import Request, Response, Usage
@@ -93,7 +93,8 @@ class DirectTransport:
         except TimeoutError:
             raise failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise failure(None, str(error) or type(error).__name__, request=request, connection=connection) from None
+            kind = ConnectionLostError if _was_sent(error) else None
+            raise failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
@@ -195,6 +196,17 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Answer, strict=False).decode
 
 
+def _was_sent(error: Exception) -> bool:
+    """Return whether the connection stood when it broke."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(
+        error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionError
+    )
+
+
 def _body(request: Request) -> dict[str, Any]:
     params = {key: value for key, value in request.params.items() if key != "extra_body"}
     asked = {"prompt": request.prompt} if request.model_type == "text" else {"messages": request.messages}
@@ -247,29 +259,18 @@ def _usage(tokens: _Tokens) -> Usage:
 
 
 def _refused(status: int, data: bytes, headers: Any, request: Request, connection: Connection) -> LMError:
-    """Return the error for an HTTP status from 400 up; the reason is ``{"error": {"message", "code", "type"}}`` or plain text."""
-    text = data[:2000].decode(errors="replace")
-    words = text
-    error = _error_within(data)
-    if error is not None:
-        if isinstance(error, dict):
-            text = str(error.get("message") or text)
-            words = f"{error.get('code')} {error.get('type')} {text}"
-        elif isinstance(error, str):
-            text = words = error
+    """Return the error for an HTTP status from 400 up."""
     lower = {key.lower(): value for key, value in headers.items()}
-    return failure(
-        status, text or str(status), request=request, connection=connection, headers=lower, kind=classify(status, words)
-    )
+    return refused(status, said(data), lower, request=request, connection=connection)
 
 
 def _error_within(data: bytes) -> Any:
     """Return the ``error`` of a JSON body, or the whole object; None if the body is not a JSON object."""
     try:
-        said = msgspec.json.decode(data)
+        body = msgspec.json.decode(data)
     except _UNREADABLE:
         return None
-    return said.get("error", said) if isinstance(said, dict) else None
+    return body.get("error", body) if isinstance(body, dict) else None
 
 
 def _status_within(data: bytes) -> int | None:

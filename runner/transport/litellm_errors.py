@@ -2,31 +2,29 @@
 
 litellm wraps each exception in one of its own, whose class and status are often wrong: it calls a broken connection and an
 unreadable answer a server error (500). The wrapped exception (of the SDK, httpx or Python) is reliable. So these are tried in
-order: errors that only litellm recognises, the server's refusal, failures without an answer, litellm's status, and last an
-unusable answer.
+order: the words of the server's refusal, errors that only litellm recognises, the refusal's status, failures without an answer,
+litellm's status, and last an unusable answer.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-
 from runner.errors import (
     AuthenticationError,
     BadRequestError,
+    ConnectionLostError,
     ContentFilterError,
     ContextWindowError,
     LMError,
     LMTimeoutError,
     TransportError,
 )
-from runner.network.refusal import classify
+from runner.network.said import Said, of_tree, said
 from runner.secrets import remember
-from runner.transport.base import failure, malformed
+from runner.transport.base import failure, malformed, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -49,11 +47,14 @@ BY_LITELLM = (
     Row("ContentPolicyViolationError", ContentFilterError, "litellm knows how each provider says it"),
     Row("Timeout", LMTimeoutError, "litellm's own limit, or a provider's status for it"),
 )
-"""Classes of litellm that are trusted, whatever they have wrapped."""
+"""Classes of litellm that are trusted where the words of a refusal do not tell."""
 
 WITHOUT_ANSWER = (
     Row("TimeoutError", LMTimeoutError, "Python's"),
     Row("TimeoutException", LMTimeoutError, "httpx's"),
+    Row("RemoteProtocolError", ConnectionLostError, "httpx's: the server closed the connection without an answer"),
+    Row("ReadError", ConnectionLostError, "httpx's: the connection broke while the answer was awaited or read"),
+    Row("WriteError", ConnectionLostError, "httpx's: the connection broke while the request was sent"),
     Row("ConnectionError", TransportError, "Python's"),
     Row("APIConnectionError", TransportError, "the SDK's"),
     Row("TransportError", TransportError, "httpx's"),
@@ -88,16 +89,15 @@ def mapped(error: Exception, request: Request, connection: Connection, hear: Hea
         if getattr(answer, "status_code", 0) >= _REFUSED:
             if hear is not None:
                 hear(answer.headers)
-            message, words = _said(cause, message)
-            kind = kind or classify(answer.status_code, words)
-            return failure(answer.status_code, message, request=request, connection=connection, headers=answer.headers, kind=kind)
+            body, headers = _said(cause, answer, message), answer.headers
+            return refused(answer.status_code, body, headers, request=request, connection=connection, otherwise=kind)
     if kind := kind or _kind(WITHOUT_ANSWER, causes):
         if kind is LMTimeoutError and connection.timeout_s:
             message = f"no answer within {connection.timeout_s:g} s"
         message = message or type(next(iter(causes), error)).__name__
         return failure(None, message, request=request, connection=connection, kind=kind)
     if (status := _status(error, causes)) is not None:
-        return failure(status, message, request=request, connection=connection)
+        return refused(status, said(message), {}, request=request, connection=connection)
     return malformed(request, message or "it is empty")
 
 
@@ -124,12 +124,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _said(refusal: BaseException, otherwise: str) -> tuple[str, str]:
-    """Return the server's message, and all its words: the message with the code and the type of the error."""
+def _said(refusal: BaseException, answer: Any, otherwise: str) -> Said:
+    """Return what the body of a refusal says; `otherwise` is litellm's message, which may hold the body."""
+    try:
+        content = answer.content
+    except RuntimeError:  # httpx: it has not been read
+        content = b""
+    if content:
+        return said(content)
     body = getattr(refusal, "body", None)
-    if body is None and otherwise.startswith("{"):
-        with contextlib.suppress(msgspec.DecodeError):
-            body = msgspec.json.decode(otherwise).get("error")
-    if not isinstance(body, dict) or not body.get("message"):
-        return otherwise, otherwise
-    return str(body["message"]), f"{body.get('code')} {body.get('type')} {body['message']}"
+    return of_tree(body) if isinstance(body, dict) and body.get("message") else said(otherwise)

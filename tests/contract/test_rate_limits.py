@@ -87,6 +87,20 @@ async def test_a_window_in_headers_is_hardly_ever_exceeded():
 
 
 @simulated
+async def test_a_run_of_400_rows_is_hardly_refused_at_a_limit_of_1200_a_minute():
+    for latency_s in (0.05, 0.3):
+        server = Limited(TokenBucket(1200, 20), latency_s=latency_s)
+        began = asyncio.get_running_loop().time()
+        await ask(server, limiter(most=64), workers=64, rows=400)
+        used, refused = (
+            server.passed / server.policy.allowed(asyncio.get_running_loop().time() - began),
+            server.refused / server.came,
+        )
+        assert used >= 0.92
+        assert refused <= 0.03
+
+
+@simulated
 async def test_a_refusal_pauses_all_rows():
     server = Limited(FixedWindow(50, 1.5), latency_s=0.01, hint=True)
     counts = await ask(server, limiter(most=16), workers=64, rows=150)

@@ -44,10 +44,10 @@ def response(body: bytes = b"", status: int = 200, *, length: int | None = None,
         body: its content.
         status: its code.
         length: what Content-Length claims; None: the truth.
-        headers: more headers, with ``_`` for ``-``. The type is JSON unless they say otherwise.
+        headers: more headers, with ``_`` for ``-`` in names that have no ``-``. The type is JSON unless they say otherwise.
     """
     named = {"Content-Type": "application/json", "Content-Length": str(len(body) if length is None else length)}
-    named |= {name.replace("_", "-"): value for name, value in headers.items()}
+    named |= {name if "-" in name else name.replace("_", "-"): value for name, value in headers.items()}
     head = "".join(f"{name}: {value}\r\n" for name, value in named.items())
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else "Unknown"
     return f"HTTP/1.1 {status} {phrase}\r\n{head}\r\n".encode("latin-1") + body

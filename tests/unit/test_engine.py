@@ -26,6 +26,7 @@ from runner.errors import (
     ServerError,
 )
 from runner.limits import Endpoint, Limiter
+from runner.limits.complaints import SEVERAL
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy
 from runner.scoring import Exact
@@ -297,13 +298,14 @@ async def test_a_stop_finishes_requests_in_flight():
 
 
 @pytest.mark.parametrize("kind", [AuthenticationError, PermissionDeniedError, NotFoundError, QuotaError])
-async def test_an_error_that_would_fail_every_row_stops_and_blames_no_row(kind):
+async def test_an_error_that_would_fail_every_row_stops_the_run(kind):
     def answer(question, _):
         return "yes" if question in ("q0", "q1") else kind("no", status=400)
 
     one = asker(answer, limiter=Limiter(Endpoint("test"), max_concurrency=4))
     found, stop = await asked(one, once(rows(50)))
-    assert sorted(found) == [("r0", 0), ("r1", 0)]
+    assert sum(sample.status == "ok" for sample in found.values()) == 2
+    assert len(found) <= 2 + (SEVERAL - 1 if kind in (NotFoundError, PermissionDeniedError) else 0)
     assert isinstance(stop.reason, kind)
     assert len(one.lm.transport.asked) < 10
 
@@ -316,9 +318,9 @@ async def test_a_bad_request_is_the_rows_fault_after_another_was_answered():
     assert (len(found), found["r9", 0].error.code, stop.requested) == (20, "bad_request", False)
     one = asker(lambda *_: BadRequestError("odd", status=400), limiter=Limiter(Endpoint("test"), max_concurrency=2))
     found, stop = await asked(one, once(rows(20)), concurrency=2)
-    assert len(found) <= 2
+    assert len(found) <= SEVERAL + 1
     assert isinstance(stop.reason, EndpointClosedError)
-    assert len(one.lm.transport.asked) <= 2
+    assert len(one.lm.transport.asked) <= SEVERAL + 1
 
 
 async def test_a_spent_budget_stops_and_leaves_the_rest_owed():

@@ -62,18 +62,34 @@ async def test_no_more_than_max_concurrency_are_in_flight(most, adaptive):
     assert len(seen) == 50
 
 
-async def test_a_new_endpoint_gets_few_requests_first_and_then_all():
+async def test_a_new_endpoint_gets_few_requests_first_and_twice_as_many_after_each_window_of_answers():
     limiter = Limiter(Endpoint("x"), max_concurrency=64)
-    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(100)]
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(START + 16 + 32 + 64 + 30)]
+    seen = []
+    for _ in range(4):
+        await settle()
+        seen.append(limiter.now().in_flight)
+        flying = [task for task in tasks if task.done()]
+        tasks = [task for task in tasks if not task.done()]
+        for task in flying:
+            task.result().succeeded(1, 0.1)
+    assert seen == [START, 16, 32, 64]
     await settle()
-    assert START <= limiter.now().in_flight < 64
-    passes = [await asyncio.wait_for(task, 10) for task in tasks[:64]]
-    assert limiter.now().in_flight == 64
-    assert limiter.now().waiting == 36
+    for task in tasks:
+        task.result().abandoned()
+
+
+@pytest.mark.parametrize("failure", [errors.ServerError("x", status=500), errors.ContextWindowError("x")])
+async def test_failures_do_not_let_a_new_endpoint_have_more(failure):
+    limiter = Limiter(Endpoint("x"), max_concurrency=64)
+    limiter.endpoint.join()
+    for _ in range(2):
+        (await limiter.acquire()).failed(failure, 0.1)
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(20)]
+    await settle()
+    assert limiter.now().in_flight == START
     for task in tasks:
         task.cancel()
-    for pass_ in passes:
-        pass_.succeeded(1, 0.1)
 
 
 async def test_limiters_share_an_endpoint_and_keep_their_own_bounds():

@@ -4,12 +4,14 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from runner import errors
 from runner.errors import EndpointClosedError
 from runner.limits import Limiter
 from runner.limits.breaker import PROBES, TRIP
+from runner.limits.complaints import SEVERAL
 from runner.limits.endpoint import UNREACHED
 from runner.limits.gate import PATIENCE_S
 from tests.support.limiters import plain, refused, settle
@@ -192,7 +194,7 @@ async def test_errors_of_the_key_close_the_endpoint_for_all_limiters(endpoint, c
     held.succeeded(1, 0.1)  # requests in flight continue
 
 
-@pytest.mark.parametrize("cls", [errors.NotFoundError, errors.PermissionDeniedError, errors.BadRequestError])
+@pytest.mark.parametrize("cls", [errors.NotFoundError, errors.PermissionDeniedError])
 async def test_errors_of_the_model_close_only_its_limiter(endpoint, cls):
     one, two = Limiter(endpoint, max_concurrency=4), Limiter(endpoint, max_concurrency=4)
     with one.using():
@@ -201,11 +203,103 @@ async def test_errors_of_the_model_close_only_its_limiter(endpoint, cls):
         (await two.acquire()).abandoned()
 
 
-async def test_a_bad_request_fails_only_its_row_once_a_request_has_succeeded(endpoint):
+# --- whose fault: what other rows are answered tells
+
+
+async def fail(limiter, error, row=None):
+    """Have a request of `row` fail, and return whose fault it was."""
+    (await limiter.acquire()).failed(error, 0.1, row)
+    return error.disposition
+
+
+def bad(message="no such parameter"):
+    return errors.BadRequestError(message, status=400)
+
+
+async def test_a_bad_request_is_its_rows_until_several_rows_say_the_same(endpoint):
     limiter = Limiter(endpoint, max_concurrency=4)
     with limiter.using():
+        for _ in range(2 * SEVERAL):
+            assert await fail(limiter, bad("no such parameter (id 77)"), "one row, and its repeats") == "row"
+        for row in range(SEVERAL - 1):
+            assert await fail(limiter, bad(f"no such parameter (id {row}f3)"), row) == "row"
+        await refused(limiter)
+
+
+@pytest.mark.parametrize("reply", ["answer", "filter", "other words"])
+async def test_bad_requests_are_of_their_rows_if_a_row_is_answered_otherwise(endpoint, reply):
+    limiter = Limiter(endpoint, max_concurrency=4)
+    with limiter.using():
+        await fail(limiter, bad(), 0)
+        match reply:
+            case "answer":
+                (await limiter.acquire()).succeeded(1, 0.1)
+            case "filter":
+                await fail(limiter, errors.ContentFilterError("x", status=400), 1)
+            case "other words":
+                await fail(limiter, bad("the image is not a PNG"), 1)
+        for row in range(2, 2 + 3 * SEVERAL):
+            assert await fail(limiter, bad(), row) == "row"
+        (await limiter.acquire()).abandoned()
+
+
+async def test_a_bad_request_that_was_not_sent_closes_the_limiter(endpoint):
+    limiter = Limiter(endpoint, max_concurrency=4)
+    with limiter.using():
+        await fail(limiter, errors.BadRequestError("the model is not launched"))
+        await refused(limiter)
+
+
+@pytest.mark.parametrize("cls", [errors.NotFoundError, errors.PermissionDeniedError])
+async def test_a_refused_model_is_one_rows_while_other_rows_are_answered(endpoint, cls):
+    limiter = Limiter(endpoint, max_concurrency=4)
+    with limiter.using():
+        for row in range(2 * SEVERAL):
+            (await limiter.acquire()).succeeded(1, 0.1)
+            assert await fail(limiter, cls("blocked by a firewall", status=403), row) == "row"
+        for row in range(SEVERAL - 2):
+            assert await fail(limiter, cls("blocked by a firewall", status=403), row) == "row"
+        assert await fail(limiter, cls("blocked by a firewall", status=403), "the last one") == "stop"
+        await refused(limiter)
+
+
+@pytest.mark.parametrize("cls", [errors.ServerError, errors.LMTimeoutError, errors.MalformedError, errors.ConnectionLostError])
+async def test_a_few_rows_that_always_fail_do_not_open_the_breaker(endpoint, cls):
+    limiter = Limiter(endpoint, max_concurrency=8)
+    with limiter.using():
+        for _ in range(8):
+            for row in range(TRIP - 1):
+                await fail(limiter, cls("x", status=500), row)
+        assert limiter.now().state == "open"
+        await fail(limiter, cls("x", status=500), "one more row")
+        assert limiter.now().state == "breaker"
+
+
+@pytest.mark.parametrize(
+    "error", [errors.TransportError("nothing answers"), errors.ServerError("x", status=503), errors.ServerError("x", status=529)]
+)
+async def test_failures_that_no_row_can_cause_open_the_breaker_whatever_the_row(endpoint, error):
+    limiter = Limiter(endpoint, max_concurrency=8)
+    with limiter.using():
         (await limiter.acquire()).succeeded(1, 0.1)
-        (await limiter.acquire()).failed(errors.BadRequestError("x"), 0.1)
+        for _ in range(TRIP):
+            await fail(limiter, error, "the same row")
+        assert limiter.now().state == "breaker"
+
+
+async def test_a_request_that_is_too_large_leaves_the_pace_alone(endpoint):
+    limiter = Limiter(endpoint, max_concurrency=8)
+    with limiter.using():
+        before = limiter.now()
+        assert await fail(limiter, errors.ContextWindowError("request too large", status=429, retry_after=12.0)) == "row"
+        assert limiter.now() == msgspec.structs.replace(before, last_minute=1)
+
+
+async def test_a_server_that_closes_the_connection_is_not_taken_for_a_wrong_address(endpoint):
+    limiter = Limiter(endpoint, max_concurrency=8)
+    with limiter.using():
+        for _ in range(2 * UNREACHED):
+            await fail(limiter, errors.ConnectionLostError("x"), "a row")
         (await limiter.acquire()).abandoned()
 
 

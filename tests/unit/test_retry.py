@@ -6,7 +6,7 @@ from runner import errors
 from runner.errors import ContextWindowError, LMError, MalformedError, RateLimitError, ServerError
 from runner.network.retry import MALFORMED_ATTEMPTS, RetryPolicy, without_sleeping
 
-RETRIED = {"rate_limit", "timeout", "server", "transport", "malformed"}
+RETRIED = {"rate_limit", "timeout", "server", "transport", "connection_lost", "malformed"}
 
 
 def concrete():

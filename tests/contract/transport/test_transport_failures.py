@@ -9,6 +9,8 @@ import pytest
 from runner import errors
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy, without_sleeping
+from runner.network.said import said
+from tests.support.refusals import REFUSALS
 from tests.support.server import Hang, Raw, Reset, Status
 from tests.support.transports import KEY, QUIET, served_lm
 
@@ -51,8 +53,8 @@ FAILURES = [
     (Status(504, "Gateway timeout"), errors.LMTimeoutError, 504),
     (Status(529, "Overloaded"), errors.ServerError, 529),
     (Status(418, "A teapot"), errors.BadRequestError, 418),
-    (Reset(), errors.TransportError, None),
-    (Reset(after=40), errors.TransportError, None),
+    (Reset(), errors.ConnectionLostError, None),
+    (Reset(after=40), errors.ConnectionLostError, None),
     (Raw(b"this is not JSON"), errors.MalformedError, None),
     (Raw(b'{"choices": [{"mess'), errors.MalformedError, None),
     (Raw(b""), errors.MalformedError, None),
@@ -79,6 +81,18 @@ def test_failures_have_their_class_and_are_sent_once(server, ask, model_type, be
     if isinstance(behaviour, Status) and behaviour.body is None:
         assert behaviour.message in str(error)
         assert server.url in str(error)
+
+
+def test_real_refusals_are_judged_by_their_words_and_say_how_long_to_wait(server, ask):
+    """Send some of the table through each transport; test_refusals judges all of them."""
+    for seen in {seen.vendor: seen for seen in REFUSALS}.values():
+        server.script(Status(seen.status, body=seen.sent))
+        with pytest.raises(errors.LMError) as caught:
+            ask(an_lm(server), "hi")
+        error = caught.value
+        assert (type(error), error.status, error.retry_after) == (seen.kind, seen.status, seen.wait_s), seen
+        assert seen.told in str(error)
+        assert " ".join(said(seen.sent).message.split())[:300] in str(error)
 
 
 def test_a_late_answer_is_a_timeout(server, ask, model_type):
@@ -122,6 +136,7 @@ def test_an_unknown_provider_is_a_bad_request(ask):
         ({"Retry-After": "3"}, 3.0),
         ({"Retry-After": "0.5"}, 0.5),
         ({"retry-after-ms": "1500", "Retry-After": "2"}, 1.5),
+        ({"llm_provider-retry-after": "4"}, 4.0),
         ({"Retry-After": "-1"}, 0.0),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "Mon, 99 Foo 2026"}, None),
