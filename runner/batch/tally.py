@@ -7,7 +7,7 @@ from collections import Counter
 
 from runner.answers import is_known, warn_of_unknown
 from runner.scoring import RowMean
-from runner.types import Sample, Score, Spent, Usage
+from runner.types import Sample, Score, Spent, Status, Usage
 
 
 class Tally:
@@ -38,7 +38,7 @@ class Tally:
         self._scores: dict[str, RowMean] = {}
         self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
         self.unrecorded = Spent()
-        self._again: dict[tuple[str, int], str] = {}
+        self._again: dict[tuple[str, int], tuple[Status, str]] = {}
         self._asking_since: float | None = None
 
     @property
@@ -69,8 +69,10 @@ class Tally:
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         if failure := self._again.pop((sample.id, sample.repeat), None):
-            self.status["error"] -= 1
-            self.errors -= Counter([failure])  # drops codes that are down to none
+            status, code = failure
+            self.status[status] -= 1
+            if status == "error":
+                self.errors -= Counter([code])  # drops codes that are down to none
         self._count(sample)
         if sample.model_served:
             self.models.add(sample.model_served)
@@ -95,7 +97,7 @@ class Tally:
     def again(self, sample: Sample) -> None:
         """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""
         assert sample.error is not None
-        self._again[sample.id, sample.repeat] = sample.error.code
+        self._again[sample.id, sample.repeat] = sample.status, sample.error.code
         self._count(sample)
         self._spend(sample)
 

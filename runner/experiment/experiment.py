@@ -179,7 +179,7 @@ class Experiment:
                 experiment.tally.superseded(sample)
                 continue
             slot = sample.id, sample.repeat
-            failure = sample.error.code if sample.status == "error" and sample.error else None
+            failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
             if failure is None or failure not in again:
                 experiment.tally.add(sample)
             elif failure == "scoring":  # the sample has its answer

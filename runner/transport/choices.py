@@ -14,8 +14,8 @@ import msgspec
 
 from runner.answers import ending_of
 from runner.errors import ServerError
-from runner.network.refusal import classify
-from runner.transport.base import failure, malformed
+from runner.network.said import of_tree
+from runner.transport.base import failure, malformed, refused
 from runner.types import Choice
 
 if TYPE_CHECKING:
@@ -216,9 +216,9 @@ def _failed(choice: AnswerChoice, request: Request, connection: Connection) -> L
     told = error if isinstance(error, dict) else {"message": error}
     message = str(told.get("message") or f"the answer ended with finish_reason {reason!r}")
     code = told.get("code")
-    status = code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004
-    kind = ServerError if status is None else classify(status, f"{code} {told.get('type')} {message}")
-    return failure(status, message, request=request, connection=connection, kind=kind)
+    if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004
+        return refused(code, of_tree(told, message), {}, request=request, connection=connection)
+    return failure(None, message, request=request, connection=connection, kind=ServerError)
 
 
 def _says_something(error: Any) -> bool:

@@ -18,7 +18,7 @@ from tests.support.server import Reply, Server, Status
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 TOO_LONG = Status(400, "maximum context length is 10 tokens")
-FILTERED = Status(400, "refused", error_code="content_filter")
+ODD = Status(400, "the image is not a PNG")
 
 
 class Sick:
@@ -44,11 +44,11 @@ def lines(result):
 
 
 def test_retry_asks_only_failed_rows():
-    sick = Sick(q1=TOO_LONG, q4=FILTERED)
+    sick = Sick(q1=TOO_LONG, q4=ODD)
     with Server(sick) as server:
         first = play(server)
-        assert (first.exit_code, first.summary.errors_by_code) == (3, {"context_window": 1, "content_filter": 1})
-        sick.refused = {"q4": FILTERED}
+        assert (first.exit_code, first.summary.errors_by_code) == (3, {"context_window": 1, "bad_request": 1})
+        sick.refused = {"q4": ODD}
         server.reset()
         second = retry(first.folder)
         assert sorted(call.question for call in server.calls) == ["q1", "q4"]
@@ -58,7 +58,7 @@ def test_retry_asks_only_failed_rows():
         assert [call.question for call in server.calls] == ["q4"]
         assert retry(first.folder).summary.requests == 6 + 2 + 1
         assert server.count == 1
-    assert (second.exit_code, second.summary.ok, second.summary.errors_by_code) == (3, 5, {"content_filter": 1})
+    assert (second.exit_code, second.summary.ok, second.summary.errors_by_code) == (3, 5, {"bad_request": 1})
     assert (third.exit_code, third.summary.status, third.summary.ok, third.summary.errors) == (0, "complete", 6, 0)
     assert third.summary.errors_by_code == {}
     assert (third.summary.scores["exact"].mean, third.summary.scores["exact"].n) == (0.5, 6)
@@ -67,16 +67,29 @@ def test_retry_asks_only_failed_rows():
 
 
 def test_retry_can_be_limited_to_some_codes():
-    sick = Sick(q1=TOO_LONG, q4=FILTERED)
+    sick = Sick(q1=TOO_LONG, q4=ODD)
     with Server(sick) as server:
         folder = play(server).folder
         sick.refused = {}
         server.reset()
         done = retry(folder, only=["context_window", "timeout"])
         assert [call.question for call in server.calls] == ["q1"]
-        assert (done.summary.ok, done.summary.errors_by_code) == (5, {"content_filter": 1})
-        done = retry(folder, only=["content_filter"])
+        assert (done.summary.ok, done.summary.errors_by_code) == (5, {"bad_request": 1})
+        done = retry(folder, only=["bad_request"])
     assert (done.summary.ok, done.summary.errors) == (6, 0)
+
+
+def test_retry_asks_rows_again_that_were_moderated():
+    sick = Sick(q4=Status(403, "Content violates usage guidelines"))
+    with Server(sick) as server:
+        folder = play(server).folder
+        sick.refused = {}
+        server.reset()
+        assert retry(folder, only=["context_window"]).summary.refused == 1
+        assert server.count == 0
+        done = retry(folder, only=["content_filter"])
+        assert [call.question for call in server.calls] == ["q4"]
+    assert (done.summary.ok, done.summary.refused) == (6, 0)
 
 
 def test_retry_refuses_an_unknown_code():
@@ -206,11 +219,11 @@ def test_retry_refuses_a_folder_that_is_locked():
 
 
 def test_the_command_retries_and_reports(capsys):
-    sick = Sick(q1=TOO_LONG, q4=FILTERED)
+    sick = Sick(q1=TOO_LONG, q4=ODD)
     with Server(sick) as server:
         folder = play(server).folder
         sick.refused = {}
-        assert main(["retry", "rows", "--only", "content_filter, timeout"]) == 3
+        assert main(["retry", "rows", "--only", "bad_request, timeout"]) == 3
         out, err = capsys.readouterr()
         assert out.startswith("rows: incomplete")
         assert err.splitlines()[-1] == f"1 rows failed; retry them with: ostinato retry {folder.relative_to(Path.cwd())}"

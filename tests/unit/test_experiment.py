@@ -149,7 +149,7 @@ def test_failed_rows_are_recorded_and_not_scored():
 
 
 def test_a_run_without_answers_has_failed():
-    result = run(*FAKE, *questions(3), "model.fail_rate=1", "model.fail_with=content_filter")
+    result = run(*FAKE, *questions(3), "model.fail_rate=1", "model.fail_with=context_window")
     assert (result.summary.status, result.exit_code, result.summary.errors) == ("failed", 1, 3)
     assert result.summary.scores == {"exact": Score(None, None, 0)}
 

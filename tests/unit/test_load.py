@@ -168,7 +168,7 @@ def test_a_broken_manifest_of_a_sweep_is_an_error():
 def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
     """Compare ``table.csv``, `runner.load(...).table()`, the terminal's and Prefect's rows, and the page's table of cells."""
     varied = ["sampling.temperature=0,1", "sampling.repeats=1,2"]
-    result = sweep_of([*OFFLINE, "data.limit=6", "model.fail_rate=0.3", "model.fail_with=content_filter", *varied])
+    result = sweep_of([*OFFLINE, "data.limit=6", "model.fail_rate=0.3", "model.fail_with=context_window", *varied])
     table = list(runner.load(result.folder).table())
     assert [row["n"] for row in table] == [6, 12, 6, 12]
     assert sum(row["errors"] for row in table) > 0

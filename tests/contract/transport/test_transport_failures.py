@@ -88,7 +88,7 @@ def test_real_refusals_are_judged_by_their_words_and_say_how_long_to_wait(server
     for seen in {seen.vendor: seen for seen in REFUSALS}.values():
         server.script(Status(seen.status, body=seen.sent))
         with pytest.raises(errors.LMError) as caught:
-            ask(an_lm(server), "hi")
+            ask(served_lm(server), "hi")
         error = caught.value
         assert (type(error), error.status, error.retry_after) == (seen.kind, seen.status, seen.wait_s), seen
         assert seen.told in str(error)
