@@ -9,6 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from runner.answers import without_thinking
+from runner.answers.thinking import MARKS, split
 from runner.errors import LMError
 from runner.network.refusal import classify, retry_after
 from runner.transport import DirectTransport
@@ -139,7 +141,10 @@ def _journeys(response):
     for choice in response.choices:
         sample = Sample(id="1", output=choice.text, usage=response.usage, finish_reason=choice.finish_reason)
         sample.model_served, sample.system_fingerprint = response.model, response.system_fingerprint
+        sample.reasoning, sample.tool_calls, sample.logprobs = choice.reasoning, choice.tool_calls, choice.logprobs
+        sample.answers = response.choices
         assert msgspec.json.decode(msgspec.json.encode(sample), type=Sample) == sample
+    assert without_thinking(without_thinking(response)) == without_thinking(response)
 
 
 @examples(800)
@@ -154,6 +159,24 @@ def test_known_bad_bodies_are_answers_or_errors(body):
     raised = _refused(429, body, {}, REQUESTS["chat"], HERE)
     assert isinstance(raised, LMError)
     raised.message.encode()
+
+
+MARKED = st.lists(
+    st.sampled_from([part for marks in MARKS for part in (marks.opening, marks.closing, marks.after)]).flatmap(
+        lambda pattern: st.from_regex(pattern, fullmatch=True)
+    )
+    | st.text(max_size=5),
+    max_size=8,
+).map("".join)
+
+
+@examples(400)
+@given(MARKED)
+def test_any_text_is_parted_without_inventing_anything(text):
+    answer, thinking = split(text)
+    assert answer is None or answer in text
+    assert all(thought in text for thought in (thinking or "").split("\n\n"))
+    assert answer is None or split(answer) == (answer, None)  # a record's answer is parted again when it is replayed
 
 
 HEADERS = st.dictionaries(

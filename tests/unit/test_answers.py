@@ -99,6 +99,7 @@ def test_thinking_without_an_end_was_cut_off(marks):
         ("<think>a</think>\n<think>b</think>4", "4", "a\n\nb"),
         ("<think>a</think>4 <think>b</think>", "4 <think>b</think>", "a"),
         ("</think>4", "4", None),
+        ("<think>a</think>b</think>4", "4", "a\n\nb"),
         ("<think>a</think>", "", "a"),
         ("<think>", None, None),
         ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>4<|END_RESPONSE|>", "4", "a"),
@@ -159,3 +160,12 @@ def test_an_answer_keeps_everything_but_the_thinking_in_its_text(choice, expecte
 def test_a_response_without_thinking_is_the_same_object():
     response = Response(choices=[Choice("4", "stop"), Choice(None, "length")])
     assert without_thinking(response) is response
+
+
+@EACH
+def test_the_quick_check_lets_every_mark_pass(marks):
+    opening, closing = WRITTEN[marks.opening]
+    whole = Choice(f"{opening}{THOUGHT}{closing}4", "stop")
+    assert parted(whole) == Choice("4", "stop", reasoning=THOUGHT)
+    assert parted(Choice(f"{THOUGHT}{closing}4", "stop")).text == ("4" if marks.prefilled else f"{THOUGHT}{closing}4")
+    assert parted(Choice(f"{opening}{THOUGHT}", "stop")).text == (None if marks.alone else f"{opening}{THOUGHT}")

@@ -11,6 +11,8 @@ import pytest
 import runner
 from runner.cli import main
 from runner.config import yaml
+from runner.config.roles import config_hash, identity_hash
+from runner.config.schema import Limits, RunConfig, ServerModel
 from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
@@ -228,3 +230,12 @@ def test_rows_that_a_run_of_format_1_owes_are_answered_as_its_others_were(server
     (folder / "samples.jsonl").write_text(lines[0])
     found = by_id(runner.resume(folder, ["limits.max_concurrency=2"]))["marks"]
     assert found.output == "<think>2 + 2, not 5</think>4"
+
+
+def test_fields_that_came_later_leave_hashes_as_they_were():
+    assert config_hash(RunConfig()).startswith("257ab26f12e1")  # as in the versions before `thinking` and `retry_empty`
+    config = RunConfig(model=ServerModel(name="m"), limits=Limits(rpm=60))
+    assert config_hash(config).startswith("66651f1479fb")
+    assert identity_hash(config).startswith("03892d08db8f")
+    kept = msgspec.structs.replace(config, model=ServerModel(name="m", thinking="keep"))
+    assert identity_hash(kept) != identity_hash(config)
