@@ -64,6 +64,7 @@ class AnswerChoice(msgspec.Struct):
     finish_reason: str | None = None
     logprobs: Any = None
     error: Any = None
+    provider_specific_fields: dict[str, Any] | None = None
 
 
 class Parts(NamedTuple):
@@ -80,6 +81,8 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
     Raises:
         LMError: it has no answer, or says that it has failed, which some servers do in a reply with status 200.
     """
+    if choice.provider_specific_fields:  # litellm's proxy, which turns finish reasons that it does not know into "stop"
+        choice.finish_reason = _text(choice.provider_specific_fields.get("native_finish_reason")) or choice.finish_reason
     if _says_something(choice.error) or ending_of(choice.finish_reason) in ("failed", "malformed"):
         raise _failed(choice, request, connection)
     message = choice.message
@@ -180,14 +183,15 @@ def _mended_choice(choice: dict[str, Any]) -> dict[str, Any]:
     message = choice.get("message")
     made = {name: choice.get(name) for name in ("logprobs", "error")}
     made |= {name: _text(choice.get(name)) for name in ("text", "finish_reason")}
+    made["provider_specific_fields"] = _object(choice.get("provider_specific_fields"))
     if not isinstance(message, dict):
         return made
     content = message.get("content")
     said: dict[str, Any] = {"content": content if isinstance(content, list) else _json_text(content)}
     said["refusal"] = _text(message.get("refusal"))
     said |= {name: _thinking(message.get(name)) for name in ("reasoning_content", "reasoning", "reasoning_details")}
-    more, calls = message.get("provider_specific_fields"), message.get("tool_calls")
-    said["provider_specific_fields"] = more if isinstance(more, dict) else None
+    calls = message.get("tool_calls")
+    said["provider_specific_fields"] = _object(message.get("provider_specific_fields"))
     said["function_call"] = _mended_function(message.get("function_call"))
     said["tool_calls"] = [_mended_call(call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else None
     return {**made, "message": said}
@@ -202,6 +206,10 @@ def _mended_function(function: Any) -> dict[str, Any] | None:
     if not isinstance(function, dict):
         return None
     return {"name": _text(function.get("name")), "arguments": _json_text(function.get("arguments"))}
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return value if isinstance(value, dict) else None
 
 
 def _thinking(value: Any) -> Any:

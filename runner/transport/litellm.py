@@ -264,7 +264,7 @@ def _native(choice: dict[str, Any], told: str | None) -> dict[str, Any]:
     given = choice.get("finish_reason")
     native = told or (choice.get("provider_specific_fields") or {}).get("native_finish_reason") or given
     same = is_known(native) and ending_of(native) == ending_of(given)
-    return {**choice, "finish_reason": given if same else native}
+    return {**choice, "finish_reason": given if same else native, "provider_specific_fields": None}
 
 
 def _from_responses(answer: Any, request: Request) -> Response:
