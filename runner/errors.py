@@ -112,6 +112,7 @@ class LMError(OstinatoError):
         retry_after: seconds to wait, as the provider says, or None.
         attempts: how many attempts were made before giving up.
         disposition: what happens next, see above. An instance may differ from its class.
+        sent: False if the request cannot have reached the server: there was no connection.
     """
 
     code: ClassVar[str] = "error"
@@ -136,6 +137,7 @@ class LMError(OstinatoError):
         self.request_id = request_id
         self.retry_after = retry_after
         self.attempts = attempts
+        self.sent = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         details = {key: value for key, value in vars(self).items() if key not in ("message", "__notes__")}

@@ -74,17 +74,35 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+class Held(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Bound what attempts may have used that nobody knows: no answer came, or one that does not say. Budgets count it as used.
+
+    Attributes:
+        attempts: how many attempts have an unknown cost.
+        tokens: the most tokens that they may have used; 0 where there is no bound.
+        usd: the most dollars that they may have cost; 0 where there is no bound, or no price.
+    """
+
+    attempts: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+
+    def __add__(self, other: Held) -> Held:
+        return Held(self.attempts + other.attempts, self.tokens + other.tokens, self.usd + other.usd)
+
+
 class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Add up what requests have cost: how many were sent, their tokens, and dollars (None: unknown)."""
+    """Add up what requests have cost: how many were sent, their tokens, dollars (None: unknown), and what is held besides."""
 
     requests: int = 0
     usage: Usage = Usage()
     cost_usd: float | None = 0.0
+    held: Held = Held()
 
     def __add__(self, other: Spent) -> Spent:
         known = self.cost_usd is not None and other.cost_usd is not None
         cost = self.cost_usd + other.cost_usd if known else None  # type: ignore[operator]
-        return Spent(self.requests + other.requests, self.usage + other.usage, cost)
+        return Spent(self.requests + other.requests, self.usage + other.usage, cost, self.held + other.held)
 
 
 class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -98,7 +116,10 @@ class Choice(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Hold a model's answer, in the same form for every transport and wire format. The cache stores it as JSON."""
+    """Hold a model's answer, in the same form for every transport and wire format. The cache stores it as JSON.
+
+    `cost_usd` is the cost that the answer itself names, and `cost_from` is who says so (`runner.transport.usage`).
+    """
 
     choices: list[Choice]
     model: str | None = None
@@ -106,10 +127,15 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
     system_fingerprint: str | None = None
     created: int | None = None
+    cost_usd: float | None = None
+    cost_from: str | None = None
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """Hold an answer and its origin. Times are in seconds, costs in dollars (None: unknown)."""
+    """Hold an answer and its origin. Times are in seconds, costs in dollars (None: unknown).
+
+    `cost_from` is who named the cost; None is our own reckoning, by the price of the model.
+    """
 
     key: str
     response: Response
@@ -117,6 +143,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     latency_s: float | None = None
     cost_usd: float | None = None
+    cost_from: str | None = None
     saved_usd: float | None = None
     started_at: str | None = None
 
@@ -151,7 +178,7 @@ def _written(default: Any) -> Any:
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last four fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last six fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -159,6 +186,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         tool_calls: the calls that the model asks for, in OpenAI's form.
         logprobs: as the server sent them, if they were asked for.
         answers: all answers, if there are several (``n``); the fields above are the first one's.
+        cost_from: who named `cost_usd` (``openrouter``, ``litellm-proxy``); None is our own reckoning.
+        held: bounds what attempts may have used beyond `usage` and `cost_usd`, which are those of the answers.
     """
 
     id: str
@@ -187,6 +216,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     tool_calls: list[dict[str, Any]] | None = None
     logprobs: Any = None
     answers: list[Choice] | None = None
+    cost_from: str | None = None
+    held: Held | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

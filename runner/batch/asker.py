@@ -10,8 +10,9 @@ import msgspec
 from runner.adapters import Adapter, Formatted, ParseError
 from runner.answers import Ending, ending_of, without_thinking
 from runner.cache import encoded_params, request_key
-from runner.errors import ContentFilterError, DataError, EndpointClosedError, LMError
-from runner.types import Choice, Completion, Request, Row, RowError, Sample, Status, Usage
+from runner.cost.account import Account
+from runner.errors import ContentFilterError, DataError, LMError
+from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
 if TYPE_CHECKING:
     from runner.lm.lm import LM
@@ -33,6 +34,7 @@ class Asker:
         retry_empty: how often to ask again after an empty answer (neither text nor a tool call).
 
     Attributes:
+        keep: called with a slot and what it has spent, before each attempt is sent and after each that has brought no answer.
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
     """
@@ -45,7 +47,8 @@ class Asker:
         self.scorers = scorers
         self.seed = seed
         self.retry_empty = retry_empty
-        self.on_cut: Callable[[Sample], None] | None = None
+        self.keep: Callable[[tuple[str, int], Spent], None] | None = None
+        self.on_cut: Callable[[Spent], None] | None = None
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
@@ -97,22 +100,29 @@ class Asker:
             BudgetExceeded: as above.
             CacheError: a miss in replay mode.
         """
-        turns = self.turns(*slot)
+        turns, account = self.turns(*slot), self._account(slot)
         try:
             request = next(turns)
             while True:
                 try:
-                    completion = await self.lm.acomplete(request)
+                    completion = await self.lm.acomplete(request, account)
                 except BaseException as error:
                     if not _is_of_row(error):
-                        self._cut(turns, error)
+                        self._cut(account)
                         raise
                     request = turns.throw(error)
                 else:
                     request = turns.send(completion)
         except StopIteration as end:
             sample: Sample = end.value
+            account.close(sample)
             return sample
+
+    def _account(self, slot: Slot) -> Account:
+        if (keep := self.keep) is None:
+            return Account()
+        name = slot[0].id, slot[1]
+        return Account(lambda spent: keep(name, spent))
 
     def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
         """Return the key of the first request, or the sample of a row that failed before it sent one."""
@@ -121,14 +131,12 @@ class Asker:
         except StopIteration as end:
             return None, end.value
 
-    def _cut(self, turns: Turns, error: BaseException) -> None:
-        """End a conversation that `error` has cut off, and report what its attempts and turns have cost."""
-        sent = isinstance(error, LMError) and not isinstance(error, EndpointClosedError)
-        try:
-            turns.throw(error if sent else EndpointClosedError(str(error), attempts=0))
-        except StopIteration as end:
-            if self.on_cut is not None and end.value.attempts:
-                self.on_cut(end.value)
+    def _cut(self, account: Account) -> None:
+        """Report what the attempts of a conversation have cost that was cut off."""
+        if account.spent.requests:
+            account.write()
+            if self.on_cut is not None:
+                self.on_cut(account.spent)
 
     def _answers(self, completion: Completion) -> list[Choice]:
         """Return the answers as they are parsed, scored and recorded: with thinking parted from them, unless it is kept."""
@@ -198,6 +206,7 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
     )
     sample.usage = usage
     sample.cache = completion.cache if first or sample.cache == completion.cache else "miss"
+    sample.cost_from = completion.cost_from
     sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd, first=first)
     sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd, first=first)
     sample.latency_s = _sum(sample.latency_s, completion.latency_s, first=first)

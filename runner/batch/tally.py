@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from typing import Any
 
 from runner.answers import is_known, warn_of_unknown
 from runner.scoring import RowMean
-from runner.types import Sample, Score, Spent, Status, Usage
+from runner.types import Held, Sample, Score, Spent, Status, Usage
 
 
 class Tally:
@@ -30,13 +31,16 @@ class Tally:
         self.retries = 0
         self._used = [0] * len(Usage.__struct_fields__)
         self._used_cached = [0] * len(Usage.__struct_fields__)
-        self.cost_usd: float | None = 0.0
+        self.known_usd = 0.0
+        self.held = Held()
+        self.unpriced = False
         self.saved_usd = 0.0
         self.model_s = 0.0
         self.models: set[str] = set()
         self.fingerprints: set[str] = set()
         self._scores: dict[str, RowMean] = {}
         self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
+        self._unknown = False
         self.unrecorded = Spent()
         self._again: dict[tuple[str, int], tuple[Status, str]] = {}
         self._asking_since: float | None = None
@@ -60,6 +64,17 @@ class Tally:
     def usage(self) -> Usage:
         """Tokens of requests made."""
         return Usage(*self._used)
+
+    @property
+    def cost_usd(self) -> float | None:
+        """Dollars of requests made; None if the cost of one of them is unknown (`known_usd`: of the others)."""
+        return None if self._unknown or self.held.attempts else self.known_usd
+
+    @property
+    def counted(self) -> dict[str, Any]:
+        """The use that a budget counts: ``usd``, ``tokens`` and ``requests``, with all that is held."""
+        tokens = self._used[2] + self.held.tokens
+        return {"usd": self.known_usd + self.held.usd, "tokens": tokens, "requests": self.requests}
 
     @property
     def usage_cached(self) -> Usage:
@@ -109,17 +124,13 @@ class Tally:
         if sample.cache != "hit" and (sample.error is None or sample.error.code != "scoring"):
             self._spend(sample)
 
-    def cut(self, sample: Sample) -> None:
-        """Count what was spent on a sample that stays owed."""
-        unknown = sample.cost_usd is None and sample.usage is not None
-        self.charge(Spent(sample.attempts, sample.usage or Usage(), None if unknown else sample.cost_usd or 0.0))
-
     def charge(self, spent: Spent) -> None:
         """Count what was spent on samples that have no line in the record."""
         self.unrecorded += spent
         self.requests += spent.requests
+        self.held += spent.held
         _add(self._used, spent.usage)
-        self.cost_usd = None if self.cost_usd is None or spent.cost_usd is None else self.cost_usd + spent.cost_usd
+        self._pay(spent.cost_usd, metered=spent.usage.total_tokens > 0)
 
     def _count(self, sample: Sample) -> None:
         self.status[sample.status] += 1
@@ -132,10 +143,19 @@ class Tally:
         self.retries += max(0, sample.attempts - 1)
         if sample.usage is not None:
             _add(self._used, sample.usage)
-        if sample.cost_usd is None and (sample.usage or sample.status != "error"):
-            self.cost_usd = None
-        elif self.cost_usd is not None:
-            self.cost_usd += sample.cost_usd or 0.0
+        if sample.held is not None:
+            self.held += sample.held
+        unanswered = sample.error is not None and sample.status in ("error", "refused") and sample.usage is None
+        if sample.cost_usd is not None or not unanswered:
+            self._pay(sample.cost_usd, metered=sample.usage is not None)
+
+    def _pay(self, cost_usd: float | None, *, metered: bool) -> None:
+        """Count the dollars of answers; None is unknown, for lack of a price if their tokens are known (`metered`)."""
+        if cost_usd is None:
+            self._unknown = True
+            self.unpriced = self.unpriced or metered
+        else:
+            self.known_usd += cost_usd
 
     def _add_repeat(self, sample: Sample) -> None:
         """Gather the scores of a row until all its repeats are here."""

@@ -40,8 +40,8 @@ class Reservation:
         if self._open:
             self._open = False
             used = {
-                "usd": self._amounts["usd"] if usd is None else usd,
-                "tokens": self._amounts["tokens"] if tokens is None else tokens,
+                "usd": self._amounts["usd"] if usd is None else max(0.0, usd),
+                "tokens": self._amounts["tokens"] if tokens is None else max(0, tokens),
                 "requests": 1,
             }
             self._budget._settled(self._amounts, used if sent else _nothing())  # noqa: SLF001 - the two belong together

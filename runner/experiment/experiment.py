@@ -24,6 +24,7 @@ from runner.experiment.parts import Parts
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
+from runner.records.spending import Spending
 from runner.reports import report
 from runner.secrets import redact
 from runner.session.sitting import live
@@ -60,7 +61,9 @@ class Experiment:
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
         self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
-        self.asker.on_cut = self.tally.cut
+        self.spending = Spending(record)
+        self.tally.charge(self.spending.earlier)
+        self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
         self.stop = Stop()
         self.begun = False
         self.problem: OstinatoError | None = None
@@ -190,8 +193,7 @@ class Experiment:
             done.add(slot)
         experiment._score_again(answered)
         if experiment.lm.budget:  # the budget covers all sittings of the run
-            tally = experiment.tally
-            experiment.lm.budget.charge(usd=tally.cost_usd or 0.0, tokens=tally.usage.total_tokens, requests=tally.requests)
+            experiment.lm.budget.charge(**experiment.tally.counted)
         experiment._done = done
         return experiment
 
@@ -310,6 +312,9 @@ class Experiment:
             errors_by_code=dict(tally.errors),
             unrecorded=tally.unrecorded,
             unknown_endings=dict(tally.unknown_endings),
+            held=tally.held,
+            cost_known_usd=tally.known_usd,
+            priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
         )
         self.record.write_summary(summary)
@@ -317,8 +322,7 @@ class Experiment:
         return summary
 
     def restore(self, before: Summary) -> None:
-        """Take over from an earlier sitting what `samples.jsonl` does not hold: times, and the cost of rows without a line."""
-        self.tally.charge(before.unrecorded)
+        """Take over the times of an earlier sitting, which ``samples.jsonl`` does not hold."""
         self._wall_before, self._since = before.wall_s, time.perf_counter()
         self.tally.model_s = before.model_s
 
@@ -338,6 +342,7 @@ class Experiment:
             if self.problem:
                 self.record.log(str(self.problem))
             self.summary = self.summarise()
+            self.spending.finish()
         except RecordError:
             if not self._failed:
                 raise
@@ -350,6 +355,7 @@ class Experiment:
 
     def close(self) -> None:
         """Close the files."""
+        self.spending.close()
         self.record.close()
         if self.lm.store:
             self.lm.store.close()
@@ -376,6 +382,7 @@ class Experiment:
     def _keep(self, samples: list[Sample]) -> None:
         if samples:
             self.record.append(samples)
+            self.spending.recorded(samples)
             for sample in samples:
                 self.tally.add(sample)
 

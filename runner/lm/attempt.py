@@ -1,4 +1,4 @@
-"""Follow one attempt at a request, and report its outcome to the limiter and the budget."""
+"""Follow one attempt at a request, and report its outcome to the limiter, the budget and the account."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.errors import LMError, LMTimeoutError, MalformedError
+from runner.errors import LMTimeoutError, MalformedError, TransportError
 from runner.types import Response, Usage
 
 if TYPE_CHECKING:
+    from runner.errors import LMError
     from runner.limits import Pass
     from runner.transport.base import Hear
     from runner.types import Request
@@ -24,21 +25,29 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 _NOTHING = Usage()
+_TIMED_OUT, _SERVER_FAILED = 408, 500
 
 
 class Attempt:
-    """One attempt at a request, as the limiter and the budget see it.
+    """One attempt at a request, as the limiter, the budget and the slot's account see it.
 
-    `used` is None if unknown: the answer has no usage, or a request that failed may still have been billed.
+    Attributes:
+        place: its pass from the limiter.
+        began: when it was sent; None before that.
+        used: its tokens; None if unknown: it has not ended, its answer has no usage, or it failed and may have been billed.
+        named_usd: the cost that its answer names.
+        answered: whether it brought an answer.
     """
 
-    __slots__ = ("_request", "began", "place", "used")
+    __slots__ = ("_request", "answered", "began", "named_usd", "place", "used")
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self.place: Pass | None = None
         self.began: float | None = None
-        self.used: Usage | None = _NOTHING
+        self.used: Usage | None = None
+        self.named_usd: float | None = None
+        self.answered = False
 
     @property
     def hear(self) -> Hear | None:
@@ -51,15 +60,15 @@ class Attempt:
 
     def failed(self, error: LMError) -> None:
         """Record a failure."""
-        if isinstance(error, MalformedError) or (isinstance(error, LMTimeoutError) and error.status is None):
-            self.used = None
+        if not may_be_billed(error):
+            self.used = _NOTHING
         if self.place is not None:
             request = self._request
             self.place.failed(error, self._seconds(), hash(repr(request.messages or request.prompt)))
 
     def succeeded(self, response: Response) -> Answer:
         """Record an answer."""
-        self.used = response.usage
+        self.answered, self.used, self.named_usd = True, response.usage, response.cost_usd
         seconds = self._seconds()
         if self.place is not None:
             self.place.succeeded(response.usage.total_tokens if response.usage else None, seconds)
@@ -67,3 +76,14 @@ class Attempt:
 
     def _seconds(self) -> float:
         return time.perf_counter() - (self.began or 0.0)
+
+
+def may_be_billed(error: LMError) -> bool:
+    """Return whether the model may have generated something for a request that failed.
+
+    A refusal (4xx) comes before anything is generated. A server that failed (5xx), an answer that did not come in time, was cut
+    off or cannot be used may have been generated in part or whole. Nothing was sent if there was no connection.
+    """
+    if error.status is not None:
+        return error.status == _TIMED_OUT or error.status >= _SERVER_FAILED
+    return error.sent and isinstance(error, MalformedError | LMTimeoutError | TransportError)

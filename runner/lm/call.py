@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,7 @@ from runner.types import Completion, Response
 
 if TYPE_CHECKING:
     from runner.cache import Cache
+    from runner.cost.account import Account
     from runner.cost.budget import Reservation
     from runner.lm.channel import Channel
     from runner.types import Request
@@ -55,11 +56,13 @@ class Call:
         request: what is sent.
         key: its key in the cache.
         store: the cache that keeps the answer; None keeps nothing.
+        account: adds up what the attempts use; None if nobody wants to know.
     """
 
-    __slots__ = ("_channel", "_key", "_request", "_store")
+    __slots__ = ("_account", "_channel", "_key", "_request", "_store")
 
-    def __init__(self, channel: Channel, request: Request, key: str, store: Cache | None) -> None:
+    def __init__(self, channel: Channel, request: Request, key: str, store: Cache | None, account: Account | None = None) -> None:
+        self._account = account
         self._channel = channel
         self._request = request
         self._key = key
@@ -134,7 +137,7 @@ class Call:
                     raise
         assert answer is not None
         response = answer.response
-        cost = channel.cost(response.usage)
+        cost, cost_from = channel.cost_of(response)
         if store is not None and store.writes and worth_keeping(response, max_tokens=limit_of(self._request)):
             yield Keep(response, cost)
         return Completion(
@@ -144,16 +147,20 @@ class Call:
             attempts=len(failures) + 1,
             latency_s=answer.seconds,
             cost_usd=cost,
+            cost_from=cost_from,
             started_at=started_at,
         )
 
     def _send(self) -> Answer:
         """Do as `_asend`, in a thread that may block."""
         channel, limiter, request = self._channel, self._channel.limiter, self._request
-        reserved = channel.budget.reserve_blocking(**channel.most(request)) if channel.budget else None
+        most = channel.most(request) if channel.budget else None
+        reserved = channel.budget.reserve_blocking(**most) if channel.budget and most else None
         attempt = Attempt(request)
         try:
             attempt.place = limiter.acquire_blocking(estimate(request).total_tokens) if limiter else None
+            if self._account is not None:
+                self._account.sending(most)
             attempt.begin()
             try:
                 response = channel.transport.complete(request, channel.connection, attempt.hear)
@@ -162,16 +169,19 @@ class Call:
                 raise
             return attempt.succeeded(response)
         finally:
-            self._settle(reserved, attempt)
+            self._settle(reserved, attempt, most)
 
     async def _asend(self) -> Answer:
         """Make one attempt: reserve budget, acquire a pass, send. Raises LMError and BudgetExceeded."""
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         channel.transport.prepare(request, channel.connection)
-        reserved = await channel.budget.reserve(**channel.most(request)) if channel.budget else None
+        most = channel.most(request) if channel.budget else None
+        reserved = await channel.budget.reserve(**most) if channel.budget and most else None
         attempt = Attempt(request)
         try:
             attempt.place = await limiter.acquire(estimate(request).total_tokens) if limiter else None
+            if self._account is not None:
+                self._account.sending(most)
             attempt.begin()
             try:
                 async with asyncio.timeout(channel.connection.timeout_s):
@@ -185,11 +195,16 @@ class Call:
                 raise late from None
             return attempt.succeeded(response)
         finally:
-            self._settle(reserved, attempt)
+            self._settle(reserved, attempt, most)
 
-    def _settle(self, reserved: Reservation | None, attempt: Attempt) -> None:
+    def _settle(self, reserved: Reservation | None, attempt: Attempt, most: dict[str, Any] | None) -> None:
+        """Count what the attempt has used; where that is unknown, the most that it may have used."""
+        sent, used = attempt.began is not None, attempt.used
         if attempt.place is not None:
             attempt.place.abandoned()  # has an effect only if it was cancelled
+        usd = self._channel.cost(used, attempt.named_usd) if sent else None
         if reserved is not None:
-            usd, tokens = self._channel.cost(attempt.used), attempt.used.total_tokens if attempt.used else None
-            reserved.settle(usd=usd, tokens=tokens, sent=attempt.began is not None)
+            reserved.settle(usd=usd, tokens=used.total_tokens if used else None, sent=sent)
+        if sent and self._account is not None:
+            unknown = (most or self._channel.most(self._request)) if used is None else None
+            self._account.ended(used, usd, unknown, answered=attempt.answered)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.cost.budget import Budget  # noqa: TC004
     from runner.limits import Limiter  # noqa: TC004
     from runner.transport import Transport  # noqa: TC004
-    from runner.types import Connection, Request, Usage  # noqa: TC004
+    from runner.types import Connection, Request, Response, Usage  # noqa: TC004
 
 _OURS = ("local/", "fake/")
 """Prefixes of models that no provider serves."""
@@ -63,9 +63,19 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         """Tokens of the longest answer that the model gives, None if unknown."""
         return None if self._is_custom else longest_answer(self.model)
 
-    def cost(self, usage: Usage | None) -> float | None:
-        """Return the dollars for `usage`, None if the price or the usage is unknown."""
+    def cost(self, usage: Usage | None, named_usd: float | None = None) -> float | None:
+        """Return the dollars for `usage`, None if the price or the usage is unknown.
+
+        `named_usd`, the cost that the answer itself names, goes before the published price, and `own_price` before both.
+        """
+        if named_usd is not None and self.own_price is None:
+            return named_usd
         return price.cost(usage) if usage and (price := self.price) else None
+
+    def cost_of(self, response: Response) -> tuple[float | None, str | None]:
+        """Return the dollars for an answer (None: unknown), and who named them (None: they are reckoned here)."""
+        named = response.cost_usd if self.own_price is None else None
+        return self.cost(response.usage, named), None if named is None else response.cost_from
 
     def most(self, request: Request) -> dict[str, Any]:
         """Return the most that one attempt at `request` may use: dollars (`usd`) and `tokens`, None if unknown."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from runner.cost.account import Account
     from runner.cost.budget import Budget
     from runner.cost.pricing import Price
     from runner.finetune.jobs.future import TrainingJob
@@ -185,18 +186,19 @@ class LM:
         params = self._parameters.of(self.model, given).sent.copy()
         return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
-    async def acomplete(self, request: Request) -> Completion:
+    async def acomplete(self, request: Request, account: Account | None = None) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
         Args:
             request: made by `request`.
+            account: adds up what the attempts use, failed ones included.
 
         Raises:
             LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._complete(request, request_key(request), {})
+        return await self._complete(request, request_key(request), {}, account)
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop. Call it before the loop ends."""
@@ -380,12 +382,14 @@ class LM:
             rollout=rollout,
         )
 
-    async def _complete(self, request: Request, key: str, kwargs: Mapping[str, Any]) -> Completion:
+    async def _complete(
+        self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None = None
+    ) -> Completion:
         """Answer a request from the cache, or send it; while the same request is in flight, wait for its answer."""
         store = self._store(kwargs)
         if (cached := self._cached(key, store)) is not None:
             return cached
-        call = Call(self.channel(kwargs), request, key, store)
+        call = Call(self.channel(kwargs), request, key, store, account)
         if store is None or not (store.reads and store.writes):
             return await call.arun()
         made, shared = await self.flights.run(key, call.arun)

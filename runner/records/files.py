@@ -91,7 +91,7 @@ class Folder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Replace the manifest."""
-        self._write("manifest.json", pretty({"format": FORMATS[self.kind], **manifest}))
+        self.replace("manifest.json", pretty({"format": FORMATS[self.kind], **manifest}))
 
     def log(self, line: str) -> None:
         """Add a line, with the time, to ``run.log``; cleaned of secrets."""
@@ -100,7 +100,7 @@ class Folder:
             with (self.path / "run.log").open("a", encoding="utf-8") as stream:
                 stream.write(f"{stamp} {redact(line)}\n")
         except OSError as error:
-            raise self._unwritable(error, "run.log") from None
+            raise self.unwritable(error, "run.log") from None
 
     def close(self) -> None:
         """Give up the lock."""
@@ -120,14 +120,15 @@ class Folder:
             raise RecordError(f"{file} is broken: it holds no object")
         return value
 
-    def _write(self, name: str, content: str | bytes) -> None:
+    def replace(self, name: str, content: str | bytes) -> None:
         """Write a file whole or not at all. Raises RecordError."""
         try:
             files.write(self.path / name, content)
         except OSError as error:
-            raise self._unwritable(error, name) from None
+            raise self.unwritable(error, name) from None
 
-    def _unwritable(self, error: OSError, name: str) -> RecordError:
+    def unwritable(self, error: OSError, name: str) -> RecordError:
+        """Return the error for a file of the record that cannot be written."""
         kept, then = "what was finished before is kept", f"resume with: ostinato resume {self.path}"
         if is_full(error):
             return RecordError(f"the disk is full: {self.path / name} could not be written; {kept}; make space, then {then}")

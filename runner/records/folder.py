@@ -40,7 +40,7 @@ class RunFolder(Folder):
 
     Files: ``config.yaml`` (resolved, itself a valid input), ``overrides.yaml``, ``manifest.json``, ``samples.jsonl`` (one
     line per sample; the last line of a sample counts; a torn last line counts as not written), ``summary.json``, ``report.html``,
-    ``run.log``.
+    ``run.log``, and ``spending.jsonl`` while it runs, or if samples without a line have cost something (`records.spending`).
     """
 
     kind = "run"
@@ -100,7 +100,7 @@ class RunFolder(Folder):
                 lines = lines[os.write(self._samples, lines) :]
         except OSError as error:
             self.close()  # half a line may stand at the end: the next append cuts it off
-            raise self._unwritable(error, "samples.jsonl") from None
+            raise self.unwritable(error, "samples.jsonl") from None
 
     def samples(self) -> Iterator[Sample]:
         """Yield the samples in the order of their last lines. If a sample has several lines, only the last one counts.
@@ -128,22 +128,22 @@ class RunFolder(Folder):
         if self._samples is not None:
             os.close(self._samples)
             self._samples = None
-        self._write("samples.jsonl", _encoder.encode_lines(samples))
+        self.replace("samples.jsonl", _encoder.encode_lines(samples))
 
     def _replaced(self) -> set[int]:
         """Return the numbers of the few lines that a later line of the same sample has replaced. Keeps a hash of the others."""
-        hashes = array("q", (hash(slot) for _, slot in self._slots()))
+        hashes = array("q", (hash(slot) for _, slot in self.slots()))
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
         replaced: set[int] = set()
-        for number, slot in self._slots() if suspects else ():
+        for number, slot in self.slots() if suspects else ():
             if hash(slot) in suspects:
                 if slot in latest:
                     replaced.add(latest[slot])
                 latest[slot] = number
         return replaced
 
-    def _slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
+    def slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
         """Yield number and sample of every whole line; a torn line counts as not written."""
         for number, line in self._lines():
             try:
@@ -151,6 +151,10 @@ class RunFolder(Folder):
             except msgspec.MsgspecError:
                 continue
             yield number, (slot.id, slot.repeat)
+
+    def count_lines(self) -> int:
+        """Return how many whole lines ``samples.jsonl`` has."""
+        return sum(1 for _ in self._lines())
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; a torn last one is skipped, as `append` would cut it off."""
@@ -177,7 +181,7 @@ class RunFolder(Folder):
 
     def write_config(self, config: str) -> None:
         """Replace the config."""
-        self._write("config.yaml", config)
+        self.replace("config.yaml", config)
 
     def summary(self) -> Summary | None:
         """Return the summary; None if the run has none yet."""
@@ -190,7 +194,7 @@ class RunFolder(Folder):
 
     def write_summary(self, summary: Summary) -> None:
         """Replace the summary."""
-        self._write("summary.json", pretty({"format": FORMAT, **summary.to_dict()}))
+        self.replace("summary.json", pretty({"format": FORMAT, **summary.to_dict()}))
 
     def close(self) -> None:
         """Close ``samples.jsonl`` and give up the lock; the next append opens the file again."""

@@ -89,4 +89,4 @@ class PipelineFolder(Folder):
 
     def write(self, manifest: PipelineManifest) -> None:
         """Replace the manifest. Raises RecordError."""
-        self._write("manifest.json", pretty(msgspec.to_builtins(manifest)))
+        self.replace("manifest.json", pretty(msgspec.to_builtins(manifest)))

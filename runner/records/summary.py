@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from runner.types import Score, Spent, Usage
+from runner.types import Held, Score, Spent, Usage
 from runner.wording.numbers import dollars, listed, score_in_full, seconds
 
 RunStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
@@ -24,7 +24,10 @@ class Summary(msgspec.Struct, kw_only=True):
         usage: tokens of requests made; `usage_cached`: those of answers from the cache.
         unrecorded: the part of `requests`, `usage` and `cost_usd` that was spent on samples which have no line in the record:
             their conversations were cut off between two turns, or their failure would have hit every row.
-        cost_usd: what the requests cost; None when a price is unknown. `saved_usd`: what the cache's answers had cost.
+        cost_usd: what the requests cost; None when the cost of one is unknown. `saved_usd`: what the cache's answers had cost.
+        cost_known_usd: what those requests cost whose cost is known.
+        held: bounds of what attempts may have used that brought no answer, or one without usage. Budgets count them as used.
+        priced: whether the price of the model is known, or its answers name their cost.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
     """
@@ -54,6 +57,9 @@ class Summary(msgspec.Struct, kw_only=True):
     errors_by_code: dict[str, int] = {}
     unrecorded: Spent = Spent()
     unknown_endings: dict[str, int] = {}
+    held: Held = Held()
+    cost_known_usd: float = 0.0
+    priced: bool = False
     problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,4 +93,10 @@ class Summary(msgspec.Struct, kw_only=True):
         if self.model.startswith(("local/", "fake/")):
             return "none (this machine)"
         saved = f" ({dollars(self.saved_usd)} saved by the cache)" if self.saved_usd else ""
-        return ("unknown (no price for this model)" if self.cost_usd is None else dollars(self.cost_usd)) + saved
+        if self.cost_usd is not None:
+            return dollars(self.cost_usd) + saved
+        if not self.priced:
+            return "unknown (no price for this model)" + saved
+        least, count = self.cost_known_usd, self.held.attempts
+        up_to = f" and at most {dollars(least + self.held.usd)}" if self.held.usd else ""
+        return f"at least {dollars(least)}{up_to} (unknown for {count:,} of {self.requests:,} requests){saved}"

@@ -93,7 +93,7 @@ class SweepFolder(Folder):
 
     def write(self, manifest: SweepManifest) -> None:
         """Replace the manifest. Raises RecordError."""
-        self._write("manifest.json", pretty(msgspec.to_builtins(manifest)))
+        self.replace("manifest.json", pretty(msgspec.to_builtins(manifest)))
 
     def asked(self) -> dict[str, Any]:
         """Read ``sweep.yaml``. Raises RecordError."""
@@ -109,11 +109,11 @@ class SweepFolder(Folder):
 
     def write_asked(self, asked: str) -> None:
         """Replace ``sweep.yaml``. Raises RecordError."""
-        self._write("sweep.yaml", asked)
+        self.replace("sweep.yaml", asked)
 
     def write_table(self, name: str, content: str | bytes) -> None:
         """Replace ``table.csv`` or ``table.parquet``. Raises RecordError."""
-        self._write(name, content)
+        self.replace(name, content)
 
     def drop_unnamed(self, cells: Iterable[CellRecord]) -> None:
         """Delete empty run folders that belong to none of these cells: their process was killed before it sent anything."""

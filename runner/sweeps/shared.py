@@ -11,7 +11,7 @@ from runner import build
 from runner.batch.tally import Tally
 from runner.config.schema import LocalModel
 from runner.lm.flight import SingleFlight
-from runner.types import Spent
+from runner.records.spending import unrecorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,9 +43,8 @@ class Shared:
     def charge(self, runs: Iterable[RunFolder]) -> None:
         """Charge what earlier sittings have used to the budget."""
         for run in runs if self.budget else ():
-            used = _spent(run)
             assert self.budget is not None
-            self.budget.charge(usd=used.cost_usd or 0.0, tokens=used.usage.total_tokens, requests=used.requests)
+            self.budget.charge(**_spent(run))
 
     def expect(self, configs: Iterable[RunConfig]) -> None:
         """Announce all cells that will run, so that a server ends as soon as none of them needs it."""
@@ -94,14 +93,13 @@ def _server(config: RunConfig) -> _Server:
     return config.model.name, repr((config.model, config.launch))
 
 
-def _spent(run: RunFolder) -> Spent:
-    """Return what a run has used: the sum of its lines (a killed sitting leaves no summary), and amounts without a line."""
+def _spent(run: RunFolder) -> dict[str, Any]:
+    """Return what a budget counts of a run: its lines (a killed sitting leaves no summary), and amounts without a line."""
     tally = Tally(0)
-    if (summary := run.summary()) is not None:
-        tally.charge(summary.unrecorded)
+    tally.charge(unrecorded(run))
     for sample, counts in run.history():
         if counts:
             tally.add(sample)
         else:
             tally.superseded(sample)
-    return Spent(tally.requests, tally.usage, tally.cost_usd)
+    return tally.counted

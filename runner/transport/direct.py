@@ -16,13 +16,14 @@ import msgspec
 from runner.errors import AuthenticationError, BadRequestError, ConnectionLostError, LMError, LMTimeoutError
 from runner.network.said import said
 from runner.secrets import remember
+from runner.transport import usage
 from runner.transport.base import failure, malformed, refused
 from runner.transport.choices import AnswerChoice, choice_of, created_at, mend
 from runner.transport.users import Users
 from runner.types import Request, Response, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
 
     import aiohttp
 
@@ -91,15 +92,19 @@ class DirectTransport:
             ) as answer:
                 data = await answer.read()
         except TimeoutError:
-            raise failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError) from None
+            late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
+            late.sent = False
+            raise late from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             kind = ConnectionLostError if _was_sent(error) else None
-            raise failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind) from None
+            broken = failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind)
+            broken.sent = kind is not None
+            raise broken from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
             raise _refused(answer.status, data, answer.headers, request, connection)
-        return read(data, request, connection)
+        return read(data, request, connection, answer.headers)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless another transport uses them: its requests in flight are paid for."""
@@ -165,19 +170,25 @@ async def _close() -> None:
         await session.close()
 
 
-class _PromptDetails(msgspec.Struct):
+class _PromptDetails(msgspec.Struct, forbid_unknown_fields=True):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
-class _CompletionDetails(msgspec.Struct):
+class _CompletionDetails(msgspec.Struct, forbid_unknown_fields=True):
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
+    accepted_prediction_tokens: int | None = None
+    rejected_prediction_tokens: int | None = None
 
 
-class _Tokens(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
+class _Tokens(msgspec.Struct, forbid_unknown_fields=True):
+    """OpenAI's form, which most servers write. Any other form is read by the tables of `usage`, which takes longer."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
     prompt_tokens_details: _PromptDetails | None = None
     completion_tokens_details: _CompletionDetails | None = None
 
@@ -188,12 +199,13 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     created: int | float | str | None = None
     system_fingerprint: str | None = None
-    usage: _Tokens | None = None
+    usage: msgspec.Raw = msgspec.Raw()
 
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Answer, strict=False).decode
+_decode_tokens = msgspec.json.Decoder(_Tokens).decode
 
 
 def _was_sent(error: Exception) -> bool:
@@ -221,8 +233,8 @@ def _authorization(request: Request, connection: Connection) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def read(data: bytes, request: Request, connection: Connection) -> Response:
-    """Return the answer in a body with status 200, of chat or text completions. Raises LMError."""
+def read(data: bytes, request: Request, connection: Connection, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer in a body with status 200, of chat or text completions. `headers` may name its cost. Raises LMError."""
     try:
         answer = _decoded(data)
     except _UNREADABLE as error:
@@ -231,13 +243,17 @@ def read(data: bytes, request: Request, connection: Connection) -> Response:
         raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
     if not answer.choices:
         raise malformed(request, "it has no choices")
+    tokens, more = _usage(answer.usage)
+    cost_usd, cost_from = usage.named_cost(more, headers) or (None, None)
     return Response(
         id=str(answer.id) if isinstance(answer.id, int) else answer.id,
         model=answer.model,
         choices=[choice_of(choice, request, connection) for choice in answer.choices],
-        usage=_usage(answer.usage) if answer.usage else None,
+        usage=tokens,
         system_fingerprint=answer.system_fingerprint,
         created=created_at(answer.created),
+        cost_usd=cost_usd,
+        cost_from=cost_from,
     )
 
 
@@ -250,12 +266,33 @@ def _decoded(data: bytes) -> _Answer:
         return _decode(mended)
 
 
-def _usage(tokens: _Tokens) -> Usage:
-    prompt, completion = tokens.prompt_tokens or 0, tokens.completion_tokens or 0
-    details = tokens.prompt_tokens_details or _PromptDetails()
-    reasoning = tokens.completion_tokens_details.reasoning_tokens if tokens.completion_tokens_details else 0
-    total = tokens.total_tokens or prompt + completion
-    return Usage(prompt, completion, total, details.cached_tokens or 0, reasoning or 0, details.cache_write_tokens or 0)
+def _usage(data: msgspec.Raw) -> tuple[Usage | None, Mapping[str, Any] | None]:
+    """Return the tokens, and the whole ``usage`` if it says more than tokens."""
+    try:
+        tokens = _decode_tokens(data)
+    except _UNREADABLE:
+        plain = _object(data)
+        return (usage.read(plain) if plain else None), plain
+    if tokens.prompt_tokens_details is None and tokens.completion_tokens_details is None:
+        return usage.counted(tokens.prompt_tokens, tokens.completion_tokens, tokens.total_tokens), None
+    prompt, completion = tokens.prompt_tokens_details or _PromptDetails(), tokens.completion_tokens_details
+    counted = usage.counted(
+        tokens.prompt_tokens,
+        tokens.completion_tokens,
+        tokens.total_tokens,
+        cached=prompt.cached_tokens or 0,
+        writes=prompt.cache_write_tokens or 0,
+        reasoning=(completion.reasoning_tokens if completion else 0) or 0,
+    )
+    return counted, None
+
+
+def _object(data: msgspec.Raw) -> dict[str, Any] | None:
+    try:
+        plain = msgspec.json.decode(data)
+    except _UNREADABLE:
+        return None
+    return plain if isinstance(plain, dict) else None
 
 
 def _refused(status: int, data: bytes, headers: Any, request: Request, connection: Connection) -> LMError:

@@ -18,11 +18,12 @@ import msgspec
 
 from runner.answers import ending_of, is_known
 from runner.errors import ServerError
+from runner.transport import usage
 from runner.transport.base import failure, malformed
 from runner.transport.direct import read
 from runner.transport.litellm_errors import mapped
 from runner.transport.users import Users
-from runner.types import Choice, Connection, Message, Request, Response, Usage
+from runner.types import Choice, Connection, Message, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -230,10 +231,9 @@ def _rename_for_responses(arguments: dict[str, Any]) -> None:
 
 
 def _tell(hear: Hear | None, answer: Any) -> None:
-    """Pass on the server's headers, which litellm attaches to the answer under prefixed names."""
+    """Pass on the server's headers."""
     if hear is not None:
-        kept = (getattr(answer, "_hidden_params", None) or {}).get("additional_headers") or {}
-        hear({name.lower().removeprefix("llm_provider-"): str(value) for name, value in kept.items()})
+        hear(_headers(answer))
 
 
 def _despite(error: Exception, wire: Wire, request: Request, connection: Connection, hear: Hear | None) -> Response:
@@ -248,12 +248,12 @@ def _response(answer: Any, wire: Wire, request: Request, connection: Connection)
     if request.model_type == "responses":
         return _from_responses(answer, request)
     if wire.body is not None:
-        return read(wire.body, request, connection)
+        return read(wire.body, request, connection, _headers(answer))
     plain = _plain(answer)
     reasons = wire.reasons()
     plain["choices"] = [_native(choice, told) for choice, told in zip_longest(plain.get("choices") or [], reasons) if choice]
     response = read(json.dumps(plain, default=str).encode(), request, connection)
-    return msgspec.structs.replace(response, usage=_usage(getattr(answer, "usage", None)))
+    return msgspec.structs.replace(response, **_usage(answer))
 
 
 def _native(choice: dict[str, Any], told: str | None) -> dict[str, Any]:
@@ -294,27 +294,22 @@ def _from_responses(answer: Any, request: Request) -> Response:
         id=_text(answer, "id"),
         model=_text(answer, "model"),
         choices=[Choice(text, finish, None, calls or None, _encodable("\n".join(reasoning)) or None)],
-        usage=_usage(getattr(answer, "usage", None)),
         created=int(getattr(answer, "created_at", 0) or 0) or None,
+        **_usage(answer),
     )
 
 
-def _usage(usage: Any) -> Usage | None:
-    plain = _plain(usage)
-    if not plain:
-        return None
-    prompt = plain.get("prompt_tokens", plain.get("input_tokens")) or 0
-    completion = plain.get("completion_tokens", plain.get("output_tokens")) or 0
-    details_in = plain.get("prompt_tokens_details") or plain.get("input_tokens_details") or {}
-    details_out = plain.get("completion_tokens_details") or plain.get("output_tokens_details") or {}
-    return Usage(
-        prompt,
-        completion,
-        plain.get("total_tokens") or prompt + completion,
-        details_in.get("cached_tokens") or 0,
-        details_out.get("reasoning_tokens") or 0,
-        details_in.get("cache_write_tokens") or details_in.get("cache_creation_tokens") or 0,
-    )
+def _usage(answer: Any) -> dict[str, Any]:
+    """Return the fields of a Response that say what the answer has used."""
+    plain, headers = _plain(getattr(answer, "usage", None)) or {}, _headers(answer)
+    cost_usd, cost_from = usage.named_cost(plain, headers) or (None, None)
+    return {"usage": usage.read(plain), "cost_usd": cost_usd, "cost_from": cost_from}
+
+
+def _headers(answer: Any) -> dict[str, str]:
+    """Return the server's headers, which litellm attaches to the answer under prefixed names."""
+    kept = (getattr(answer, "_hidden_params", None) or {}).get("additional_headers") or {}
+    return {name.lower().removeprefix("llm_provider-"): str(value) for name, value in kept.items()}
 
 
 def _plain(value: Any) -> Any:

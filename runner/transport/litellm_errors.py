@@ -63,6 +63,9 @@ WITHOUT_ANSWER = (
 )
 """Wrapped classes that say why the server has not answered. The first row that matches counts."""
 
+UNSENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError", "gaierror"})
+"""Wrapped classes (httpx's and Python's) that say that there was no connection, so that nothing was sent."""
+
 _REFUSED = 400
 _UNTRUE = 500
 """litellm's default status, used where it knows no better one."""
@@ -95,7 +98,9 @@ def mapped(error: Exception, request: Request, connection: Connection, hear: Hea
         if kind is LMTimeoutError and connection.timeout_s:
             message = f"no answer within {connection.timeout_s:g} s"
         message = message or type(next(iter(causes), error)).__name__
-        return failure(None, message, request=request, connection=connection, kind=kind)
+        failed = failure(None, message, request=request, connection=connection, kind=kind)
+        failed.sent = not any(type(cause).__name__ in UNSENT for cause in causes)
+        return failed
     if (status := _status(error, causes)) is not None:
         return refused(status, said(message), {}, request=request, connection=connection)
     return malformed(request, message or "it is empty")
