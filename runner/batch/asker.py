@@ -141,7 +141,7 @@ class Asker:
     def _answers(self, completion: Completion) -> list[Choice]:
         """Return the answers as they are parsed, scored and recorded: with thinking parted from them, unless it is kept."""
         response = completion.response
-        return (response if self.lm.thinking == "keep" else without_thinking(response)).choices
+        return (without_thinking(response) if self.lm.split_thinking else response).choices
 
     def score(self, sample: Sample, row: Row) -> None:
         """Score an answer in place. If a scorer fails, that becomes the sample's error, and the answer is kept."""

@@ -63,7 +63,7 @@ def lm(config: schema.RunConfig) -> LM:
     pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # no server needs a pause
     built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
     built.budget = budget(config.budget)
-    built.thinking = config.model.thinking
+    built.split_thinking = config.model.thinking == "split"
     return built
 
 

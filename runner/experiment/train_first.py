@@ -130,7 +130,7 @@ def _named(base: Model, model: str) -> Model:
     """Return the trained model, with the settings of the base if it is of the same kind."""
     provider, _, name = model.partition("/")
     if provider == "local":
-        return msgspec.structs.replace(base if isinstance(base, LocalModel) else LocalModel(), name=name)
+        return msgspec.structs.replace(base if isinstance(base, LocalModel) else LocalModel(thinking=base.thinking), name=name)
     if isinstance(base, ServerModel):
         return msgspec.structs.replace(base, name=name if provider == "openai" else model)
-    return msgspec.structs.replace(base if isinstance(base, LiteLLMModel) else LiteLLMModel(), name=model)
+    return msgspec.structs.replace(base if isinstance(base, LiteLLMModel) else LiteLLMModel(thinking=base.thinking), name=model)

@@ -7,7 +7,7 @@ import copy
 import functools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -70,7 +70,7 @@ class LM:
     `runner.errors`; answers that were refused, or cut off before `max_tokens`, are not cached; a custom ``api_base`` is part of
     the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it); thinking in
     the text (``<think>...</think>``) is not part of an output, and is `reasoning` in the history's response
-    (``lm.thinking = "keep"`` leaves it in the text).
+    (``lm.split_thinking = False`` leaves it in the text).
 
     Args:
         model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
@@ -132,7 +132,7 @@ class LM:
         self.budget: Budget | None = None
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
-        self.thinking: Literal["split", "keep"] = "split"
+        self.split_thinking = True
         self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
@@ -407,7 +407,7 @@ class LM:
         return None
 
     def _finish(self, inputs: Inputs, request: Request, completion: Completion) -> list[Any]:
-        response = completion.response if self.thinking == "keep" else without_thinking(completion.response)
+        response = without_thinking(completion.response) if self.split_thinking else completion.response
         outputs = outputs_of(response, wants_logprobs=bool(request.params.get("logprobs")))
         for choice in response.choices:
             if not is_known(choice.finish_reason):

@@ -328,3 +328,44 @@ def test_a_local_model_that_is_not_launched_is_refused(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     with pytest.raises(errors.BadRequestError, match=r"call lm\.launch\(\) first"):
         LM("local/smollm2", cache=False)("my private question")
+
+
+# --- thinking
+
+THOUGHTFUL = "<think>2 + 2</think>\n\n4"
+
+
+def test_thinking_in_the_text_is_not_part_of_an_output(ask):
+    lm = an_lm(THOUGHTFUL, cache=False)
+    assert ask(lm, "hi") == ["4"]
+    assert lm.history[-1]["outputs"] == ["4"]
+    [choice] = lm.history[-1]["response"].choices
+    assert (choice.text, choice.reasoning) == ("4", "2 + 2")
+
+
+def test_thinking_in_the_text_can_be_left_there(ask):
+    lm = an_lm(THOUGHTFUL, cache=False)
+    lm.split_thinking = False
+    assert ask(lm.copy(), "hi") == [THOUGHTFUL]
+
+
+def test_the_cache_keeps_the_text_as_the_server_sent_it(ask, tmp_path):
+    store = Cache(tmp_path / "cache")
+    lm = an_lm(THOUGHTFUL, cache=store)
+    assert ask(lm, "hi") == ask(lm, "hi") == ["4"]
+    lm.split_thinking = False
+    assert ask(lm, "hi") == [THOUGHTFUL]
+    assert len(lm.transport.requests) == 1
+    store.close()
+
+
+def test_thinking_that_was_cut_off_is_an_answer_without_text(ask, caplog):
+    lm = an_lm("<think>2 + ", cache=False)
+    assert ask(lm, "hi") == [None]
+    assert "cut off" in caplog.text
+
+
+def test_a_parameter_named_thinking_is_sent():
+    lm = an_lm(cache=False).copy(thinking={"type": "enabled"})
+    lm("hi")
+    assert lm.transport.requests[-1].params["thinking"] == {"type": "enabled"}
