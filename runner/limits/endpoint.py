@@ -26,6 +26,9 @@ UNREACHED = 3
 WHOLE_ENDPOINT = ("authentication", "quota")
 """Codes of errors that apply to every request with this key; the others may concern only the model of one limiter, or one row."""
 
+DOUBTFUL = ("bad_request", "permission_denied")
+"""Codes of errors that may concern one row or all of them."""
+
 
 class Endpoint:
     """The state of one endpoint and key. Thread-safe. Made by `endpoint_of`; used through a `Limiter`.
@@ -219,8 +222,10 @@ class Endpoint:
             self._unreached = self._unreached + 1 if error.code == "transport" else 0
             if error.code in WHOLE_ENDPOINT or (self._unreached >= UNREACHED and not self._worked):
                 self._close(error)
-            elif error.disposition == "stop" or error.code == "bad_request":
+            elif error.code in DOUBTFUL:
                 self._refused(lane, error, row)
+            elif error.disposition == "stop":
+                self._close_lane(lane, error)
             elif error.disposition == "row":  # the server takes requests of this kind
                 lane.worked = True
                 lane.complaints.answered()
@@ -232,7 +237,7 @@ class Endpoint:
         """Close `lane` if every row would be refused; else the refusal is of its row alone.
 
         A bad request is a row's own, unless several rows are refused in the same words and no row is answered otherwise. A
-        refused model stops at once, but while rows are answered, it takes several rows, too.
+        key without permission stops at once, but while rows are answered, it takes several rows, too.
         """
         alike = lane.complaints.heard(error, row)
         if error.code == "bad_request":

@@ -44,7 +44,7 @@ _BY_STATUS: dict[int, type[LMError]] = {
 
 
 class Verdict(NamedTuple):
-    """What a refusal means. `remedy` says what to do; it is empty where the advice of the class is enough."""
+    """The meaning of a refusal. `remedy` says what to do; it is empty where the advice of the class is enough."""
 
     kind: type[LMError]
     remedy: str = ""

@@ -21,7 +21,7 @@ _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Said(NamedTuple):
-    """What the body of a refusal says.
+    """The body of a refusal, read.
 
     Attributes:
         message: for people.

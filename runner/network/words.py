@@ -353,12 +353,25 @@ ACCESS = (
         "api-docs.deepseek.com; docs.litellm.ai; lmstudio.ai/docs",
     ),
     Rule(
-        NotFoundError,
+        BadRequestError,
         frozenset({404}),
-        _any(r"no endpoints found"),
+        _any(r"no endpoints found that support"),
         "OpenRouter",
         "openrouter.ai/docs/api-reference/errors",
-        "no provider of this model takes such a request; check model.name, privacy settings and the prompt's contents",
+        "no provider of this model takes such a request; check the parameters and the prompt's contents",
+    ),
+    Rule(
+        BadRequestError,
+        frozenset({403, 406}),
+        _any(
+            r"<(?:!doctype|html|head|title)\b",
+            r"you have been blocked",
+            r"request (?:was |is )?blocked",
+            r"error code: 10\d\d",
+        ),
+        "Cloudflare, nginx, ModSecurity",
+        "developers.cloudflare.com/support; modsecurity.org",
+        "a firewall in front of the server has refused the request; some refuse prompts that look like code",
     ),
 )
 """A key, a country or a model that is refused with another status than 401, 403 or 404."""

@@ -86,7 +86,11 @@ def test_rows_that_are_moderated_are_refused_and_the_run_completes(server):
 
 
 @pytest.mark.parametrize("most", [1, 8])
-@pytest.mark.parametrize("refusal", [Status(400, "no image in row"), as_sent("context_window", "TGI", 422)], ids=["bad", "long"])
+@pytest.mark.parametrize(
+    "refusal",
+    [Status(400, "no image in row"), as_sent("context_window", "TGI", 422), as_sent("bad_request", "Cloudflare", 403)],
+    ids=["bad", "long", "firewall"],
+)
 def test_a_row_that_is_refused_first_ends_nothing(server, refusal, most):
     server.otherwise = refusing([0], refusal)
     summary = run(server, f"limits.max_concurrency={most}").summary
