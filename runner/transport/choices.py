@@ -81,11 +81,11 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
     Raises:
         LMError: it has no answer, or says that it has failed, which some servers do in a reply with status 200.
     """
-    if choice.provider_specific_fields:  # litellm's proxy, which turns finish reasons that it does not know into "stop"
-        choice.finish_reason = _text(choice.provider_specific_fields.get("native_finish_reason")) or choice.finish_reason
+    message = choice.message
+    if choice.provider_specific_fields or (message is not None and message.provider_specific_fields):
+        _show_hidden(choice)
     if _says_something(choice.error) or ending_of(choice.finish_reason) in ("failed", "malformed"):
         raise _failed(choice, request, connection)
-    message = choice.message
     if message is None:
         if choice.text is None:
             raise malformed(request, "it has no text")
@@ -98,8 +98,6 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
         text, thinking, refusal = parts.text, thinking or parts.thinking, refusal or parts.refusal
     if type(thinking) is list:
         thinking = thinking_in(thinking)
-    if message.provider_specific_fields:  # litellm's proxy
-        refusal = refusal or _text(message.provider_specific_fields.get("refusal"))
     if refusal:
         text, finish_reason = text or refusal, "refusal"
     calls = message.tool_calls or ([ToolCall(type="function", function=message.function_call)] if message.function_call else None)
@@ -208,6 +206,10 @@ def _mended_function(function: Any) -> dict[str, Any] | None:
     return {"name": _text(function.get("name")), "arguments": _json_text(function.get("arguments"))}
 
 
+def _list(value: Any) -> list[Any] | None:
+    return value if isinstance(value, list) else None
+
+
 def _object(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
@@ -227,6 +229,21 @@ def _failed(choice: AnswerChoice, request: Request, connection: Connection) -> L
     if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004
         return refused(code, of_tree(told, message), {}, request=request, connection=connection)
     return failure(None, message, request=request, connection=connection, kind=ServerError)
+
+
+def _show_hidden(choice: AnswerChoice) -> None:
+    """Put what litellm's proxy (1.106, 1.108) hides in ``provider_specific_fields`` back into its place.
+
+    It hides every field that it does not know, and turns finish reasons that it does not know into ``stop``.
+    """
+    hidden, message = choice.provider_specific_fields or {}, choice.message
+    choice.finish_reason = _text(hidden.get("native_finish_reason")) or choice.finish_reason
+    choice.error = choice.error or hidden.get("error")
+    if message is not None:
+        hidden = message.provider_specific_fields or {}
+        message.refusal = message.refusal or _text(hidden.get("refusal"))
+        message.reasoning = message.reasoning or _thinking(hidden.get("reasoning"))
+        message.reasoning_details = message.reasoning_details or _list(hidden.get("reasoning_details"))
 
 
 def _says_something(error: Any) -> bool:

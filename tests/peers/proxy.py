@@ -42,8 +42,34 @@ ALWAYS = {
     "usage": "the proxy counts what is missing as zero",
 }
 """Fields that may differ in every answer, and why."""
-DIFFERENCES: dict[str, str] = {}
-"""Why answers differ in their choices, or are errors, by the case's name."""
+_FAILS = "the proxy's litellm cannot convert it, and answers 500"
+_NESTED = "the server stands for a proxy, and the proxy drops the fields of a second one"
+DIFFERENCES = {
+    "half a surrogate pair": _FAILS,
+    "content as a number": _FAILS,
+    "content as an object": _FAILS,
+    "a log probability of minus infinity": _FAILS,
+    "a text completion with a number as id": _FAILS,
+    "a text completion with a float as created": _FAILS,
+    "no choices field": _FAILS,
+    "thinking as an object": _FAILS,
+    "parts (Mistral)": _FAILS,
+    "parts with a summary (Databricks)": _FAILS,
+    "two parts of text": _FAILS,
+    "parts of other kinds (Mistral's references)": _FAILS,
+    "texts as parts": _FAILS,
+    "a part that is all thinking": _FAILS,
+    "an empty list of parts": _FAILS,
+    "a refusal as a part": _FAILS,
+    "log probabilities": "OpenAI's SDK, with which litellm reads the proxy, adds fields that are null",
+    "thinking in the text": "the proxy cuts it out, and leaves the white space around both parts",
+    "a failed text completion": "the proxy makes a stop of it, and does not hide the truth anywhere",
+    "a finish reason that litellm's proxy has hidden": _NESTED,
+    "a failure that litellm's proxy has hidden": _NESTED,
+    "an error that litellm's proxy has hidden": _NESTED,
+    "an error without a code": "the proxy takes it for a bad request",
+}
+"""Why answers differ in their choices, or are errors, by the case's name (litellm 1.108.7)."""
 
 
 def environment(folder: Path, version: str | None) -> Path:
