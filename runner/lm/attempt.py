@@ -25,7 +25,7 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 _NOTHING = Usage()
-_TIMED_OUT, _SERVER_FAILED = 408, 500
+_ANSWERED, _TIMED_OUT, _SERVER_FAILED = 200, 408, 500
 
 
 class Attempt:
@@ -82,8 +82,9 @@ def may_be_billed(error: LMError) -> bool:
     """Return whether the model may have generated something for a request that failed.
 
     A refusal (4xx) comes before anything is generated. A server that failed (5xx), an answer that did not come in time, was cut
-    off or cannot be used may have been generated in part or whole. Nothing was sent if there was no connection.
+    off, cannot be used or says that it has failed (200) may have been generated in part or whole. Nothing was sent if there was
+    no connection.
     """
     if error.status is not None:
-        return error.status == _TIMED_OUT or error.status >= _SERVER_FAILED
+        return error.status in (_ANSWERED, _TIMED_OUT) or error.status >= _SERVER_FAILED
     return error.sent and isinstance(error, MalformedError | LMTimeoutError | TransportError)

@@ -19,11 +19,12 @@ from runner.transport.base import failure, malformed, refused
 from runner.types import Choice
 
 if TYPE_CHECKING:
-    from runner.errors import LMError
     from runner.types import Connection, Request
 
 VERY_UNLIKELY = -9999.0
 """Stands for a log probability of minus infinity, which JSON lacks (OpenAI API reference, chat object, "logprob")."""
+_ANSWERED = 200
+"""The status of an error in an answer: it was generated, in part at least, and may be billed."""
 _LATEST = 2**40
 """Seconds: a later `created` is not a time."""
 
@@ -84,8 +85,9 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
     message = choice.message
     if choice.provider_specific_fields or (message is not None and message.provider_specific_fields):
         _show_hidden(choice)
-    if _says_something(choice.error) or ending_of(choice.finish_reason) in ("failed", "malformed"):
-        raise _failed(choice, request, connection)
+    if choice.error or ending_of(choice.finish_reason) in ("failed", "malformed"):
+        refuse_error(choice.error, request, connection)
+        refuse_failure(choice.finish_reason, request, connection)
     if message is None:
         if choice.text is None:
             raise malformed(request, "it has no text")
@@ -102,6 +104,25 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
         text, finish_reason = text or refusal, "refusal"
     calls = message.tool_calls or ([ToolCall(type="function", function=message.function_call)] if message.function_call else None)
     return Choice(text, finish_reason, choice.logprobs, [_call(call) for call in calls] if calls else None, thinking or None)
+
+
+def refuse_error(error: Any, request: Request, connection: Connection) -> None:
+    """Raise LMError for an ``error`` in a reply with status 200, unless it is empty: some gateways always send one."""
+    told = error if isinstance(error, dict) else {"message": error}
+    code, message = told.get("code"), str(told.get("message") or "")
+    if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004
+        raise refused(code, of_tree(told, message), {}, request=request, connection=connection)
+    if message or code is not None:
+        raise failure(_ANSWERED, message or str(code), request=request, connection=connection, kind=ServerError)
+
+
+def refuse_failure(finish_reason: str | None, request: Request, connection: Connection) -> None:
+    """Raise LMError for a finish reason that means that there is no answer."""
+    ending, why = ending_of(finish_reason), f"the answer ended with finish_reason {finish_reason!r}"
+    if ending == "malformed":
+        raise malformed(request, why)
+    if ending == "failed":
+        raise failure(_ANSWERED, why, request=request, connection=connection, kind=ServerError)
 
 
 def parts_of(content: list[Any]) -> Parts:
@@ -218,19 +239,6 @@ def _thinking(value: Any) -> Any:
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else _text(value)
 
 
-def _failed(choice: AnswerChoice, request: Request, connection: Connection) -> LMError:
-    """Return the error for an answer that says that it has failed."""
-    error, reason = choice.error if _says_something(choice.error) else None, choice.finish_reason
-    if error is None and ending_of(reason) == "malformed":
-        return malformed(request, f"it ended with finish_reason {reason!r}")
-    told = error if isinstance(error, dict) else {"message": error}
-    message = str(told.get("message") or f"the answer ended with finish_reason {reason!r}")
-    code = told.get("code")
-    if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004
-        return refused(code, of_tree(told, message), {}, request=request, connection=connection)
-    return failure(None, message, request=request, connection=connection, kind=ServerError)
-
-
 def _show_hidden(choice: AnswerChoice) -> None:
     """Put what litellm's proxy (1.106, 1.108) hides in ``provider_specific_fields`` back into its place.
 
@@ -244,13 +252,6 @@ def _show_hidden(choice: AnswerChoice) -> None:
         message.refusal = message.refusal or _text(hidden.get("refusal"))
         message.reasoning = message.reasoning or _thinking(hidden.get("reasoning"))
         message.reasoning_details = message.reasoning_details or _list(hidden.get("reasoning_details"))
-
-
-def _says_something(error: Any) -> bool:
-    """Return whether an ``error`` is one: some gateways send an empty one with every answer."""
-    if isinstance(error, dict):
-        return bool(error.get("message")) or error.get("code") is not None
-    return bool(error)
 
 
 def _call(call: ToolCall) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from runner.network.said import said
 from runner.secrets import remember
 from runner.transport import usage
 from runner.transport.base import failure, malformed, refused
-from runner.transport.choices import AnswerChoice, choice_of, created_at, mend
+from runner.transport.choices import AnswerChoice, choice_of, created_at, mend, refuse_error
 from runner.transport.users import Users
 from runner.types import Request, Response, Usage
 
@@ -200,6 +200,7 @@ class _Answer(msgspec.Struct):
     created: int | float | str | None = None
     system_fingerprint: str | None = None
     usage: msgspec.Raw = msgspec.Raw()
+    error: Any = None
 
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -241,6 +242,8 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
         if (status := _status_within(data)) is not None:
             raise _refused(status, data, {}, request, connection) from None
         raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
+    if answer.error:
+        refuse_error(answer.error, request, connection)
     if not answer.choices:
         raise malformed(request, "it has no choices")
     tokens, more = _usage(answer.usage)

@@ -135,7 +135,7 @@ class Wire:
     def __call__(self, details: dict[str, Any]) -> None:
         """Keep a body. One that litellm has had put into another form (`_AS_TOOL`) is left to it."""
         said: Any = details.get("original_response")
-        if hasattr(said, "model_dump"):  # an object of OpenAI's SDK
+        if hasattr(said, "model_dump") and getattr(said, "choices", None):  # an object of OpenAI's SDK
             said = json.dumps(said.model_dump(exclude_unset=True, warnings=False), default=str)
         if not isinstance(said, str) or not said.startswith("{"):
             return

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from runner.answers import without_thinking
 from runner.answers.thinking import MARKS, split
 from runner.errors import LMError
-from runner.network.refusal import classify, retry_after
+from runner.network.delay import retry_after
+from runner.network.refusal import classify
 from runner.transport import DirectTransport
 from runner.transport.base import failure, malformed
 from runner.transport.direct import _refused, read
@@ -241,7 +242,7 @@ def test_any_refusal_is_an_error(status, body, headers):
     assert issubclass(classify(status, body.decode(errors="replace")), LMError)
     for raised in (
         _refused(status, body, headers, REQUESTS["chat"], HERE),
-        failure(status, body.decode(errors="surrogateescape"), request=REQUESTS["text"], connection=HERE, headers=headers),
+        failure(status, body.decode(errors="surrogateescape"), request=REQUESTS["text"], connection=HERE),
         malformed(REQUESTS["text"], body.decode(errors="surrogateescape")),
     ):
         check(lambda raised=raised: _raise(raised))

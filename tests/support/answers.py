@@ -193,6 +193,9 @@ ENDINGS = [
     Case("an error in a choice that says stop",
          body({"content": ""}, "stop", choice={"error": {"code": 429, "message": "Rate limit exceeded"}}), errors.RateLimitError),
     Case("an error as text in the choice", body(choice={"error": "upstream died"}), errors.ServerError),
+    Case("an error beside an answer", body({"content": ""}, error={"message": "upstream died"}), errors.ServerError),
+    Case("an error beside an empty list of answers", body(choices=[], error={"code": 429, "message": "Rate limit exceeded"}),
+         errors.RateLimitError),
     Case("an error with a code (OpenRouter)", {"error": {"code": 502, "message": "Provider returned error"}}, errors.ServerError),
     Case("an error without a code", {"error": {"message": "overloaded"}}, errors.MalformedError),
 ]  # fmt: skip

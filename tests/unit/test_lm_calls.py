@@ -196,6 +196,14 @@ def test_a_failed_attempt_counts_as_a_request_without_tokens(ask):
     assert lm.budget.spent == {"usd": 0.0, "tokens": 7, "requests": 2}
 
 
+def test_an_answer_that_says_that_it_has_failed_may_be_billed(ask):
+    lm = an_lm(ServerError("the answer ended with finish_reason 'abort'", status=200), "ok", max_tokens=100)
+    lm.budget = Budget(tokens=5000)
+    with without_sleeping():
+        ask(lm, "hi")
+    assert lm.budget.spent["tokens"] > 100
+
+
 async def test_hits_cost_nothing():
     lm = an_lm()
     lm.budget, lm.limiter = Budget(requests=1), Limiter(Endpoint("test"), max_concurrency=1)
