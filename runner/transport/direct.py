@@ -242,16 +242,17 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
         if (status := _status_within(data)) is not None:
             raise _refused(status, data, {}, request, connection) from None
         raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
+    choices = [choice_of(choice, request, connection) for choice in answer.choices]
     if answer.error:
         refuse_error(answer.error, request, connection)
-    if not answer.choices:
+    if not choices:
         raise malformed(request, "it has no choices")
     tokens, more = _usage(answer.usage)
     cost_usd, cost_from = usage.named_cost(more, headers) or (None, None)
     return Response(
         id=str(answer.id) if isinstance(answer.id, int) else answer.id,
         model=answer.model,
-        choices=[choice_of(choice, request, connection) for choice in answer.choices],
+        choices=choices,
         usage=tokens,
         system_fingerprint=answer.system_fingerprint,
         created=created_at(answer.created),
