@@ -94,6 +94,7 @@ def _litellm() -> Any:
         warnings.simplefilter("ignore")
         import litellm
     _without_mcp()
+    _without_second_requests()
     # pydantic warns about litellm's own types, when it first sees them and whenever it serialises some of them
     warnings.filterwarnings("ignore", "Item '.*' on TypedDict class")
     warnings.filterwarnings("ignore", "(?s)Pydantic serializer warnings")
@@ -105,6 +106,23 @@ def _litellm() -> Any:
     litellm.cache = None
     litellm.disable_aiohttp_transport = True  # with it, text completions leave a session open for each event loop
     return litellm
+
+
+def _without_second_requests() -> None:
+    """Have a lost connection raised, and not answered with a second request that no budget knows of.
+
+    litellm's own client (before 1.108: anthropic, gemini, hosted_vllm and more) posts again over a new connection, whatever its
+    settings of retries say.
+    """
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    async def raised(*_: Any, **__: Any) -> None:
+        error = sys.exception()  # the lost connection: litellm calls this while it handles it
+        assert error is not None
+        raise error
+
+    if hasattr(AsyncHTTPHandler, "single_connection_post_request"):
+        AsyncHTTPHandler.single_connection_post_request = raised
 
 
 def _without_mcp() -> None:

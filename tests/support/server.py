@@ -84,9 +84,10 @@ class Raw:
 
 @dataclass(frozen=True)
 class Reset:
-    """The connection is reset; `after` bytes of a good answer have been sent (0: nothing)."""
+    """The connection is reset (or closed `politely`); `after` bytes of a good answer have been sent (0: nothing)."""
 
     after: int = 0
+    politely: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def _script(behaviour: Behaviour, call: Call) -> Script:
         case Raw():
             return Script((response(behaviour.body, behaviour.code, Content_Type=behaviour.content_type),))
         case Reset():
-            return Script(_beginning(behaviour.after, call), "reset")
+            return Script(_beginning(behaviour.after, call), "close" if behaviour.politely else "reset")
         case Hang():
             return Script(_beginning(behaviour.after, call), "hang")
 
