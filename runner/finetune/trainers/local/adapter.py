@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import FinetuneError
 from runner.finetune.trainers.local.gguf import FLOAT32, LAYER, STRING, Kind, rope_order
+from runner.finetune.trainers.local.kinds import other_than_lora
 from runner.finetune.trainers.local.write import F16, Part, rows, write
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from runner.finetune.trainers.local.gguf import Source
 
-_UNSERVABLE = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "bias")
 _NAME = re.compile(
     r"model\.layers\.(?P<layer>\d+)\.(?:self_attn|mlp)\.(?P<projection>\w+)\.lora_(?P<part>[AB])(?:\.\w+)?\.weight$"
 )
@@ -36,7 +36,7 @@ def from_peft(folder: Path, base: Source, out: Path) -> str:
         out: the file to write.
 
     Raises:
-        FinetuneError: it is not a LoRA adapter that llama.cpp can apply: DoRA, whole modules, ranks or biases per module.
+        FinetuneError: it is not a LoRA adapter that llama.cpp can apply (`kinds.KINDS`).
     """
     from safetensors.numpy import load_file
 
@@ -45,9 +45,11 @@ def from_peft(folder: Path, base: Source, out: Path) -> str:
         weights = load_file(folder / "adapter_model.safetensors")
     except (OSError, ValueError) as error:
         raise FinetuneError(f"{folder} does not hold a PEFT adapter: {error}") from None
-    for name in _UNSERVABLE:
-        if config.get(name) not in (None, False, {}, [], "none"):
-            raise FinetuneError(f"{folder}: {name}={config[name]!r} cannot be served: llama.cpp applies plain LoRA only")
+    if (kind := other_than_lora(config)) is not None:
+        raise FinetuneError(
+            f"{folder}: {kind.field}={config[kind.field]!r} ({kind.name}) cannot be served: {kind.why}, and llama.cpp applies plain "
+            "LoRA only; merge the adapter into its base, or train plain LoRA"
+        )
     if base.fields.get("general.architecture") != "llama" or not {"r", "lora_alpha"} <= config.keys():
         raise FinetuneError(f"{folder} is not a LoRA adapter of a llama model; only these can be served here")
     rank, alpha = config["r"], float(config["lora_alpha"])
