@@ -42,6 +42,8 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     headers: dict[str, str] = {}
     timeout_s: float | None = None
+    body: dict[str, Any] = {}
+    """Fields that are added to every request, such as the adapter that a server of our own applies."""
     extra: dict[str, Any] = {}
     """Other ``api_*`` arguments a provider needs, such as ``api_version`` on Azure."""
 

@@ -76,7 +76,7 @@ class JsonAdapter:
             return {}
         if self._send_schema == "json_object":
             return {"response_format": {"type": "json_object"}}
-        schema = {"name": "answer", "schema": self._schema, "strict": _is_closed(self._schema)}
+        schema = {"name": "answer", "schema": _spelled_out(self._schema), "strict": _is_closed(self._schema)}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
     def format(self, row: Row) -> Formatted:
@@ -131,6 +131,30 @@ def _is_closed(schema: Any) -> bool:
     ):
         return False
     return all(map(_is_closed, schema.values()))
+
+
+_ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}
+_SAYS_NOTHING = frozenset({"$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated"})
+_NAMED, _LISTED = ("properties", "$defs", "definitions"), ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("items", "additionalProperties")
+
+
+def _spelled_out(schema: Any) -> Any:
+    """Return the schema with each part that allows any JSON naming the types. llama.cpp takes ``{}`` for "an object"."""
+    if not isinstance(schema, dict):
+        return schema
+    if schema.keys() <= _SAYS_NOTHING:
+        return {**schema, **_ANY}
+    spelled = dict(schema)
+    for name in schema.keys() & set(_NAMED):
+        if isinstance(schema[name], dict):
+            spelled[name] = {key: _spelled_out(part) for key, part in schema[name].items()}
+    for name in schema.keys() & set(_LISTED):
+        if isinstance(schema[name], list):
+            spelled[name] = [_spelled_out(part) for part in schema[name]]
+    for name in schema.keys() & set(_SINGLE):
+        spelled[name] = _spelled_out(schema[name])
+    return spelled
 
 
 def _short(message: str) -> str:

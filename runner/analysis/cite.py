@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from runner.wording.numbers import dollars, mean
+from runner.wording.numbers import mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,7 +84,7 @@ def _found(summary: Summary | None) -> dict[str, str]:
     usage = summary.usage
     facts["Tokens"] = f"{usage.prompt_tokens:,} prompt, {usage.completion_tokens:,} completion, in {summary.requests:,} requests"
     facts["Answered from the cache"] = f"{summary.cache_hits:,} samples"
-    cost = "unknown (no price)" if summary.cost_usd is None else f"{dollars(summary.cost_usd)} (US dollars)"
+    cost = summary.cost_in_words() + ("" if summary.cost_usd is None else " (US dollars)")
     facts["Cost"] = "none (this machine)" if summary.model.startswith(("local/", "fake/")) else cost
     return facts
 

@@ -3,7 +3,7 @@
 Each function matches on `kind` once. Secrets are read from the environment here.
 """
 
-from runner.build.model import access, budget, cache, limiter, lm, pinned
+from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
 from runner.build.task import adapter, dataset, name, scorers
 from runner.build.training import finetuning
 
@@ -18,5 +18,6 @@ __all__ = [
     "lm",
     "name",
     "pinned",
+    "remarks",
     "scorers",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -20,8 +20,13 @@ from runner.lm.lm import LM
 from runner.models import aliases
 from runner.network.retry import RetryPolicy
 from runner.secrets import from_env
+from runner.servers.remarks import BY_PREFIX
+from runner.servers.remarks import remarks as silent
 from runner.system.paths import expanded, home
 from runner.transport import AutoTransport, DirectTransport, FakeTransport, LiteLLMTransport, Transport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _USUAL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -159,6 +164,20 @@ def cache(config: schema.Cache) -> Cache:
     """Build the response cache. It is not opened yet."""
     folder = expanded(config.dir).absolute() if config.dir else home() / "cache"
     return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
+
+
+def remarks(config: schema.RunConfig, params: Mapping[str, Any]) -> list[str]:
+    """Return what is to be said of a run's request parameters: where its server is known to ignore them, for example."""
+    match config.model:
+        case schema.FakeModel():
+            return []
+        case schema.LocalModel() as model:
+            return silent(model.backend, params)
+        case schema.ServerModel() as model:
+            return silent(model.software, params)
+        case schema.LiteLLMModel() as model:
+            server = BY_PREFIX.get(model.name.partition("/")[0])
+            return silent(server, params, hosted=server is None and model.api_base is None)
 
 
 def _sampling(config: schema.Sampling) -> dict[str, Any]:

@@ -104,6 +104,9 @@ def _dispatch(verb: str, words: list[str]) -> int:
         raise OstinatoError(f"`ostinato {verb}` needs the package {target.partition('.')[0]}, which is not installed") from None
     parser = argparse.ArgumentParser(prog=f"ostinato {verb}", description=summary)
     module.configure(parser)
+    if getattr(module, "PASSES_ON", False) and "--" in words:  # argparse takes positionals in one go, before or after options
+        words, passed_on = words[: words.index("--")], words[words.index("--") + 1 :]
+        parser.set_defaults(args=passed_on)
     # overrides and options may be mixed, as in Hydra
     parse = parser.parse_intermixed_args if getattr(module, "TAKES_OVERRIDES", False) else parser.parse_args
     code: int = module.main(parse(words))

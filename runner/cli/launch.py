@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     import argparse
 
 
+PASSES_ON = True
+"""What follows ``--`` is passed on to the server's own command."""
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     default = server.Settings()
@@ -29,7 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=float, default=default.timeout_s, help="seconds to wait until it answers (default: %(default)g)"
     )
     add_json(parser)
-    parser.add_argument("args", nargs="*", metavar="-- ARGS", help="further arguments of vllm or sglang")
+    parser.usage = f"{parser.prog} [MODEL] [options] [-- ARGS]"
+    parser.epilog = "ARGS are further arguments of vllm or sglang."
+    parser.set_defaults(args=[])
 
 
 def main(args: argparse.Namespace) -> int:

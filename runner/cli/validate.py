@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from runner.cli.options import add_config, add_json, composed
@@ -31,17 +32,22 @@ def main(args: argparse.Namespace) -> int:
     from runner.experiment.prepared import prepare
 
     prepared = prepare(composed(args).config())
-    config, (data, scorers, lm, adapter, _) = prepared.config, prepared.parts()
+    config, parts = prepared.config, prepared.parts()
+    data, scorers, lm, adapter, _ = parts
     for row in data:
         adapter.format(row)
     samples = len(data) * config.sampling.repeats
     facts = {"name": prepared.name, "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
     if config.finetune is not None:
         facts["training"] = prepared.training.spec.job
+    if remarks := parts.remarks(config):
+        facts["remarks"] = remarks
     if args.json:
         print(json.dumps({"valid": True, **facts}))
     else:
         scored = ", ".join(scorers) or "nothing"
         trained = f", trained by {facts['training']} first" if "training" in facts else ""
         print(f"valid: {facts['name']}: {samples:,} samples of {len(data):,} rows for {lm.model}{trained}, scored by {scored}")
+        for remark in remarks:
+            print(f"remark: {remark}", file=sys.stderr)
     return 0

@@ -75,10 +75,11 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
 
 
 class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
-    """Use a model behind any endpoint with OpenAI's wire format."""
+    """Use a model behind any endpoint with OpenAI's wire format. `software`, if given, is only for remarks on what it ignores."""
 
     name: Text = "default"
     api_base: Text = "http://127.0.0.1:8000/v1"
+    software: Literal["llamacpp", "llama-cpp-python", "transformers", "vllm", "sglang", "ollama"] | None = None
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}

@@ -11,7 +11,7 @@ from runner import build
 from runner.batch.engine import plan
 from runner.config.schema import JsonAdapter
 from runner.cost.tokens import estimate, most
-from runner.errors import CacheError, DataError
+from runner.errors import CacheError, ConfigError, DataError
 from runner.wording.numbers import count, dollars
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         owed: samples that need the model.
         estimate: of the owed samples.
         budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
+        missing: the key that a run needs and the environment lacks, in words; None if there is nothing to say.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     owed: int
     estimate: Estimate
     budget: dict[str, Any]
+    missing: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, flat except for the budget."""
@@ -109,11 +111,15 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
                 ("completion tokens", "unbounded: set sampling.max_tokens" if longest is None else f"at most {longest:,}"),
                 ("cost", "unknown" if work.cost_usd_max is None else f"at most {dollars(work.cost_usd_max)}"),
             ]
+        if self.missing:
+            lines.append(("before a run", self.missing))
         return [*lines, ("budget", self.budget["verdict"])]
 
 
 def forecast(prepared: Prepared) -> Forecast:
     """Forecast a run of an experiment. Checks what a run checks; makes no run folder, starts nothing, sends nothing.
+
+    No key is needed: `Forecast.missing` says if a run would lack one.
 
     Raises:
         ConfigError, DataError: the run could not begin.
@@ -140,8 +146,6 @@ def forecast(prepared: Prepared) -> Forecast:
     if config.cache.mode == "replay" and (missing := due.count(1)):
         raise CacheError(f"replay: the cache has no answer for {missing:,} samples; nothing was sent")
     work = expected(asker, compress(slots(), due), reasks=reasks(config))
-    if work.samples:
-        build.access(config)
     return Forecast(
         name=prepared.name,
         model=lm.model,
@@ -152,7 +156,17 @@ def forecast(prepared: Prepared) -> Forecast:
         owed=work.samples,
         estimate=work,
         budget=verdict(lm.budget, work),
+        missing=missing_key(config) if work.samples else None,
     )
+
+
+def missing_key(config: RunConfig) -> str | None:
+    """Return what a run would say of a key or header that is not in the environment; None if none is missing."""
+    try:
+        build.access(config)
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimate:

@@ -114,6 +114,7 @@ class Experiment:
             "cwd": str(prepared.cwd or Path.cwd()),
             **manifest_of(config, in_place, parts.dataset),
             "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint},
+            **({"remarks": remarks} if (remarks := parts.remarks(config)) else {}),
             **(facts or {}),
         }
         record = RunFolder.create(

@@ -36,6 +36,10 @@ class Parts(NamedTuple):
         seed = self.lm.kwargs.get("seed")
         return seed if isinstance(seed, int) else None
 
+    def remarks(self, config: RunConfig) -> list[str]:
+        """Return what is to be said of the parameters that this config sends: where a server ignores them, for example."""
+        return build.remarks(config, self.lm.parameters(**self.adapter.params()))
+
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""
         return Asker(self.lm, self.adapter, self.scorers, seed=self.seed, retry_empty=self.retry_empty)

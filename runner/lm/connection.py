@@ -14,7 +14,7 @@ from runner.types import Connection
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout"})
+CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout", "api_body"})
 """Connection arguments with fixed names; `is_connection` recognises the others by a pattern."""
 _CONNECTION = re.compile(r"^(?:api|aws|azure|vertex|watsonx)_|(?:_|^)(?:token|secret|password|credentials)$|access_key")
 
@@ -57,5 +57,6 @@ def connection_of(model: str, kwargs: Mapping[str, Any]) -> Connection:
         api_key=kwargs.get("api_key"),
         headers=headers,
         timeout_s=float(timeout) if timeout is not None else None,
+        body=kwargs.get("api_body") or {},
         extra=extra,
     )

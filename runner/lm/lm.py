@@ -186,6 +186,10 @@ class LM:
         params = self._parameters.of(self.model, given).sent.copy()
         return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
+    def parameters(self, **kwargs: Any) -> dict[str, Any]:
+        """Return the parameters that a call with these arguments sends. Raises ConfigError as `request` does."""
+        return self._parameters.of(self.model, {**self.kwargs, **kwargs}).sent.copy()
+
     async def acomplete(self, request: Request, account: Account | None = None) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
@@ -466,6 +470,8 @@ def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> 
         new.provider = new.infer_provider()
     if "transport" not in kept and type(_transport(old.model)) is not type(_transport(new.model)):
         new.transport = _transport(new.model)
+    if "api_body" not in kept:
+        new.kwargs.pop("api_body", None)
     if new.model.startswith("local/"):  # its own server, and so its address and key, come with `launch`
         for name in {"api_base", "api_key"}.difference(kept):
             new.kwargs.pop(name, None)

@@ -81,6 +81,12 @@ def pull(name: str, *, progress: Progress | None = None) -> Served:
     return Served(gguf, file)
 
 
+def has_adapter(name: str) -> bool:
+    """Return whether the model is a base with an adapter that was trained on it. Raises ConfigError."""
+    job = _job(name)
+    return job is not None and not _left(job, name).whole
+
+
 def alias(name: str) -> str:
     """Return the name that a server gives the model. Raises ConfigError."""
     job = _job(name)

@@ -20,6 +20,7 @@ from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import Hyper, LocalHyper, whole
 from runner.finetune.jobs.spec import Recipe
 from runner.finetune.trainers.child import ChildTrainer
+from runner.models import served
 from runner.models.bases import base_of
 from runner.providers.trainable import TrainableProvider
 from runner.servers import kept, server
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from runner.providers.base import Launchable
 
 PREFIX = "local/"
+
+WITH_ADAPTER = {"lora": [{"id": 0, "scale": 1.0}]}
+"""What each request to llama.cpp says where an adapter is loaded.
+
+Without it, a request that follows one that switched the adapter off can be answered over the base's prompt cache (xllamacpp 2026.10).
+"""
 
 _Key = tuple[str, server.Settings]
 
@@ -120,6 +127,8 @@ class LocalProvider(TrainableProvider):
         self._release(lm, *(other for other in list(_shared) if other != key))
         assert running is not None
         lm.kwargs.update(api_base=running.api_base, api_key=running.api_key)
+        if settings.backend == "llamacpp" and served.has_adapter(name):
+            lm.kwargs["api_body"] = WITH_ADAPTER
 
     def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - the base's signature
         """Release the LM's server. It ends if no other LM of this process uses it; a kept one keeps running. Idempotent.
@@ -132,8 +141,8 @@ class LocalProvider(TrainableProvider):
         """
         for released in self._release(lm, *list(_shared)):
             if lm.kwargs.get("api_base") == released.api_base:
-                lm.kwargs.pop("api_base", None)
-                lm.kwargs.pop("api_key", None)
+                for name in ("api_base", "api_key", "api_body"):
+                    lm.kwargs.pop(name, None)
 
     def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:  # noqa: ARG002
         """Train on this machine, in a process that outlives this one."""

@@ -93,10 +93,16 @@ class Summary(msgspec.Struct, kw_only=True):
         if self.model.startswith(("local/", "fake/")):
             return "none (this machine)"
         saved = f" ({dollars(self.saved_usd)} saved by the cache)" if self.saved_usd else ""
+        return self.cost_in_words() + saved
+
+    def cost_in_words(self) -> str:
+        """Return the dollars that the requests cost; if that is unknown, why, and its bounds."""
         if self.cost_usd is not None:
-            return dollars(self.cost_usd) + saved
+            return dollars(self.cost_usd)
         if not self.priced:
-            return "unknown (no price for this model)" + saved
+            return "unknown (no price for this model)"
         least, count = self.cost_known_usd, self.held.attempts
+        if not count:
+            return "unknown (answers without token counts)"
         up_to = f" and at most {dollars(least + self.held.usd)}" if self.held.usd else ""
-        return f"at least {dollars(least)}{up_to} (unknown for {count:,} of {self.requests:,} requests){saved}"
+        return f"at least {dollars(least)}{up_to} (unknown for {count:,} of {self.requests:,} requests)"

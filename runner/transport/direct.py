@@ -88,7 +88,7 @@ class DirectTransport:
             raise failure(None, why, request=request, kind=BadRequestError)
         try:
             async with route.session.post(
-                route.urls[request.model_type], data=_encode(_body(request)), headers=route.headers
+                route.urls[request.model_type], data=_encode(_body(request, connection)), headers=route.headers
             ) as answer:
                 data = await answer.read()
         except TimeoutError:
@@ -220,10 +220,16 @@ def _was_sent(error: Exception) -> bool:
     )
 
 
-def _body(request: Request) -> dict[str, Any]:
+def _body(request: Request, connection: Connection) -> dict[str, Any]:
     params = {key: value for key, value in request.params.items() if key != "extra_body"}
     asked = {"prompt": request.prompt} if request.model_type == "text" else {"messages": request.messages}
-    return {"model": request.model.partition("/")[2], **asked, **params, **request.params.get("extra_body", {})}
+    return {
+        "model": request.model.partition("/")[2],
+        **asked,
+        **params,
+        **request.params.get("extra_body", {}),
+        **connection.body,
+    }
 
 
 def _authorization(request: Request, connection: Connection) -> dict[str, str]:

@@ -196,6 +196,8 @@ def _arguments(request: Request, connection: Connection, wire: Wire) -> dict[str
         _rename_for_responses(arguments)
     if request.model_type == "responses" or "tools" in arguments:
         arguments["_skip_mcp_handler"] = True  # else litellm imports its proxy: see _without_mcp
+    if connection.body:
+        arguments["extra_body"] = {**arguments.get("extra_body", {}), **connection.body}
     access = {
         "api_base": connection.api_base,
         "api_key": connection.api_key,

@@ -13,6 +13,7 @@ import pytest
 from runner.cli import VERBS, main
 from runner.config.compose import compose
 from runner.config.schema import FakeModel
+from runner.errors import LaunchError
 from tests.support.command import REPOSITORY, Done
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -289,3 +290,23 @@ def test_the_users_own_configs_are_found(ostinato):
 def test_validate_needs_no_weights(ostinato, in_tmp):
     done = ostinato("validate", f"model.name={in_tmp / 'absent.gguf'}")
     assert (done.code, done.err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("org/m", "--backend", "vllm", "--", "--dtype", "half"),
+        ("--backend", "vllm", "org/m", "--", "--dtype", "half"),
+        ("--backend", "vllm", "--port", "0", "org/m", "--json", "--", "--dtype", "half"),
+    ],
+)
+def test_launch_takes_its_model_anywhere_before_further_arguments(ostinato, monkeypatch, words):
+    seen = []
+
+    def keep(model, settings):
+        seen.append((model, settings.backend, settings.args))
+        raise LaunchError("not today")
+
+    monkeypatch.setattr("runner.servers.kept.keep", keep)
+    assert ostinato("launch", *words).code == 1
+    assert seen == [("org/m", "vllm", ("--dtype", "half"))]

@@ -9,7 +9,7 @@ import runner
 from runner.config.compose import compose
 from runner.cost.budget import Budget
 from runner.cost.tokens import estimate, most
-from runner.errors import CacheError, ConfigError, DataError
+from runner.errors import CacheError, DataError
 from runner.experiment.estimate import Estimate, forecast, verdict
 from runner.experiment.prepared import prepare
 from runner.experiment.run import resume
@@ -159,10 +159,20 @@ def test_rows_without_a_prompt_send_nothing(mode):
 def test_a_dry_run_finds_the_errors_of_a_run():
     with pytest.raises(DataError, match="no column 'nothing'"):
         seen(*FAKE, *rows(2), "prompt.user={{ nothing }}")
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        seen("model=openai", *rows(2))
     with pytest.raises(CacheError, match="no answer for 2 samples"):
         seen(*FAKE, *rows(2), "cache.mode=replay")
+
+
+def test_a_dry_run_needs_no_key_and_says_which_one_a_run_needs(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    found = seen("model=openai", *rows(2))
+    assert found.missing is not None
+    assert "OPENAI_API_KEY" in found.missing
+    assert "OPENAI_API_KEY" in dict(found.table())["before a run"]
+    assert found.estimate.cost_usd_max is not None
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert seen("model=openai", *rows(2)).missing is None
+    assert seen(*FAKE, *rows(2)).missing is None
 
 
 def test_a_configured_price_counts():

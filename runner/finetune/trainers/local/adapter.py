@@ -47,8 +47,8 @@ def from_peft(folder: Path, base: Source, out: Path) -> str:
         raise FinetuneError(f"{folder} does not hold a PEFT adapter: {error}") from None
     if (kind := other_than_lora(config)) is not None:
         raise FinetuneError(
-            f"{folder}: {kind.field}={config[kind.field]!r} ({kind.name}) cannot be served: {kind.why}, and llama.cpp applies plain "
-            "LoRA only; merge the adapter into its base, or train plain LoRA"
+            f"{folder}: {kind.field}={config[kind.field]!r} ({kind.name}) cannot be served: {kind.why}, and llama.cpp applies "
+            "plain LoRA only; merge the adapter into its base, or train plain LoRA"
         )
     if base.fields.get("general.architecture") != "llama" or not {"r", "lora_alpha"} <= config.keys():
         raise FinetuneError(f"{folder} is not a LoRA adapter of a llama model; only these can be served here")

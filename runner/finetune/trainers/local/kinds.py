@@ -55,7 +55,7 @@ KINDS = (
 )
 """Adapters that llama.cpp would load, and apply wrongly without a word."""
 
-_UNSET = (None, False, {}, [], "", "none")
+_UNSET: tuple[Any, ...] = (None, False, {}, [], "", "none")
 
 
 def other_than_lora(config: Mapping[str, Any]) -> Kind | None:
