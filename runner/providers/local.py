@@ -36,7 +36,7 @@ PREFIX = "local/"
 WITH_ADAPTER = {"lora": [{"id": 0, "scale": 1.0}]}
 """What each request to llama.cpp says where an adapter is loaded.
 
-Without it, a request that follows one that switched the adapter off can be answered over the base's prompt cache (xllamacpp 2026.10).
+Without it, a request after one that switched the adapter off can be answered over the base's prompt cache (xllamacpp 2026.10).
 """
 
 _Key = tuple[str, server.Settings]

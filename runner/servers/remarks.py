@@ -1,4 +1,4 @@
-"""What servers do with a request without a word: parameters that they ignore, and values that mean something else there."""
+"""Remarks on what servers do silently: parameters that they ignore, and values that mean something else there."""
 
 from __future__ import annotations
 

@@ -15,9 +15,8 @@ from tests.support.server import Server
 def served(monkeypatch):
     """A server that passes for the one that a launch starts."""
     with Server() as server:
-        running = SimpleNamespace(
-            api_base=server.url, api_key="none", process=SimpleNamespace(alive=lambda: True, stop=lambda: None)
-        )
+        process = SimpleNamespace(alive=lambda: True, stop=lambda: None)
+        running = SimpleNamespace(api_base=server.url, api_key="none", process=process)
         monkeypatch.setattr(local, "_start", lambda shared, *_: setattr(shared, "server", running))
         monkeypatch.setattr(local.server, "identity", lambda *_: "sha256:x")
         yield server
