@@ -23,8 +23,9 @@ PATIENCE_S = 300.0
 HINT_S = 0.05
 """A Retry-After below this is ignored: all requests would be sent again at once."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
-START = 8
-"""How many requests a new endpoint gets first. Each answer allows one more: twice as many with each full window of answers."""
+START, START_EVERY_S = 8, 1.0
+"""A new endpoint gets 8 requests at once. Each answer allows one more: twice as many with each full window of answers. So does
+each second, since a refusal would have come by then, and answers may take much longer."""
 RESUME_EVERY_S, RESUME_MORE, RESUME_MORE_KNOWN = 0.5, 0.1, 0.5
 """After a refusal it gets 1 request, and twice as many every half second. Answers allow few more, because they come in waves, and
 each wave would grow; more if the server tells in its headers what it has left."""
@@ -91,7 +92,7 @@ class Gate:
     def meet(self) -> None:
         """Prepare for an adaptive limiter: an endpoint that has had no request yet is started slowly."""
         if self.sent == 0:
-            self._ramp = Ramp(START, math.inf, more=1.0)
+            self._ramp = Ramp(START, START_EVERY_S, more=1.0)
             self._note_freedom()
 
     def forget(self) -> None:

@@ -60,7 +60,7 @@ class Window:
 
 
 class Ramp:
-    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds (inf: never), and `more` per success.
+    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds, and `more` per success.
 
     Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988): with 1 more per success, each full window of successes
     doubles the bound. A server that takes few requests at once therefore refuses few. Pure.

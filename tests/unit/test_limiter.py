@@ -10,7 +10,7 @@ import pytest
 
 from runner import errors
 from runner.limits import Endpoint, Limiter, endpoint_of
-from runner.limits.gate import START
+from runner.limits.gate import START, START_EVERY_S
 from tests.support.limiters import plain, settle
 
 KEY = "sk-" + "k" * 40
@@ -62,8 +62,8 @@ async def test_no_more_than_max_concurrency_are_in_flight(most, adaptive):
     assert len(seen) == 50
 
 
-async def test_a_new_endpoint_gets_few_requests_first_and_twice_as_many_after_each_window_of_answers():
-    limiter = Limiter(Endpoint("x"), max_concurrency=64)
+async def test_a_new_endpoint_gets_few_requests_first_and_twice_as_many_after_each_window_of_answers(endpoint):
+    limiter = Limiter(endpoint, max_concurrency=64)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(START + 16 + 32 + 64 + 30)]
     seen = []
     for _ in range(4):
@@ -80,9 +80,9 @@ async def test_a_new_endpoint_gets_few_requests_first_and_twice_as_many_after_ea
 
 
 @pytest.mark.parametrize("failure", [errors.ServerError("x", status=500), errors.ContextWindowError("x")])
-async def test_failures_do_not_let_a_new_endpoint_have_more(failure):
-    limiter = Limiter(Endpoint("x"), max_concurrency=64)
-    limiter.endpoint.join()
+async def test_failures_do_not_let_a_new_endpoint_have_more(endpoint, failure):
+    limiter = Limiter(endpoint, max_concurrency=64)
+    endpoint.join()
     for _ in range(2):
         (await limiter.acquire()).failed(failure, 0.1)
     tasks = [asyncio.create_task(limiter.acquire()) for _ in range(20)]
@@ -90,6 +90,21 @@ async def test_failures_do_not_let_a_new_endpoint_have_more(failure):
     assert limiter.now().in_flight == START
     for task in tasks:
         task.cancel()
+
+
+async def test_a_new_endpoint_gets_more_after_a_second_even_if_answers_take_longer(clock, endpoint):
+    limiter = Limiter(endpoint, max_concurrency=64)
+    tasks = [asyncio.create_task(limiter.acquire()) for _ in range(64)]
+    seen = []
+    for _ in range(4):
+        await settle()
+        seen.append(limiter.now().in_flight)
+        clock.now += START_EVERY_S
+        endpoint.ring()
+    await settle()
+    assert seen == [START, 16, 32, 64]
+    for task in tasks:
+        task.result().abandoned()
 
 
 async def test_limiters_share_an_endpoint_and_keep_their_own_bounds():
