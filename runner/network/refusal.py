@@ -54,7 +54,7 @@ def judge(status: int | None, words: str, otherwise: type[LMError] | None = None
     """Return what a refusal means.
 
     Args:
-        status: the HTTP status; None if there was none.
+        status: the HTTP status; None if there was none. With 200, words alone decide.
         words: all that the body says (`runner.network.said.Said.words`): some servers use 400, 429 or 500 for everything.
         otherwise: the class if no rule fits; default: that of the status.
     """

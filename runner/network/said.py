@@ -11,7 +11,7 @@ from runner.network.delay import in_field, in_words
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-LONGEST = 20_000
+LONGEST = 8_000
 """How many characters of a body are looked at; longer ones are pages for people."""
 _MESSAGE = ("message", "msg", "error_msg", "status_msg", "detail", "error", "title", "description", "reason")
 """Names of the field that holds the message, the best one first."""

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+_FIRST = 400
+"""The lowest status of a refusal."""
+_UNMISTAKABLE = (QuotaError, ContextWindowError, ContentFilterError)
+"""What words alone can say."""
+
+
 class Rule(NamedTuple):
     """One way in which servers refuse.
 
@@ -51,8 +57,9 @@ class Rule(NamedTuple):
     when: Callable[[re.Match[str]], bool] | None = None
 
     def fits(self, status: int, words: str) -> bool:
-        """Return whether it fits a refusal."""
-        if status not in self.statuses or (found := self.pattern.search(words)) is None:
+        """Return whether it fits a refusal. Some rules need no status: some gateways send refusals with 200."""
+        applies = status in self.statuses if status >= _FIRST else self.kind in _UNMISTAKABLE
+        if not applies or (found := self.pattern.search(words)) is None:
             return False
         return (self.unless is None or self.unless.search(words) is None) and (self.when is None or self.when(found))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import msgspec
 
 from runner.errors import (
     AuthenticationError,
@@ -16,12 +19,12 @@ from runner.errors import (
 )
 from runner.network.delay import retry_after
 from runner.network.refusal import Verdict, judge
+from runner.network.said import Said, of_tree
 from runner.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runner.network.said import Said
     from runner.types import Connection, Request, Response
 
 
@@ -48,6 +51,8 @@ class Transport(Protocol):
         """Close the connections that calls in this event loop have left open. Call it last in a loop."""
 
 
+_OK = 200
+_STATUS = re.compile("[45][0-9][0-9]")
 _ADVICE: dict[type[LMError], str] = {
     TransportError: "nothing answers there; check that the server runs, and model.api_base",
     ConnectionLostError: "the server took the request and closed the connection without an answer; look at its log, "
@@ -101,6 +106,27 @@ def refused(
         request_id=_line(headers.get("x-request-id") or headers.get("request-id") or "") or None,
         retry_after=wait if wait is not None else body.wait_s,
     )
+
+
+def not_an_answer(body: bytes | str, why: str, request: Request, connection: Connection) -> LMError:
+    """Return the error for a body that came with 200 and is not an answer: some gateways send refusals so."""
+    try:
+        tree = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return malformed(request, why)
+    if not isinstance(tree, dict) or not (tree.get("error") or tree.get("base_resp")):
+        return malformed(request, why)
+    found = refused_with_200(tree, MalformedError, request, connection)
+    return malformed(request, why) if isinstance(found, MalformedError) else found
+
+
+def refused_with_200(tree: dict[str, Any], otherwise: type[LMError], request: Request, connection: Connection) -> LMError:
+    """Return the error for a refusal that came with 200: by the status in its ``code``, or by its words."""
+    error = tree.get("error")
+    code = str((error if isinstance(error, dict) else tree).get("code"))
+    status = int(code) if _STATUS.fullmatch(code) else None
+    body, otherwise_ = of_tree(tree, code), None if status else otherwise
+    return refused(status or _OK, body, {}, request=request, connection=connection, otherwise=otherwise_)
 
 
 def _error(verdict: Verdict, message: str, request: Request, connection: Connection | None, **details: Any) -> LMError:

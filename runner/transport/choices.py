@@ -14,8 +14,7 @@ import msgspec
 
 from runner.answers import ending_of
 from runner.errors import ServerError
-from runner.network.said import of_tree
-from runner.transport.base import failure, malformed, refused
+from runner.transport.base import failure, malformed, refused_with_200
 from runner.types import Choice
 
 if TYPE_CHECKING:
@@ -109,11 +108,8 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
 def refuse_error(error: Any, request: Request, connection: Connection) -> None:
     """Raise LMError for an ``error`` in a reply with status 200, unless it is empty: some gateways always send one."""
     told = error if isinstance(error, dict) else {"message": error}
-    code, message = told.get("code"), str(told.get("message") or "")
-    if isinstance(code, int) and 400 <= code < 600:  # noqa: PLR2004
-        raise refused(code, of_tree(told, message), {}, request=request, connection=connection)
-    if message or code is not None:
-        raise failure(_ANSWERED, message or str(code), request=request, connection=connection, kind=ServerError)
+    if told.get("message") or told.get("code") is not None:
+        raise refused_with_200(told, ServerError, request, connection)
 
 
 def refuse_failure(finish_reason: str | None, request: Request, connection: Connection) -> None:

@@ -17,7 +17,7 @@ from runner.errors import AuthenticationError, BadRequestError, ConnectionLostEr
 from runner.network.said import said
 from runner.secrets import remember
 from runner.transport import usage
-from runner.transport.base import failure, malformed, refused
+from runner.transport.base import failure, not_an_answer, refused
 from runner.transport.choices import AnswerChoice, choice_of, created_at, mend, refuse_error
 from runner.transport.users import Users
 from runner.types import Request, Response, Usage
@@ -245,14 +245,13 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
     try:
         answer = _decoded(data)
     except _UNREADABLE as error:
-        if (status := _status_within(data)) is not None:
-            raise _refused(status, data, {}, request, connection) from None
-        raise malformed(request, f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty") from None
+        why = f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty"
+        raise not_an_answer(data, why, request, connection) from None
     choices = [choice_of(choice, request, connection) for choice in answer.choices]
     if answer.error:
         refuse_error(answer.error, request, connection)
     if not choices:
-        raise malformed(request, "it has no choices")
+        raise not_an_answer(data, "it has no choices", request, connection)
     tokens, more = _usage(answer.usage)
     cost_usd, cost_from = usage.named_cost(more, headers) or (None, None)
     return Response(
@@ -309,22 +308,6 @@ def _refused(status: int, data: bytes, headers: Any, request: Request, connectio
     """Return the error for an HTTP status from 400 up."""
     lower = {key.lower(): value for key, value in headers.items()}
     return refused(status, said(data), lower, request=request, connection=connection)
-
-
-def _error_within(data: bytes) -> Any:
-    """Return the ``error`` of a JSON body, or the whole object; None if the body is not a JSON object."""
-    try:
-        body = msgspec.json.decode(data)
-    except _UNREADABLE:
-        return None
-    return body.get("error", body) if isinstance(body, dict) else None
-
-
-def _status_within(data: bytes) -> int | None:
-    """Return the status in a refusal that a gateway sends with 200: ``{"error": {"code": 429, ...}}``."""
-    error = _error_within(data)
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) and 400 <= code < 600 else None  # noqa: PLR2004
 
 
 class _Loop:

@@ -24,7 +24,7 @@ from runner.errors import (
 )
 from runner.network.said import Said, of_tree, said
 from runner.secrets import remember
-from runner.transport.base import failure, malformed, refused
+from runner.transport.base import failure, not_an_answer, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,7 +103,7 @@ def mapped(error: Exception, request: Request, connection: Connection, hear: Hea
         return failed
     if (status := _status(error, causes)) is not None:
         return refused(status, said(message), {}, request=request, connection=connection)
-    return malformed(request, message or "it is empty")
+    return not_an_answer(message, message or "it is empty", request, connection)
 
 
 def _kind(table: Iterable[Row], raised: Iterable[BaseException]) -> type[LMError] | None:

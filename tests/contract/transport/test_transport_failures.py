@@ -95,6 +95,22 @@ def test_real_refusals_are_judged_by_their_words_and_say_how_long_to_wait(server
         assert " ".join(said(seen.sent).message.split())[:300] in str(error)
 
 
+@pytest.mark.parametrize(
+    ("body", "cls", "status"),
+    [
+        (b'{"error": {"message": "slow down", "code": 429}}', errors.RateLimitError, 429),
+        (b'{"error": {"message": "slow down", "code": "429"}, "choices": []}', errors.RateLimitError, 429),
+        (b'{"error": {"message": "Content Exists Risk", "code": "invalid_request_error"}}', errors.ContentFilterError, 200),
+        (b'{"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}', errors.QuotaError, 200),
+    ],
+)
+def test_a_refusal_that_comes_with_200_is_a_refusal(server, ask, body, cls, status):
+    server.script(Raw(body))
+    with pytest.raises(errors.LMError) as caught:
+        ask(served_lm(server), "hi")
+    assert (type(caught.value), caught.value.status, server.count) == (cls, status, 1)
+
+
 def test_a_late_answer_is_a_timeout(server, ask, model_type):
     for behaviour in (Hang(), Hang(after=40)):
         server.reset()
