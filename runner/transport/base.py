@@ -15,7 +15,6 @@ from runner.errors import (
     NotFoundError,
     PermissionDeniedError,
     QuotaError,
-    ServerError,
     TransportError,
 )
 from runner.network.delay import retry_after
@@ -117,7 +116,8 @@ def not_an_answer(body: bytes | str, why: str, request: Request, connection: Con
         return malformed(request, why)
     if not isinstance(tree, dict) or not (tree.get("error") or tree.get("base_resp")):
         return malformed(request, why)
-    return refused_with_200(tree, ServerError, request, connection)
+    found = refused_with_200(tree, MalformedError, request, connection)
+    return malformed(request, why) if isinstance(found, MalformedError) else found
 
 
 def refused_with_200(tree: dict[str, Any], otherwise: type[LMError], request: Request, connection: Connection) -> LMError:

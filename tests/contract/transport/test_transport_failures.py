@@ -62,7 +62,7 @@ FAILURES = [
     (Raw(b"[]"), errors.MalformedError, None),
     (Raw(b"null"), errors.MalformedError, None),
     (Raw(b'{"choices": []}'), errors.MalformedError, None),
-    (Raw(b'{"error": {"message": "overloaded"}}'), errors.ServerError, 200),
+    (Raw(b'{"error": {"message": "overloaded"}}'), errors.MalformedError, None),
     (Raw(b"<html>Welcome to our portal</html>", content_type="text/html"), errors.MalformedError, None),
 ]
 
