@@ -106,7 +106,7 @@ def test_another_version_of_the_format_is_refused(good, refused):
     members["capsule.json"] = json.dumps({**json.loads(members["capsule.json"]), "format": 2}).encode()
     assert "says format 2" in refused(made(members))
     members = contents(good)
-    for number, shown in ((2, "2"), ("\x1b[2J", "\\x1b[2J")):
+    for number, shown in ((FORMAT + 1, str(FORMAT + 1)), ("\x1b[2J", "\\x1b[2J")):
         members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), "format": number}).encode()
         assert f"its format {shown} is not one that this version of ostinato reads" in refused(made(members))
 
