@@ -12,6 +12,7 @@ import pytest
 
 from runner.cli import main
 from runner.errors import RecordError
+from runner.records.files import FORMAT
 from runner.reproduction import capsule
 from runner.reproduction.replay import replay
 from tests.support.capsules import contents, made, packed, sealed, unsealed, zipped
