@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import importlib.util
 import json
@@ -78,7 +77,8 @@ class LiteLLMTransport:
         if not _users.leave(self) or not _litellm.cache_info().currsize:
             return
         clients = _litellm().in_memory_llm_clients_cache
-        for key in [key for key in clients.cache_dict if key.endswith(f"-{id(asyncio.get_running_loop())}")]:
+        of_this_loop = clients.update_cache_key_with_event_loop("")  # what litellm adds to the keys of this loop's clients
+        for key in [key for key in clients.cache_dict if key.endswith(of_this_loop)]:
             client = clients.cache_dict.pop(key)
             clients.ttl_dict.pop(key, None)
             await client.close()
@@ -96,7 +96,7 @@ def _litellm() -> Any:
     _without_mcp()
     _without_second_requests()
     # pydantic warns about litellm's own types, when it first sees them and whenever it serialises some of them
-    warnings.filterwarnings("ignore", "Item '.*' on TypedDict class")
+    warnings.filterwarnings("ignore", "Items? '.*' on TypedDict class")
     warnings.filterwarnings("ignore", "(?s)Pydantic serializer warnings")
     warnings.filterwarnings("ignore", "coroutine '.*acompletion' was never awaited")  # cancelled before litellm awaited it
     logging.getLogger("LiteLLM").setLevel(logging.ERROR)  # it warns about its own housekeeping, on stderr
@@ -259,7 +259,7 @@ def _tell(hear: Hear | None, answer: Any) -> None:
 def _despite(error: Exception, wire: Wire, request: Request, connection: Connection, hear: Hear | None) -> Response:
     """Return the answer that litellm could not convert, if the server sent one. Raises LMError."""
     if wire.body is not None:
-        return read(wire.body, request, connection)
+        return _without_nulls(read(wire.body, request, connection))
     raise mapped(error, request, connection, hear) from None
 
 
@@ -268,12 +268,26 @@ def _response(answer: Any, wire: Wire, request: Request, connection: Connection)
     if request.model_type == "responses":
         return _from_responses(answer, request)
     if wire.body is not None:
-        return read(wire.body, request, connection, _headers(answer))
+        return _without_nulls(read(wire.body, request, connection, _headers(answer)))
     plain = _plain(answer)
     reasons = wire.reasons()
     plain["choices"] = [_native(choice, told) for choice, told in zip_longest(plain.get("choices") or [], reasons) if choice]
     response = read(json.dumps(plain, default=str).encode(), request, connection)
     return msgspec.structs.replace(response, **_usage(answer))
+
+
+def _without_nulls(response: Response) -> Response:
+    """Return a response whose log probabilities have no nulls: OpenAI's SDK, which litellm uses, adds some."""
+    if all(choice.logprobs is None for choice in response.choices):
+        return response
+    choices = [msgspec.structs.replace(choice, logprobs=_some(choice.logprobs)) for choice in response.choices]
+    return msgspec.structs.replace(response, choices=choices)
+
+
+def _some(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _some(item) for name, item in value.items() if item is not None}
+    return [_some(item) for item in value] if isinstance(value, list) else value
 
 
 def _native(choice: dict[str, Any], told: str | None) -> dict[str, Any]:

@@ -61,7 +61,7 @@ DIFFERENCES = {
     "a part that is all thinking": _FAILS,
     "an empty list of parts": _FAILS,
     "a refusal as a part": _FAILS,
-    "log probabilities": "OpenAI's SDK, with which litellm reads the proxy, adds fields that are null",
+    "log probabilities with nulls": "OpenAI's SDK, with which litellm reads both, adds nulls",
     "thinking in the text": "the proxy cuts it out, and leaves the white space around both parts",
     "a failed text completion": "the proxy makes a stop of it, and does not hide the truth anywhere",
     "a finish reason that litellm's proxy has hidden": _NESTED,

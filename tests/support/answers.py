@@ -86,6 +86,8 @@ FORMS = [
     Case("two answers", body(choices=[{"index": i, "message": {"role": "assistant", "content": t}, "finish_reason": "stop"}
                                        for i, t in enumerate("45")]), FOUR),
     Case("log probabilities", body(choice={"logprobs": {"content": [TOKEN]}}), Choice("4", "stop", {"content": [TOKEN]})),
+    Case("log probabilities with nulls", body(choice={"logprobs": {"content": [TOKEN | {"bytes": None}], "refusal": None}}),
+         Choice("4", "stop", {"content": [TOKEN | {"bytes": None}], "refusal": None})),
     Case("a log probability of minus infinity", body(choice={"logprobs": {"content": [TOKEN | {"logprob": float("-inf")}]}}),
          Choice("4", "stop", {"content": [TOKEN | {"logprob": -9999.0}]})),
     Case("a text completion", completion(), FOUR, "text"),

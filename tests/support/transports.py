@@ -7,7 +7,7 @@ from runner.lm.lm import LM
 # litellm's own: pydantic complains of its types, and text completions leave each call's client to the garbage collector
 QUIET = [
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings"),
-    pytest.mark.filterwarnings("ignore:Item '.*' on TypedDict class"),
+    pytest.mark.filterwarnings("ignore:Items? '.*' on TypedDict class"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
