@@ -101,6 +101,8 @@ def label(sample: Sample) -> str:
 
 def has_answer(sample: Sample) -> bool:
     """Return whether the record is enough to compute a sample again: it has an answer, or failed before anything was sent."""
+    if sample.status == "refused":
+        return sample.error is None  # the model refused; with an error, the provider did, before the model was asked
     return sample.status != "error" or (sample.error is not None and sample.error.code in ("scoring", "data"))
 
 

@@ -167,6 +167,8 @@ def test_failed_rows_have_no_answer_and_are_not_replayed(tmp_path, monkeypatch):
     def behaviour(call):
         if call.question == "What is 2?":
             return Status(400, "maximum context length is 10 tokens")
+        if call.question == "What is 5?":
+            return Status(403, "Content violates usage guidelines")
         return (
             Reply("sorry", finish_reason="content_filter")
             if call.question == "What is 4?"
@@ -174,12 +176,12 @@ def test_failed_rows_have_no_answer_and_are_not_replayed(tmp_path, monkeypatch):
         )
 
     result = play(behaviour=behaviour)
-    assert (result.summary.errors, result.summary.refused, result.summary.truncated) == (1, 1, 5)
+    assert (result.summary.errors, result.summary.refused, result.summary.truncated) == (1, 2, 4)
     packed = pack(result.folder, tmp_path / "run.ostinato")
-    assert (packed.facts.without_answer, packed.facts.answers, packed.facts.from_record) == ([("r2", 0)], 6, 6)
+    assert (packed.facts.without_answer, packed.facts.answers, packed.facts.from_record) == ([("r2", 0), ("r5", 0)], 5, 5)
     elsewhere(monkeypatch, tmp_path, "runs")
     replayed = replay(packed.file)
-    assert (replayed.identical, replayed.outputs, replayed.scores) == (True, 6, 5)
+    assert (replayed.identical, replayed.outputs, replayed.scores) == (True, 5, 4)
     with pytest.raises(RecordError, match="no sample of this run has an answer"):
         pack(play("data.limit=2", "cache.mode=off", behaviour=Status(400, "maximum context length is 10 tokens")).folder)
 

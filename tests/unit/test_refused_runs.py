@@ -158,3 +158,36 @@ def test_a_model_that_is_refused_stops_the_run_at_once(server):
     result = run(server, "limits.max_concurrency=1")
     assert (server.count, result.summary.errors, result.summary.owed) == (1, 0, ROWS)
     assert "check model.name" in result.summary.problem
+
+
+def test_a_server_that_closes_every_connection_is_not_said_to_be_missing(server):
+    server.otherwise = Reset()
+    result = run(server, "limits.max_concurrency=2", "limits.max_attempts=2", rows=4)
+    assert (result.summary.status, result.summary.errors, server.count) == ("failed", 4, 8)
+    assert "the server took the request and closed the connection without an answer" in result.summary.problem
+
+
+def test_a_server_that_refuses_one_cell_of_a_sweep_answers_the_others(server):
+    def behaviour(call):
+        if call.body["temperature"] == 1.0:
+            return Status(400, "temperature is out of range")
+        return Status(500) if call.question in ("What is 0?", "What is 1?") else Reply("ok")
+
+    server.otherwise = behaviour
+    Path("rows.jsonl").write_text("".join(json.dumps({"id": f"r{n}", "question": f"What is {n}?"}) + "\n" for n in range(8)))
+    data = [
+        "data=jsonl",
+        "data.path=rows.jsonl",
+        "data.id=id",
+        "prompt=default",
+        "prompt.user={{ question }}",
+        "scoring=contains",
+    ]
+    model = ["model=server", "model.name=test", f"model.api_base={server.url}", "execution.orchestrator=none"]
+    with without_sleeping():
+        result = runner.sweep(
+            overrides=[*model, *data, "data.target=id", "sampling.temperature=0,1,0.5", "limits.max_attempts=3"]
+        )
+    counts = {row["sampling.temperature"]: (row["ok"], row["errors"]) for row in result.rows}
+    assert counts[0.0] == counts[0.5] == (6, 2)
+    assert counts[1.0][0] == 0
