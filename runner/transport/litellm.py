@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.answers import ending_of, is_known
-from runner.errors import ServerError
+from runner.errors import MalformedError, ServerError
 from runner.transport import usage
 from runner.transport.base import failure, malformed
 from runner.transport.direct import read
@@ -260,7 +260,10 @@ def _despite(error: Exception, wire: Wire, request: Request, connection: Connect
     """Return the answer that litellm could not convert, if the server sent one. Raises LMError."""
     if wire.body is not None:
         return _without_nulls(read(wire.body, request, connection))
-    raise mapped(error, request, connection, hear) from None
+    raised = mapped(error, request, connection, hear)
+    if wire.other and isinstance(raised, MalformedError):  # the body may say more
+        return read(wire.other.encode("utf-8", "replace"), request, connection)
+    raise raised from None
 
 
 def _response(answer: Any, wire: Wire, request: Request, connection: Connection) -> Response:
