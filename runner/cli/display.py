@@ -153,8 +153,8 @@ def _facts(experiment: Experiment, began: tuple[int, float]) -> str:
     facts = [f"{rate:.1f} rows/s", f"{tally.status['error']} errors"]
     if tally.retries:
         facts.append(f"{tally.retries} retries")
-    if tally.cost_usd:
-        facts.append(dollars(tally.cost_usd))
+    if tally.known_usd:
+        facts.append(dollars(tally.known_usd) if tally.cost_usd is not None else f"at least {dollars(tally.known_usd)}")
     if experiment.lm.limiter is not None:
         facts.append(str(experiment.lm.limiter.now()))
     return ", ".join(facts)

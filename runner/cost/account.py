@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 
+_NOTHING, _NOTHING_HELD = Spent(), Held()
+_UNBOUNDED = Spent(1, held=Held(1))
+
+
 class Account:
     """Add up the attempts of one slot.
 
@@ -28,13 +32,14 @@ class Account:
 
     def __init__(self, keep: Callable[[Spent], None] | None = None) -> None:
         self._keep = keep
-        self.spent = Spent()
+        self.spent = _NOTHING
         self.priced_usd = 0.0
 
     def sending(self, most: Mapping[str, Any] | None) -> None:
         """Write down that an attempt is sent now, which may use up to `most` (``usd`` and ``tokens``; None: unknown)."""
         if self._keep is not None:
-            self._keep(self.spent + Spent(1, held=held(most)))
+            attempt = _UNBOUNDED if most is None else Spent(1, held=held(most))
+            self._keep(self.spent + attempt if self.spent.requests else attempt)
 
     def ended(self, usage: Usage | None, cost_usd: float | None, most: Mapping[str, Any] | None, *, answered: bool) -> None:
         """Add an attempt that was sent.
@@ -46,12 +51,11 @@ class Account:
             answered: whether it brought an answer.
         """
         self.priced_usd += cost_usd or 0.0
-        unknown = held(most)
-        if usage is not None:
-            unknown = Held(0, 0, 0.0)
-        elif cost_usd is not None:
+        unknown = _NOTHING_HELD if usage is not None else held(most)
+        if usage is None and cost_usd is not None:
             unknown = Held(0, unknown.tokens, 0.0)
-        self.spent += Spent(1, usage or Usage(), cost_usd if answered or cost_usd else 0.0, unknown)
+        attempt = Spent(1, usage or Usage(), cost_usd if answered or cost_usd else 0.0, unknown)
+        self.spent = self.spent + attempt if self.spent.requests else attempt
         if not answered:
             self.write()
 

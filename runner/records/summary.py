@@ -104,5 +104,6 @@ class Summary(msgspec.Struct, kw_only=True):
         least, count = self.cost_known_usd, self.held.attempts
         if not count:
             return "unknown (answers without token counts)"
-        up_to = f" and at most {dollars(least + self.held.usd)}" if self.held.usd else ""
-        return f"at least {dollars(least)}{up_to} (unknown for {count:,} of {self.requests:,} requests)"
+        bounds = [f"at least {dollars(least)}"] if least else []
+        bounds += [f"at most {dollars(least + self.held.usd)}"] if self.held.usd else []
+        return f"{' and '.join(bounds) or 'unknown'} (unknown for {count:,} of {self.requests:,} requests)"

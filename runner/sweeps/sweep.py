@@ -285,7 +285,7 @@ class Sweep:
             done=sum(tally.done for tally in tallies),
             rows=sum(tally.rows for tally in tallies),
             errors=sum(tally.status["error"] for tally in tallies),
-            cost_usd=sum(tally.cost_usd or 0.0 for tally in tallies),
+            cost_usd=sum(tally.known_usd for tally in tallies),
         )
 
     def summarise(self) -> SweepManifest:
