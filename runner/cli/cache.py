@@ -13,6 +13,8 @@ from runner.errors import CacheError, ConfigError
 if TYPE_CHECKING:
     import argparse
 
+    from runner.cache import Stored
+
 DAY_S = 86_400
 
 
@@ -61,7 +63,12 @@ def main(args: argparse.Namespace) -> int:
         case "ls":
             found = [(key, entry) for _, (key, entry) in zip(range(args.n), cache.entries(), strict=False)]
             facts = [
-                {"key": key, "created": entry.created, "model": entry.request.model if entry.request else None}
+                {
+                    "key": key,
+                    "created": entry.created,
+                    "model": entry.request.model if entry.request else None,
+                    "served": _served(entry),
+                }
                 for key, entry in found
             ]
             lines = [
@@ -74,7 +81,8 @@ def main(args: argparse.Namespace) -> int:
             key, entry = next(((key, entry) for key, entry in cache.entries() if key.startswith(args.key)), (None, None))
             if entry is None:
                 raise CacheError(f"the cache in {cache.folder} has no entry '{args.key}'; `ostinato cache ls` lists them")
-            print(msgspec.json.format(msgspec.json.encode({"key": key, **msgspec.to_builtins(entry)}), indent=2).decode())
+            shown = {"key": key, "served": _served(entry), **msgspec.to_builtins(entry)}
+            print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
         case "prune":
             removed = cache.prune(older_than=args.older_than * DAY_S if args.older_than is not None else None)
             _print(args, {"removed": removed}, f"{removed:,} entries removed")
@@ -85,6 +93,13 @@ def main(args: argparse.Namespace) -> int:
             _print(args, {"removed": removed}, f"{removed:,} entries removed")
     cache.close()
     return 0
+
+
+def _served(entry: Stored) -> dict[str, str | None]:
+    """Return by which model an entry was made: as its answer names it, and the weights that the server named, if it did."""
+    endpoint = entry.request.endpoint if entry.request else None
+    weights = (endpoint or "").partition("#")[2] or None
+    return {"model": entry.response.model, "fingerprint": entry.response.system_fingerprint, "weights": weights}
 
 
 def _print(args: argparse.Namespace, facts: dict[str, object], text: str) -> None:

@@ -12,6 +12,7 @@ from runner.batch.engine import plan
 from runner.config.schema import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
+from runner.experiment.served import pin
 from runner.wording.numbers import count, dollars
 
 if TYPE_CHECKING:
@@ -127,6 +128,7 @@ def forecast(prepared: Prepared) -> Forecast:
     """
     config, parts = prepared.in_place, prepared.parts()
     lm, repeats = parts.lm, config.sampling.repeats
+    pin(config, lm, ask=False)
     asker = parts._replace(scorers={}).asker()
     hits = failing = 0
 

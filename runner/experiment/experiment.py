@@ -21,6 +21,7 @@ from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMErr
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
+from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
@@ -203,16 +204,19 @@ class Experiment:
 
         Raises:
             CacheError: the cache cannot be used, or it lacks an answer in replay mode.
-            RecordError: the record cannot be written.
+            RecordError: the record cannot be written, or the server of a resumed run serves other weights than before.
         """
         if self._done is None:
             return
         done, self._done = self._done, None
+        recorded = self._pin(begun=bool(done))
         self._owed = plan(self.asker, self._slots(), done, self._keep, stop=self.stop)
         if self.owed and self.config.cache.mode == "replay" and not self._partial:
             row, repeat = next(self.due())
             missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
             raise CacheError(f"replay: the cache has no answer for {self.owed:,} samples, {missing} first; nothing was sent")
+        if self.owed:
+            refuse_swapped(self.folder, self.config, self.lm, recorded)
 
     @property
     def owed(self) -> int:
@@ -367,6 +371,19 @@ class Experiment:
             raise asyncio.CancelledError("stopped on request")
         if self.on_fetch:
             self.on_fetch(done, total)
+
+    def _pin(self, *, begun: bool) -> str | None:
+        """Have the endpoint name the weights that the server serves. Return that of a run that has `begun`, as recorded."""
+        manifest = self.record.manifest()
+        recorded: str | None = manifest.get("model", {}).get("endpoint")
+        if begun or names_weights(recorded):
+            pin_recorded(self.lm, recorded)
+            return recorded
+        pin(self.config, self.lm)
+        if self.lm.pinned is not None:
+            model = {**manifest["model"], "endpoint": self.lm.pinned.endpoint}
+            self.record.write_manifest({**manifest, "model": model})
+        return None
 
     def _slots(self) -> Iterator[Slot]:
         repeats = self.config.sampling.repeats

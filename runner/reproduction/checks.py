@@ -12,6 +12,7 @@ from runner.config.roles import config_hash
 from runner.errors import ConfigError, OstinatoError
 from runner.experiment.drift import changes_of, data_differences, file_differences
 from runner.experiment.files import rooted
+from runner.experiment.served import address_of, names_weights
 from runner.records.environment import environment
 from runner.wording.differences import differences
 
@@ -96,13 +97,20 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
 
 def of_served(before: dict[str, Any], after: dict[str, Any]) -> Check:
     """Compare which model answered, according to the manifests of two runs."""
-    was, now = (
-        {name: manifest.get("model", {}).get(name) or [] for name in ("served", "fingerprints")} for manifest in (before, after)
-    )
-    if not was["served"]:
+    was, now = map(_served, (before, after))
+    if not (was["endpoint"] and now["endpoint"]):  # a server that does not name its weights, or was not asked
+        was["endpoint"] = now["endpoint"] = None
+    if not was["served"] and was["endpoint"] is None:
         return Check("served model", "unknown", ["no recorded answer names its model"])
     named = [", ".join([*was["served"], *was["fingerprints"]])]
     return _compared("served model", was, now, named)
+
+
+def _served(manifest: dict[str, Any]) -> dict[str, Any]:
+    model = manifest.get("model", {})
+    endpoint = model.get("endpoint")
+    found = {name: model.get(name) or [] for name in ("served", "fingerprints")}
+    return {**found, "endpoint": endpoint if names_weights(endpoint) else None}
 
 
 def _compared(what: str, was: Any, now: Any, told: list[str] | None = None) -> Check:
@@ -152,7 +160,7 @@ def _model(manifest: dict[str, Any], config: RunConfig) -> Check:
         endpoint = lm.request(prompt="").endpoint
     except OstinatoError as error:
         return Check("model", "missing", [str(error)])
-    before = {"requested": was.get("requested"), "endpoint": was.get("endpoint")}
+    before = {"requested": was.get("requested"), "endpoint": address_of(was.get("endpoint"))}  # nothing is asked of a server here
     before["key_version"] = manifest.get("cache", {}).get("key_version", KEY_VERSION)
     now = {"requested": lm.model, "endpoint": endpoint, "key_version": KEY_VERSION}
     return _compared("model", before, now, [f"{lm.model} at {endpoint}" if endpoint else lm.model])

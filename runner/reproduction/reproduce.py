@@ -14,6 +14,7 @@ from runner.experiment.estimate import announcement, expected, forecast, reasks
 from runner.experiment.experiment import Experiment, recorded_overrides
 from runner.experiment.prepared import prepare
 from runner.experiment.run import EXIT_CODES, run_to_end
+from runner.experiment.served import pin_recorded
 from runner.records import RunFolder, Summary, find_run
 from runner.reproduction.agreement import Agreement, agree
 from runner.reproduction.checks import Check, checks, of_served
@@ -139,6 +140,7 @@ def reproduce(
     prepared = prepare(config, cwd=found.cwd)
     experiment = Experiment.create(prepared, asked, facts={"reproduces": _name(record)}, partial=True)
     if replay:
+        pin_recorded(experiment.lm, record.manifest().get("model", {}).get("endpoint"))  # the answers are under its keys
         with recorded(experiment):
             experiment.plan()
     else:

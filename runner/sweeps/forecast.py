@@ -14,6 +14,7 @@ from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment.estimate import Estimate, expected, reasks, verdict
 from runner.experiment.parts import Parts
+from runner.experiment.served import pin
 from runner.experiment.train_first import foreseen
 from runner.records import SweepFolder
 
@@ -129,6 +130,7 @@ class _Forecaster:
         if key in self._complete:
             return CellOutlook(cell=key, values=values, model=lm.model, samples=samples, recorded=True)
         lm.store = self._store(config)
+        pin(config, lm, ask=False)
         adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
         asker = Parts(dataset, {}, lm, adapter).asker()
         said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))

@@ -107,6 +107,9 @@ class Server(Loopback):
         otherwise: what it does when nothing is scripted.
         api_key: when given, a request without ``Authorization: Bearer <api_key>`` gets 401.
         models: what /v1/models lists.
+
+    Attributes:
+        told: what other GET requests are answered with, by path; also /v1/models. JSON data, or a behaviour.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class Server(Loopback):
         self.otherwise = otherwise or Reply()
         self.api_key = api_key
         self.models = models
+        self.told: dict[str, Any] = {}
         self.calls: list[Call] = []
         self.most_at_once = 0
         self._at_once = 0
@@ -175,6 +179,11 @@ class Server(Loopback):
 
     async def route(self, request: Request) -> Script:
         """Do as the script says."""
+        if request.method == "GET" and request.path in self.told:
+            told = self.told[request.path]
+            if isinstance(told, Status | Raw | Reset | Hang):
+                return _script(told, Call(request.method, request.path, request.headers))
+            return Script((response(json.dumps(told).encode()),))
         if request.method == "GET" and request.path == "/v1/models":
             listed = [{"id": name, "object": "model"} for name in self.models]
             return Script((response(json.dumps({"object": "list", "data": listed}).encode()),))
