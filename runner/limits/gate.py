@@ -23,9 +23,9 @@ PATIENCE_S = 300.0
 HINT_S = 0.05
 """A Retry-After below this is ignored: all requests would be sent again at once."""
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
-START, START_EVERY_S = 8, 1.0
+START, START_EVERY_S, START_PACING = 8, 1.0, 2.0
 """A new endpoint gets 8 requests at once. Each answer allows one more: twice as many with each full window of answers. So does
-each second, since a refusal would have come by then, and answers may take much longer."""
+each second, since a refusal would have come by then, and answers may take much longer. Linux's slow start has the same pacing."""
 RESUME_EVERY_S, RESUME_MORE, RESUME_MORE_KNOWN = 0.5, 0.1, 0.5
 """After a refusal it gets 1 request, and twice as many every half second. Answers allow few more, because they come in waves, and
 each wave would grow; more if the server tells in its headers what it has left."""
@@ -92,7 +92,7 @@ class Gate:
     def meet(self) -> None:
         """Prepare for an adaptive limiter: an endpoint that has had no request yet is started slowly."""
         if self.sent == 0:
-            self._ramp = Ramp(START, START_EVERY_S, more=1.0)
+            self._ramp = Ramp(START, START_EVERY_S, more=1.0, pacing=START_PACING)
             self._note_freedom()
 
     def forget(self) -> None:
@@ -158,9 +158,7 @@ class Gate:
             self._breaker.begin()
 
     def _climb(self, ramp: Ramp, now: float) -> None:
-        if ramp.begun_at is None:
-            ramp.begun_at = now
-        ramp.in_flight += 1
+        ramp.sent(now)
         if ramp.size(now) >= min(self.window.size, ENOUGH):
             self._ramp = None
             self._note_freedom()
@@ -201,7 +199,7 @@ class Gate:
         if not self.free:
             self._settle(pass_, tokens_used, now)
             if pass_.lane.adaptive:
-                self._works(pass_, now)
+                self._works(pass_, seconds, now)
 
     def failed(self, pass_: Pass, error: LMError, now: float, row: object = None) -> LMError | None:
         """Learn from a failure of `row` (None: unknown). Return the error to close the endpoint with, if it must be closed."""
@@ -258,13 +256,13 @@ class Gate:
             self._tokens.give_back(pass_.tokens - tokens_used, now)
         self._tokens_left.give_back(pass_.tokens - tokens_used)
 
-    def _works(self, pass_: Pass, now: float) -> None:
+    def _works(self, pass_: Pass, seconds: float, now: float) -> None:
         if self._breaker.open:
             self._breaker.works()
         if pass_.sent_at > self._episode_at:
             self._in_vain = 0
             if self._ramp is not None:
-                self._ramp.succeeded()
+                self._ramp.succeeded(seconds)
         if now >= self._paused_until:
             self._paused_until = -math.inf
         self._note_freedom()

@@ -60,10 +60,11 @@ class Window:
 
 
 class Ramp:
-    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds, and `more` per success.
+    """A bound on requests in flight after a start: `first`, doubled every `every_s` seconds, `more` per success.
 
     Slow start (V. Jacobson, "Congestion Avoidance and Control", 1988): with 1 more per success, each full window of successes
-    doubles the bound. A server that takes few requests at once therefore refuses few. Pure.
+    doubles the bound. A server that takes few requests at once therefore refuses few. No more than `pacing` windows are sent
+    while the quickest answer is awaited, evenly, as TCP paces its packets (RFC 9002 section 7.7): answers come in waves. Pure.
 
     Attributes:
         order: the number of the first request that it counts; older ones do not belong to this start.
@@ -71,12 +72,24 @@ class Ramp:
         begun_at: when it starts to grow; None until the first request.
     """
 
-    __slots__ = ("_every_s", "_more", "_size", "begun_at", "in_flight", "order")
+    __slots__ = ("_every_s", "_more", "_next_at", "_pacing", "_seconds", "_size", "begun_at", "in_flight", "order")
 
-    def __init__(self, first: float, every_s: float, *, more: float = 1.0, order: int = 0, begun_at: float | None = None) -> None:
+    def __init__(
+        self,
+        first: float,
+        every_s: float,
+        *,
+        more: float = 1.0,
+        pacing: float = math.inf,
+        order: int = 0,
+        begun_at: float | None = None,
+    ) -> None:
         self._size = first
         self._every_s = every_s
         self._more = more
+        self._pacing = pacing
+        self._seconds = math.inf  # of the quickest answer
+        self._next_at = -math.inf
         self.order = order
         self.begun_at = begun_at
         self.in_flight = 0
@@ -89,11 +102,20 @@ class Ramp:
 
     def ready_at(self, now: float) -> float:
         """Return when one more request may be sent: `now`, or when the bound has grown enough."""
-        wanted = self.in_flight + 1
+        wanted, at = self.in_flight + 1, max(now, self._next_at)
         if self.begun_at is None or wanted <= self._size:
-            return now
-        return max(now, self.begun_at + self._every_s * math.log2(wanted / self._size))
+            return at
+        return max(at, self.begun_at + self._every_s * math.log2(wanted / self._size))
 
-    def succeeded(self) -> None:
-        """Raise the bound by `more`."""
+    def sent(self, now: float) -> None:
+        """Record that a request is sent."""
+        if self.begun_at is None:
+            self.begun_at = now
+        self.in_flight += 1
+        if self._seconds < math.inf:
+            self._next_at = max(self._next_at, now) + self._seconds / (self.size(now) * self._pacing)
+
+    def succeeded(self, seconds: float) -> None:
+        """Raise the bound by `more` after an answer that took `seconds`."""
         self._size += self._more
+        self._seconds = min(self._seconds, seconds)

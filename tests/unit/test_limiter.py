@@ -72,7 +72,7 @@ async def test_a_new_endpoint_gets_few_requests_first_and_twice_as_many_after_ea
         flying = [task for task in tasks if task.done()]
         tasks = [task for task in tasks if not task.done()]
         for task in flying:
-            task.result().succeeded(1, 0.1)
+            task.result().succeeded(1, 0.0)
     assert seen == [START, 16, 32, 64]
     await settle()
     for task in tasks:

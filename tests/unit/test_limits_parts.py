@@ -142,8 +142,24 @@ def test_a_ramp_doubles_with_time_and_grows_with_successes():
     assert ramp.ready_at(5.0) == pytest.approx(5.025)
     assert ramp.ready_at(6.0) == 6.0
     for _ in range(8):
-        ramp.succeeded()
+        ramp.succeeded(1.0)
     assert ramp.ready_at(5.0) == 5.0
+
+
+def test_a_ramp_spreads_requests_over_the_time_of_the_quickest_answer():
+    ramp = Ramp(8, 1.0, pacing=2.0)
+    for _ in range(8):
+        assert ramp.ready_at(5.0) == 5.0
+        ramp.sent(5.0)
+    ramp.in_flight = 0
+    ramp.succeeded(0.9)
+    ramp.succeeded(0.5)
+    ramp.succeeded(0.7)
+    ramp.sent(5.0)
+    assert ramp.ready_at(5.0) == pytest.approx(5.0 + 0.5 / (2.0 * 11))
+    ramp.sent(5.0)
+    assert ramp.ready_at(5.0) == pytest.approx(5.0 + 2 * 0.5 / (2.0 * 11))
+    assert ramp.ready_at(6.0) == 6.0
 
 
 # --- trend
