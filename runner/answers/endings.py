@@ -54,6 +54,7 @@ REASONS = (
     Reason("content_filter", "refused", "OpenAI, Azure, DeepSeek", _OPENAI),
     Reason("refusal", "refused", "Anthropic; ours for a `refusal` in the message", _ANTHROPIC),
     Reason("max_output_tokens", "cut", "OpenAI's responses", _RESPONSES),
+    Reason("incomplete", "cut", "OpenAI's responses, without a reason", _RESPONSES),
     Reason("end_turn", "complete", "Anthropic, Bedrock, xAI", _ANTHROPIC),
     Reason("stop_sequence", "complete", "Anthropic, Bedrock, TGI, Cohere, watsonx", _ANTHROPIC),
     Reason("max_tokens", "cut", "Anthropic, Gemini, Cohere, watsonx", _ANTHROPIC),

@@ -86,6 +86,8 @@ def _describe(sample: Sample) -> str:
     lines = [f"\n{sample.id}{repeat}: {sample.status}{f'; {scores}' if scores else ''}"]
     asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
     lines += [f"  {message['role']}: {message['content']}" for message in asked]
+    if sample.reasoning:
+        lines.append(f"  thinking: {sample.reasoning}")
     if sample.output is not None:
         lines.append(f"  answer: {sample.output}")
     if sample.target is not None:

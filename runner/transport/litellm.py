@@ -311,7 +311,9 @@ def _from_responses(answer: Any, request: Request) -> Response:
     if (status := getattr(answer, "status", None)) in ("failed", "cancelled"):
         told = (_plain(getattr(answer, "error", None)) or {}).get("message") or f"the answer has the status {status!r}"
         raise failure(None, told, request=request, kind=ServerError)
-    finish = (_plain(getattr(answer, "incomplete_details", None)) or {}).get("reason")
+    finish = (_plain(getattr(answer, "incomplete_details", None)) or {}).get("reason") or (
+        status if status == "incomplete" else None
+    )
     finish = {None: "stop", "max_output_tokens": "length"}.get(finish, finish)
     for item in getattr(answer, "output", None) or []:
         plain = _plain(item)

@@ -42,7 +42,12 @@ def answer(kind, text="4"):
     choice = {"index": 0, **said, "finish_reason": "stop", "logprobs": {"content": [{"token": "4", "logprob": -0.1}]}}
     tools = [{"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
     calling = {"index": 1, "message": {"role": "assistant", "content": None, "tool_calls": tools}, "finish_reason": "tool_calls"}
-    choices = [choice, calling] if kind == "chat" else [choice]
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "2 + 2"}]}, {"type": "text", "text": text}]
+    more = {"refusal": None, "reasoning": {"content": "a"}, "reasoning_details": [{"type": "reasoning.text", "text": "a"}]}
+    hidden = {"provider_specific_fields": {"reasoning": "a", "refusal": None}}
+    thinking = {"index": 2, "message": {"role": "assistant", "content": parts, **more, **hidden}, "finish_reason": "length"}
+    thinking |= {"error": {}, "provider_specific_fields": {"native_finish_reason": "model_length"}}
+    choices = [choice, calling, thinking] if kind == "chat" else [choice]
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1_700_000_000, "model": "any"}
     return {**head, "choices": choices, "usage": usage, "system_fingerprint": "fp"}
 

@@ -17,6 +17,7 @@ from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
+from runner.sweeps.plan import Plan
 from runner.types import Choice
 from tests.support.answers import CALL, TOKEN, body
 from tests.support.server import Raw, Reply, Server
@@ -164,6 +165,7 @@ def read_everywhere(folder, capsys, tmp_path):
     for to in ("csv", "jsonl", "md", "junit", "parquet"):
         assert main(["export", str(folder), "--to", to, "-o", str(tmp_path / f"out.{to}")]) == 0
     assert main(["show", str(folder), "--json"]) == 0
+    assert main(["show", str(folder), "--rows", "20"]) == 0
     assert main(["report", str(folder)]) == 0
     assert runner.compare(loaded, runner.load(folder)).flips == []
     capsys.readouterr()
@@ -174,6 +176,8 @@ def test_every_reader_takes_such_a_record(server, capsys, tmp_path):
     result = play(server, "+model.params.logprobs=true")
     before = by_id(result)
     replayed = read_everywhere(result.folder, capsys, tmp_path)
+    main(["show", str(result.folder), "--rows", "20"])
+    assert "  thinking: 2 + 2, not 5\n  answer: 4" in capsys.readouterr().out
     assert replayed.identical
     assert replayed.outputs == len(ANSWERS) - 1  # the failed row has no answer
     rows = {row["id"]: row for row in runner.load(result.folder).table()}
@@ -237,5 +241,7 @@ def test_fields_that_came_later_leave_hashes_as_they_were():
     config = RunConfig(model=ServerModel(name="m"), limits=Limits(rpm=60))
     assert config_hash(config).startswith("66651f1479fb")
     assert identity_hash(config).startswith("03892d08db8f")
+    digest = Plan(["model=fake", "+experiment=capitals_text", "sampling.temperature=0,0.5"]).digest
+    assert digest.startswith("2bf3ceac0ab0")
     kept = msgspec.structs.replace(config, model=ServerModel(name="m", thinking="keep"))
     assert identity_hash(kept) != identity_hash(config)
