@@ -18,8 +18,8 @@ import msgspec
 from runner.answers import ending_of, is_known
 from runner.errors import MalformedError, ServerError
 from runner.transport import usage
+from runner.transport.answer import read
 from runner.transport.base import failure, malformed
-from runner.transport.direct import read
 from runner.transport.litellm_errors import mapped
 from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response

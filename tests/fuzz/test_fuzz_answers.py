@@ -15,8 +15,9 @@ from runner.errors import LMError
 from runner.network.delay import retry_after
 from runner.network.refusal import classify
 from runner.transport import DirectTransport
+from runner.transport.answer import read
 from runner.transport.base import failure, malformed
-from runner.transport.direct import _refused, read
+from runner.transport.direct import _refused
 from runner.types import Connection, Request, Response, Sample
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
