@@ -200,13 +200,13 @@ class Asker:
 def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:
     """Write one answer into the sample. Over several turns, tokens and costs add up, and the last answer counts."""
     response = completion.response
-    first = before is None
+    first = sample.request_key is None
     usage = (
         _usage(before, response.usage, paid=(sample.cache != "hit", completion.cache != "hit")) if not first else response.usage
     )
     sample.usage = usage
     sample.cache = completion.cache if first or sample.cache == completion.cache else "miss"
-    sample.cost_from = completion.cost_from
+    sample.cost_from = completion.cost_from or sample.cost_from
     sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd, first=first)
     sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd, first=first)
     sample.latency_s = _sum(sample.latency_s, completion.latency_s, first=first)

@@ -130,7 +130,7 @@ class Tally:
         self.requests += spent.requests
         self.held += spent.held
         _add(self._used, spent.usage)
-        self._pay(spent.cost_usd, metered=spent.usage.total_tokens > 0)
+        self._pay(spent.cost_usd, metered=spent.usage.total_tokens > 0 and not spent.held.attempts)
 
     def _count(self, sample: Sample) -> None:
         self.status[sample.status] += 1
@@ -147,7 +147,8 @@ class Tally:
             self.held += sample.held
         unanswered = sample.error is not None and sample.status in ("error", "refused") and sample.usage is None
         if sample.cost_usd is not None or not unanswered:
-            self._pay(sample.cost_usd, metered=sample.usage is not None)
+            metered = sample.usage is not None and not (sample.held and sample.held.attempts)
+            self._pay(sample.cost_usd, metered=metered)
 
     def _pay(self, cost_usd: float | None, *, metered: bool) -> None:
         """Count the dollars of answers; None is unknown, for lack of a price if their tokens are known (`metered`)."""

@@ -14,7 +14,7 @@ class Remark(NamedTuple):
 
     Attributes:
         servers: the servers that do it (`SERVERS`); empty: some servers do, and nobody knows which one it is.
-        parameter: the field of the request.
+        parameter: the field of the request; empty: whatever the request says.
         applies: given its value, whether it is of the kind meant; the parameter was sent.
         says: what happens, for people.
         source: with which version it was seen.
@@ -92,8 +92,12 @@ REMARKS = (
     Remark(("transformers",), "presence_penalty", bool, "presence_penalty is ignored", _TRANSFORMERS),
     Remark(("transformers",), "frequency_penalty", bool, "frequency_penalty is ignored", _TRANSFORMERS),
     Remark(("transformers",), "stop", _sent, "the stop text stays in the answer", _TRANSFORMERS),
+    Remark(("transformers",), "", _sent, "a prompt that is longer than the model's window is answered with 200", _TRANSFORMERS),
     Remark(("llama-cpp-python",), "n", _several, "n is ignored: there is one answer", _PYTHON),
     Remark(("llama-cpp-python",), "max_completion_tokens", _sent, "max_completion_tokens is ignored", _PYTHON),
+    Remark(("llama-cpp-python",), "", _sent, "any model name is echoed: the record's model_served proves nothing", _PYTHON),
+    Remark(("llamacpp",), "seed", lambda value: value >= 2**32, "seeds are taken modulo 2**32", _LLAMACPP),
+    Remark(("llamacpp",), "top_logprobs", lambda value: value == 0, "top_logprobs 0 gives no log probabilities", _LLAMACPP),
     Remark(("llamacpp",), "n", _several, "token counts are those of the first answer only, so the others look free", _LLAMACPP),
     Remark(("llamacpp",), "response_format", _is_json_object, "json_object means objects only", _LLAMACPP),
     Remark(
@@ -123,7 +127,7 @@ def remarks(server: str | None, params: Mapping[str, Any], *, hosted: bool = Fal
     for remark in REMARKS:
         known = server in remark.servers
         general = not remark.servers and not hosted and server in (None, "llamacpp", "vllm")
-        value = params.get(remark.parameter)
+        value = params.get(remark.parameter) if remark.parameter else True
         if (known or general) and value is not None and remark.applies(value):
             found.append(f"{server}: {remark.says}" if known else remark.says)
     return found

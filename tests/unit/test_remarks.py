@@ -28,6 +28,10 @@ SAID = {
     ("transformers", "presence_penalty"): 0.5,
     ("transformers", "frequency_penalty"): 0.5,
     ("transformers", "stop"): ["\n"],
+    ("transformers", ""): True,
+    ("llama-cpp-python", ""): True,
+    ("llamacpp", "seed"): 2**32,
+    ("llamacpp", "top_logprobs"): 0,
     ("llama-cpp-python", "n"): 2,
     ("llama-cpp-python", "max_completion_tokens"): 10,
     ("llamacpp", "n"): 2,
@@ -57,12 +61,13 @@ def test_every_row_is_tested():
 
 @pytest.mark.parametrize(("server", "parameter"), SAID)
 def test_each_remark_is_made_where_it_applies(server, parameter):
-    found = remarks(server, {parameter: SAID[server, parameter]})
-    assert len(found) == 1
+    always = remarks(server, {})
+    found = remarks(server, {parameter: SAID[server, parameter]} if parameter else {})
+    assert len(found) == (1 if parameter == "" else 1 + len(always))
     if server:
         assert found[0].startswith(f"{server}: ")
         assert remarks("sglang", {parameter: SAID[server, parameter]}) == []
-    assert remarks(server, {"max_tokens": 5, "temperature": 0.0}) == []
+    assert remarks(server, {"max_tokens": 5, "temperature": 0.0}) == always
 
 
 @pytest.mark.parametrize("schema", LOOSE)
@@ -95,12 +100,12 @@ def config(url="http://127.0.0.1:9/v1"):
 def test_validate_and_the_manifest_say_it():
     told = ostinato("validate", *config())
     assert told.code == 0
-    assert told.err.count("remark: ") == 2
+    assert told.err.count("remark: ") == 3
     assert "remark: transformers: temperature acts only where" in told.err
-    assert len(json.loads(ostinato("validate", "--json", *config()).out)["remarks"]) == 2
+    assert len(json.loads(ostinato("validate", "--json", *config()).out)["remarks"]) == 3
     with Server(Reply("x")) as server:
         result = runner.run(overrides=config(server.url))
-    assert len(runner.records.RunFolder.open(result.folder).manifest()["remarks"]) == 2
+    assert len(runner.records.RunFolder.open(result.folder).manifest()["remarks"]) == 3
 
 
 ANY = {"type": ["object", "array", "string", "number", "boolean", "null"]}

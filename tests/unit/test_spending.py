@@ -84,19 +84,23 @@ class Provider:
         pass
 
 
-class Killed:
-    """Copy a run's folder as a kill would leave it, at the n-th event of a sitting."""
+class Moment:
+    """End a sitting at its n-th event: a kill (its folder is copied as it is then), Ctrl-C once, or twice."""
 
-    def __init__(self, folder, at, torn):
-        self.folder, self.at, self.torn = folder, at, torn
+    def __init__(self, folder, how, at, torn):
+        self.folder, self.how, self.at, self.torn = folder, how, at, torn
         self.copy = folder.with_name("killed")
-        self.provider = None
+        self.provider = self.experiment = self.task = None
         self.billed = None
 
     def happens(self, written=None):
         """Count an event; `written` is the file whose last line may be torn by a kill at this moment."""
         self.at -= 1
-        if self.at == 0:
+        if self.at == 0 and self.how == "once":
+            self.experiment.interrupt()
+        elif self.at == 0 and self.how == "twice":
+            self.task.cancel()
+        elif self.at == 0:
             shutil.copytree(self.folder, self.copy)
             self.billed = dict(self.provider.billed)
             if written and self.torn:
@@ -146,16 +150,21 @@ def sit(folder, begun, bounds, chance, billed, *, kill=None, again=()):
     provider.billed = dict(billed)
     experiment.lm.transport = provider
     if kill:
-        kill.provider = provider
+        kill.provider, kill.experiment = provider, experiment
         experiment.record.append = kill.over(experiment.record.append, "samples.jsonl")
         experiment.asker.keep = kill.over(experiment.spending.keep, "spending.jsonl")
 
     async def ask():
         experiment.plan()
+        asking = asyncio.create_task(experiment.ask())
+        if kill:
+            kill.task = asking
         try:
-            await experiment.ask()
+            await asking
         except (BudgetExceeded, LMError) as error:
             experiment.record_failure(error)
+        except asyncio.CancelledError:
+            experiment.stop.request()
 
     asyncio.run(ask())
     counted = experiment.lm.budget.spent
@@ -173,18 +182,22 @@ def sit(folder, begun, bounds, chance, billed, *, kill=None, again=()):
     seed=st.integers(0, 2**32),
     name=st.sampled_from(["requests", "tokens", "usd"]),
     shares=st.lists(st.floats(0.05, 1.0), min_size=3, max_size=3),
-    kills=st.lists(st.none() | st.tuples(st.integers(1, 40), st.integers(0, 4)), min_size=3, max_size=3),
+    ends=st.lists(
+        st.none() | st.tuples(st.sampled_from(["kill", "once", "twice"]), st.integers(1, 40), st.integers(0, 4)),
+        min_size=3,
+        max_size=3,
+    ),
 )
-def test_no_budget_is_exceeded_over_cuts_kills_and_resumes(begun, tmp_path_factory, seed, name, shares, kills):
+def test_no_budget_is_exceeded_over_cuts_kills_and_resumes(begun, tmp_path_factory, seed, name, shares, ends):
     chance = random.Random(seed)
     folder = tmp_path_factory.mktemp("run") / begun.folder.name
     shutil.copytree(begun.folder, folder)
     whole = {"requests": 25, "tokens": 12_000, "usd": 50.0}[name]
     billed = {"requests": 0, "tokens": 0, "usd": 0.0}
     bound, killed = 0, False
-    for share, moment in zip(shares, kills, strict=True):
+    for share, moment in zip(shares, ends, strict=True):
         bound = max(bound, whole * share if name == "usd" else int(whole * share) + 1)
-        kill = Killed(folder, *moment) if moment else None
+        kill = Moment(folder, *moment) if moment else None
         again = ("server", "timeout", "transport", "malformed") if chance.random() < 0.3 else ()
         billed, summary = sit(folder, begun, {name: bound}, chance, billed, kill=kill, again=again)
         killed = killed or summary is None

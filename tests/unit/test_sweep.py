@@ -10,6 +10,7 @@ import pytest
 
 import runner
 from runner.errors import ConfigError, RecordError
+from runner.network.retry import without_sleeping
 from runner.records import RunFolder, SweepFolder, find_record, find_run
 from runner.sweeps.run import resume_sweep, sweep
 from tests.support.server import Reply, Server, Status
@@ -169,6 +170,16 @@ def test_one_budget_covers_all_cells(server):
     again = resume_sweep(result.folder, ["budget.requests=50"])
     assert (again.manifest.status, statuses(again)) == ("complete", {"complete": 3})
     assert set(asked(server).values()) == {1}
+
+
+def test_a_budget_over_cells_holds_when_rows_are_cut_off_between_their_attempts(server):
+    server.otherwise = Status(500, "internal")
+    with without_sleeping():
+        result = sweep(served(server, TEMPERATURES, "budget.requests=5", "sweep.concurrency=2", "limits.max_concurrency=2"))
+        for _ in range(3):
+            runs = [RunFolder.open(result.folder / cell.run) for cell in result.manifest.cells.values() if cell.run]
+            assert server.count == sum(run.summary().requests for run in runs) == 5
+            result = resume_sweep(result.folder)
 
 
 def test_the_cost_of_a_killed_sitting_counts_against_the_budget(server):
