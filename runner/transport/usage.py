@@ -55,7 +55,11 @@ COUNTS = (
     Count("reasoning", "output_tokens_details.reasoning_tokens", "either", "OpenAI (responses)", "OpenAI API, responses, 2025"),
     Count("reasoning", "reasoning_tokens", "either", "Perplexity, SGLang", "Perplexity API docs, 2025"),
 )
-"""Fields of ``usage``. The first of the main counts that is there is taken, and the largest of the others."""
+"""Fields of ``usage``. Of several that count the same, the largest is taken."""
+
+_BY_NAME: dict[str, list[Count]] = {}
+for _row in COUNTS:
+    _BY_NAME.setdefault(_row.path.partition(".")[0], []).append(_row)
 
 
 class Figure(NamedTuple):
@@ -84,6 +88,8 @@ COSTS = (
 )
 """Fields of ``usage`` that hold the cost of the answer."""
 
+_COST_FIELDS = {row.path.partition(".")[0] for row in COSTS}
+
 COST_HEADERS = (Figure("x-litellm-response-cost", 1, "unknown", "litellm-proxy", "litellm 1.106: 0.0 where it has no price"),)
 """Headers that hold the cost of the answer."""
 
@@ -98,12 +104,10 @@ def read(usage: Mapping[str, Any]) -> Usage | None:
     """Return the tokens that ``usage`` counts, in whatever words. None if the prompt has no tokens: nobody has counted them."""
     inside: dict[str, float] = {}
     beside: dict[str, float] = {}
-    for counts, path, place, _, _ in COUNTS:
-        if (number := _number(usage, path)) > 0:
-            of = beside if place == "beside" else inside
-            if counts in ("prompt", "completion", "total"):
-                of.setdefault(counts, number)
-            else:
+    for name in usage.keys() & _BY_NAME.keys():
+        for counts, path, place, _, _ in _BY_NAME[name]:
+            if (number := _number(usage, path)) > 0:
+                of = beside if place == "beside" else inside
                 of[counts] = max(number, of.get(counts, 0))
     prompt, completion, total = (_whole(inside.get(name, 0)) for name in ("prompt", "completion", "total"))
     cached, writes = (_whole(max(inside.get(name, 0), beside.get(name, 0))) for name in ("cached", "writes"))
@@ -138,7 +142,7 @@ def counted(prompt: int, completion: int, total: int, *, cached: int = 0, writes
 
 def named_cost(usage: Mapping[str, Any] | None, headers: Mapping[str, str] | None) -> tuple[float, str] | None:
     """Return the dollars that an answer says it has cost, and who says so (`Figure.vendor`); None if it does not say."""
-    if usage:
+    if usage and not usage.keys().isdisjoint(_COST_FIELDS):
         for figure in COSTS:
             if (found := _figure(_at(usage, figure.path), figure)) is not None:
                 more = _number(usage, _UPSTREAM) if figure.path == "cost" and usage.get("is_byok") is True else 0
@@ -161,15 +165,16 @@ def _figure(value: Any, figure: Figure) -> float | None:
 
 
 def _at(usage: Mapping[str, Any], path: str) -> Any:
-    value: Any = usage
-    for name in path.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+    name, _, rest = path.partition(".")
+    value = usage.get(name)
+    return value if not rest else _at(value, rest) if isinstance(value, dict) else None
 
 
 def _number(usage: Mapping[str, Any], path: str) -> float:
     """Return a number, written as one or as text; 0 for anything that is not a count."""
     value = _at(usage, path)
+    if value is None:
+        return 0.0
     try:
         number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
     except (ValueError, OverflowError):
