@@ -123,10 +123,10 @@ def not_an_answer(body: bytes | str, why: str, request: Request, connection: Con
 def refused_with_200(tree: dict[str, Any], otherwise: type[LMError], request: Request, connection: Connection) -> LMError:
     """Return the error for a refusal that came with 200: by the status in its ``code``, or by its words."""
     error = tree.get("error")
-    code = str((error if isinstance(error, dict) else tree).get("code"))
-    status = int(code) if _STATUS.fullmatch(code) else None
-    body, otherwise_ = of_tree(tree, code), None if status else otherwise
-    return refused(status or _OK, body, {}, request=request, connection=connection, otherwise=otherwise_)
+    code = str((error if isinstance(error, dict) else tree).get("code") or "")
+    status = int(code) if _STATUS.fullmatch(code) else _OK
+    kind = otherwise if status == _OK else None
+    return refused(status, of_tree(tree, code), {}, request=request, connection=connection, otherwise=kind)
 
 
 def _error(verdict: Verdict, message: str, request: Request, connection: Connection | None, **details: Any) -> LMError:

@@ -171,6 +171,8 @@ class ChaosServer(Loopback):
 
     async def route(self, request: Request) -> Script:
         """Answer, or do what the dice says."""
+        if request.method == "GET":  # which models it serves: it does not say
+            return Script((response(b"", 404),))
         asked = json.loads(request.body)
         question = asked["messages"][-1]["content"]
         self.requests[question] += 1

@@ -69,6 +69,8 @@ class CountingServer(Loopback):
 
     async def route(self, request: Request) -> Script:
         """Count the request, and answer it after a while."""
+        if request.method == "GET":  # which models it serves: it does not say
+            return Script((response(b"", 404),))
         body = json.loads(request.body)
         said = str(body["messages"][-1]["content"])
         self.asked[said, body.get("seed") or 0] += 1
