@@ -4,8 +4,14 @@ import httpx
 import pytest
 
 from runner import errors
+from runner.lm.lm import LM
 from runner.transport.litellm_errors import BY_LITELLM, WITHOUT_ANSWER, mapped
 from runner.types import Connection, Request
+from tests.support.refusals import REFUSALS
+from tests.support.server import Server, Status
+from tests.support.transports import QUIET
+
+pytestmark = QUIET
 
 REQUEST = Request(model="openai/any", messages=[{"role": "user", "content": "hi"}])
 
@@ -107,3 +113,23 @@ def test_an_answer_that_holds_an_error_without_a_number_is_malformed():
 def test_messages_lose_the_names_of_litellms_classes(prefix):
     error = mapped(an_exception("BadRequestError", status_code=400, message=f"{prefix}the words"), REQUEST, Connection(), None)
     assert error.message == "the words"
+
+
+@pytest.mark.parametrize(
+    ("vendor", "model", "path"),
+    [
+        ("Gemini", "gemini/gemini-2.0-flash", "/v1/models/m:generateContent"),
+        ("Anthropic", "anthropic/claude-3-haiku-20240307", "/v1/messages"),
+        ("Cohere", "cohere/command-r", "/v1/chat"),
+        ("Mistral", "mistral/mistral-small", "/v1"),
+    ],
+)
+def test_refusals_of_providers_with_a_format_of_their_own_are_judged_by_their_words(vendor, model, path):
+    with Server() as server:
+        lm = LM(model, api_base=server.address + path, api_key="none-of-your-business", cache=False, num_retries=0, timeout=20)
+        for seen in [seen for seen in REFUSALS if seen.vendor == vendor]:
+            server.script(Status(seen.status, body=seen.sent))
+            with pytest.raises(errors.LMError) as caught:
+                lm("hi")
+            assert (type(caught.value), caught.value.retry_after) == (seen.kind, seen.wait_s), seen
+            assert seen.told in str(caught.value)
