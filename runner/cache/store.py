@@ -80,6 +80,10 @@ class Cache:
         ttl: seconds that an entry is valid after it was stored; None is forever.
         size_limit: bytes on disk; the oldest entries are removed first.
         memory_entries: entries kept in memory.
+
+    Attributes:
+        only: the name of a model; entries whose answer names another one are misses. None: all are used.
+        others: the models of such entries.
     """
 
     def __init__(
@@ -96,6 +100,8 @@ class Cache:
         self.ttl = ttl
         self.size_limit = size_limit
         self.memory_entries = memory_entries
+        self.only: str | None = None
+        self.others: set[str] = set()
         self._memory: OrderedDict[str, bytes] = OrderedDict()
         self._ahead = ReadAhead(min(READ_AHEAD, memory_entries // 16))
         self._lock = threading.Lock()
@@ -312,6 +318,9 @@ class Cache:
             return None
         fresh = self.ttl is None or time.time() - entry.created <= self.ttl
         if not fresh or entry.v != ENTRY_VERSION or (self.mode != "replay" and _has_failed(entry.response)):
+            return None
+        if self.only is not None and (model := entry.response.model) is not None and model != self.only:
+            self.others.add(model)
             return None
         return entry
 

@@ -10,7 +10,11 @@ BEFORE: dict[str, dict[str, Any]] = {"model": {"thinking": "keep"}}
 ``model.thinking`` (record format 2): in runs of format 1, thinking was part of the answer that was parsed and scored.
 """
 
-SINCE: dict[str, dict[str, Any]] = {"model": {"thinking": "split", "software": None}, "limits": {"retry_empty": 0}}
+SINCE: dict[str, dict[str, Any]] = {
+    "model": {"thinking": "split", "software": None},
+    "limits": {"retry_empty": 0},
+    "cache": {"served": "warn"},
+}
 """Fields that came later, with their defaults. With these a config has the hash that it had before the field was added."""
 
 

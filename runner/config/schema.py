@@ -308,6 +308,7 @@ class Cache(Config, frozen=True, kw_only=True):
     dir: str | None = None
     ttl: Seconds | None = None
     size_limit_gb: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
+    served: Literal["warn", "refuse", "refresh"] = "warn"
 
 
 class Limits(Config, frozen=True, kw_only=True):

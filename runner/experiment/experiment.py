@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMErr
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
-from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped
+from runner.experiment.served import Models, difference, names_weights, pin, pin_recorded, refuse_swapped, swapped
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
@@ -34,9 +34,14 @@ from runner.types import Sample, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from runner.experiment.prepared import Prepared
     from runner.records.summary import RunStatus
+
+
+FIRST = 3
+"""Rows that are asked past the cache, at most, to learn which model answers (``cache.served``)."""
 
 
 class Experiment:
@@ -70,8 +75,10 @@ class Experiment:
         self.problem: OstinatoError | None = None
         self.summary: Summary | None = None
         self.on_fetch: Callable[[int, int | None], None] | None = None
-        self._done: Container[tuple[str, int]] | None = frozenset()  # None: planned
+        self._done: AbstractSet[tuple[str, int]] | None = frozenset()  # None: planned
         self._owed = bytearray()
+        self._models = Models(config.cache.served)
+        self._unsure: AbstractSet[tuple[str, int]] | None = None
         self._partial = False
         self._launched = False
         self._failed = False
@@ -210,7 +217,11 @@ class Experiment:
             return
         done, self._done = self._done, None
         recorded = self._pin(begun=bool(done))
-        self._owed = plan(self.asker, self._slots(), done, self._keep, stop=self.stop)
+        if self._asks_first:
+            self._unsure = done
+            self._owed = bytearray((row.id, repeat) not in done for row, repeat in self._slots())
+        else:
+            self._owed = plan(self.asker, self._slots(), done, self._keep, stop=self.stop)
         if self.owed and self.config.cache.mode == "replay" and not self._partial:
             row, repeat = next(self.due())
             missing = f"row '{row.id}'" + (f" (repeat {repeat})" if repeat else "")
@@ -256,7 +267,10 @@ class Experiment:
         self.begun = True
         self.tally.started()
         try:
+            asked = await self._ask_first(self._unsure) if self._unsure is not None else 0
+            self._models.begin(self.tally.models if self.tally.done > asked else ())
             await ask(self.asker, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+            await asyncio.to_thread(self._check_weights)
         except ExceptionGroup as group:
             raise first_of(group) from None
         finally:
@@ -385,6 +399,58 @@ class Experiment:
             self.record.write_manifest({**manifest, "model": model})
         return None
 
+    @property
+    def _asks_first(self) -> bool:
+        """Return whether nothing is looked up before one row has been asked, to learn which model answers."""
+        store = self.lm.store
+        return self._models.policy != "warn" and store is not None and store.mode in ("read", "rw")
+
+    async def _ask_first(self, done: AbstractSet[tuple[str, int]]) -> int:
+        """Ask rows past the cache until an answer names its model, and take only that model's answers from the cache.
+
+        Returns:
+            How many rows were asked.
+
+        Raises:
+            CacheError: ``cache.served=refuse``, and there are answers of another model.
+            RecordError: an earlier sitting has answers of another model.
+        """
+        assert self.lm.store is not None
+        store, mode, earlier = self.lm.store, self.lm.store.mode, set(self.tally.models)
+        asked: set[tuple[str, int]] = set()
+        store.mode = "refresh" if self._models.policy == "refresh" and store.writes else "off"
+        try:
+            for slot in islice(self.due(), FIRST):
+                asked.add((slot[0].id, slot[1]))
+                sample = await self.asker.ask(slot)
+                self._keep([sample])
+                store.only = sample.model_served
+                if store.only is not None:
+                    break
+        except (LMError, BudgetExceeded) as error:
+            self.stop.request(error)
+        finally:
+            store.mode = mode
+        self._unsure = None
+        if store.only is not None and (others := earlier - {store.only}):
+            raise RecordError(f"{self.folder}: {difference(others, store.only)}; start a new run with `ostinato run`")
+        self._owed = await asyncio.to_thread(plan, self.asker, self._slots(), done | asked, self._keep, stop=self.stop)
+        if store.others and store.only is not None:
+            told = difference(store.others, store.only)
+            if self._models.policy == "refuse":
+                raise CacheError(f"{told}; nothing more was sent. cache.served=refresh or cache.mode=refresh asks again")
+            self.record.log(f"{told}; what they answered is asked again")
+        return len(asked)
+
+    def _check_weights(self) -> None:
+        """Warn if the server has changed its weights while it was asked."""
+        if self.lm.pinned is not None and (told := swapped(self.config, self.lm, self.lm.pinned.endpoint)):
+            self._warn(f"{told}\nits answers may be by either; ask again with cache.mode=refresh")
+
+    def _warn(self, told: str) -> None:
+        self.record.log(told)
+        warnings.warn(told, stacklevel=2)
+
     def _slots(self) -> Iterator[Slot]:
         repeats = self.config.sampling.repeats
         return ((row, repeat) for row in self.dataset for repeat in range(repeats))
@@ -403,6 +469,8 @@ class Experiment:
             self.spending.recorded(samples)
             for sample in samples:
                 self.tally.add(sample)
+            if told := self._models.changed(samples):
+                self._warn(f"{told}. cache.served=refuse or cache.served=refresh keeps them apart")
 
     def _manifest(self, summary: Summary) -> dict[str, Any]:
         store = self.lm.store

@@ -37,7 +37,8 @@ class Software(NamedTuple):
     """Describe what one server program says of the weights that it serves.
 
     Attributes:
-        name: the program, and the version in which this was seen.
+        name: the program.
+        seen: the version in which this was seen.
         owner: its models' ``owned_by``; ``{id}``: the model's own id.
         listed: fields of the model in ``/v1/models`` that identify the weights; a dot leads into an object.
         path: another address that says more, below that of ``/v1``; None: there is none.
@@ -46,6 +47,7 @@ class Software(NamedTuple):
     """
 
     name: str
+    seen: str
     owner: str
     listed: tuple[str, ...] = ()
     path: str | None = None
@@ -54,17 +56,17 @@ class Software(NamedTuple):
 
 
 SOFTWARE = (
-    Software("vLLM 0.32", "vllm", ("root", "parent")),
+    Software("vLLM", "0.32", "vllm", ("root", "parent")),
     Software(
-        "llama.cpp of xllamacpp-2026.10", "llamacpp", ("meta.n_params", "meta.size"), "/props", None, ("model_path", "build_info")
+        "llama.cpp", "xllamacpp 2026.10", "llamacpp", ("meta.n_params", "meta.size"), "/props", None, ("model_path", "build_info")
     ),
-    Software("Ollama 0.12", "library", (), "/api/tags", ("models", "name"), ("digest",)),
-    Software("SGLang 0.5", "sglang", ("root",), "/get_model_info", None, ("model_path", "weight_version")),
+    Software("Ollama", "0.12", "library", (), "/api/tags", ("models", "name"), ("digest",)),
+    Software("SGLang", "0.5", "sglang", ("root",), "/get_model_info", None, ("model_path", "weight_version")),
     Software(
-        "LM Studio 0.3.6", "organization_owner", (), "/api/v0/models", ("data", "id"), ("publisher", "arch", "quantization")
+        "LM Studio", "0.3.6", "organization_owner", (), "/api/v0/models", ("data", "id"), ("publisher", "arch", "quantization")
     ),
-    Software("text-generation-inference 3.3", "{id}", ("id",), "/info", None, ("model_id", "model_sha", "model_dtype")),
-    Software("llama-cpp-python 0.3.36", "me", ("id",)),
+    Software("text-generation-inference", "3.3", "{id}", ("id",), "/info", None, ("model_id", "model_sha", "model_dtype")),
+    Software("llama-cpp-python", "0.3.36", "me", ("id",)),
 )
 """The programs that say what they serve. From their sources and references, llama.cpp's from a running server."""
 

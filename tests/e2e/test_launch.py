@@ -20,7 +20,7 @@ from runner.errors import ConfigError, LaunchError
 from runner.models import weights
 from runner.providers import local
 from runner.providers.local import LocalProvider
-from runner.servers import kept
+from runner.servers import kept, listing
 from runner.system import processes
 from tests.support.clock import wait_until
 
@@ -85,6 +85,9 @@ def test_a_server_is_launched_used_shared_and_killed(with_weights):
     assert one.kwargs == two.kwargs
     reply = ask(**one.kwargs)
     assert reply["model"] == "smollm2"
+    named = listing.weights_of(one.kwargs["api_base"], "smollm2", {"Authorization": f"Bearer {one.kwargs['api_key']}"})
+    assert named is not None
+    assert named.facts.keys() == {"n_params", "size", "model_path", "build_info"}
     assert reply["choices"][0]["message"]["content"]
     assert reply["choices"][0]["message"] == ask(**two.kwargs)["choices"][0]["message"]
     with pytest.raises(urllib.error.HTTPError, match="401") as refused:

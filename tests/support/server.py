@@ -167,7 +167,9 @@ class Server(Loopback):
         return found
 
     async def exchange(self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Count what is answered at the same time."""
+        """Count what is answered at the same time, apart from lists of models."""
+        if request.method == "GET":
+            return await super().exchange(request, reader, writer)
         with self._lock:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)

@@ -1,14 +1,17 @@
 """The weights behind an address and a name may be others tomorrow: what the server says of them is part of the cache key."""
 
+import functools
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import runner
 from runner.cache import Cache
 from runner.cache.served import LastServed
-from runner.errors import RecordError
+from runner.config.compose import compose
+from runner.errors import CacheError, RecordError
 from runner.experiment.run import resume
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
@@ -117,7 +120,7 @@ def test_what_each_server_says_of_its_weights_is_read(asked, software, told, fac
 
 
 def test_every_row_of_the_table_is_tried():
-    assert {software for software, _, _ in NAMED} == {row.name.partition(" ")[0] for row in SOFTWARE}
+    assert {software for software, _, _ in NAMED} == {row.name for row in SOFTWARE}
 
 
 @pytest.mark.parametrize("told", UNNAMED, ids=str)
@@ -192,12 +195,28 @@ def test_the_last_endpoint_is_remembered_until_the_server_names_none():
 # --- runs
 
 
-def play(server, *more, rows=3):
+@functools.cache
+def composed():
+    model = ["model=server", "model.name=m", "execution.orchestrator=none", "scoring=exact"]
+    data = [
+        "data=jsonl",
+        "data.path=rows.jsonl",
+        "data.id=id",
+        "data.target=answer",
+        "prompt=default",
+        "prompt.user={{ question }}",
+    ]
+    return compose([*model, *data]).config()
+
+
+def play(server, rows=3, **cache):
+    """Ask so many rows; the question of row n is "What is n?"."""
     lines = [json.dumps({"id": f"r{n}", "question": f"What is {n}?", "answer": "ok"}) + "\n" for n in range(rows)]
     Path("rows.jsonl").write_text("".join(lines))
-    model = ["model=server", "model.name=m", f"model.api_base={server.url}", "execution.orchestrator=none", "scoring=exact"]
-    data = ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer", "prompt.user={{ question }}"]
-    return runner.run(overrides=[*model, "prompt=default", *data, *more])
+    replace = msgspec.structs.replace
+    config = composed()
+    model, store = replace(config.model, api_base=server.url), replace(config.cache, **cache)
+    return runner.run(replace(config, model=model, cache=store))
 
 
 def endpoint(result):
@@ -233,7 +252,7 @@ def test_a_replay_asks_nothing(server):
     server.told = vllm("/w/a")
     play(server)
     server.told = {"/v1/models": Hang()}
-    assert play(server, "cache.mode=replay").summary.cache_hits == 3
+    assert play(server, mode="replay").summary.cache_hits == 3
 
 
 def test_a_dry_run_knows_the_answers_of_the_last_weights(server):
@@ -309,3 +328,117 @@ def test_an_entry_says_by_which_model_it_was_made(server):
     assert served == listed[0]["served"] == {"model": "m-2026", "fingerprint": "fp", "weights": served["weights"]}
     assert served["weights"].startswith("a:")
     assert Cache(home() / "cache").stats()["entries"] == 1
+
+
+# --- models that only their answers name
+
+
+def answering(server, model):
+    """The server names no weights, and this model in its answers."""
+    server.told, server.otherwise = {"/v1/models": Status(404)}, Reply(model, model=model)
+
+
+def outputs(result):
+    return {sample.id: sample.output for sample in result.samples}
+
+
+def test_another_model_than_that_of_the_cached_answers_is_a_warning(server):
+    answering(server, "one")
+    play(server, rows=2)
+    answering(server, "two")
+    with pytest.warns(UserWarning, match=r"are by 'one'; now 'two' answers\. cache\.served=refuse") as warned:
+        mixed = play(server, rows=4)
+    assert len(warned) == 1
+    assert sorted(outputs(mixed).values()) == ["one", "one", "two", "two"]
+    assert "are by 'one'; now 'two' answers" in (mixed.folder / "run.log").read_text()
+
+
+def test_another_model_in_mid_run_is_a_warning(server):
+    answering(server, "one")
+    folder = interrupted(server, {})
+    answering(server, "two")
+    with pytest.warns(UserWarning, match="now 'two' answers"):
+        resume(folder)
+
+
+@pytest.mark.parametrize("policy", ["warn", "refuse", "refresh"])
+def test_models_that_take_turns_are_no_change_without_earlier_answers(server, policy):
+    turns = iter("abcdefgh")
+    server.otherwise = lambda call: Reply(model=next(turns))
+    assert play(server, served=policy).summary.ok == 3
+
+
+def test_refresh_asks_again_what_another_model_has_answered(server):
+    answering(server, "one")
+    play(server)
+    again = play(server, served="refresh")
+    assert (again.summary.requests, again.summary.cache_hits) == (1, 2)  # one row is asked to learn who answers
+    answering(server, "two")
+    now = play(server, served="refresh", rows=4)
+    assert set(outputs(now).values()) == {"two"}
+    assert (now.summary.requests, now.summary.cache_hits) == (4, 0)
+    assert play(server, rows=4).summary.cache_hits == 4
+    assert set(outputs(play(server, rows=4)).values()) == {"two"}
+
+
+def test_a_cache_of_two_models_is_refreshed_row_by_row(server):
+    answering(server, "one")
+    play(server, rows=2)
+    answering(server, "two")
+    with pytest.warns(UserWarning, match="now 'two' answers"):
+        play(server, rows=4)
+    now = play(server, served="refresh", rows=4)
+    assert set(outputs(now).values()) == {"two"}
+    assert (now.summary.requests, now.summary.cache_hits) == (2, 2)
+
+
+def test_refuse_stops_before_answers_are_mixed(server):
+    answering(server, "one")
+    play(server)
+    assert play(server, served="refuse").summary.cache_hits == 2
+    answering(server, "two")
+    asked = server.count
+    with pytest.raises(CacheError, match="are by 'one'; now 'two' answers; nothing more was sent"):
+        play(server, served="refuse", rows=5)
+    assert server.count == asked + 1
+    answering(server, "one")
+    assert set(outputs(play(server, rows=3)).values()) == {"one"}  # its entries are as they were
+
+
+@pytest.mark.parametrize("policy", ["refuse", "refresh"])
+def test_a_run_is_not_finished_by_another_model(server, policy):
+    server.otherwise = lambda call: Reply(model="one") if call.question in ("What is 0?", "What is 1?") else Status(401)
+    folder = play(server, rows=4, served=policy).folder
+    answering(server, "two")
+    with pytest.raises(RecordError, match="are by 'one'; now 'two' answers; start a new run"):
+        resume(folder)
+    assert RunFolder.open(folder).summary().owed
+
+
+@pytest.mark.parametrize("policy", ["refuse", "refresh"])
+def test_a_first_row_that_fails_or_does_not_name_a_model_decides_nothing(server, policy):
+    answering(server, "one")
+    play(server, rows=5)
+    server.script(Status(400, "too long"))
+    assert play(server, served=policy, rows=5).summary.cache_hits == 3
+    server.script(Status(401))
+    stopped = play(server, served=policy, rows=5)
+    assert (stopped.summary.status, stopped.summary.ok) == ("failed", 0)
+    assert resume(stopped.folder).summary.status == "complete"
+
+
+def test_a_replay_does_not_ask_who_answers(server):
+    answering(server, "one")
+    play(server)
+    answering(server, "two")
+    assert play(server, served="refuse", mode="replay").summary.cache_hits == 3
+
+
+def test_weights_that_change_while_they_are_asked_are_a_warning(server):
+    def swap(call):
+        server.told = vllm("/w/b")
+        return Reply()
+
+    server.told, server.otherwise = vllm("/w/a"), swap
+    with pytest.warns(UserWarning, match=r"other weights(.|\n)*was: a:(.|\n)*by either"):
+        play(server)
