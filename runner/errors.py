@@ -113,6 +113,7 @@ class LMError(OstinatoError):
         attempts: how many attempts were made before giving up.
         disposition: what happens next, see above. An instance may differ from its class.
         sent: False if the request cannot have reached the server: there was no connection.
+        parameter: the parameter that the server refuses, which every request of a run has; None if it names none.
     """
 
     code: ClassVar[str] = "error"
@@ -138,6 +139,7 @@ class LMError(OstinatoError):
         self.retry_after = retry_after
         self.attempts = attempts
         self.sent = True
+        self.parameter: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         details = {key: value for key, value in vars(self).items() if key not in ("message", "__notes__")}

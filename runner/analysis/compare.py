@@ -24,6 +24,7 @@ _BESIDE = ("name", "runs_dir", "execution")
 
 _NAMES = ("A", "B")
 _SHOWN_IDS = 5
+_NOT_SENT = "not sent"
 
 
 class ScoreChange(msgspec.Struct, frozen=True):
@@ -331,7 +332,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:
     if a is None or b is None:
         return
-    one, other = ({key: value for key, value in run.config.items() if key not in _BESIDE} for run in (a, b))
+    one, other = ({key: value for key, value in _as_sent(run).items() if key not in _BESIDE} for run in (a, b))
     yield from differences(one, other, names=_NAMES)
     files, other_files = (run.manifest.get("files", {}) for run in (a, b))
     texts, other_texts = (run.manifest.get("texts", {}) for run in (a, b))
@@ -344,6 +345,24 @@ def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:
             yield f"{key}: the files differ"
     served, other_served = (run.manifest.get("model", {}).get("served", []) for run in (a, b))
     yield from differences(served, other_served, "model served")
+
+
+def _as_sent(run: Run) -> dict[str, Any]:
+    """Return the config of a run, in which parameters that its model does not take are "not sent"."""
+    config = dict(run.config)
+    for name, value in run.manifest.get("model", {}).get("not_sent", {}).items():
+        for group, below in (("sampling", ()), ("model", ("params",))):
+            config[group] = _replaced(config.get(group), (*below, name), value)
+    return config
+
+
+def _replaced(fields: Any, path: tuple[str, ...], value: Any) -> Any:
+    """Return `fields` with the value at `path` replaced by "not sent", if it is `value`."""
+    if not path:
+        return _NOT_SENT if fields == value and fields is not None else fields
+    if not isinstance(fields, dict) or path[0] not in fields:
+        return fields
+    return {**fields, path[0]: _replaced(fields[path[0]], path[1:], value)}
 
 
 def _data_changes(a: Run | None, b: Run | None) -> Iterator[str]:

@@ -97,6 +97,7 @@ def _of_kind(config: schema.RunConfig) -> LM:
             return built
     built.transport = _transport(model.transport)
     built.price_override = _price(model.price)
+    built.unsupported = model.unsupported
     return built
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
+import re
 import shutil
 import socket
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -28,6 +30,7 @@ KEYS = (
 )  # fmt: skip
 PREFECT_UI_PORT = 4200
 ENOUGH_DISK = 10**9
+_NAME = re.compile(r"^name: *([^\s#]+)", re.MULTILINE)
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -46,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Check. Return 0, or 1 if there is a problem."""
-    checks = [*_versions(), _conf(), _home(), _cache(), *_weights(), _keys(), _port(), _prefect()]
+    checks = [*_versions(), _conf(), _home(), _cache(), *_weights(), *_models(), _keys(), _port(), _prefect()]
     if args.json:
         print(json.dumps({"checks": msgspec.to_builtins(checks)}))
     else:
@@ -114,6 +117,17 @@ def _weights() -> Iterator[Check]:
             continue
         detail = str(path) if path else f"not here yet; fetched on first use, or now: ostinato models pull {name}"
         yield Check(f"weights {name}", "ok" if path else "note", detail)
+
+
+def _models() -> Iterator[Check]:
+    """Check the models that the options of the group `model` name, shipped ones and those of ./conf."""
+    from runner.lm.capabilities import ending
+
+    for folder in (Path("conf"), shipped_conf()):
+        for file in sorted(folder.glob("model/*.yaml")):
+            named = _NAME.search(file.read_text("utf-8", errors="replace"))
+            if named and (ends := ending(named[1])):
+                yield Check(f"model {file.stem}", "note", f"{file}: {ends}")
 
 
 def _keys() -> Check:

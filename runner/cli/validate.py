@@ -30,6 +30,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, DataError: the first mistake that was found.
     """
     from runner.experiment.prepared import prepare
+    from runner.lm.capabilities import ending
 
     prepared = prepare(composed(args).config())
     config, parts = prepared.config, prepared.parts()
@@ -40,8 +41,11 @@ def main(args: argparse.Namespace) -> int:
     facts = {"name": prepared.name, "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
     if config.finetune is not None:
         facts["training"] = prepared.training.spec.job
-    if remarks := parts.remarks(config):
+    remarks = [*parts.remarks(config), *filter(None, [ending(lm.model)])]
+    if remarks:
         facts["remarks"] = remarks
+    if lm.not_sent:
+        facts["not_sent"] = lm.not_sent
     if args.json:
         print(json.dumps({"valid": True, **facts}))
     else:

@@ -79,7 +79,7 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
 
     Args:
         overrides: ``key=value``, ``group=option``, ``+key=value``, ``~key``. A model id may stand for a model option:
-            ``model=openai/gpt-4o-mini`` is ``model=litellm model.name=openai/gpt-4o-mini``. So may the alias of a registered
+            ``model=openai/gpt-5.4-mini`` is ``model=litellm model.name=openai/gpt-5.4-mini``. So may the alias of a registered
             model: ``model=tickets@latest``.
         config_name: the primary config, without ``.yaml``.
         config_dir: a folder that is searched before ``./conf`` and the shipped one.

@@ -11,7 +11,7 @@ BEFORE: dict[str, dict[str, Any]] = {"model": {"thinking": "keep"}}
 """
 
 SINCE: dict[str, dict[str, Any]] = {
-    "model": {"thinking": "split", "software": None},
+    "model": {"thinking": "split", "software": None, "unsupported": "warn"},
     "limits": {"retry_empty": 0},
     "cache": {"served": "warn"},
 }

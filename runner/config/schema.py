@@ -33,6 +33,7 @@ class Kind(Config, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_fi
 # --- model -----------------------------------------------------------------------------------------------------------
 
 Thinking: TypeAlias = Literal["split", "keep"]
+Unsupported: TypeAlias = Literal["warn", "drop", "error"]
 
 
 class LocalModel(Kind, frozen=True, kw_only=True, tag="local"):
@@ -63,7 +64,7 @@ class Price(Config, frozen=True, kw_only=True):
 class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     """Use any model that litellm reaches, as ``provider/name``."""
 
-    name: Text = "openai/gpt-4o-mini"
+    name: Text = "openai/gpt-5.4-mini"
     api_base: str | None = None
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
@@ -71,6 +72,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     transport: Literal["auto", "direct", "litellm"] = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
+    unsupported: Unsupported = "warn"
     params: dict[str, Any] = {}
 
 
@@ -86,6 +88,7 @@ class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
     transport: Literal["auto", "direct", "litellm"] = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
+    unsupported: Unsupported = "warn"
     params: dict[str, Any] = {}
 
 

@@ -1,14 +1,14 @@
-"""Price responses in US dollars, by litellm's published price map; it is read as data, without importing litellm."""
+"""Price responses in US dollars, by litellm's published price map."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+
+from runner.cost import pricemap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ def price_of(model: str, service_tier: str | None = None) -> Price | None:
         None if it is not in the map, or if the map does not give the cost of a request: prices by the hour of the day, fees per
         request or per search.
     """
-    found = _entry(model)
+    found = pricemap.entry(model)
     if found is None or any(found.get(fact) for fact in _MORE_THAN_TOKENS) or _SEARCHES.search(model):
         return None
     suffix = "" if service_tier in _STANDARD_TIERS else f"_{service_tier}"
@@ -98,7 +98,7 @@ def price_of(model: str, service_tier: str | None = None) -> Price | None:
 @functools.lru_cache(maxsize=256)
 def longest_answer(model: str) -> int | None:
     """Return the tokens of the longest answer that ``provider/name`` gives, None if unknown."""
-    found = (_entry(model) or {}).get("max_output_tokens")
+    found = (pricemap.entry(model) or {}).get("max_output_tokens")
     return int(found) if isinstance(found, int | float) and found > 0 else None
 
 
@@ -113,18 +113,6 @@ _SEARCHES = re.compile(r"^perplexity/|search-(?:preview|api)")  # every answer o
 _STANDARD_TIERS = (None, "auto", "default", "standard", "standard_only")
 _FIREWORKS_CACHED = 0.5
 """Fireworks' unpublished price of cached prompt tokens, as a share of the price of other prompt tokens."""
-
-
-def _entry(model: str) -> dict[str, Any] | None:
-    """Return the map's entry of a model, by its full name, or by its bare name if that is of the same provider."""
-    prices = _map()
-    provider, _, name = model.rpartition("/")
-    if model in prices:
-        return prices[model]
-    if name.startswith("ft:"):  # ft:gpt-4o-mini-2024-07-18:somebody::1a2b3c
-        name = ":".join(name.split(":")[:2])
-    found = prices.get(name)
-    return found if found and (not provider or found.get("litellm_provider") == provider) else None
 
 
 def _price(found: Mapping[str, Any], suffix: str, otherwise: Price | None = None) -> Price | None:
@@ -152,15 +140,3 @@ def _from_table(tiers: list[dict[str, Any]]) -> Price | None:
         return None
     longer = tuple((int(tier["range"][0]) + 1, price) for tier, price in zip(ordered, prices, strict=True) if price)
     return msgspec.structs.replace(prices[0], longer=longer[1:]) if len(longer) == len(prices) else None
-
-
-@functools.cache
-def _map() -> dict[str, dict[str, Any]]:
-    spec = importlib.util.find_spec("litellm")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
-        file = Path(place) / "model_prices_and_context_window_backup.json"
-        if file.is_file():
-            prices: dict[str, dict[str, Any]] = msgspec.json.decode(file.read_bytes())
-            return prices
-    return {}

@@ -74,6 +74,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         estimate: of the owed samples.
         budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
         missing: the key that a run needs and the environment lacks, in words; None if there is nothing to say.
+        not_sent: parameters of the config that the model does not take.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     estimate: Estimate
     budget: dict[str, Any]
     missing: str | None = None
+    not_sent: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, flat except for the budget."""
@@ -98,6 +100,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         """Return the facts for people, as pairs of name and value."""
         work = self.estimate
         lines = [("model", self.model), ("rows", f"{self.rows:,}"), ("repeats", f"{self.repeats:,}")]
+        if self.not_sent:
+            lines.append(("not sent", ", ".join(f"{name}={value}" for name, value in self.not_sent.items())))
         lines.append(("cache hits", f"{self.cache_hits:,}"))
         if self.failing:
             lines.append(("without a prompt", f"{self.failing:,}; they fail without a request"))
@@ -159,6 +163,7 @@ def forecast(prepared: Prepared) -> Forecast:
         estimate=work,
         budget=verdict(lm.budget, work),
         missing=missing_key(config) if work.samples else None,
+        not_sent=lm.not_sent,
     )
 
 

@@ -480,7 +480,7 @@ class Experiment:
             **previous,
             "status": summary.status,
             "ended_at": now(),
-            "model": {**previous["model"], **self._served()},
+            "model": {**previous["model"], **self._asked(), **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
             "seeds": {"sampling": self.asker.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
             "cache": {
@@ -494,6 +494,10 @@ class Experiment:
             "wall_s": summary.wall_s,
             "environment": previous.get("environment") or environment(),
         }
+
+    def _asked(self) -> dict[str, dict[str, Any]]:
+        """Return what the config asks for and the requests leave out, because the model does not take it."""
+        return {"not_sent": self.lm.not_sent} if self.lm.not_sent else {}
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}

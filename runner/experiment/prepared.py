@@ -138,6 +138,7 @@ class Prepared:
         """
         parts = Parts.of(self.in_place, self.dataset)
         parts.adapter.format(next(iter(parts.dataset)))
+        parts.lm.parameters()  # raises for what the model does not take
         return parts
 
     def _training(self) -> PreparedTraining:

@@ -236,16 +236,20 @@ class Endpoint:
     def _refused(self, lane: Lane, error: LMError, row: object) -> None:
         """Close `lane` if every row would be refused; else the refusal is of its row alone.
 
-        A bad request is a row's own, unless several rows are refused in the same words and no row is answered otherwise. A
+        A bad request is a row's own, unless several rows are refused in the same words and no row is answered otherwise; one
+        that is refused for a parameter, which all rows are sent with, closes at once if no row has been answered before. A
         key without permission stops at once, but while rows are answered, it takes several rows, too.
         """
         alike = lane.complaints.heard(error, row)
         if error.code == "bad_request":
             unsent = error.status is None
-            closes = not lane.worked and (unsent or (alike >= SEVERAL and not lane.complaints.differ))
+            of_all = unsent or error.parameter is not None
+            closes = not lane.worked and (of_all or (alike >= SEVERAL and not lane.complaints.differ))
         else:
             closes = alike >= SEVERAL or not lane.worked
         if closes:
+            if error.parameter is not None:
+                error.disposition = "stop"
             self._close_lane(lane, error)
         else:
             error.disposition = "row"

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
     from runner.types import Response
 
-MIN_REASONING_TOKENS = 16_000
-"""The smallest ``max_tokens`` of a reasoning model (dspy 3): thinking alone may use less."""
-
-_REASONING = re.compile(
-    r"(?:ft:)?(?:o[134](?:-(?:mini|nano|pro|preview|deep-research))*(?:-\d{4}-\d{2}-\d{2})?|gpt-5(?:\.\d+)*(?!-chat)(?:-[^:]*)?)(?::.*)?"
-)
 _ROLES = frozenset({"system", "user", "assistant", "tool", "developer", "function"})
 _OURS = frozenset({"cache", "cache_in_memory", "rollout_id", "num_retries"})
 _SECRET = re.compile(r"api_key|headers$|token$|secret|password|credential|access_key|authorization", re.IGNORECASE)
@@ -39,12 +33,6 @@ class Inputs(msgspec.Struct, frozen=True):
     def shown(self) -> dict[str, Any]:
         """Return the keyword arguments that may be shown: those that are not about the connection."""
         return {name: value for name, value in self.kwargs.items() if not is_connection(name)}
-
-
-@functools.lru_cache(maxsize=64)
-def is_reasoning(model: str) -> bool:
-    """Return whether `model` is of OpenAI's reasoning families o1, o3, o4 and gpt-5, which take other parameters."""
-    return _REASONING.fullmatch(model.rpartition("/")[2].lower()) is not None
 
 
 def as_text(messages: Sequence[Message]) -> str:
@@ -75,19 +63,9 @@ def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
 def check_model(model: str, model_type: str) -> None:
     """Raise ConfigError for an invalid model name or model type."""
     if not model or not isinstance(model, str) or model.endswith("/"):
-        raise ConfigError(f"model {model!r}: write provider/name, for example openai/gpt-4o-mini")
+        raise ConfigError(f"model {model!r}: write provider/name, for example openai/gpt-5.4-mini")
     if model_type not in ("chat", "text", "responses"):
         raise ConfigError(f"model_type {model_type!r}: allowed are chat, text, responses")
-
-
-def check_reasoning(model: str, temperature: float | None, max_tokens: int | None) -> None:
-    """Raise ConfigError for values that a reasoning model does not accept."""
-    if temperature not in (None, 1.0) or (max_tokens is not None and max_tokens < MIN_REASONING_TOKENS):
-        raise ConfigError(
-            f"{model} is a reasoning model: it takes temperature 1.0 or none (got {temperature}), and max_tokens of "
-            f"{MIN_REASONING_TOKENS} or more, or none (got {max_tokens}); for example sampling.temperature=null "
-            f"sampling.max_tokens={MIN_REASONING_TOKENS}"
-        )
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -23,8 +23,6 @@ from runner.lm.arguments import (
     as_text,
     check_messages,
     check_model,
-    check_reasoning,
-    is_reasoning,
     outputs_of,
     without_secrets,
 )
@@ -34,7 +32,7 @@ from runner.lm.channel import Channel
 from runner.lm.connection import api_base, connection_of, normalise_url
 from runner.lm.flight import SingleFlight
 from runner.lm.history import remember, settings, show
-from runner.lm.parameters import LastParameters
+from runner.lm.parameters import LastParameters, Unsupported, taken_by
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
 from runner.system.paths import home
@@ -65,18 +63,18 @@ class Pinned(msgspec.Struct, frozen=True):
 class LM:
     """A language model: the API of ``dspy.LM``, with a cache, retries and errors that experiments can rely on.
 
-    Signature, names and semantics follow dspy 2.6.0. From dspy 3 come ``model_type="responses"``, ``rollout_id``, None for
-    `temperature` and `max_tokens`, and the limits of reasoning models. Differences from dspy: errors are those of
-    `runner.errors`; answers that were refused, or cut off before `max_tokens`, are not cached; a custom ``api_base`` is part of
-    the cache key (dspy ignores it); a failed fine-tuning job raises its error from ``result()`` (dspy returns it); thinking in
-    the text (``<think>...</think>``) is not part of an output, and is `reasoning` in the history's response
-    (``lm.split_thinking = False`` leaves it in the text).
+    Signature, names and semantics follow dspy 2.6.0. From dspy 3 come ``model_type="responses"``, ``rollout_id``, and None for
+    `temperature` and `max_tokens`. Differences from dspy: a parameter that the model does not take is left out with a warning
+    (``lm.unsupported``: ``warn``, ``drop`` without one, or ``error``); errors are those of `runner.errors`; answers that were
+    refused, or cut off before `max_tokens`, are not cached; a custom ``api_base`` is part of the cache key (dspy ignores it); a
+    failed fine-tuning job raises its error from ``result()`` (dspy returns it); thinking in the text (``<think>...</think>``) is
+    not part of an output, and is `reasoning` in the history's response (``lm.split_thinking = False`` leaves it in the text).
 
     Args:
         model: ``provider/name`` as litellm knows it, ``local/NAME`` (weights that `launch` serves), or ``fake/NAME``.
         model_type: ``chat``, ``text`` (a prompt to continue) or ``responses`` (OpenAI's responses API).
-        temperature: sampling temperature; None is not sent. Reasoning models take 1.0 or None.
-        max_tokens: tokens of one answer; None is not sent. Reasoning models take 16,000 and more, or None.
+        temperature: sampling temperature; None is not sent.
+        max_tokens: tokens of one answer, thinking included; None is not sent. Models that think need 16,000 and more.
         cache: True for the shared cache on disk, False for none, or a `Cache`.
         cache_in_memory: whether answers are also kept in memory.
         callbacks: objects with ``on_lm_start`` and ``on_lm_end``.
@@ -120,11 +118,7 @@ class LM:
         self.launch_kwargs = launch_kwargs or {}
         self.train_kwargs = train_kwargs or {}
         self.history: list[dict[str, Any]] = []
-        limit = "max_tokens"
-        if is_reasoning(model):
-            limit = "max_completion_tokens"
-            check_reasoning(model, temperature, max_tokens)
-        self.kwargs: dict[str, Any] = {"temperature": temperature, limit: max_tokens, **kwargs}
+        self.kwargs: dict[str, Any] = {"temperature": temperature, taken_by(model, kwargs).limit: max_tokens, **kwargs}
         self.provider = provider or self.infer_provider()
         self.store = cache if isinstance(cache, Cache) else None
         self.transport = _transport(model)
@@ -133,6 +127,7 @@ class LM:
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
         self.split_thinking = True
+        self.unsupported: Unsupported = "warn"
         self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
@@ -183,12 +178,17 @@ class LM:
             ConfigError: an argument has an invalid value, or one that is not JSON data.
         """
         given = {**self.kwargs, **kwargs}
-        params = self._parameters.of(self.model, given).sent.copy()
+        params = self._parameters.of(self.model, given, self.unsupported).sent.copy()
         return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
     def parameters(self, **kwargs: Any) -> dict[str, Any]:
         """Return the parameters that a call with these arguments sends. Raises ConfigError as `request` does."""
-        return self._parameters.of(self.model, {**self.kwargs, **kwargs}).sent.copy()
+        return self._parameters.of(self.model, {**self.kwargs, **kwargs}, self.unsupported).sent.copy()
+
+    @property
+    def not_sent(self) -> dict[str, Any]:
+        """The parameters of this LM that its requests leave out, because the model does not take them, with their values."""
+        return self._parameters.of(self.model, self.kwargs.copy(), self.unsupported).not_sent
 
     async def acomplete(self, request: Request, account: Account | None = None) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
@@ -319,7 +319,7 @@ class LM:
             "train_kwargs",
         )
         kwargs = without_secrets({key: as_data(value) for key, value in self.kwargs.items()})
-        limit = kwargs.pop("max_completion_tokens", None) if is_reasoning(self.model) else kwargs.pop("max_tokens", None)
+        limit = kwargs.pop(taken_by(self.model, self.kwargs).limit, None)
         facts = without_secrets({name: getattr(self, name) for name in names})
         return copy.deepcopy({**facts, "max_tokens": limit, **kwargs})
 
@@ -362,7 +362,7 @@ class LM:
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
         given = {**self.kwargs, **kwargs}
-        params = self._parameters.of(self.model, given)
+        params = self._parameters.of(self.model, given, self.unsupported)
         said: dict[str, Any] = {"prompt": as_text(conversation)} if self.model_type == "text" else {"messages": conversation}
         request = self._request(given, params.sent.copy(), rollout=given.get("rollout_id"), **said)
         return request, request_key(request, params.encoded)

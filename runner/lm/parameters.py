@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from operator import is_
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from runner.cache import encoded_params
-from runner.lm.arguments import as_data, check_params, is_reasoning, is_sent
+from runner.errors import ConfigError
+from runner.lm.arguments import as_data, check_params, is_sent
+from runner.lm.capabilities import Capabilities, capabilities
+from runner.lm.connection import api_base
+from runner.network.parameter import without
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+logger = logging.getLogger("ostinato")
+
+Unsupported: TypeAlias = Literal["warn", "drop", "error"]
+"""What happens to a parameter that the model does not take: it is left out and said, left out, or an error."""
+
+ENOUGH_TO_THINK = 16_000
+"""Tokens of an answer in which a thinking model can be expected to come to its end (dspy 3 asks for as many)."""
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
 _PLAIN = frozenset({str, int, float, bool})
 
 
@@ -17,10 +35,12 @@ class Parameters(NamedTuple):
     Attributes:
         sent: by name, for `Request.params`. A request gets a copy.
         encoded: `sent`, encoded for `request_key`.
+        not_sent: what was asked for and left out, because the model does not take it.
     """
 
     sent: dict[str, Any]
     encoded: bytes
+    not_sent: dict[str, Any]
 
 
 class LastParameters:
@@ -29,26 +49,28 @@ class LastParameters:
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: tuple[str, dict[str, Any], Parameters] | None = None  # one object, so that threads replace it atomically
+        self._last: tuple[str, Unsupported, dict[str, Any], Parameters] | None = None  # one object: threads replace it atomically
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LastParameters:
         return LastParameters()
 
-    def of(self, model: str, given: dict[str, Any]) -> Parameters:
+    def of(self, model: str, given: dict[str, Any], unsupported: Unsupported = "warn") -> Parameters:
         """Return the parameters of a call.
 
         Args:
             model: the model of the call.
             given: the arguments of the LM and of the call; do not change it afterwards.
+            unsupported: what happens to those that the model does not take.
 
         Raises:
-            ConfigError: an argument has an invalid value, or one that is not JSON data.
+            ConfigError: an argument has an invalid value, one that is not JSON data, or (``error``) one that the model does not
+                take.
         """
-        if (last := self._last) is not None and last[0] == model and _same(last[1], given):
-            return last[2]
-        made = _made(model, given)
+        if (last := self._last) is not None and last[0] == model and last[1] == unsupported and _same(last[2], given):
+            return last[3]
+        made = _made(model, given, unsupported)
         if all(type(value) in _PLAIN for value in made.sent.values()):  # mutable values are encoded each time
-            self._last = (model, given, made)
+            self._last = (model, unsupported, given, made)
         return made
 
 
@@ -57,9 +79,49 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return len(one) == len(other) and all(map(is_, one, other)) and all(map(is_, one.values(), other.values()))
 
 
-def _made(model: str, given: dict[str, Any]) -> Parameters:
+def _made(model: str, given: dict[str, Any], unsupported: Unsupported) -> Parameters:
     sent = {name: as_data(value) for name, value in given.items() if value is not None and is_sent(name)}
-    if "max_tokens" in sent and is_reasoning(model):
-        sent["max_completion_tokens"] = sent.pop("max_tokens")
+    takes = taken_by(model, given)
+    if "max_tokens" in sent and takes.limit != "max_tokens":
+        sent[takes.limit] = sent.pop("max_tokens")
     check_params(sent)
-    return Parameters(sent, encoded_params(sent))
+    not_sent = takes.refused(sent)
+    if not_sent and unsupported == "error":
+        name, value = next(iter(not_sent.items()))
+        raise ConfigError(
+            f"{model} does not take {name}={_shown(value)}; leave it out with {without(name)}, or choose model.unsupported=warn"
+        )
+    for name in not_sent:
+        del sent[name]
+    if unsupported == "warn":
+        _say(model, takes, sent, not_sent)
+    return Parameters(sent, encoded_params(sent), not_sent)
+
+
+def taken_by(model: str, given: Mapping[str, Any]) -> Capabilities:
+    """Return what a model takes at the address that these arguments of an LM name."""
+    own_server = model.partition("/")[0] in ("openai", model) and api_base(model, given) is not None
+    return capabilities(model, own_server=own_server)
+
+
+def _say(model: str, takes: Capabilities, sent: Mapping[str, Any], not_sent: Mapping[str, Any]) -> None:
+    for name, value in not_sent.items():
+        _say_once(
+            f"{model} does not take {name}={_shown(value)}: it is not sent. {without(name)} leaves it out; "
+            "model.unsupported=error makes it an error"
+        )
+    limit = next((sent[name] for name in _LIMITS if name in sent), None)
+    if limit is not None and limit < ENOUGH_TO_THINK and takes.thinks(sent):
+        _say_once(
+            f"{model} thinks before it answers, and its thinking counts as part of max_tokens={limit}: answers may be cut off. "
+            f"Allow more, for example sampling.max_tokens={ENOUGH_TO_THINK}, or have it think less"
+        )
+
+
+@functools.lru_cache(maxsize=1024)
+def _say_once(text: str) -> None:
+    logger.warning(text)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

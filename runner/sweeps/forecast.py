@@ -43,6 +43,7 @@ class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
         shared: samples with the request of an earlier cell, which the cache answers once that cell is done.
         owed: samples that the model has to be asked for.
         estimate: of the owed samples.
+        not_sent: parameters of the cell's config that its model does not take.
     """
 
     cell: str
@@ -55,6 +56,7 @@ class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
     shared: int = 0
     owed: int = 0
     estimate: Estimate = Estimate()
+    not_sent: dict[str, Any] = {}
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,6 +158,7 @@ class _Forecaster:
             shared=sum(key in shared for key in keys),
             owed=sum(owed),
             estimate=likely,
+            not_sent=asker.lm.not_sent,
         )
 
     def _store(self, config: RunConfig) -> Cache | None:
@@ -206,6 +209,7 @@ class _Forecaster:
             failing=len(ended) - hits,
             owed=likely.samples,
             estimate=likely,
+            not_sent=asker.lm.not_sent,
         )
 
 

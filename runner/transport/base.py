@@ -9,6 +9,7 @@ import msgspec
 
 from runner.errors import (
     AuthenticationError,
+    BadRequestError,
     ConnectionLostError,
     LMError,
     MalformedError,
@@ -18,6 +19,7 @@ from runner.errors import (
     TransportError,
 )
 from runner.network.delay import retry_after
+from runner.network.parameter import refused_parameter, remedy
 from runner.network.refusal import Verdict, judge
 from runner.network.said import Said, of_tree
 from runner.secrets import redact
@@ -97,8 +99,12 @@ def refused(
         otherwise: the class if the words of the body do not tell; default: that of the status.
     """
     wait = retry_after(headers)
-    return _error(
-        judge(status, body.words, otherwise),
+    verdict = judge(status, body.words, otherwise)
+    name = refused_parameter(body.words, request.params) if verdict.kind is BadRequestError else None
+    if name is not None:
+        verdict = Verdict(BadRequestError, remedy(name, request.params, body.words))
+    error = _error(
+        verdict,
         body.message or str(status),
         request,
         connection,
@@ -106,6 +112,8 @@ def refused(
         request_id=_line(headers.get("x-request-id") or headers.get("request-id") or "") or None,
         retry_after=wait if wait is not None else body.wait_s,
     )
+    error.parameter = name
+    return error
 
 
 def not_an_answer(body: bytes | str, why: str, request: Request, connection: Connection) -> LMError:

@@ -130,7 +130,7 @@ def test_validate_sends_nothing(ostinato):
     )  # fmt: skip
     done = ostinato("validate", "model=openai", "sampling.repeats=2", "--json")  # no key is needed to check
     assert done.json == {
-        "valid": True, "name": "capitals", "model": "openai/gpt-4o-mini", "rows": 60, "samples": 120, "scores": ["contains"],
+        "valid": True, "name": "capitals", "model": "openai/gpt-5.4-mini", "rows": 60, "samples": 120, "scores": ["contains"],
     }  # fmt: skip
     assert ostinato("validate", *FAKE, "prompt.user={{ nothing }}").code == 1
     assert not Path("runs").exists()

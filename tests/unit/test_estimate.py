@@ -114,7 +114,7 @@ def test_a_dry_run_counts_the_requests_of_a_run(monkeypatch):
     work = found.estimate
     assert (work.samples, work.requests, work.completion_tokens_max) == (30, 30, 3000)
     assert work.prompt_tokens == 30 * (len(TEXT + "000") // 4 + 8)
-    least, price = 3000 * 0.6e-6, 0.15e-6
+    least, price = 3000 * 4.5e-6, 0.75e-6
     assert least < work.cost_usd_max <= least + work.tokens_max * price
     assert found.budget == {
         "usd": 1.0,

@@ -128,7 +128,7 @@ def test_errors_are_found_before_a_folder_is_made():
         (ConfigError, [*data, "prompt.user_file=nowhere.txt"]),
         (ConfigError, [*data, "adapter=text"]),
         (ConfigError, [*data, "scoring=several"]),
-        (ConfigError, [*data, "model=openai/o3"]),
+        (ConfigError, [*data, "model=openai/o3", "model.unsupported=error"]),
     ]:
         with pytest.raises(error):
             run(*FAKE, *overrides)
