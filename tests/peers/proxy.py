@@ -68,6 +68,7 @@ DIFFERENCES = {
     "a failure that litellm's proxy has hidden": _NESTED,
     "an error that litellm's proxy has hidden": _NESTED,
     "an error without a code": "the proxy takes it for a bad request",
+    "an error beside an answer": "the proxy takes it for a bad request",
 }
 """Why answers differ in their choices, or are errors, by the case's name (litellm 1.108.7)."""
 
