@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runner.cost import pricemap
+from runner.cost.pricing import longest_answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,6 +135,7 @@ class Capabilities(msgspec.Struct, frozen=True):
         reasoning: whether it is a reasoning model.
         default_effort: how much it thinks if a request does not say; ``none`` is not at all.
         always_thinks: whether thinking cannot be turned off.
+        longest: tokens of the longest answer.
         openai_params: names of parameters that it takes, where the map lists them.
     """
 
@@ -142,6 +144,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     reasoning: bool | None = None
     default_effort: str | None = None
     always_thinks: bool = False
+    longest: int | None = None
     openai_params: frozenset[str] | None = None
 
     @property
@@ -210,6 +213,7 @@ def capabilities(model: str, *, own_server: bool = False) -> Capabilities:
         reasoning=facts.get("supports_reasoning"),
         default_effort=facts.get("default_reasoning_effort"),
         always_thinks=bool(facts.get("thinking_always_on")),
+        longest=longest_answer(model),
         openai_params=frozenset(listed) if listed else None,
     )
 

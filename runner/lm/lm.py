@@ -472,6 +472,9 @@ def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> 
         new.transport = _transport(new.model)
     if "api_body" not in kept:
         new.kwargs.pop("api_body", None)
+    was, now = (taken_by(lm.model, lm.kwargs).limit for lm in (old, new))
+    if was != now and was in new.kwargs and not {was, now} & set(kept):
+        new.kwargs[now] = new.kwargs.pop(was)
     if new.model.startswith("local/"):  # its own server, and so its address and key, come with `launch`
         for name in {"api_base", "api_key"}.difference(kept):
             new.kwargs.pop(name, None)

@@ -111,6 +111,11 @@ def _say(model: str, takes: Capabilities, sent: Mapping[str, Any], not_sent: Map
             "model.unsupported=error makes it an error"
         )
     limit = next((sent[name] for name in _LIMITS if name in sent), None)
+    if limit is not None and takes.longest is not None and limit > takes.longest:
+        _say_once(
+            f"the longest answer of {model} has {takes.longest} tokens, and some providers refuse more: "
+            f"set sampling.max_tokens={takes.longest} rather than {limit}"
+        )
     if limit is not None and limit < ENOUGH_TO_THINK and takes.thinks(sent):
         _say_once(
             f"{model} thinks before it answers, and its thinking counts as part of max_tokens={limit}: answers may be cut off. "

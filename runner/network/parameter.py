@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 _REFUSES = re.compile(
     r"unsupported|not supported|not support|deprecated|not permitted|not allowed|extra_forbidden|unrecogni[sz]ed|unknown"
-    r"|unexpected|incompatible|invalid[ _]value|(?:above|below)[ _](?:max|min)|supports at most",
+    r"|unexpected|incompatible|invalid[ _]value|(?:above|below)[ _](?:max|min)|supports at most|maximum allowed",
     re.IGNORECASE,
 )
 """Words of refusals that are about a parameter itself: OpenAI, Anthropic, Google, Mistral, xAI, vLLM, transformers serve."""

@@ -216,6 +216,18 @@ def test_a_short_answer_of_a_model_that_thinks_is_said(caplog):
     assert caplog.text == ""
 
 
+def test_more_than_the_longest_answer_is_said(caplog):
+    limit = facts_of("openai/gpt-4.1")["max_output_tokens"] + 1
+    assert sent("openai/gpt-4.1", max_tokens=limit)["max_tokens"] == limit
+    assert f"set sampling.max_tokens={limit - 1} rather than {limit}" in caplog.text
+
+
+def test_a_copy_for_another_model_names_the_limit_as_that_model_does():
+    reasoning = LM("openai/gpt-4.1").copy(model="openai/gpt-6-sol")
+    assert reasoning.kwargs == {"temperature": 0.0, "max_completion_tokens": 1000}
+    assert reasoning.copy(model="anthropic/claude-haiku-4-5").request(messages=ASKED).params == sent("openai/gpt-4.1")
+
+
 def test_drop_says_nothing(caplog):
     lm = LM("openai/gpt-6-astra", temperature=0.75)
     lm.unsupported = "drop"
@@ -248,6 +260,12 @@ def test_every_cell_of_a_sweep_is_checked():
     asked = [*data(), *OURS, "model.name=openai/gpt-4.1,openai/gpt-6-sol", "cache.mode=off"]
     found = outlook(Plan(asked))
     assert [cell.not_sent for cell in found.cells] == [{}, {"temperature": 0.0}]
+    valid = ostinato("validate", "-m", *asked, "--json").json
+    assert [cell.get("not_sent") for cell in valid["cells"]] == [None, {"temperature": 0.0}]
+    done = ostinato("validate", "-m", *asked[:-2], "model.name=openai/o1,openai/o3", "cache.mode=off")
+    assert (done.code, done.out.strip()) == (0, "valid: rows: 2 cells over model.name")
+    assert done.err.count("remark: openai/o1 is gone") == 1
+    assert ostinato("validate", "-m", *asked, "model.unsupported=error").code == 2
     with pytest.raises(ConfigError, match="openai/gpt-6-sol does not take temperature=0"):
         Plan([*asked, "model.unsupported=error"])
 
@@ -280,6 +298,10 @@ OF_PARAMETERS = {
     "Anthropic": ({"message": "`temperature` is deprecated for this model."}, "sampling.temperature=null"),
     "xAI": ({"message": "Argument not supported on this model: presence_penalty"}, "sampling.presence_penalty=null"),
     "Google": ({"message": 'Invalid JSON payload received. Unknown name "topK": Cannot find field.'}, "~model.params.top_k"),
+    "Anthropic, too many": (
+        {"message": "max_tokens: 1000 > 512, which is the maximum allowed number of output tokens for new"},
+        "sampling.max_tokens=null",
+    ),
     "search": ({"message": "Model incompatible request argument supplied: top_p"}, "sampling.top_p=null"),
 }
 PARAMS = {"temperature": 0.0, "max_tokens": 1000, "top_p": 0.9, "presence_penalty": 0.5, "top_k": 4}
