@@ -345,6 +345,14 @@ def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:
             yield f"{key}: the files differ"
     served, other_served = (run.manifest.get("model", {}).get("served", []) for run in (a, b))
     yield from differences(served, other_served, "model served")
+    weights, other_weights = map(_weights, (a, b))
+    if weights and other_weights:
+        yield from differences(weights, other_weights, "weights served")
+
+
+def _weights(run: Run) -> str:
+    """Return the weights that the server named (see `runner.experiment.served`), or nothing."""
+    return str(run.manifest.get("model", {}).get("endpoint") or "").partition("#")[2]
 
 
 def _as_sent(run: Run) -> dict[str, Any]:

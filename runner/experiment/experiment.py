@@ -16,7 +16,7 @@ from runner.batch.engine import Stop, ask, plan
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
-from runner.config.schema import LocalModel, RunConfig
+from runner.config.schema import FakeModel, LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.files import rooted
@@ -403,6 +403,8 @@ class Experiment:
     def _asks_first(self) -> bool:
         """Return whether nothing is looked up before one row has been asked, to learn which model answers."""
         store = self.lm.store
+        if self.lm.pinned is not None or isinstance(self.config.model, LocalModel | FakeModel):  # its keys say which one it is
+            return False
         return self._models.policy != "warn" and store is not None and store.mode in ("read", "rw")
 
     async def _ask_first(self, done: AbstractSet[tuple[str, int]]) -> int:

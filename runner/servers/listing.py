@@ -141,7 +141,7 @@ def _get(url: str, headers: Mapping[str, str], timeout_s: float) -> tuple[int, d
         return reply.status, None
     try:
         found = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         found = None
     return reply.status, found if isinstance(found, dict) else {}
 

@@ -7,6 +7,8 @@ import concurrent.futures
 import contextlib
 import io
 import threading
+import warnings
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -107,6 +109,7 @@ class Sweep:
         self._writing = threading.Lock()
         self._training = threading.Lock()
         self._expected: dict[str, RunConfig] = {}
+        self._named = False
         self.shared = Shared(plan.config)
         record.lock()
         try:
@@ -320,6 +323,8 @@ class Sweep:
             if self.problem is not None:
                 self.record.log(str(self.problem))
             self.summarise()
+            if self._named:
+                self._compare_weights()
             report_or_warn(self.folder)
         finally:
             self.record.close()
@@ -420,6 +425,21 @@ class Sweep:
             await self.shared.release(experiment)
             await experiment.lm.aclose()
 
+    def _compare_weights(self) -> None:
+        """Warn if the cells, over all sittings, were answered by different weights behind one address and name."""
+        served: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        for cell in self.manifest.cells.values():
+            if (run := self.record.run_of(cell)) is not None:
+                model = run.manifest().get("model", {})
+                address, _, weights = str(model.get("endpoint") or "").partition("#")
+                if weights:
+                    served[str(model.get("requested")), address].add(weights)
+        for (name, address), several in served.items():
+            if len(several) > 1:
+                told = f"{self.folder}: {address} served different weights for {name}: {', '.join(sorted(several))}"
+                self.record.log(told)
+                warnings.warn(f"{told}; its cells are not comparable", stacklevel=2)
+
     def _owes_training(self, key: str) -> bool:
         return self.manifest.cells[key].run is None and settled(self.plan.prepared[key]) is None
 
@@ -444,6 +464,7 @@ class Sweep:
             experiment.record_failure(error)
             experiment.finish()
             raise
+        self._named = self._named or experiment.lm.pinned is not None
         return experiment
 
     def _trained(self, key: str) -> Prepared:

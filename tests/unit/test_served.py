@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import runner
 from runner.cache import Cache
@@ -13,6 +15,7 @@ from runner.cache.served import LastServed
 from runner.config.compose import compose
 from runner.errors import CacheError, RecordError
 from runner.experiment.run import resume
+from runner.network import client
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
@@ -135,6 +138,34 @@ def test_a_server_that_does_not_tell_weights_apart_leaves_the_endpoint_as_it_is(
 def test_a_server_that_cannot_be_asked_is_no_error(asked, told):
     asked.told = {"/v1/models": told}
     assert weights_of(asked.url, "m", {}, timeout_s=0.05) is None
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["m", "vllm", "llamacpp", "library"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["data", "models", "id", "name", "owned_by", "root", "meta", "size", "digest"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(listed=JSON, more=JSON)
+def test_no_answer_of_a_server_is_an_error(listed, more):
+    def request(method, url, **_):
+        told = {"data": [listed]} if isinstance(listed, dict) and "id" in listed else listed
+        return client.Reply(200, "OK", None, json.dumps(told if url.endswith("/v1/models") else more).encode())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("runner.servers.listing.request", request)
+        weights = weights_of("http://a/v1", "m", {})
+        assert weights is not None
+        assert weights.at("http://a/v1").startswith("http://a/v1")
+
+
+def test_an_answer_nested_without_end_says_nothing(asked):
+    asked.told = {"/v1/models": Raw(b'{"data":' * 5000)}
+    assert weights_of(asked.url, "m", {}) == Weights({})
 
 
 def test_nobody_there_is_no_error():
@@ -425,6 +456,22 @@ def test_a_first_row_that_fails_or_does_not_name_a_model_decides_nothing(server,
     stopped = play(server, served=policy, rows=5)
     assert (stopped.summary.status, stopped.summary.ok) == ("failed", 0)
     assert resume(stopped.folder).summary.status == "complete"
+
+
+@pytest.mark.parametrize("policy", ["refuse", "refresh"])
+def test_no_row_is_asked_to_learn_who_answers_where_the_server_says_it(server, policy):
+    server.told = vllm("/w/a")
+    play(server)
+    assert play(server, served=policy).summary.cache_hits == 3
+
+
+def test_comparing_runs_shows_their_weights(server):
+    folders = []
+    for root in ("/w/a", "/w/b"):
+        server.told = vllm(root)
+        folders.append(play(server).folder)
+    told = ostinato("compare", str(folders[0]), str(folders[1])).out
+    assert "weights served" in told
 
 
 def test_a_replay_does_not_ask_who_answers(server):

@@ -131,6 +131,19 @@ def test_another_value_runs_only_new_cells(server):
     assert (fewer.folder, len(fewer.manifest.cells), server.count) == (first.folder, 4, 4 * ROWS)
 
 
+def test_cells_by_different_weights_are_a_warning(server):
+    def vllm(root):
+        return {"/v1/models": {"data": [{"id": "test", "owned_by": "vllm", "root": root}]}}
+
+    server.told = vllm("/w/a")
+    sweep(served(server, TEMPERATURES))
+    server.told = vllm("/w/b")
+    with pytest.warns(UserWarning, match=r"served different weights for openai/test: a:\w+, b:\w+; its cells are not comparable"):
+        result = sweep(served(server, f"{TEMPERATURES},1.5"))
+    assert result.manifest.status == "complete"
+    assert "different weights" in (result.folder / "run.log").read_text()
+
+
 def test_another_base_or_other_keys_make_another_sweep(server):
     folders = [sweep(served(server, TEMPERATURES)).folder]
     folders += [sweep(served(server, TEMPERATURES, "sampling.max_tokens=5")).folder]
