@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from runner.config.schema import FakeModel, LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.files import rooted
+from runner.experiment.models import Models
 from runner.experiment.parts import Parts
-from runner.experiment.served import Models, difference, names_weights, pin, pin_recorded, refuse_swapped, swapped
+from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped, swapped
 from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 
     from runner.experiment.prepared import Prepared
     from runner.records.summary import RunStatus
-
-
-FIRST = 3
-"""Rows that are asked past the cache, at most, to learn which model answers (``cache.served``)."""
 
 
 class Experiment:
@@ -77,7 +74,7 @@ class Experiment:
         self.on_fetch: Callable[[int, int | None], None] | None = None
         self._done: AbstractSet[tuple[str, int]] | None = frozenset()  # None: planned
         self._owed = bytearray()
-        self._models = Models(config.cache.served)
+        self._models = Models(config.cache.served, record.path)
         self._unsure: AbstractSet[tuple[str, int]] | None = None
         self._partial = False
         self._launched = False
@@ -408,40 +405,19 @@ class Experiment:
         return self._models.policy != "warn" and store is not None and store.mode in ("read", "rw")
 
     async def _ask_first(self, done: AbstractSet[tuple[str, int]]) -> int:
-        """Ask rows past the cache until an answer names its model, and take only that model's answers from the cache.
-
-        Returns:
-            How many rows were asked.
+        """Ask the first rows to learn which model answers, then record what the cache has of it. Return how many were asked.
 
         Raises:
             CacheError: ``cache.served=refuse``, and there are answers of another model.
             RecordError: an earlier sitting has answers of another model.
         """
-        assert self.lm.store is not None
-        store, mode, earlier = self.lm.store, self.lm.store.mode, set(self.tally.models)
-        asked: set[tuple[str, int]] = set()
-        store.mode = "refresh" if self._models.policy == "refresh" and store.writes else "off"
-        try:
-            for slot in islice(self.due(), FIRST):
-                asked.add((slot[0].id, slot[1]))
-                sample = await self.asker.ask(slot)
-                self._keep([sample])
-                store.only = sample.model_served
-                if store.only is not None:
-                    break
-        except (LMError, BudgetExceeded) as error:
-            self.stop.request(error)
-        finally:
-            store.mode = mode
+        earlier = set(self.tally.models)
+        asked = await self._models.learn(self.asker, self.due(), self._keep, self.stop)
         self._unsure = None
-        if store.only is not None and (others := earlier - {store.only}):
-            raise RecordError(f"{self.folder}: {difference(others, store.only)}; start a new run with `ostinato run`")
+        self._models.refuse_earlier(self.asker, earlier)
         self._owed = await asyncio.to_thread(plan, self.asker, self._slots(), done | asked, self._keep, stop=self.stop)
-        if store.others and store.only is not None:
-            told = difference(store.others, store.only)
-            if self._models.policy == "refuse":
-                raise CacheError(f"{told}; nothing more was sent. cache.served=refresh or cache.mode=refresh asks again")
-            self.record.log(f"{told}; what they answered is asked again")
+        if told := self._models.passed_over(self.asker):
+            self.record.log(told)
         return len(asked)
 
     def _check_weights(self) -> None:
@@ -472,7 +448,7 @@ class Experiment:
             for sample in samples:
                 self.tally.add(sample)
             if told := self._models.changed(samples):
-                self._warn(f"{told}. cache.served=refuse or cache.served=refresh keeps them apart")
+                self._warn(told)
 
     def _manifest(self, summary: Summary) -> dict[str, Any]:
         store = self.lm.store

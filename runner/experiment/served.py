@@ -8,7 +8,7 @@ that it named last count.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from runner import build
 from runner.cache.served import LastServed
@@ -19,13 +19,11 @@ from runner.lm.lm import Pinned
 from runner.servers.listing import is_own, is_paid, weights_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from runner.config.schema import RunConfig
     from runner.lm.lm import LM
     from runner.servers.listing import Weights
-    from runner.types import Sample
 
 
 def pin(config: RunConfig, lm: LM, *, ask: bool = True) -> None:
@@ -91,41 +89,6 @@ def swapped(config: RunConfig, lm: LM, recorded: str | None) -> str | None:
         f"{plain} serves other weights for {lm.model} than when this run began:\n"
         f"  was: {recorded.partition('#')[2]}\n  is:  {now.partition('#')[2] or '-'} ({facts})"
     )
-
-
-class Models:
-    """Tell a run's earlier answers (from the cache, or from an earlier sitting) from answers of another model.
-
-    Answers name their model. That is all there is to go by where the server does not say which weights it serves.
-
-    Args:
-        policy: ``cache.served``.
-    """
-
-    def __init__(self, policy: Literal["warn", "refuse", "refresh"]) -> None:
-        self.policy = policy
-        self._earlier: frozenset[str] = frozenset()
-
-    def begin(self, earlier: Iterable[str]) -> None:
-        """Note the models of the answers that the run has before it asks."""
-        self._earlier = frozenset(earlier)
-
-    def changed(self, samples: Iterable[Sample]) -> str | None:
-        """Describe, once, a model among new samples that none of the earlier answers is from."""
-        if not self._earlier:
-            return None
-        named = (sample.model_served for sample in samples if sample.cache != "hit")
-        if (new := next((model for model in named if model and model not in self._earlier), None)) is None:
-            return None
-        told = difference(self._earlier, new)
-        self._earlier = frozenset()
-        return told
-
-
-def difference(earlier: Iterable[str], new: str) -> str:
-    """Describe that a run would have answers of several models."""
-    was = ", ".join(f"'{model}'" for model in sorted(earlier))
-    return f"the answers that this run has from the cache or from an earlier sitting are by {was}; now '{new}' answers"
 
 
 def _address(config: RunConfig, lm: LM) -> str | None:
