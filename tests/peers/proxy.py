@@ -84,12 +84,12 @@ def environment(folder: Path, version: str | None) -> Path:
 
 
 @contextmanager
-def proxy(command: Path, upstream: str, key: str):
+def proxy(command: Path, upstream: str, key: str, *, upstream_key: str = "none"):
     """Run the proxy in front of `upstream`, and yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    reached = {"api_base": upstream, "api_key": "none", "max_retries": 0}
+    reached = {"api_base": upstream, "api_key": upstream_key, "max_retries": 0}
     models = [
         {"model_name": "any", "litellm_params": {"model": "openai/any", **reached}},
         {"model_name": "any-text", "litellm_params": {"model": "text-completion-openai/any", **reached}},
