@@ -118,7 +118,7 @@ class Experiment:
             "started_at": now(),
             "cwd": str(prepared.cwd or Path.cwd()),
             **manifest_of(config, in_place, parts.dataset),
-            "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint},
+            "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint, **parts.lm.recorded_form},
             **({"remarks": remarks} if (remarks := parts.remarks(config)) else {}),
             **(facts or {}),
         }
@@ -175,6 +175,7 @@ class Experiment:
         refuse_changed_files(record, in_place)
         experiment = cls(in_place, record, recorded_overrides(record), Parts.of(in_place))
         refuse_changed_data(record, experiment.dataset, experiment.asker.adapter)
+        experiment.ask_as_recorded(record)
         if changes := changes_of(record, config):
             record.log(f"resumed with {', '.join(changes)}")
             record.write_config(to_yaml(config))
@@ -234,6 +235,10 @@ class Experiment:
     def due(self) -> Iterator[Slot]:
         """Yield the slots that need the model, in order."""
         return compress(self._slots(), self._owed)
+
+    def ask_as_recorded(self, record: RunFolder) -> None:
+        """Send requests in the form that a record has, whatever is known of the model today."""
+        self.lm.as_recorded(record.manifest().get("model", {}))
 
     @property
     def needs_launch(self) -> bool:
@@ -458,7 +463,7 @@ class Experiment:
             **previous,
             "status": summary.status,
             "ended_at": now(),
-            "model": {**previous["model"], **self._asked(), **self._served()},
+            "model": {**previous["model"], **self.lm.recorded_form, **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
             "seeds": {"sampling": self.asker.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
             "cache": {
@@ -472,10 +477,6 @@ class Experiment:
             "wall_s": summary.wall_s,
             "environment": previous.get("environment") or environment(),
         }
-
-    def _asked(self) -> dict[str, dict[str, Any]]:
-        """Return what the config asks for and the requests leave out, because the model does not take it."""
-        return {"not_sent": self.lm.not_sent} if self.lm.not_sent else {}
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}

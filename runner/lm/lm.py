@@ -32,7 +32,7 @@ from runner.lm.channel import Channel
 from runner.lm.connection import api_base, connection_of, normalise_url
 from runner.lm.flight import SingleFlight
 from runner.lm.history import remember, settings, show
-from runner.lm.parameters import LastParameters, Unsupported, taken_by
+from runner.lm.parameters import LIMITS, AsRecorded, Form, LastParameters, Unsupported, taken_by
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
 from runner.system.paths import home
@@ -128,6 +128,7 @@ class LM:
         self.price_override: Price | None = None
         self.split_thinking = True
         self.unsupported: Unsupported = "warn"
+        self.recorded: AsRecorded | None = None
         self.pinned: Pinned | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
@@ -178,17 +179,33 @@ class LM:
             ConfigError: an argument has an invalid value, or one that is not JSON data.
         """
         given = {**self.kwargs, **kwargs}
-        params = self._parameters.of(self.model, given, self.unsupported).sent.copy()
+        params = self._parameters.of(self.model, given, self._form).sent.copy()
         return self._request(given, params, messages=messages, prompt=prompt, rollout=rollout)
 
     def parameters(self, **kwargs: Any) -> dict[str, Any]:
         """Return the parameters that a call with these arguments sends. Raises ConfigError as `request` does."""
-        return self._parameters.of(self.model, {**self.kwargs, **kwargs}, self.unsupported).sent.copy()
+        return self._parameters.of(self.model, {**self.kwargs, **kwargs}, self._form).sent.copy()
 
     @property
     def not_sent(self) -> dict[str, Any]:
         """The parameters of this LM that its requests leave out, because the model does not take them, with their values."""
-        return self._parameters.of(self.model, self.kwargs.copy(), self.unsupported).not_sent
+        return self._parameters.of(self.model, self.kwargs.copy(), self._form).not_sent
+
+    @property
+    def recorded_form(self) -> dict[str, Any]:
+        """The form of its requests, for a record: ``not_sent``, and ``limit``, the name of the answer's limit."""
+        made = self._parameters.of(self.model, self.kwargs.copy(), self._form)
+        limit = next((name for name in LIMITS if name in made.sent), None)
+        facts = {"not_sent": made.not_sent, "limit": None if self.model.startswith(("local/", "fake/")) else limit}
+        return {name: value for name, value in facts.items() if value}
+
+    @property
+    def _form(self) -> Form:
+        return self.unsupported if self.recorded is None else self.recorded
+
+    def as_recorded(self, model: Mapping[str, Any]) -> None:
+        """Send requests in the form that a record's manifest says in ``model``, whatever is known of the model today."""
+        self.recorded = AsRecorded(frozenset(model.get("not_sent", {})), model.get("limit"))
 
     async def acomplete(self, request: Request, account: Account | None = None) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
@@ -362,7 +379,7 @@ class LM:
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
         given = {**self.kwargs, **kwargs}
-        params = self._parameters.of(self.model, given, self.unsupported)
+        params = self._parameters.of(self.model, given, self._form)
         said: dict[str, Any] = {"prompt": as_text(conversation)} if self.model_type == "text" else {"messages": conversation}
         request = self._request(given, params.sent.copy(), rollout=given.get("rollout_id"), **said)
         return request, request_key(request, params.encoded)
@@ -472,6 +489,7 @@ def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> 
         new.transport = _transport(new.model)
     if "api_body" not in kept:
         new.kwargs.pop("api_body", None)
+    new.recorded = None
     was, now = (taken_by(lm.model, lm.kwargs).limit for lm in (old, new))
     if was != now and was in new.kwargs and not {was, now} & set(kept):
         new.kwargs[now] = new.kwargs.pop(was)

@@ -25,8 +25,26 @@ Unsupported: TypeAlias = Literal["warn", "drop", "error"]
 ENOUGH_TO_THINK = 16_000
 """Tokens of an answer in which a thinking model can be expected to come to its end (dspy 3 asks for as many)."""
 
-_LIMITS = ("max_tokens", "max_completion_tokens")
+LIMITS = ("max_tokens", "max_completion_tokens")
+"""Names of the parameter that bounds an answer."""
+
 _PLAIN = frozenset({str, int, float, bool})
+
+
+class AsRecorded(NamedTuple):
+    """The form that a record's requests have, whatever is known of the model today.
+
+    Attributes:
+        not_sent: names of the parameters that they leave out.
+        limit: their name for the parameter that bounds an answer; None: not recorded.
+    """
+
+    not_sent: frozenset[str]
+    limit: str | None
+
+
+Form: TypeAlias = Unsupported | AsRecorded
+"""What happens to parameters that the model does not take, or the form of a record's requests."""
 
 
 class Parameters(NamedTuple):
@@ -49,28 +67,28 @@ class LastParameters:
     __slots__ = ("_last",)
 
     def __init__(self) -> None:
-        self._last: tuple[str, Unsupported, dict[str, Any], Parameters] | None = None  # one object: threads replace it atomically
+        self._last: tuple[str, Form, dict[str, Any], Parameters] | None = None  # one object: threads replace it atomically
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LastParameters:
         return LastParameters()
 
-    def of(self, model: str, given: dict[str, Any], unsupported: Unsupported = "warn") -> Parameters:
+    def of(self, model: str, given: dict[str, Any], form: Form = "warn") -> Parameters:
         """Return the parameters of a call.
 
         Args:
             model: the model of the call.
             given: the arguments of the LM and of the call; do not change it afterwards.
-            unsupported: what happens to those that the model does not take.
+            form: what happens to those that the model does not take, or the form of a record's requests.
 
         Raises:
             ConfigError: an argument has an invalid value, one that is not JSON data, or (``error``) one that the model does not
                 take.
         """
-        if (last := self._last) is not None and last[0] == model and last[1] == unsupported and _same(last[2], given):
+        if (last := self._last) is not None and last[0] == model and last[1] == form and _same(last[2], given):
             return last[3]
-        made = _made(model, given, unsupported)
+        made = _made(model, given, form)
         if all(type(value) in _PLAIN for value in made.sent.values()):  # mutable values are encoded each time
-            self._last = (model, unsupported, given, made)
+            self._last = (model, form, given, made)
         return made
 
 
@@ -79,23 +97,35 @@ def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return len(one) == len(other) and all(map(is_, one, other)) and all(map(is_, one.values(), other.values()))
 
 
-def _made(model: str, given: dict[str, Any], unsupported: Unsupported) -> Parameters:
+def _made(model: str, given: dict[str, Any], form: Form) -> Parameters:
     sent = {name: as_data(value) for name, value in given.items() if value is not None and is_sent(name)}
     takes = taken_by(model, given)
-    if "max_tokens" in sent and takes.limit != "max_tokens":
-        sent[takes.limit] = sent.pop("max_tokens")
+    recorded = form if isinstance(form, AsRecorded) else None
+    if recorded is None or recorded.limit is None:
+        if "max_tokens" in sent and takes.limit != "max_tokens":
+            sent[takes.limit] = sent.pop("max_tokens")
+    elif recorded.limit not in sent:
+        _rename_limit(sent, recorded.limit)
     check_params(sent)
-    not_sent = takes.refused(sent)
-    if not_sent and unsupported == "error":
+    refused = takes.refused(sent) if recorded is None else recorded.not_sent
+    not_sent = {name: value for name, value in sent.items() if name in refused}
+    if not_sent and form == "error":
         name, value = next(iter(not_sent.items()))
         raise ConfigError(
             f"{model} does not take {name}={_shown(value)}; leave it out with {without(name)}, or choose model.unsupported=warn"
         )
     for name in not_sent:
         del sent[name]
-    if unsupported == "warn":
+    if form == "warn":
         _say(model, takes, sent, not_sent)
     return Parameters(sent, encoded_params(sent), not_sent)
+
+
+def _rename_limit(sent: dict[str, Any], name: str) -> None:
+    """Give the parameter that bounds the answer this name, if there is one."""
+    for other in LIMITS:
+        if other in sent:
+            sent[name] = sent.pop(other)
 
 
 def taken_by(model: str, given: Mapping[str, Any]) -> Capabilities:
@@ -110,7 +140,7 @@ def _say(model: str, takes: Capabilities, sent: Mapping[str, Any], not_sent: Map
             f"{model} does not take {name}={_shown(value)}: it is not sent. {without(name)} leaves it out; "
             "model.unsupported=error makes it an error"
         )
-    limit = next((sent[name] for name in _LIMITS if name in sent), None)
+    limit = next((sent[name] for name in LIMITS if name in sent), None)
     if limit is not None and takes.longest is not None and limit > takes.longest:
         _say_once(
             f"the longest answer of {model} has {takes.longest} tokens, and some providers refuse more: "

@@ -50,6 +50,8 @@ class Model(msgspec.Struct, frozen=True):
     """The manifest's facts about the model."""
 
     endpoint: str | None
+    not_sent: dict[str, Any] = {}
+    limit: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -194,6 +196,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
     parts.lm.pinned = Pinned(manifest.model.endpoint)
+    parts.lm.as_recorded(msgspec.structs.asdict(manifest.model))
     return parts.asker(), {row.id: row for row in parts.dataset}
 
 

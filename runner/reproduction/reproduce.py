@@ -139,6 +139,7 @@ def reproduce(
     record, asked = found.record, [*recorded_overrides(found.record), *overrides]
     prepared = prepare(config, cwd=found.cwd)
     experiment = Experiment.create(prepared, asked, facts={"reproduces": _name(record)}, partial=True)
+    experiment.ask_as_recorded(record)
     if replay:
         pin_recorded(experiment.lm, record.manifest().get("model", {}).get("endpoint"))  # the answers are under its keys
         with recorded(experiment):

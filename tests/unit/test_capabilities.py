@@ -17,7 +17,7 @@ from runner.errors import BadRequestError, ConfigError
 from runner.experiment.estimate import forecast
 from runner.experiment.prepared import prepare
 from runner.lm import capabilities as module
-from runner.lm.capabilities import CORRECTIONS, SOON_DAYS, THINKING, capabilities, ending, last_day
+from runner.lm.capabilities import CORRECTIONS, SOON_DAYS, THINKING, Capabilities, capabilities, ending, last_day
 from runner.lm.lm import LM
 from runner.network.said import of_tree
 from runner.sweeps.forecast import outlook
@@ -278,6 +278,34 @@ def test_the_record_and_compare_tell_what_was_not_sent():
     assert [manifest.get("not_sent") for manifest in manifests] == [None, {"temperature": 0.0}]
     assert 'sampling.temperature: 0.0 -> "not sent"' in compare(a, b).config_changes
     assert compare(b, b).config_changes == []
+
+
+def shape(body):
+    return tuple(sorted(body.keys() & {"temperature", "max_tokens", "max_completion_tokens"}))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_record_is_continued_and_replayed_as_it_was_asked_whatever_a_newer_map_says(monkeypatch, known):
+    refusing = Status(400, "no")
+    with Server(lambda call: refusing if call.question == "What is 3?" else Reply("ok")) as server:
+        with monkeypatch.context() as patch:
+            if not known:
+                patch.setattr("runner.lm.parameters.capabilities", lambda *_, **__: Capabilities())
+            asked = [*data(), *OURS, f"model.api_base={server.url}", "model.name=openai/gpt-6-sol"]
+            first = runner.run(overrides=asked)
+            before = [shape(call.body) for call in server.calls]
+        if known:
+            monkeypatch.setattr("runner.lm.parameters.capabilities", lambda *_, **__: Capabilities())
+        server.reset()
+        server.otherwise = Reply("ok")
+        again = runner.retry(first.folder)
+        assert {*before, shape(server.last.body)} == {("max_completion_tokens",) if known else ("max_tokens", "temperature")}
+        assert again.summary.ok == 6
+        server.reset()
+        capsule = runner.pack(again.folder, Path("run.ostinato"))
+        replayed = runner.replay(Path("run.ostinato"))
+        assert (replayed.outputs, replayed.missing, server.count) == (6, 0, 0), capsule
+        assert runner.reproduce(again.folder, replay=True).agreement.gone == 0
 
 
 # --- what the map does not know
