@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from runner.models import weights
 from runner.records import RunFolder
 from runner.servers import server
+from runner.system import processes
+from tests.support.command import ostinato as in_process
 
 pytestmark = pytest.mark.model
 ROOT = Path(__file__).parents[2]
@@ -104,6 +107,27 @@ def test_chat_text_and_json_work_with_a_server_started_by_hand(offline, tmp_path
     for run in (chat, text, as_json):
         everything = b"".join(file.read_bytes() for file in Path(run["run"]).iterdir())
         assert served.api_key.encode() not in everything
+
+
+def test_other_weights_behind_the_same_address_are_noticed(offline, tmp_path):
+    one = weights.pull("smollm2")
+    other = tmp_path / "other.gguf"
+    other.symlink_to(one)
+    port = processes.free_port()
+    hits, ends = [], []
+    for path, times in ((one, 2), (other, 1)):
+        served = server.start(str(path), server.Settings(parallel=1, context=256, port=port), folder=tmp_path)
+        words = ["execution.orchestrator=none", "data.limit=1", "sampling.max_tokens=4", "model=server", "model.name=mine"]
+        words += [f"model.api_base={served.api_base}", "model.api_key_env=SERVED_KEY"]
+        try:
+            runs = [in_process("run", "--json", *words, SERVED_KEY=served.api_key).json for _ in range(times)]
+        finally:
+            served.process.stop()
+        hits += [run["cache_hits"] for run in runs]
+        ends += [RunFolder.open(Path(run["run"])).manifest()["model"]["endpoint"] for run in runs]
+    assert hits == [0, 1, 0]
+    assert ends[0] == ends[1] != ends[2]
+    assert "#other.gguf:" in ends[2]
 
 
 def test_repeats_differ_by_seed_and_are_reproducible(offline):
