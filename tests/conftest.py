@@ -34,8 +34,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: next((at for at, folder in enumerate(LONGEST) if folder in item.path.parents), len(LONGEST)))
 
 
-def pytest_collection_finish():
-    """Keep the garbage collector away from what the imports have left: a million objects, which every full pass would visit."""
+@pytest.fixture(autouse=True, scope="module")
+def a_small_heap():
+    """Keep the garbage collector away from what imports have left: a million objects, which each full pass would visit."""
     gc.collect()
     gc.freeze()
 

@@ -241,9 +241,10 @@ class Series:
         assert shown == record.summary().to_dict(), story
         assert (shown["rows"], shown["owed"]) == (len(self._samples), len(self._samples) - statuses.total()), story
         assert (shown["ok"], shown["errors"]) == (statuses["ok"], statuses["error"]), story
-        without_line = shown["unrecorded"].get("requests", 0)  # in flight when a sitting was killed
-        assert shown["requests"] == sum(sample.attempts for sample in paid) + without_line, story
-        assert shown["usage"]["total_tokens"] == _TOKENS * sum(sample.status == "ok" for sample in paid), story
+        without_line = shown["unrecorded"]  # in flight when a sitting was killed, and answered in vain
+        assert shown["requests"] == sum(sample.attempts for sample in paid) + without_line.get("requests", 0), story
+        in_vain = without_line.get("usage", {}).get("total_tokens", 0)
+        assert shown["usage"]["total_tokens"] == _TOKENS * sum(sample.status == "ok" for sample in paid) + in_vain, story
 
     def _check_end(self, sent: Counter[Asked]) -> None:
         """Every sample is there, once, and right; and no request that was sent is forgotten."""
