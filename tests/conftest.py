@@ -43,7 +43,7 @@ def a_small_heap():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """Give the workers of ``-n 2`` whole files, in the order of the collection."""
+    """Give the workers of ``-n 3`` whole files, in the order of the collection."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Files(LoadScopeScheduling):

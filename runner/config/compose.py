@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config import yaml
-from runner.config.folders import file_of, folders, shortened
+from runner.config.folders import file_of, folders, shortened, state_of
 from runner.config.interpolation import interpolates, resolve
 from runner.config.load import dump, load, walk
 from runner.config.mistakes import explained, told
@@ -174,16 +174,8 @@ def _put_together(primary: str, overrides: tuple[str, ...], surroundings: object
 
 def _surroundings(places: Sequence[Path]) -> tuple[object, ...]:
     """Return what a composition depends on beside its overrides: the files, the current folder and the environment."""
-    states = tuple((str(file), _state(file)) for place in places for file in sorted(place.rglob("*.yaml")))
+    states = tuple((str(file), state_of(file)) for place in places for file in sorted(place.rglob("*.yaml")))
     return tuple(map(str, places)), states, str(Path.cwd()), frozenset(os.environ.items())
-
-
-def _state(file: Path) -> tuple[int, ...] | None:
-    try:
-        state = file.stat()
-    except OSError:  # a link to nothing, or a file that is gone by now
-        return None
-    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def read(path: Path) -> RunConfig:

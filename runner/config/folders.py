@@ -51,3 +51,12 @@ def shortened(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def state_of(file: Path) -> tuple[int, ...] | None:
+    """Return what changes when a file does: its time of change, size and number. None if it is not there."""
+    try:
+        state = file.stat()
+    except OSError:
+        return None
+    return state.st_mtime_ns, state.st_size, state.st_ino

@@ -137,7 +137,7 @@ NASTY = [
 ]
 
 
-@examples(100)
+@examples(50)
 @given(documents)
 def test_any_document_in_a_record_gives_a_config_or_a_message(document):
     file = Path("any.yaml")

@@ -53,6 +53,10 @@ def response(body: bytes = b"", status: int = 200, *, length: int | None = None,
     return f"HTTP/1.1 {status} {phrase}\r\n{head}\r\n".encode("latin-1") + body
 
 
+TURNS = 10
+"""Turns of the event loop within which a connection that was accepted has its handler at work."""
+
+
 class Loopback:
     """The server, as a context manager: an event loop in a thread. A subclass says in `route` what it answers.
 
@@ -99,6 +103,8 @@ class Loopback:
 
     async def _close(self) -> None:
         self._server.close()
+        for _ in range(TURNS):  # a task that is cancelled before its first turn would leave its socket open
+            await asyncio.sleep(0)
         handlers = asyncio.all_tasks() - {asyncio.current_task()}
         for handler in handlers:
             handler.cancel()
