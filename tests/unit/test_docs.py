@@ -59,7 +59,7 @@ def test_the_first_two_sh_blocks_are_one_command_each():
     first, second = blocks(README, "sh")
     assert len(first.strip().splitlines()) == len(second.strip().splitlines()) == 1
     assert first.strip().endswith("ostinato run")
-    assert second.strip().endswith("pytest -n 2")
+    assert second.strip().endswith("pytest -n 3")
 
 
 def test_every_page_is_linked_from_the_front_page():
