@@ -6,12 +6,13 @@ Packing replays the run once from the answers that go in, and refuses to pack wh
 from __future__ import annotations
 
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import __version__, build
+from runner import build
 from runner.cache import Cache, Entry, request_key
 from runner.config import schema
 from runner.errors import RecordError
@@ -212,7 +213,7 @@ class _Packing:
         if not answers:
             raise RecordError(f"{self.record.path}: there is nothing to pack: no sample of this run has an answer")
         return Facts(
-            ostinato=__version__,
+            ostinato=version("ostinato"),
             run=self.name,
             rows=len(self.dataset) * self.config.sampling.repeats,
             answers=answers,
