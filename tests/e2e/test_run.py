@@ -38,9 +38,9 @@ def played(*words, cwd, **env):
 
 
 def model_servers():
-    """The llama.cpp servers on this machine, by their command lines."""
+    """The llama.cpp servers of this test, by their command lines: other tests may run beside it."""
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if "llamacpp.py" in line and "--ready" in line]
+    return [line for line in listed.splitlines() if "llamacpp.py" in line and os.environ["OSTINATO_HOME"] in line]
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ class OpenAITrainer:
 
     def advance(self, job: JobFolder) -> Report:
         """Do the next step that is not done: upload, create or poll."""
-        with _translated():
+        with _translated(), self._connected():
             remote = job.state().remote.get("job")
             if remote is None:
                 try:
@@ -95,7 +95,7 @@ class OpenAITrainer:
                 except (BadRequestError, PermissionDeniedError, NotFoundError, QuotaError) as error:
                     return Report(TrainingStatus.failed, error=self._refused(error))
                 job.remember(job=remote)
-            found = self._open().fine_tuning.jobs.retrieve(remote)
+            found = self._client.fine_tuning.jobs.retrieve(remote)
             self._hear(job, remote)  # after the poll, so that no event of a finished job is missed
             report = self._report(found)
             if report.status is TrainingStatus.succeeded:
@@ -107,24 +107,26 @@ class OpenAITrainer:
         remote = job.state().remote.get("job")
         if remote is None:
             return
-        with _translated():
+        with _translated(), self._connected():
             try:
-                self._open().fine_tuning.jobs.cancel(remote)
+                self._client.fine_tuning.jobs.cancel(remote)
             except Exception as error:
                 if not isinstance(_mapped(error), BadRequestError):  # a job that is over cannot be cancelled
                     raise
 
-    def _open(self) -> Any:
-        if self._client is None:
-            import openai
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """Have a client during the block. Its connections are closed afterwards: polls are seconds apart."""
+        import openai
 
-            self._client = openai.OpenAI(api_key=self._api_key, base_url=self._api_base, timeout=self._timeout_s, max_retries=0)
-        return self._client
+        given = {"api_key": self._api_key, "base_url": self._api_base, "timeout": self._timeout_s, "max_retries": 0}
+        with openai.OpenAI(**given) as self._client:
+            yield
 
     def _adopted(self, job: JobFolder) -> str | None:
         """Find the remote job of this attempt, if it was created: by its file, which has no other use, or by our key."""
         key, file = _key(job), job.state().remote.get("train")
-        jobs = self._open().fine_tuning.jobs.list(limit=100)  # newest first; the SDK fetches the pages
+        jobs = self._client.fine_tuning.jobs.list(limit=100)  # newest first; the SDK fetches the pages
         for listed in islice(jobs, _MOST_LISTED):
             ours = (listed.metadata or {}).get("ostinato") == key or f":{key}:" in (listed.fine_tuned_model or "")
             if ours or (file is not None and listed.training_file == file):
@@ -144,7 +146,7 @@ class OpenAITrainer:
         if method != "dpo":
             hyper.pop("beta", None)
         asked |= {"model": spec.base.name, "suffix": key, "method": {"type": method, method: {"hyperparameters": hyper}}}
-        create = self._open().fine_tuning.jobs.create
+        create = self._client.fine_tuning.jobs.create
         try:
             with _translated():
                 created = create(**asked, metadata={"ostinato": key})
@@ -162,7 +164,7 @@ class OpenAITrainer:
         if known := job.state().remote.get(part):
             return known
         content = (job.path / f"{part}.jsonl").read_bytes()
-        sent = self._open().files.create(
+        sent = self._client.files.create(
             file=(f"{_key(job)}-{part}.jsonl", content), purpose="fine-tune", timeout=10 * self._timeout_s
         )
         job.remember(**{part: str(sent.id)})
@@ -172,7 +174,7 @@ class OpenAITrainer:
         """Copy new events, oldest first. An event's metrics are written before it, so that a kill in between loses none."""
         known = {event["id"] for event in job.events() if "id" in event}
         new = []
-        for event in self._open().fine_tuning.jobs.list_events(remote, limit=100):
+        for event in self._client.fine_tuning.jobs.list_events(remote, limit=100):
             if event.id in known:
                 break
             new.append(event)
@@ -188,7 +190,7 @@ class OpenAITrainer:
         known = {event.get("id") for event in job.events()}
         try:
             with _translated():
-                listed = list(self._open().fine_tuning.jobs.checkpoints.list(remote, limit=100))
+                listed = list(self._client.fine_tuning.jobs.checkpoints.list(remote, limit=100))
         except NotFoundError:
             return
         for found in sorted(listed, key=lambda one: one.step_number):
