@@ -119,8 +119,9 @@ class OpenAITrainer:
         """Have a client during the block. Its connections are closed afterwards: polls are seconds apart."""
         import openai
 
-        given = {"api_key": self._api_key, "base_url": self._api_base, "timeout": self._timeout_s, "max_retries": 0}
-        with openai.OpenAI(**given) as self._client:
+        with openai.OpenAI(
+            api_key=self._api_key, base_url=self._api_base, timeout=self._timeout_s, max_retries=0
+        ) as self._client:
             yield
 
     def _adopted(self, job: JobFolder) -> str | None:
