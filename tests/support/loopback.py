@@ -102,9 +102,12 @@ class Loopback:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     async def _close(self) -> None:
-        self._server.close()
-        for _ in range(TURNS):  # a task that is cancelled before its first turn would leave its socket open
+        # A connection that is accepted needs its server open to get a transport, and its handler a turn to close it.
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(TURNS):
             await asyncio.sleep(0)
+        self._server.close()
         handlers = asyncio.all_tasks() - {asyncio.current_task()}
         for handler in handlers:
             handler.cancel()
