@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 PASSES_ON = True
-"""What follows ``--`` is passed on to the server's own command."""
+"""Pass the words after ``--`` on to the server's own command."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ OVERLOADED = (503, 529)
 FAILING = ("server", "timeout", "transport", "connection_lost", "malformed")
 """Codes of errors for which the server is at fault, not the request."""
 WHATEVER_THE_ROW = ("transport",)
-"""Those of them that no row can cause; nor can it cause a status of `OVERLOADED`."""
+"""The codes in `FAILING` that no row can cause. A row cannot cause a status of `OVERLOADED` either."""
 
 
 class Gate:

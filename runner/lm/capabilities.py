@@ -79,7 +79,7 @@ THINKING = (
         "2026-11",
     ),
 )
-"""What is refused only while a model thinks."""
+"""Rules for parameters that are refused only while a model thinks."""
 
 
 class Correction(NamedTuple):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ostinato")
 
 Unsupported: TypeAlias = Literal["warn", "drop", "error"]
-"""What happens to a parameter that the model does not take: it is left out and said, left out, or an error."""
+"""Treatment of a parameter that the model does not take: leave it out and say so, leave it out, or raise an error."""
 
 ENOUGH_TO_THINK = 16_000
 """Tokens of an answer in which a thinking model can be expected to come to its end (dspy 3 asks for as many)."""
@@ -44,7 +44,7 @@ class AsRecorded(NamedTuple):
 
 
 Form: TypeAlias = Unsupported | AsRecorded
-"""What happens to parameters that the model does not take, or the form of a record's requests."""
+"""Treatment of parameters that the model does not take, or the form of a record's requests."""
 
 
 class Parameters(NamedTuple):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FIRST = 400
 """The lowest status of a refusal."""
 _UNMISTAKABLE = (QuotaError, ContextWindowError, ContentFilterError)
-"""What words alone can say."""
+"""Errors that words alone can tell."""
 
 
 class Rule(NamedTuple):
