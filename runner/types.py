@@ -181,7 +181,7 @@ def _written(default: Any) -> Any:
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last six fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last eight fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -191,6 +191,9 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         answers: all answers, if there are several (``n``); the fields above are the first one's.
         cost_from: who named `cost_usd` (``openrouter``, ``litellm-proxy``); None is our own reckoning.
         held: bounds what attempts may have used beyond `usage` and `cost_usd`, which are those of the answers.
+        unread: names of scorers that found nothing in the answer to compare (no number, no label, no formula): not right, but
+            not the wrong thing either.
+        repaired: whether `parsed` was read after a repair of the text (``adapter.repair``).
     """
 
     id: str
@@ -221,6 +224,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     answers: list[Choice] | None = None
     cost_from: str | None = None
     held: Held | None = None
+    unread: list[str] | None = None
+    repaired: bool = False
 
 
 class Score(msgspec.Struct, frozen=True):

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from runner.adapters.chat import ChatAdapter
-from runner.adapters.prompt import Formatted, ParseError
+from runner.adapters.prompt import Formatted, ParseError, Repaired
+from runner.answers.repair import available, repaired
+from runner.answers.values import NOTHING, values
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     from runner.adapters.prompt import Prompt
     from runner.types import Row
 
-_FENCE = re.compile(r"```(?:json)?\s(.*?)```", re.DOTALL | re.IGNORECASE)
 _SHOWN = 3
 """How many schema errors are sent to the model; a hundred of them would not help it."""
 
@@ -23,20 +23,24 @@ _SHOWN = 3
 class JsonAdapter:
     """Messages in, JSON out, validated against a schema.
 
-    The JSON is the whole text of the answer, or the first ``` fence in it. The prompt is sent as written. It should describe the
-    JSON, also because OpenAI's ``json_object`` requires the word JSON in it.
+    The JSON is the whole text of the answer, or the last value in it that follows the schema: in a fence of any language, which
+    need not be closed, or outside of one, with prose before and after. The model is asked again only if nothing follows the
+    schema. The prompt is sent as written. It should describe the JSON, also because OpenAI's ``json_object`` requires the word
+    JSON in it.
 
     Args:
         prompt: the templates and examples.
         schema: the JSON Schema (2020-12 unless its ``$schema`` says otherwise; a ``$ref`` to another document is not fetched).
         retries: how often to ask for a correction, with the invalid answer and its errors. Default 1.
+        repair: if nothing follows the schema, repair the last part that is almost JSON (needs json-repair, the extra ``repair``),
+            before asking again. A repair that would change a value is refused. Default False.
         send_schema: the ``response_format`` of requests: ``json_schema`` (default; servers constrain the answer; strict if
             every object in it forbids additional properties and requires all its own, as OpenAI's strict mode demands),
             ``json_object`` (JSON of any shape) or ``none``.
         literal_tokens: as in `ChatAdapter`.
 
     Raises:
-        ConfigError: the schema is not a valid JSON Schema, or a template has a syntax error.
+        ConfigError: the schema is not a valid JSON Schema, a template has a syntax error, or json-repair is not installed.
     """
 
     model_type: Literal["chat"] = "chat"
@@ -49,6 +53,7 @@ class JsonAdapter:
         retries: int = 1,
         send_schema: Literal["json_schema", "json_object", "none"] = "json_schema",
         literal_tokens: bool = False,
+        repair: bool = False,
     ) -> None:
         from jsonschema import SchemaError
         from jsonschema.validators import Draft202012Validator, validator_for
@@ -67,6 +72,9 @@ class JsonAdapter:
         self._schema = schema
         self._retries = retries
         self._send_schema = send_schema
+        self._repair = repair
+        if repair:
+            available()
         self._asked_once = 1 + (prompt.system is not None) + 2 * len(prompt.examples)
         """The messages of the first request; each correction adds two."""
 
@@ -84,22 +92,42 @@ class JsonAdapter:
         return self._chat.format(row)
 
     def parse(self, text: str) -> Any:
-        """Return the JSON in `text`.
+        """Return the JSON in `text`; `Repaired` if it had to be repaired.
 
         Raises:
-            ParseError: there is no JSON, or it does not follow the schema.
+            ParseError: there is no JSON, or none that follows the schema.
             ConfigError: the schema refers to something outside it.
         """
+        try:
+            value = msgspec.json.decode(text)
+        except (ValueError, RecursionError) as error:
+            reasons = [f"not JSON ({str(error).removeprefix('JSON is malformed: ')})"]
+        else:
+            if not (wrong := self._errors(value)):
+                return value
+            if not isinstance(value, str):
+                raise ParseError(wrong)
+            text, reasons = value, [wrong]  # perhaps JSON that was encoded twice
+        found = list(reversed(values(text)))
+        for part in found:
+            if part.value is not NOTHING:
+                if not (wrong := self._errors(part.value)):
+                    return part.value
+                reasons.append(wrong)
+        for part in found if self._repair else ():
+            if part.value is NOTHING and (value := repaired(part.text)) is not NOTHING and not self._errors(value):
+                return Repaired(value)
+        raise ParseError(reasons[1] if len(reasons) > 1 else reasons[0])
+
+    def _errors(self, value: Any) -> str:
+        """Return the first errors of `value` in words; an empty text if it follows the schema."""
         from referencing.exceptions import Unresolvable
 
-        value = _json_in(text)
         try:
             errors = sorted(self._validator.iter_errors(value), key=lambda error: error.json_path)
         except Unresolvable as error:
             raise ConfigError(f"adapter.schema: the $ref {error.ref!r} does not point into the schema") from error
-        if errors:
-            raise ParseError("; ".join(f"at {error.json_path}: {_short(error.message)}" for error in errors[:_SHOWN]))
-        return value
+        return "; ".join(f"at {error.json_path}: {_short(error.message)}" for error in errors[:_SHOWN])
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
         """Return the messages with the invalid answer and its errors added, or None after `retries` corrections."""
@@ -108,16 +136,6 @@ class JsonAdapter:
             return None
         wish = f"That answer cannot be used: {error}. Answer again with nothing but JSON that follows the schema."
         return Formatted([*messages, self._chat.message("assistant", text), self._chat.message("user", wish)])
-
-
-def _json_in(text: str) -> Any:
-    fence = _FENCE.search(text)
-    for candidate in (text, fence[1]) if fence else (text,):
-        try:
-            return msgspec.json.decode(candidate)
-        except (ValueError, RecursionError) as error:
-            reason = str(error).removeprefix("JSON is malformed: ")
-    raise ParseError(f"not JSON ({reason})")
 
 
 def _is_closed(schema: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 
 class ParseError(OstinatoError):
     """The model's text does not have the requested form. The message is sent to the model, so that it can correct itself."""
+
+
+class Repaired(NamedTuple):
+    """A value that an adapter has read after a repair of the text."""
+
+    value: Any
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +74,7 @@ class Adapter(Protocol):
         """
 
     def parse(self, text: str) -> Any:
-        """Return the value in the model's `text`; None if the text itself is the answer.
+        """Return the value in the model's `text`, `Repaired` if need be; None if the text itself is the answer.
 
         Raises:
             ParseError: there is no valid value. If `reask` returns None, the sample is ``invalid``.

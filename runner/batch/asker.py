@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import msgspec
 
-from runner.adapters import Adapter, Formatted, ParseError
+from runner.adapters import Adapter, Formatted, ParseError, Repaired
 from runner.answers import Ending, ending_of, without_thinking
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from runner.scoring import Scorer
 
 Turns: TypeAlias = Generator[Request, Completion, Sample]
+SCORED: frozenset[Status] = frozenset({"ok", "truncated", "empty", "invalid"})
+"""The statuses of samples that have an answer, which is scored."""
 Slot: TypeAlias = tuple[Row, int]
 """A row, and the number of the repeat."""
 
@@ -49,6 +52,7 @@ class Asker:
         self.retry_empty = retry_empty
         self.keep: Callable[[tuple[str, int], Spent], None] | None = None
         self.on_cut: Callable[[Spent], None] | None = None
+        self._blocks = any(scorer.blocks for scorer in scorers.values())
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
@@ -100,7 +104,7 @@ class Asker:
             BudgetExceeded: as above.
             CacheError: a miss in replay mode.
         """
-        turns, account = self.turns(*slot), self._account(slot)
+        turns, account = self.turns(*slot, scored=not self._blocks), self._account(slot)
         try:
             request = next(turns)
             while True:
@@ -115,6 +119,8 @@ class Asker:
                     request = turns.send(completion)
         except StopIteration as end:
             sample: Sample = end.value
+            if self._blocks and sample.status in SCORED:
+                await asyncio.to_thread(self.score, sample, slot[0])
             account.close(sample)
             return sample
 
@@ -145,16 +151,19 @@ class Asker:
 
     def score(self, sample: Sample, row: Row) -> None:
         """Score an answer in place. If a scorer fails, that becomes the sample's error, and the answer is kept."""
-        sample.scores = {}
+        sample.scores, sample.unread = {}, None
+        output = sample.output or ""
         try:
             for name, scorer in self.scorers.items():
-                sample.scores[name] = scorer.score(sample.output or "", row.target, row.fields, sample.parsed)
+                value = sample.scores[name] = scorer.score(output, row.target, row.fields, sample.parsed)
+                if not value and not scorer.reads(output, row.target, sample.parsed):
+                    sample.unread = [*(sample.unread or ()), name]
         except DataError as error:
-            sample.scores = {}
+            sample.scores, sample.unread = {}, None
             sample.status, sample.error = "error", RowError("scoring", str(error))
 
-    def turns(self, row: Row, repeat: int) -> Turns:
-        """Hold the conversation of one slot: yield requests, receive their completions, return the sample."""
+    def turns(self, row: Row, repeat: int, *, scored: bool = True) -> Turns:
+        """Hold the conversation of one slot: yield requests, receive their completions, return the sample, perhaps `scored`."""
         sample = Sample(id=row.id, repeat=repeat, target=row.target, model_requested=self.lm.model)
         try:
             formatted = self.adapter.format(row)
@@ -185,6 +194,8 @@ class Asker:
                 continue
             try:
                 sample.parsed = self.adapter.parse(text)
+                if isinstance(sample.parsed, Repaired):
+                    sample.parsed, sample.repaired = sample.parsed.value, True
             except ParseError as error:
                 again = self.adapter.reask(formatted, text, error)
                 if again is not None and sample.status in ("ok", "empty"):
@@ -193,7 +204,8 @@ class Asker:
                 if sample.status == "ok":
                     sample.status = "invalid"
                 sample.error = RowError("invalid", str(error))
-            self.score(sample, row)
+            if scored:
+                self.score(sample, row)
             return sample
 
 

@@ -67,7 +67,12 @@ def adapter(config: schema.RunConfig) -> Adapter:
         case schema.JsonAdapter() as chosen:
             literal = isinstance(config.model, schema.LocalModel)
             built = adapters.JsonAdapter(
-                built_prompt, chosen.schema, retries=chosen.retries, send_schema=chosen.send_schema, literal_tokens=literal
+                built_prompt,
+                chosen.schema,
+                retries=chosen.retries,
+                send_schema=chosen.send_schema,
+                literal_tokens=literal,
+                repair=chosen.repair,
             )
     wanted = "text" if config.model.model_type == "text" else "chat"
     if built.model_type not in (None, wanted):
@@ -108,9 +113,11 @@ def name(config: schema.RunConfig, data: Dataset) -> str:
 def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per kind
     match config:
         case schema.ExactScoring():
-            return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip)
+            return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip, straight_quotes=config.straight_quotes)
         case schema.ContainsScoring():
-            return scoring.Contains(ignore_case=config.ignore_case, whole_word=config.whole_word)
+            return scoring.Contains(
+                ignore_case=config.ignore_case, whole_word=config.whole_word, straight_quotes=config.straight_quotes
+            )
         case schema.RegexScoring():
             return scoring.Regex(config.pattern, ignore_case=config.ignore_case)
         case schema.ChoiceScoring():
@@ -120,8 +127,11 @@ def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per 
                 tolerance=config.tolerance,
                 relative=config.relative,
                 extract=config.extract,
+                decimal=config.decimal,
                 target_pattern=config.target_pattern,
             )
+        case schema.MathScoring():
+            return scoring.Math(limit_s=config.limit_s)
         case schema.JsonMatchScoring():
             return scoring.JsonMatch(keys=config.keys)
         case schema.F1Scoring():

@@ -163,6 +163,8 @@ def forecast(args: argparse.Namespace) -> int:
     if shared := found.total("shared"):
         facts.append(("shared", f"{shared:,} have the request of another cell"))
     facts += [("owed", f"{found.total('owed'):,}"), ("estimate", work.line()), ("budget", found.budget["verdict"])]
+    if found.targets:
+        facts.append(("targets", found.targets))
     _print_outlook(found)
     print_table(f"{found.name}: dry run of a sweep over {', '.join(found.keys)}", facts)
     return 0

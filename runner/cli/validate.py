@@ -21,7 +21,8 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Check a config: its keys and types, its data, its prompts on every row, its scorers, its training rows. Nothing is sent."
+        "Check a config: its keys and types, its data, its prompts and targets on every row, its scorers, its training rows. "
+        "Nothing is sent."
     )
     add_config(parser)
     parser.add_argument("-m", "--multirun", action="store_true", help="check every cell of a sweep: KEY=a,b")
@@ -36,6 +37,7 @@ def main(args: argparse.Namespace) -> int:
     """
     if args.multirun:
         return _sweep(args)
+    from runner.experiment import targets
     from runner.experiment.prepared import prepare
 
     prepared = prepare(composed(args).config())
@@ -46,6 +48,7 @@ def main(args: argparse.Namespace) -> int:
     data, scorers, lm, adapter, _ = parts
     for row in data:
         adapter.format(row)
+    targets.refuse(data, scorers)
     samples = len(data) * config.sampling.repeats
     facts = {"name": prepared.name, "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
     if config.finetune is not None:
@@ -63,14 +66,20 @@ def main(args: argparse.Namespace) -> int:
 
 def _sweep(args: argparse.Namespace) -> int:
     """Check every cell of a sweep; of a search, the cell in which nothing varies. Return 0."""
+    from runner.experiment import targets
     from runner.sweeps.plan import Plan
 
     plan = Plan(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
     if not plan.is_grid:
         plan.take([()])
     cells = []
+    checked = set()
     for key, prepared in plan.prepared.items():
         parts = prepared.parts()
+        compared = parts.dataset.fingerprint, repr(prepared.config.scoring)
+        if compared not in checked:  # most cells have the same
+            targets.refuse(parts.dataset, parts.scorers)
+            checked.add(compared)
         cells.append({"cell": key, "values": plan.cells[key].values, "model": parts.lm.model, **_said(parts, prepared.config)})
     if args.json:
         print(json.dumps({"valid": True, "name": plan.name, "keys": plan.keys, "cells": cells}))

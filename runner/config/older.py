@@ -14,8 +14,13 @@ SINCE: dict[str, dict[str, Any]] = {
     "model": {"thinking": "split", "software": None, "unsupported": "warn"},
     "limits": {"retry_empty": 0},
     "cache": {"served": "warn"},
+    "adapter": {"repair": False},
+    "scoring": {"straight_quotes": False, "decimal": "point"},
 }
-"""Fields that came later, with their defaults. With these a config has the hash that it had before the field was added."""
+"""Fields that came later, with their defaults (in `scoring` those of scorers, several included).
+
+With these a config has the hash that it had before the field was added.
+"""
 
 
 def as_recorded(plain: Any) -> Any:
@@ -31,4 +36,7 @@ def hashed(group: str, plain: Any) -> Any:
     since = SINCE.get(group)
     if since is None or not isinstance(plain, dict):
         return plain
-    return {name: value for name, value in plain.items() if name not in since or value != since[name]}
+    kept = {name: value for name, value in plain.items() if name not in since or value != since[name]}
+    if isinstance(several := kept.get("scorers"), dict):
+        kept["scorers"] = {name: hashed(group, scorer) for name, scorer in several.items()}
+    return kept

@@ -171,6 +171,7 @@ class JsonAdapter(Kind, frozen=True, kw_only=True, tag="json"):
     schema: dict[str, Any] = {}
     retries: Count = 1
     send_schema: Literal["json_schema", "json_object", "none"] = "json_schema"
+    repair: bool = False
 
 
 Adapter: TypeAlias = ChatAdapter | TextAdapter | JsonAdapter
@@ -236,6 +237,7 @@ class ExactScoring(Kind, frozen=True, kw_only=True, tag="exact"):
 
     ignore_case: bool = False
     strip: bool = True
+    straight_quotes: bool = False
 
 
 class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
@@ -243,6 +245,7 @@ class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
 
     ignore_case: bool = True
     whole_word: bool = False
+    straight_quotes: bool = False
 
 
 class RegexScoring(Kind, frozen=True, kw_only=True, tag="regex"):
@@ -266,7 +269,14 @@ class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
     tolerance: Annotated[float, Meta(ge=0)] = 1e-6
     relative: Annotated[float, Meta(ge=0)] = 0.0
     extract: Literal["last", "first"] = "last"
+    decimal: Literal["point", "comma"] = "point"
     target_pattern: str | None = None
+
+
+class MathScoring(Kind, frozen=True, kw_only=True, tag="math"):
+    """Score 1 if the answer equals the target as mathematics."""
+
+    limit_s: Seconds = 10.0
 
 
 class JsonMatchScoring(Kind, frozen=True, kw_only=True, tag="json_match"):
@@ -290,13 +300,21 @@ class SeveralScoring(Kind, frozen=True, kw_only=True, tag="several"):
 
     scorers: dict[
         str,
-        ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | JsonMatchScoring | F1Scoring
-        | PythonScoring,
+        ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | MathScoring | JsonMatchScoring
+        | F1Scoring | PythonScoring,
     ] = {}  # fmt: skip
 
 
 Scorer: TypeAlias = (
-    ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | JsonMatchScoring | F1Scoring | PythonScoring
+    ExactScoring
+    | ContainsScoring
+    | RegexScoring
+    | ChoiceScoring
+    | NumericScoring
+    | MathScoring
+    | JsonMatchScoring
+    | F1Scoring
+    | PythonScoring
 )
 Scoring: TypeAlias = NoScoring | Scorer | SeveralScoring
 

@@ -32,7 +32,9 @@ class Columns(msgspec.Struct, frozen=True):
 
     Attributes:
         id: identifies a row; strings or integers, unique. None: a hash of the row's content does.
-        target: holds the expected answer, and stays among the fields. None: rows have no target.
+        target: holds the expected answer, and stays among the fields. ``answers.text`` is the value of the key `text` inside the
+            column `answers`; where a list is on the way, of each of its items, so that any of them is right. None: rows have no
+            target.
         mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This lets
             templates use a column whose name is not an identifier.
     """
@@ -146,7 +148,7 @@ class Dataset:
             try:
                 if mapping:
                     fields = {**record, **{new: record[old] for new, old in mapping.items()}}
-                target = None if target_column is None else fields[target_column]
+                target = None if target_column is None else self._target_in(fields, target_column)
                 if id_column is None:
                     canonical = self._canonical(position, record)
                     row_id = sha256(canonical).hexdigest()[:16]
@@ -209,16 +211,65 @@ class Dataset:
         what = "empty" if value in (None, "") else f"{value!r}, a {type(value).__name__}"
         raise DataError(f"{self._source.place(position)}: the id ({self._id}) is {what}; give each row a string or an integer")
 
+    def _target_in(self, fields: Fields, column: str) -> Any:
+        """Return the target: a column, or else a value inside one. Raises KeyError if there is neither."""
+        return fields[column] if column in fields or "." not in column else inside(fields, column)
+
     def _missing(self, position: int, record: Fields, fields: Fields) -> NoReturn:
         """Raise for the first column that the config names and the row lacks."""
         wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
         named = (("data.id", self._id), ("data.target", self._target))
         wanted += [(key, name, fields) for key, name in named if name is not None]
         key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
+        if key == "data.target" and (within := column.partition(".")[0]) in there and within != column:
+            raise DataError(f"{self._source.place(position)}: {_not_inside(fields, column)}")
         raise DataError(
             f"{self._source.place(position)} has no column {column!r}, which {key} names{suggest(column, there) or ';'} "
             f"the columns are {', '.join(repr(name) for name in there) or 'none'}"
         )
+
+
+def inside(fields: Mapping[str, Any], path: str) -> Any:
+    """Return the value at a path such as ``answers.text``. A list on the way gives the list of what its items have there.
+
+    Raises:
+        KeyError: there is no such value; the argument is the part of the path that is missing.
+    """
+    value: Any = fields
+    for part in path.split("."):
+        value = _step(value, part)
+    return value
+
+
+def _step(value: Any, part: str) -> Any:
+    if isinstance(value, Mapping):
+        return value[part]
+    if not isinstance(value, list):
+        raise KeyError(part)
+    if part.isdecimal():
+        if int(part) >= len(value):
+            raise KeyError(part)
+        return value[int(part)]
+    found: list[Any] = []
+    for item in value:
+        at = _step(item, part)
+        found += at if isinstance(at, list) else [at]
+    return found
+
+
+def _not_inside(fields: Fields, path: str) -> str:
+    """Say which part of a path a row lacks, and what there is instead."""
+    value: Any = fields
+    parts = path.split(".")
+    for number, part in enumerate(parts):
+        try:
+            value = _step(value, part)
+        except KeyError:
+            where = ".".join(parts[:number])
+            keys = list(value) if isinstance(value, Mapping) else None
+            has = f"its keys are {', '.join(map(repr, keys))}" if keys else f"it is {type(value).__name__}, without keys"
+            return f"{where!r} has nothing named {part!r}, which data.target={path} names{suggest(part, keys or ())}; {has}"
+    raise AssertionError(path)
 
 
 def open_dataset(

@@ -12,6 +12,7 @@ from runner.batch.engine import plan
 from runner.config.schema import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
+from runner.experiment import targets
 from runner.experiment.served import pin
 from runner.wording.numbers import count, dollars
 
@@ -75,6 +76,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         budget: the bounds (None: none), ``covers`` and ``verdict``, as from `verdict`.
         missing: the key that a run needs and the environment lacks, in words; None if there is nothing to say.
         not_sent: parameters of the config that the model does not take.
+        targets: the targets that cannot be scored, in words; None if all can be.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     budget: dict[str, Any]
     missing: str | None = None
     not_sent: dict[str, Any] = {}
+    targets: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, flat except for the budget."""
@@ -116,6 +119,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
                 ("completion tokens", "unbounded: set sampling.max_tokens" if longest is None else f"at most {longest:,}"),
                 ("cost", "unknown" if work.cost_usd_max is None else f"at most {dollars(work.cost_usd_max)}"),
             ]
+        if self.targets:
+            lines.append(("targets", self.targets))
         if self.missing:
             lines.append(("before a run", self.missing))
         return [*lines, ("budget", self.budget["verdict"])]
@@ -164,6 +169,7 @@ def forecast(prepared: Prepared) -> Forecast:
         budget=verdict(lm.budget, work),
         missing=missing_key(config) if work.samples else None,
         not_sent=lm.not_sent,
+        targets=targets.told(parts.dataset, parts.scorers),
     )
 
 

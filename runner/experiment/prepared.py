@@ -9,6 +9,7 @@ import msgspec
 
 from runner import build
 from runner.config.schema import InlineData
+from runner.experiment import targets
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
 from runner.experiment.training import PreparedTraining, TrainingRows, prepare_training, read_rows
@@ -129,7 +130,7 @@ class Prepared:
         return self._sources.once.get("training", parts, self._training)
 
     def parts(self) -> Parts:
-        """Build what an experiment needs, and fill the prompt with the first row. No weights are needed for that.
+        """Build what an experiment needs, fill the prompt with the first row, and check the first targets. No weights are needed.
 
         The model and the adapter are made for each call.
 
@@ -138,6 +139,7 @@ class Prepared:
         """
         parts = Parts.of(self.in_place, self.dataset)
         parts.adapter.format(next(iter(parts.dataset)))
+        targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take
         return parts
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError
+from runner.scoring.targets import Comparison
 from runner.system.paths import expanded
 from runner.wording.suggest import suggest
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-class Python:
+class Python(Comparison):
     """The result of ``function(output, target, row)``: a bool or any finite number.
 
     `output` is the model's text, `target` the row's target (None without one), `row` the row's columns. The file is
@@ -46,6 +47,9 @@ class Python:
             raise ConfigError(f"scoring.function: {self._path} cannot be read: {error.strerror}") from error
         self.file_sha256 = sha256(source).hexdigest()
         self._function = self._load(source)
+
+    def check(self, target: Any) -> None:
+        """Accept any target: what the function does with it is its own business."""
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Call the function.

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
+from runner.answers.values import NOTHING, last, same
 from runner.errors import DataError
-from runner.scoring.targets import wanted
+from runner.scoring.targets import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_OPENING = re.compile(r"[{\[]")
-_decode_at = json.JSONDecoder().raw_decode
-"""The standard library's decoder, which can start in the middle of a text and ignores what follows the value."""
 
-
-_NOTHING = object()
-"""Not equal to any JSON value, null included."""
-
-
-class JsonMatch:
+class JsonMatch(Comparison):
     """1.0 when the answer's JSON equals the target's, else 0.0 (also when the answer holds no JSON).
 
-    The answer's JSON is what the adapter parsed, else the whole text, else the first object or list in it (which finds one in a
-    ``` fence too). Numbers compare by value (1 equals 1.0); the order of keys does not matter, the order of lists does.
+    The answer's JSON is what the adapter parsed; else the last value in the text that is of the target's type (object, list) and
+    has the keys that are compared, in a fence or outside. Numbers compare by value (1 equals 1.0); the order of keys does not
+    matter, the order of lists does.
 
     Args:
         keys: compare these keys of two objects and ignore all others. Default None: everything must be equal.
@@ -36,18 +29,33 @@ class JsonMatch:
     def __init__(self, *, keys: Sequence[str] | None = None) -> None:
         self._keys = None if keys is None else tuple(keys)
 
+    def check(self, target: Any) -> None:
+        """Raise DataError if `target` is missing, is not JSON, or lacks a key that is compared."""
+        self._target(target)
+
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Compare the JSON; the target is a dict, a list, or JSON text. A list is one JSON value here, not "any of"."""
         expected = self._target(target)
-        answer = parsed if parsed is not None else first_json(output)
+        answer = parsed if parsed is not None else self._found(output, expected)
         if self._keys is None:
-            return float(_same(answer, expected))
+            return float(same(answer, expected))
         if not isinstance(answer, dict):
             return 0.0
-        return float(all(key in answer and _same(answer[key], expected[key]) for key in self._keys))
+        return float(all(key in answer and same(answer[key], expected[key]) for key in self._keys))
+
+    def reads(self, output: str, target: Any, parsed: Any) -> bool:
+        """Return whether the answer holds JSON of the target's type."""
+        return parsed is not None or self._found(output, self._target(target)) is not NOTHING
+
+    def _found(self, output: str, expected: Any) -> Any:
+        """Return the last value of the expected type, best with the compared keys."""
+        alike = last(output, lambda value: _kind(value) is _kind(expected) and all(key in value for key in self._keys or ()))
+        return alike if alike is not NOTHING else last(output, lambda value: _kind(value) is _kind(expected))
 
     def _target(self, target: Any) -> Any:
-        [value] = wanted(self.name, [target])
+        if target is None or (isinstance(target, str) and not target.strip()):
+            raise DataError(f"there is no target, which the scorer {self.name!r} compares with; set data.target to its column")
+        value = target
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -61,26 +69,6 @@ class JsonMatch:
         return value
 
 
-def first_json(text: str) -> Any:
-    """Return the JSON value that `text` is, else the first object or list inside it, else a value that equals no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    for opening in _OPENING.finditer(text):
-        try:
-            return _decode_at(text, opening.start())[0]
-        except ValueError:
-            continue
-        except RecursionError:  # a model caught in a loop of brackets
-            return _NOTHING
-    return _NOTHING
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Compare as JSON does, where true is not 1 (in Python it is)."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+def _kind(value: Any) -> type:
+    """Return the type that a value must have to be compared: numbers are of one type."""
+    return float if isinstance(value, int) and not isinstance(value, bool) else type(value)

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.errors import DataError
+from runner.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 class Scorer(Protocol):
-    """An object that scores one answer.
+    """An object that scores one answer. A scorer inherits from `Comparison`, which has the defaults.
 
     The caller decides which samples are scored (answers are, errors and refusals never). A scorer that cannot use a target raises
     a `DataError` that says why; the caller, who knows the row, puts its id in front.
 
     Attributes:
         name: the metric's name in ``scores``.
+        blocks: whether scoring takes so long that it is done outside the event loop.
     """
 
     name: str
+    blocks: bool
+
+    def check(self, target: Any) -> None:
+        """Check a target before anything is sent.
+
+        Raises:
+            DataError: the target is missing, or this scorer cannot use it.
+        """
+
+    def reads(self, output: str, target: Any, parsed: Any) -> bool:
+        """Return whether an answer that scored 0 holds anything of the kind that is compared: a number, a label, JSON."""
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:
         """Score one answer.
 
         Args:
-            output: the model's text, as it came.
+            output: the model's text, without its thinking.
             target: the expected answer; most scorers take a list as "any of these".
             fields: the row's columns.
             parsed: `output` as the adapter parsed it, or None.
@@ -39,13 +53,75 @@ class Scorer(Protocol):
         """
 
 
+class Comparison:
+    """Defaults of scorers that compare with a target."""
+
+    name: str
+    blocks = False
+
+    def check(self, target: Any) -> None:
+        """Raise DataError if `target` is missing, empty or an object."""
+        wanted(self.name, target)
+
+    def reads(self, output: str, target: Any, parsed: Any) -> bool:  # noqa: ARG002 - Scorer
+        """Return True: any text can be compared."""
+        return True
+
+
 def wanted(scorer: str, target: Any) -> list[Any]:
-    """Return the accepted targets; the error names `scorer`.
+    """Return the accepted targets, none of which is missing, empty or an object. The error names `scorer`.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or one is unusable.
     """
     options = target if isinstance(target, list) else [target]
     if not options or any(option is None for option in options):
         raise DataError(f"there is no target, which the scorer {scorer!r} compares with; set data.target to its column")
+    for option in options:
+        if isinstance(option, str):
+            if not option or option.isspace():
+                raise DataError(
+                    f"the target is empty text, which the scorer {scorer!r} cannot compare with; give each row a target"
+                )
+        elif isinstance(option, dict):
+            raise DataError(
+                f"the target is an object with the keys {list(option)}; name a text inside it, such as "
+                f"data.target=COLUMN.{next((key for key in option if key == 'text'), next(iter(option), 'KEY'))}"
+            )
+        elif isinstance(option, list):
+            raise DataError(f"the target has a list in a list: {short(json.dumps(option, ensure_ascii=False, default=str))}")
     return options
+
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)(\.0+)?")
+
+
+def texts(target: Any) -> list[str]:
+    """Return the ways to write a target as text.
+
+    A number that is whole is written with and without its decimals (42 and 42.0), whether the data holds it as a number or as
+    text, since CSV and spreadsheets change one into the other. A boolean is ``true`` as in JSON, or ``True`` as in Python.
+    """
+    if isinstance(target, bool):
+        return ["true", "True"] if target else ["false", "False"]
+    text = str(target)
+    if (whole := _WHOLE.fullmatch(text.strip())) is None:
+        return [text]
+    return list(dict.fromkeys([text, whole[1], f"{whole[1]}.0"]))
+
+
+def compile_pattern(key: str, pattern: str, flags: int = 0) -> re.Pattern[str]:
+    """Compile a regular expression that the config holds under `key`.
+
+    Raises:
+        ConfigError: `pattern` is not a valid regular expression.
+    """
+    try:
+        return re.compile(pattern, flags)
+    except re.error as error:
+        raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from error
+
+
+def short(text: str) -> str:
+    """Return `text` in quotes, on one line; of a long one the end, where a worked solution has its result."""
+    return repr(text if len(text) <= 80 else f"...{text[-77:]}")  # noqa: PLR2004 - one line of a terminal

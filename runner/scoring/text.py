@@ -1,73 +1,87 @@
-"""Scorers that compare text: exact, contains, regex, choice and f1."""
+"""Scorers that compare text: exact, contains, regex and f1."""
 
 from __future__ import annotations
 
+import json
 import re
-import string
+import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError, DataError
-from runner.scoring.targets import wanted
+from runner.answers.values import same
+from runner.errors import DataError
+from runner.scoring.normal import NO_SPACES, edges, folded, normal
+from runner.scoring.targets import Comparison, compile_pattern, texts, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
 
-class Exact:
-    """1.0 when the whole answer is the target (as ``str(target)``), else 0.0.
+class Exact(Comparison):
+    """1.0 when the whole answer is the target, else 0.0. Both are compared in Unicode's form NFC.
+
+    A target that is a number or a boolean is compared as JSON: ``42.0`` equals ``42``, and true equals ``true``.
 
     Args:
         ignore_case: compare without regard to case. Default False.
         strip: ignore white space around the answer and the target. Default True.
+        straight_quotes: typographic quotes and apostrophes equal straight ones. Default False.
     """
 
     name = "exact"
 
-    def __init__(self, *, ignore_case: bool = False, strip: bool = True) -> None:
+    def __init__(self, *, ignore_case: bool = False, strip: bool = True, straight_quotes: bool = False) -> None:
         self._ignore_case = ignore_case
         self._strip = strip
+        self._straight_quotes = straight_quotes
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Compare the text; a list of targets means any of them."""
         answer = self._normal(output)
-        return float(answer in [self._normal(str(option)) for option in wanted(self.name, target)])
+        options = wanted(self.name, target)
+        return float(any(answer in map(self._normal, texts(option)) or _same_json(output, option) for option in options))
 
     def _normal(self, text: str) -> str:
         text = text.strip() if self._strip else text
-        return text.casefold() if self._ignore_case else text
+        return normal(text, ignore_case=self._ignore_case, straight_quotes=self._straight_quotes)
 
 
-class Contains:
-    """1.0 when the answer contains the target (as ``str(target)``), else 0.0.
+class Contains(Comparison):
+    """1.0 when the answer contains the target, else 0.0. Both are compared in Unicode's form NFC.
 
     Args:
         ignore_case: compare without regard to case. Default True.
-        whole_word: the target must not touch a letter or digit on either side. Default False.
+        whole_word: the target must not touch a letter or digit on either side; in scripts without spaces it may. Default False.
+        straight_quotes: typographic quotes and apostrophes equal straight ones. Default False.
     """
 
     name = "contains"
 
-    def __init__(self, *, ignore_case: bool = True, whole_word: bool = False) -> None:
+    def __init__(self, *, ignore_case: bool = True, whole_word: bool = False, straight_quotes: bool = False) -> None:
         self._ignore_case = ignore_case
         self._whole_word = whole_word
+        self._straight_quotes = straight_quotes
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Search for the target; a list of targets means any of them."""
-        answer = output.casefold() if self._ignore_case else output
-        return float(any(self._has(answer, str(option)) for option in wanted(self.name, target)))
+        answer = self._normal(output)
+        return float(any(self._has(answer, text) for option in wanted(self.name, target) for text in texts(option)))
 
     def _has(self, answer: str, option: str) -> bool:
-        if not option:
-            raise DataError("the target is empty text, which every answer contains")
-        option = option.casefold() if self._ignore_case else option
+        option = self._normal(option)
         if not self._whole_word:
             return option in answer
-        return re.search(_whole_word(option), answer) is not None
+        edge = edges(option)
+        return re.search(f"{edge.before}{re.escape(option)}{edge.after}", answer) is not None
+
+    def _normal(self, text: str) -> str:
+        return normal(text, ignore_case=self._ignore_case, straight_quotes=self._straight_quotes)
 
 
-class Regex:
+class Regex(Comparison):
     """1.0 when a regular expression is found in the answer, else 0.0. Python's `re`; use ``^`` and ``$`` for the whole answer.
+
+    Answer and expression are compared in Unicode's form NFC.
 
     Args:
         pattern: the expression; the target is then ignored. Default None: each row's target is its expression.
@@ -81,112 +95,75 @@ class Regex:
 
     def __init__(self, pattern: str | None = None, *, ignore_case: bool = False) -> None:
         self._flags = re.IGNORECASE if ignore_case else re.NOFLAG
-        self._pattern = None if pattern is None else compile_pattern("scoring.pattern", pattern, self._flags)
+        self._pattern = None if pattern is None else compile_pattern("scoring.pattern", normal(pattern), self._flags)
+
+    def check(self, target: Any) -> None:
+        """Raise DataError if `target` is needed, and missing or not a valid regular expression."""
+        if self._pattern is None:
+            self._patterns(target)
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Search for the pattern; without `pattern`, a list of targets means any of them."""
-        if self._pattern is not None:
-            return float(self._pattern.search(output) is not None)
+        patterns = [self._pattern] if self._pattern is not None else self._patterns(target)
+        answer = normal(output)
+        return float(any(pattern.search(answer) for pattern in patterns))
+
+    def _patterns(self, target: Any) -> list[re.Pattern[str]]:
+        options = [
+            text for option in wanted(self.name, target) for text in ([option] if isinstance(option, str) else texts(option))
+        ]
         try:
-            return float(any(re.search(str(option), output, self._flags) for option in wanted(self.name, target)))
+            return [re.compile(normal(option), self._flags) for option in options]
         except re.error as error:
             raise DataError(f"the target {target!r} is not a valid regular expression: {error}") from error
 
 
-class Choice:
-    """1.0 when the label that the answer names is the target, else 0.0. For classification in free text.
-
-    A label is named where it stands as a whole word (or phrase) in the answer; of labels that begin at one place, the longest
-    counts. An answer that names none scores 0.0.
-
-    Args:
-        labels: all labels.
-        pick: which one counts when the answer names several: ``first`` (default; as evaluation harnesses do for a short
-            answer), ``last`` (for an answer that reasons before it concludes), or ``only`` (an answer that names two
-            different labels has not chosen, and scores 0.0).
-        ignore_case: find labels without regard to case. Default True; False suits single letters, where the word "a" is not
-            the label "A".
-
-    Raises:
-        ConfigError: fewer than two labels, or two that cannot be told apart.
-    """
-
-    name = "choice"
-
-    def __init__(
-        self, labels: Sequence[str] | None, *, pick: Literal["first", "last", "only"] = "first", ignore_case: bool = True
-    ) -> None:
-        if not labels or len(labels) < 2:  # noqa: PLR2004 - a choice is between two
-            raise ConfigError("scoring.labels: the scorer 'choice' needs the list of labels, two or more")
-        self._pick = pick
-        self._ignore_case = ignore_case
-        self._labels = {self._normal(label): label for label in labels}
-        if len(self._labels) < len(labels) or "" in self._labels:
-            raise ConfigError(f"scoring.labels: {list(labels)} has labels that are empty or cannot be told apart")
-        longest_first = sorted(self._labels, key=len, reverse=True)
-        self._pattern = re.compile("|".join(_whole_word(label) for label in longest_first))
-
-    def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
-        """Compare the label named with the target; a list of targets means any of them."""
-        options = {self._normal(str(option)) for option in wanted(self.name, target)}
-        if unknown := options - self._labels.keys():
-            raise DataError(f"the target {min(unknown)!r} is none of the labels {list(self._labels.values())}")
-        named = self.label(output)
-        return float(named is not None and self._normal(named) in options)
-
-    def label(self, output: str) -> str | None:
-        """Return the label that `output` names, spelt as in `labels`, or None."""
-        text = self._normal(output)
-        if self._pick == "first":
-            first = self._pattern.search(text)
-            return self._labels[first[0]] if first else None
-        named = self._pattern.findall(text)
-        if not named or (self._pick == "only" and len(set(named)) > 1):
-            return None
-        return self._labels[named[-1]]
-
-    def _normal(self, text: str) -> str:
-        return text.strip().casefold() if self._ignore_case else text.strip()
-
-
-class F1:
+class F1(Comparison):
     """Overlap of words between answer and target: the harmonic mean of precision and recall, as SQuAD computes it.
 
-    Case, ASCII punctuation and the articles a, an, the do not count; words count as often as they occur in both. If nothing
-    is left of one side, the score is 1.0 if nothing is left of the other either, else 0.0.
+    Case, punctuation, Unicode's compatibility forms and the articles a, an, the do not count; words count as often as they occur
+    in both. A minus sign before a number and the point in it do count: -5 is not 5, and 1.5 is not 15. In scripts without
+    spaces (Chinese, Japanese, Thai, ...) each character is a word, as in CMRC 2018 (Cui et al. 2019). If nothing is left of one
+    side, the score is 1.0 if nothing is left of the other either, else 0.0.
     """
 
     name = "f1"
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
         """Score the overlap; the best of a list of targets counts."""
-        answer = _words(output)
-        return max(_f1(answer, _words(str(option))) for option in wanted(self.name, target))
+        answer = words(output)
+        return max(_f1(answer, words(text)) for option in wanted(self.name, target) for text in texts(option))
 
 
-def compile_pattern(key: str, pattern: str, flags: int = 0) -> re.Pattern[str]:
-    """Compile a regular expression that the config holds under `key`.
+_LONGEST_SCALAR = 64
 
-    Raises:
-        ConfigError: `pattern` is not a valid regular expression.
-    """
+
+def _same_json(output: str, option: Any) -> bool:
+    """Return whether a number or boolean equals the answer read as JSON (``5.00`` is 5)."""
+    if not isinstance(option, (bool, int, float)) or len(output) > _LONGEST_SCALAR:
+        return False
     try:
-        return re.compile(pattern, flags)
-    except re.error as error:
-        raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from error
+        return same(json.loads(output), option)
+    except ValueError:
+        return False
 
 
-def _whole_word(text: str) -> str:
-    # Not \b: a label may itself begin or end with a sign, as "C++" does, and be emphasised as _this_.
-    return rf"(?<![^\W_]){re.escape(text)}(?![^\W_])"
-
-
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_MINUS = str.maketrans("\N{MINUS SIGN}\N{NON-BREAKING HYPHEN}\N{HYPHEN}", "---")
+_SIGN = re.compile(r"(?<!\w)-(?=\.?[0-9])|(?<=[0-9])\.(?=[0-9])|([^\w\s]|_)")
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_TOKEN = re.compile(rf"[{NO_SPACES}]|[^\s{NO_SPACES}]+")
 
 
-def _words(text: str) -> list[str]:
-    return _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split()
+def words(text: str) -> list[str]:
+    """Return the words of `text` that `F1` compares."""
+    plain = _SIGN.sub(_kept, folded(text.translate(_MINUS)))
+    return _TOKEN.findall(_ARTICLES.sub(" ", plain))
+
+
+def _kept(found: re.Match[str]) -> str:
+    """Return a sign that counts: one of a number's, or one that is not punctuation (as SQuAD: all of ASCII's signs are)."""
+    sign = found[1]
+    return found[0] if sign is None or not (sign.isascii() or unicodedata.category(sign).startswith("P")) else ""
 
 
 def _f1(answer: list[str], target: list[str]) -> float:

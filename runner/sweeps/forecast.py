@@ -12,6 +12,7 @@ from runner import build
 from runner.batch.engine import LOOKUP_BATCH, plan
 from runner.cache import Cache, request_key
 from runner.errors import DataError
+from runner.experiment import targets
 from runner.experiment.estimate import Estimate, expected, reasks, verdict
 from runner.experiment.parts import Parts
 from runner.experiment.served import pin
@@ -60,13 +61,17 @@ class CellOutlook(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outlook(msgspec.Struct, frozen=True, kw_only=True):
-    """The forecast of a sweep; made by `outlook`. The estimate is of all cells; ``budget`` is as from `verdict`."""
+    """The forecast of a sweep; made by `outlook`. The estimate is of all cells; ``budget`` is as from `verdict`.
+
+    ``targets`` says which targets cannot be scored; None: all of them can be.
+    """
 
     name: str
     keys: list[str]
     cells: list[CellOutlook]
     estimate: Estimate
     budget: dict[str, Any]
+    targets: str | None = None
 
     def total(self, name: str) -> int:
         """Return the sum of a count over all cells."""
@@ -80,7 +85,14 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
             facts = msgspec.to_builtins(cell)
             cells.append(facts | facts.pop("estimate"))
         total = {"cells": len(cells), **{name: self.total(name) for name in counts}, **msgspec.to_builtins(self.estimate)}
-        return {"name": self.name, "keys": self.keys, "cells": cells, "total": total, "budget": self.budget}
+        return {
+            "name": self.name,
+            "keys": self.keys,
+            "cells": cells,
+            "total": total,
+            "budget": self.budget,
+            "targets": self.targets,
+        }
 
 
 def outlook(planned: Plan) -> Outlook:
@@ -102,7 +114,22 @@ def outlook(planned: Plan) -> Outlook:
         cells=cells,
         estimate=whole,
         budget=verdict(build.budget(planned.config.budget), whole),
+        targets=_unusable(planned),
     )
+
+
+def _unusable(planned: Plan) -> str | None:
+    """Say which targets cannot be used, once for all cells with the same data and scorers."""
+    for prepared in planned.prepared.values():
+        config, data = prepared.in_place, prepared.dataset
+        found = planned.sources.once.get(
+            "targets",
+            (data, config.scoring),
+            lambda data=data, config=config: targets.told(data, build.scorers(config)),  # type: ignore[misc]
+        )
+        if found:
+            return found
+    return None
 
 
 class _Forecaster:

@@ -30,6 +30,7 @@ from runner.limits.complaints import SEVERAL
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy
 from runner.scoring import Exact
+from runner.scoring.targets import Comparison
 from runner.transport import FakeTransport
 from runner.types import Choice, Response, Row, RowError, Sample, Score, Usage
 
@@ -161,7 +162,7 @@ async def test_a_missing_column_fails_only_its_row():
 
 
 async def test_a_scorer_that_fails_keeps_the_answer():
-    class Fussy:
+    class Fussy(Comparison):
         name = "fussy"
 
         def score(self, output, target, fields, parsed):

@@ -74,7 +74,7 @@ def test_choice_finds_the_label(options, output, target, expected):
 def test_choice_tells_a_letter_from_a_word_when_case_counts():
     letters = Choice(["A", "B"], ignore_case=False)
     assert letters.label("This is a hard one. (B)") == "B"
-    assert Choice(["A", "B"]).label("This is a hard one. (B)") == "A"
+    assert Choice(["A", "B"]).label("This is a hard one. (B)") == "B"
 
 
 def test_choice_refuses_bad_labels_and_targets():
@@ -100,14 +100,14 @@ GSM8K = "She makes 9 * 2 = $<<9*2=18>>18 every day.\n#### 18"
         ("", 18, 0),
         ("1,234,567.50 dollars", 1234567.5, 1),
         ("1, 2, 3", 3, 1),
-        ("1,2345", 2345, 1),
+        ("1,2345", 1.2345, 1),
         ("50%", "50 %", 1),
         ("-7", -7, 1),
         ("\N{MINUS SIGN}7", -7, 1),
         ("-$5", -5, 1),
         ("$-5", -5, 1),
         ("$ 5", 5, 1),
-        ("10-3", 3, 1),
+        ("10-3", 3, 0),
         ("10 - 3", 3, 1),
         ("+3", 3, 1),
         ("1.5e-3", 0.0015, 1),
@@ -116,7 +116,7 @@ GSM8K = "She makes 9 * 2 = $<<9*2=18>>18 every day.\n#### 18"
         ("3/4.", 0.75, 1),
         ("1 1/2 cups", 1.5, 1),
         ("-1/2", -0.5, 1),
-        ("5/0", 0, 1),
+        ("5/0", 0, 0),
         ("18 (see x2 and A1.5)", 18, 1),
         ("18th", 18, 1),
         ("1e999", 18, 0),
