@@ -91,6 +91,12 @@ class CanaryFailed(OstinatoError):  # noqa: N818 - a verdict rather than a mista
     exit_code = 100
 
 
+class CanaryUndecided(ScheduleError):  # noqa: N818 - likewise
+    """Signal that samples without a score could turn the verdict on a canary."""
+
+    exit_code = 3
+
+
 class FinetuneError(OstinatoError):
     """Signal that a fine-tuning job could not be run."""
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "not on record"
 
+_RULES = ("refused", "errors", "truncated")
+"""Fields of the scoring that say how samples without a whole answer count."""
+
 
 def cite(name: str, manifest: Mapping[str, Any], summary: Summary | None) -> str:
     """Return the run in Markdown: a table of facts, the prompts, how to play it again, and a BibTeX entry.
@@ -81,6 +84,8 @@ def _found(summary: Summary | None) -> dict[str, str]:
         error = "" if score.stderr is None else " (standard error, clustered by row)"
         value = mean(score.mean, score.stderr, digits=4, unknown="none")
         facts[f"Score {_code(name)}"] = f"{value}{error}, n = {score.n:,} rows"
+    if summary.scores:
+        facts["Scores stand on"] = summary.stands_on()
     usage = summary.usage
     facts["Tokens"] = f"{usage.prompt_tokens:,} prompt, {usage.completion_tokens:,} completion, in {summary.requests:,} requests"
     facts["Answered from the cache"] = f"{summary.cache_hits:,} samples"
@@ -145,10 +150,16 @@ def _bibtex(name: str, manifest: Mapping[str, Any]) -> str:
 
 
 def _scoring(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    rules = {name: config[name] for name in _RULES if name in config}
     scorers = config.get("scorers") if config.get("kind") == "several" else None
-    told = "; ".join(f"{_code(name)}: {_settings(one)}" for name, one in scorers.items()) if scorers else _settings(config)
+    told = "; ".join(f"{_code(name)}: {_scorer(one)}" for name, one in scorers.items()) if scorers else _scorer(config)
     hashed = [f"SHA-256 {_code(digest)}" for key, digest in files.items() if key.startswith("scoring")]
-    return ", ".join([told, *hashed])
+    counted = f"; counted: {_settings(rules)}" if rules else ""
+    return ", ".join([told, *hashed]) + counted
+
+
+def _scorer(config: Mapping[str, Any]) -> str:
+    return _settings({name: value for name, value in config.items() if name not in _RULES})
 
 
 def _settings(values: Mapping[str, Any] | None) -> str:

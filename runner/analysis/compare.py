@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.analysis.changes import ScoreChange, Verdict, change, judged
 from runner.analysis.pairs import Flip, Pairs, Side, Source
 from runner.errors import ConfigError, RecordError
-from runner.stats.stats import Paired, holm, paired, quantile
+from runner.stats.stats import Paired, quantile
 from runner.wording.differences import differences
 
 if TYPE_CHECKING:
@@ -17,41 +18,12 @@ if TYPE_CHECKING:
 
     from runner.analysis.load import Run
 
-Verdict = Literal["better", "worse", "tied"]
-
 _BESIDE = ("name", "runs_dir", "execution")
 """Config keys that do not change what is asked."""
 
 _NAMES = ("A", "B")
 _SHOWN_IDS = 5
 _NOT_SENT = "not sent"
-
-
-class ScoreChange(msgspec.Struct, frozen=True):
-    """The difference of one score between A and B, on the samples that have it in both.
-
-    Attributes:
-        mean_a, mean_b: mean over rows, the repeats of a row averaged before; None without rows.
-        difference: B - A: see `runner.stats.stats.Paired`. Its `n` is of rows.
-        samples: pairs of samples behind it.
-        unscored: pairs of answers in which either side lacks the score, or has one that is not finite; not in `samples`.
-        gained, lost: samples whose score is higher (lower) in B.
-        p_adjusted: the p-value, adjusted by Holm for all scores and runs compared at once; None without rows.
-        verdict: B is better or worse if ``p_adjusted < 1 - level``, else tied; None without rows. Intervals come from another
-            method than exact tests and are not adjusted: near the level, the interval of a tie may exclude zero.
-        lower_is_better: a smaller score is the better one.
-    """
-
-    mean_a: float | None
-    mean_b: float | None
-    difference: Paired
-    samples: int
-    unscored: int
-    gained: int
-    lost: int
-    lower_is_better: bool = False
-    p_adjusted: float | None = None
-    verdict: Verdict | None = None
 
 
 class Measure(msgspec.Struct, frozen=True):
@@ -73,6 +45,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         errors_a, errors_b: samples in common that failed, and so are in no score.
         only_a, only_b: samples that only one run has; `only_a_ids`, `only_b_ids` are the first few of their rows.
         changed: samples whose answers differ.
+        same: samples of B that are an answer of A as well (see `runner.analysis.same`): they are not independent.
         scores: by name.
         missing: scores that only one of the runs has.
         measures: ``prompt_tokens``, ``completion_tokens`` and ``price_usd`` (what the answers cost, those from the cache
@@ -93,6 +66,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     only_a_ids: list[str]
     only_b_ids: list[str]
     changed: int
+    same: int
     scores: dict[str, ScoreChange]
     missing: list[str]
     measures: dict[str, Measure]
@@ -117,8 +91,13 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def undecided(self) -> bool:
-        """Return whether a verdict is missing: there is no common score, or one that no sample has in both runs."""
-        return not self.scores or any(change.verdict is None for change in self.scores.values())
+        """Return whether a verdict is missing: there is no common score, no sample has it in both, or its bounds disagree."""
+        return not self.scores or any(change.verdict in (None, "undecided") for change in self.scores.values())
+
+    @property
+    def turned(self) -> list[str]:
+        """Return the scores whose verdict what was left out can turn."""
+        return [name for name, change in self.scores.items() if change.verdict == "undecided"]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, with the verdict and the difference."""
@@ -197,7 +176,8 @@ def compare_all(
     for index, other in enumerate(others):
         pairs = Pairs(reference, Side(other, chr(ord("B") + index) if index < 25 else f"run {index + 2}"))  # noqa: PLR2004
         found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows))
-    return _judged(found)
+    changes = judged([one.scores for one in found], level)
+    return [msgspec.structs.replace(one, scores=scores) for one, scores in zip(found, changes, strict=True)]
 
 
 def _compared(
@@ -214,7 +194,7 @@ def _compared(
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
     primary = names[0] if names else None
-    changes = {name: _change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
+    changes = {name: change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
     return Comparison(
         a=a.name,
         b=b.name,
@@ -228,67 +208,13 @@ def _compared(
         only_a_ids=_some_ids(pairs.only_a),
         only_b_ids=_some_ids(pairs.only_b),
         changed=pairs.changed,
+        same=pairs.same,
         scores=changes,
         missing=[name for name in dict.fromkeys([*a.scores, *b.scores]) if (name in a.scores) != (name in b.scores)],
         measures=_measures(pairs),
         flips=pairs.flips(primary, rows, lower_is_better=primary in lower_is_better),
         config_changes=list(_config_changes(a.run, b.run)),
         data_changes=list(_data_changes(a.run, b.run)),
-    )
-
-
-def _judged(found: Sequence[Comparison]) -> list[Comparison]:
-    """Adjust the p-values of all comparisons together, and say better, worse or tied."""
-    tests = [
-        (index, name, p)
-        for index, one in enumerate(found)
-        for name, change in one.scores.items()
-        if (p := change.difference.p) is not None
-    ]
-    adjusted = dict(zip(((index, name) for index, name, _ in tests), holm([p for *_, p in tests]), strict=True))
-    return [
-        msgspec.structs.replace(
-            one,
-            scores={name: _with_verdict(change, adjusted.get((index, name)), one.level) for name, change in one.scores.items()},
-        )
-        for index, one in enumerate(found)
-    ]
-
-
-def _with_verdict(change: ScoreChange, p: float | None, level: float) -> ScoreChange:
-    if p is None or change.difference.mean is None:
-        return change
-    up = (change.difference.mean > 0) != change.lower_is_better
-    verdict: Verdict = "tied" if p >= 1 - level or not change.difference.mean else "better" if up else "worse"
-    return msgspec.structs.replace(change, p_adjusted=p, verdict=verdict)
-
-
-def _change(
-    pairs: Pairs, name: str, clusters: Mapping[str, Hashable] | None, level: float, *, lower_is_better: bool
-) -> ScoreChange:
-    by_row: dict[str, tuple[list[float], list[float]]] = {}
-    samples = gained = lost = 0
-    binary = True
-    for (row, _), one, other in pairs.scored(name):
-        samples += 1
-        gained += other > one
-        lost += other < one
-        binary = binary and one in (0, 1) and other in (0, 1)
-        in_a, in_b = by_row.setdefault(row, ([], []))
-        in_a.append(one)
-        in_b.append(other)
-    means = [(math.fsum(in_a) / len(in_a), math.fsum(in_b) / len(in_b)) for in_a, in_b in by_row.values()]
-    groups = None if clusters is None else [_cluster(clusters, row) for row in by_row]
-    difference = paired([other - one for one, other in means], groups, binary=binary and samples == len(by_row), level=level)
-    return ScoreChange(
-        mean_a=math.fsum(one for one, _ in means) / len(means) if means else None,
-        mean_b=math.fsum(other for _, other in means) / len(means) if means else None,
-        difference=difference,
-        samples=samples,
-        unscored=len(pairs.both) - samples,
-        gained=gained,
-        lost=lost,
-        lower_is_better=lower_is_better,
     )
 
 
@@ -299,13 +225,6 @@ def _names(a: Side, b: Side, wanted: Sequence[str] | None, also: Iterable[str]) 
             where = f"{a.name} has {', '.join(a.scores) or 'none'}, {b.name} has {', '.join(b.scores) or 'none'}"
             raise ConfigError(f"there is no score '{name}' in both runs: {where}")
     return common if wanted is None else list(wanted)
-
-
-def _cluster(clusters: Mapping[str, Hashable], row: str) -> Hashable:
-    try:
-        return clusters[row]
-    except KeyError:
-        raise ConfigError(f"row {row!r} has no cluster") from None
 
 
 def _measures(pairs: Pairs) -> dict[str, Measure]:

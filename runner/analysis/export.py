@@ -11,10 +11,12 @@ from runner.analysis.flat import flat_run, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
 from runner.secrets import redact
-from runner.wording.numbers import dollars, mean, seconds
+from runner.types import Score
+from runner.wording.numbers import dollars, mean, score_in_full, seconds
+from runner.wording.statuses import COUNTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO
 
 Format = Literal["csv", "parquet", "jsonl", "md", "junit"]
@@ -93,12 +95,14 @@ def _is_number(text: str) -> bool:
 
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:
-    """Yield a table with one row per run or cell: varied values, scores with their errors, and cost."""
+    """Yield a table with one row per run or cell: varied values, scores with their errors and n, what they stand on, and cost."""
     rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
-    lines = [_markdown_row(row, varied) for row in rows]
+    counts = {name: heading for name, heading in COUNTS.items() if name == "errors" or any(row.get(name) for row in rows)}
+    common = any(value is not None for row in rows for name, value in row.items() if name.endswith(".common.n"))
+    lines = [_markdown_row(row, varied, counts, common=common) for row in rows]
     columns = list(dict.fromkeys(name for line in lines for name in line))
-    text = set(varied) | {"run", "model", "status"}
+    text = set(varied) | {"run", "model", "status", "standing"}
     yield f"| {' | '.join(map(_escaped, columns))} |\n"
     yield f"|{'|'.join(' --- ' if name in text else ' ---: ' for name in columns)}|\n"
     for line in lines:
@@ -109,13 +113,20 @@ def _run_row(run: Run) -> dict[str, Any]:
     return flat_run(run.facts(), list(run.summary.scores) if run.summary else [])
 
 
-def _markdown_row(row: dict[str, Any], varied: Iterable[str]) -> dict[str, str]:
+def _markdown_row(row: dict[str, Any], varied: Iterable[str], counts: Mapping[str, str], *, common: bool) -> dict[str, str]:
     cells = {key: _plain(row.get(key)) for key in varied} or {name: _plain(row.get(name)) for name in ("run", "model")}
-    cells |= {"status": _plain(row.get("status")), "n": _plain(row.get("n"))}
+    cells["status"] = _plain(row.get("status"))
     for name in [name for name in row if name.startswith("score.") and f"{name}.stderr" in row]:
-        cells[name.removeprefix("score.")] = mean(row[name], row[f"{name}.stderr"])
-    cells |= {"errors": _plain(row.get("errors")), "tokens in": _plain(row.get("prompt_tokens"))}
-    cells |= {"tokens out": _plain(row.get("completion_tokens"))}
+        known = row[name] is not None
+        cells[name.removeprefix("score.")] = (
+            score_in_full(Score(*(row[f"{name}{part}"] for part in ("", ".stderr", ".n")))) if known else "–"
+        )
+        if f"{name}.common" in row and common:
+            cells["ranked by"] = mean(row[f"{name}.common"])
+    if "standing" in row:
+        cells["standing"] = _plain(row["standing"])
+    cells |= {"samples": _plain(row.get("n"))} | {heading: _plain(row.get(name)) for name, heading in counts.items()}
+    cells |= {"tokens in": _plain(row.get("prompt_tokens")), "tokens out": _plain(row.get("completion_tokens"))}
     cells["cost"] = "–" if (cost := row.get("cost_usd")) is None else dollars(cost)
     for q in (50, 95):
         cells[f"p{q}"] = seconds(row.get(f"latency_p{q}_s"))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from runner.analysis.ranking import Standing
 from runner.stats.stats import quantile
 from runner.types import Usage
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
-_COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "cache_hits", "requests")
+_COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "scored", "cache_hits", "requests")
 _ERROR = ("code", "message", "status", "request_id")
 
 
@@ -53,13 +54,14 @@ class RunFacts(NamedTuple):
 
 
 class CellFacts(NamedTuple):
-    """The source of a cell's row: `values` by varied key, and the facts of its run, None before it has one."""
+    """The source of a cell's row: `values` by varied key, the facts of its run (None before it has one), and where it stands."""
 
     id: str
     values: Mapping[str, Any]
     status: str
     problem: str | None
     run: RunFacts | None
+    standing: Standing = Standing()
 
 
 def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
@@ -86,11 +88,13 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     return row | {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
 
 
-def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str]) -> list[dict[str, Any]]:
+def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | None = None) -> list[dict[str, Any]]:
     """Return the table of a sweep: one row per cell, in their order, every row with the same columns.
 
-    Columns: ``cell``, the varied `keys`, those of `flat_run` with every score that a cell has, and ``problem``. ``status`` is the
-    cell's; where ``model`` is varied, that column has what was varied.
+    Columns: ``cell``, the varied `keys`, those of `flat_run` with every score that a cell has, ``rank``, ``standing``,
+    ``score.PRIMARY.common`` (the mean that cells are ranked by: on the rows that all ranked cells have scored) and ``.common.n``
+    (how many these are, if they are not all rows), ``same_as`` and ``same_as.n`` (see `runner.analysis.ranking.Standing`), and
+    ``problem``. ``status`` is the cell's; where ``model`` is varied, that column has what was varied.
     """
     summaries = [cell.run.summary for cell in cells if cell.run and cell.run.summary]
     scores = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
@@ -98,6 +102,10 @@ def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str]) -> list[dict[str
     for cell in cells:
         varied = {key: cell.values.get(key) for key in keys}
         row = {"cell": cell.id, **varied, **flat_run(cell.run, scores)}
+        row |= {"rank": cell.standing.rank, "standing": cell.standing.word}
+        if primary in scores:
+            row |= {f"score.{primary}.common": cell.standing.mean, f"score.{primary}.common.n": cell.standing.rows}
+        row |= {"same_as": cell.standing.same_as, "same_as.n": cell.standing.same}
         rows.append(row | varied | {"status": cell.status, "problem": cell.problem})
     return rows
 

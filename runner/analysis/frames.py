@@ -74,7 +74,7 @@ def _kind(name: str, values: list[Any]) -> type:
     """
     kinds = {type(value) for value in values} - {type(None)}
     if not kinds:
-        whole = name.startswith("usage.") or name.endswith((".n", ".status"))
+        whole = name == "rank" or name.startswith("usage.") or name.endswith((".n", ".status"))
         return int if whole else float if name.startswith("score.") or name.endswith(("_usd", "_s")) else str
     if kinds == {int, float}:
         return float

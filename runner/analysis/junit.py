@@ -14,6 +14,7 @@ from runner.secrets import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.analysis.load import Cell
     from runner.types import Message, Sample
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -26,20 +27,27 @@ def junit(record: Run | Sweep) -> Iterator[str]:
     """Yield the document, piece by piece; a sweep has one test suite per cell that has a run.
 
     A sample that failed is an ``error``. One whose primary score is 0 or not a number is a ``failure``; without a score, one
-    whose status is not ``ok``. Prompt and answer are its ``system-out``; the answer's latency is its time, in seconds.
+    whose status is not ``ok``. Prompt and answer are its ``system-out``; the answer's latency is its time, in seconds. A class is
+    named by experiment and cell, without the time of the run, so that tools recognise a test in the next run.
     """
-    runs = [record] if isinstance(record, Run) else [cell.run for cell in record.cells if cell.run]
-    counts = [_count(run) for run in runs]
+    whole = [(record, "")] if isinstance(record, Run) else [(cell.run, _cell(cell)) for cell in record.cells if cell.run]
+    counts = [_count(run) for run, _ in whole]
     total: Counter[str] = sum(counts, Counter())
     yield f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={_attribute(record.name)}{_totals(total)}>\n'
-    for run, counted in zip(runs, counts, strict=True):
+    for (run, cell), counted in zip(whole, counts, strict=True):
         started = str(run.manifest.get("started_at", ""))[:19]  # the schema's time has no zone; ours is UTC
         stamp = f" timestamp={_attribute(started)}" if started else ""
         yield f"  <testsuite name={_attribute(run.name)}{stamp}{_totals(counted)}>\n"
+        name = str(run.manifest.get("name") or run.name.partition("/")[0]) + cell
         for sample in run.samples():
-            yield from _case(sample, run)
+            yield from _case(sample, run.primary, name)
         yield "  </testsuite>\n"
     yield "</testsuites>\n"
+
+
+def _cell(cell: Cell) -> str:
+    """Return ``.key=value,key=value``. Dots in it would be read as packages."""
+    return "." + ",".join(f"{key.rpartition('.')[2]}={_plain(value)}" for key, value in cell.values.items()).replace(".", "_")
 
 
 def _count(run: Run) -> Counter[str]:
@@ -71,11 +79,11 @@ def _problem(sample: Sample, primary: str | None) -> tuple[str, str, str] | None
     return "failure", sample.status, sample.error.message if sample.error else f"the answer is {sample.status}"
 
 
-def _case(sample: Sample, run: Run) -> Iterator[str]:
+def _case(sample: Sample, primary: str | None, class_: str) -> Iterator[str]:
     name = sample.id + (f" (repeat {sample.repeat})" if sample.repeat else "")
     time = f"{sample.latency_s or 0.0:.3f}"
-    yield f'    <testcase classname={_attribute(run.name)} name={_attribute(name)} time="{time}">\n'
-    if problem := _problem(sample, run.primary):
+    yield f'    <testcase classname={_attribute(class_)} name={_attribute(name)} time="{time}">\n'
+    if problem := _problem(sample, primary):
         kind, type_, message = problem
         wanted = "" if sample.target is None else _text(f"target: {_plain(sample.target)}\nanswer: {sample.output or ''}")
         yield f"      <{kind} type={_attribute(type_)} message={_attribute(message)}>{wanted}</{kind}>\n"

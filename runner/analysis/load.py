@@ -10,6 +10,8 @@ import msgspec
 
 from runner.analysis import frames as tables
 from runner.analysis.flat import CellFacts, RunFacts, flat_cells, flat_sample, score_names
+from runner.analysis.ranking import Entrant, Standing, rank
+from runner.analysis.same import Asked
 from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, find_record
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
+    from runner.records.folder import Mark
     from runner.types import Sample
 
 CELLS = "cells"
@@ -90,6 +93,15 @@ class Run:
         """Yield every sample in the order in which they were finished; if one was retried, only its last result."""
         return self._record.samples()
 
+    def marks(self) -> Iterator[Mark]:
+        """Yield how each sample was scored, and what it was asked; faster than `samples`."""
+        return self._record.marks()
+
+    @cached_property
+    def asked(self) -> Asked:
+        """Return what its samples were asked."""
+        return Asked(self.manifest, self.config)
+
     def facts(self) -> RunFacts:
         """Return the source of its row in a table. Reads all samples, for their latencies."""
         latencies = sorted(one.latency_s for one in self.samples() if one.latency_s is not None) if self.summary else []
@@ -159,12 +171,19 @@ class Sweep:
     def __repr__(self) -> str:
         return f"Sweep({self.name!r})"
 
+    @cached_property
+    def ranking(self) -> dict[str, Standing]:
+        """Return the standing of each cell, by its id, best first: see `runner.analysis.ranking`. Reads all samples."""
+        cells = [entrant(cell.id, cell.run, self.primary) for cell in self.cells]
+        return rank(cells, self.primary or "", lower_is_better=self.direction == "minimize")
+
     def table(self) -> Iterator[dict[str, Any]]:
         """Yield one row per cell, in the manifest's order: see `runner.analysis.flat.flat_cells`."""
         facts = [
-            CellFacts(one.id, one.values, one.status, one.problem, one.run.facts() if one.run else None) for one in self.cells
+            CellFacts(one.id, one.values, one.status, one.problem, one.run.facts() if one.run else None, self.ranking[one.id])
+            for one in self.cells
         ]
-        yield from flat_cells(facts, self.keys)
+        yield from flat_cells(facts, self.keys, self.primary)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table as a pandas data frame. Raises ConfigError if pandas is not installed."""
@@ -173,6 +192,24 @@ class Sweep:
     def to_polars(self) -> pl.DataFrame:
         """Return the table as a polars data frame. Raises ConfigError if polars is not installed."""
         return tables.to_polars(self.table())
+
+
+def entrant(id_: str, run: Run | None, primary: str | None) -> Entrant:
+    """Return a cell as it is ranked by the score `primary`."""
+    summary = run.summary if run else None
+    if run is None or summary is None:
+        return Entrant(id_, None, 0, 0, False, None, Asked(), list)
+    score = summary.scores.get(primary or "")
+    return Entrant(
+        id=id_,
+        mean=score.mean if score else None,
+        samples=summary.rows,
+        scored=summary.scored or 0,
+        is_ranked=summary.is_ranked,
+        data=run.manifest.get("data", {}).get("fingerprint"),
+        asked=run.asked,
+        marks=run.marks,
+    )
 
 
 def _cell(folder: Path, id_: str, facts: dict[str, Any]) -> Cell:

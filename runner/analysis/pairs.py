@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -11,6 +12,7 @@ import msgspec
 
 from runner.analysis.flat import to_json
 from runner.analysis.load import Run, Sweep, load
+from runner.analysis.same import Asked
 from runner.errors import ConfigError
 from runner.types import Usage
 
@@ -30,15 +32,29 @@ MAX_TEXT = 2_000
 
 
 class Kept(NamedTuple):
-    """The numbers kept of a sample. Unknown is None; latency in seconds, the price of the answer in dollars."""
+    """The numbers kept of a sample. Unknown is None; latency in seconds, the price of the answer in dollars.
 
-    failed: bool
+    `requests` are hashes of what it was asked: see `runner.analysis.same`.
+    """
+
+    status: str
     scores: dict[str, float]
     answer: int
+    requests: list[int]
     prompt_tokens: int | None
     completion_tokens: int | None
     price: float | None
     latency: float | None
+
+    @property
+    def failed(self) -> bool:
+        """Return whether there is no answer."""
+        return self.status == "error"
+
+    def score(self, name: str) -> float | None:
+        """Return a score if the sample has it, and it is finite."""
+        value = self.scores.get(name)
+        return None if value is None or not math.isfinite(value) else float(value)
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -71,6 +87,7 @@ class Side:
         name: what it is called.
         run: the run, or None for plain samples.
         kept: by slot, in the order of the record.
+        fingerprint, repeats: of its data, and how often each row is asked; None and 1 for plain samples.
         scores: the names of its scores, the primary one first.
     """
 
@@ -83,8 +100,12 @@ class Side:
         self.name = self.run.name if self.run else name
         # what can be iterated only once is kept
         self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
-        self.kept = {(sample.id, sample.repeat): _kept(sample) for sample in self._samples()}
+        asked = self.run.asked if self.run else Asked()
+        self.kept = {(sample.id, sample.repeat): _kept(sample, asked) for sample in self._samples()}
         known = self.run.summary.scores if self.run and self.run.summary else ()
+        manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
+        self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
+        self.repeats = (config.get("sampling") or {}).get("repeats", 1) if config else 1
         seen = dict.fromkeys(name for kept in self.kept.values() for name in kept.scores)
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
 
@@ -100,25 +121,56 @@ class Pairs:
 
     Attributes:
         only_a, only_b: slots that only one of them has.
+        owed_a, owed_b: those slots of the other run that A (B) has yet to ask, on the same data.
         errors_a, errors_b: samples in common that failed in A (in B).
-        both: slots that both have answered, in A's order.
+        common: slots that both have, in A's order.
+        both: those of them that both have answered.
     """
 
     def __init__(self, a: Side, b: Side) -> None:
         self.a, self.b = a, b
         self.only_a = [slot for slot in a.kept if slot not in b.kept]
         self.only_b = [slot for slot in b.kept if slot not in a.kept]
-        common = [slot for slot in a.kept if slot in b.kept]
-        self.errors_a = sum(a.kept[slot].failed for slot in common)
-        self.errors_b = sum(b.kept[slot].failed for slot in common)
-        self.both = [slot for slot in common if not (a.kept[slot].failed or b.kept[slot].failed)]
+        same_data = a.fingerprint is not None and a.fingerprint == b.fingerprint
+        self.owed_a = [slot for slot in self.only_b if same_data and slot[1] < a.repeats]
+        self.owed_b = [slot for slot in self.only_a if same_data and slot[1] < b.repeats]
+        self.common = [slot for slot in a.kept if slot in b.kept]
+        self.errors_a = sum(a.kept[slot].failed for slot in self.common)
+        self.errors_b = sum(b.kept[slot].failed for slot in self.common)
+        self.both = [slot for slot in self.common if not (a.kept[slot].failed or b.kept[slot].failed)]
 
     def scored(self, name: str) -> Iterator[tuple[Slot, float, float]]:
         """Yield every slot with a finite score `name` in both runs, and the two scores."""
-        for slot in self.both:
-            one, other = self.a.kept[slot].scores.get(name), self.b.kept[slot].scores.get(name)
-            if one is not None and other is not None and math.isfinite(one) and math.isfinite(other):
-                yield slot, float(one), float(other)
+        for slot in self.common:
+            one, other = self.a.kept[slot].score(name), self.b.kept[slot].score(name)
+            if one is not None and other is not None:
+                yield slot, one, other
+
+    def one_sided(self, name: str) -> Iterator[tuple[Slot, float | None, float | None]]:
+        """Yield every slot with the score in one run, and left out of it, or owed, in the other (None)."""
+        for slot in self.common:
+            one, other = self.a.kept[slot].score(name), self.b.kept[slot].score(name)
+            if (one is None) != (other is None):
+                yield slot, one, other
+        for slots, side in ((self.owed_b, self.a), (self.owed_a, self.b)):
+            for slot in slots:
+                if (value := side.kept[slot].score(name)) is not None:
+                    yield (slot, value, None) if side is self.a else (slot, None, value)
+
+    def left_out(self, name: str) -> tuple[dict[str, int], dict[str, int]]:
+        """Count the samples of A and of B without the score, by status; ``owed``: not asked yet."""
+        counts = []
+        for side, owed in ((self.a, self.owed_a), (self.b, self.owed_b)):
+            found = Counter(side.kept[slot].status for slot in self.common if side.kept[slot].score(name) is None)
+            found["owed"] = len(owed)
+            counts.append({status: count for status, count in found.items() if count})
+        return counts[0], counts[1]
+
+    @property
+    def same(self) -> int:
+        """Return how many samples of B are an answer of A as well."""
+        seen = {request for kept in self.a.kept.values() for request in kept.requests}
+        return sum(any(request in seen for request in kept.requests) for kept in self.b.kept.values())
 
     @property
     def changed(self) -> int:
@@ -145,12 +197,13 @@ class Pairs:
         return one != other or self.a.kept[slot].answer != self.b.kept[slot].answer
 
 
-def _kept(sample: Sample) -> Kept:
+def _kept(sample: Sample, asked: Asked) -> Kept:
     usage = sample.usage
     return Kept(
-        failed=sample.status == "error",
+        status=sample.status,
         scores=sample.scores,
         answer=hash((sample.status, sample.output)),
+        requests=asked.identities(sample),
         prompt_tokens=usage.prompt_tokens if isinstance(usage, Usage) else None,
         completion_tokens=usage.completion_tokens if isinstance(usage, Usage) else None,
         price=_price(sample),

@@ -13,6 +13,8 @@ from runner.answers import Ending, ending_of, without_thinking
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
 from runner.errors import ContentFilterError, DataError, LMError
+from runner.scoring.counting import Counting
+from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
 if TYPE_CHECKING:
@@ -33,22 +35,33 @@ class Asker:
         lm: the model.
         adapter: prompt in, value out.
         scorers: by name; they see answers, never failures.
-        seed: repeat r is sent ``seed + r``; None sends no seed.
+        seed: the seed of repeat 0; see `runner.stats.seeds` for the others. None sends no seed.
         retry_empty: how often to ask again after an empty answer (neither text nor a tool call).
+        counting: how samples without a whole answer count in the scores.
 
     Attributes:
+        seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
         keep: called with a slot and what it has spent, before each attempt is sent and after each that has brought no answer.
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
     """
 
     def __init__(
-        self, lm: LM, adapter: Adapter, scorers: Mapping[str, Scorer], *, seed: int | None = None, retry_empty: int = 0
+        self,
+        lm: LM,
+        adapter: Adapter,
+        scorers: Mapping[str, Scorer],
+        *,
+        seed: int | None = None,
+        retry_empty: int = 0,
+        counting: Counting = Counting(),  # noqa: B008 - it is immutable
     ) -> None:
+        self.counting = counting
         self.lm = lm
         self.adapter = adapter
         self.scorers = scorers
         self.seed = seed
+        self.seed_rule = RULE
         self.retry_empty = retry_empty
         self.keep: Callable[[tuple[str, int], Spent], None] | None = None
         self.on_cut: Callable[[Spent], None] | None = None
@@ -71,7 +84,7 @@ class Asker:
     def _pattern(self, repeat: int) -> tuple[Request, bytes]:
         found = self._patterns.get(repeat)
         if found is None:
-            params = self.adapter.params() | ({} if self.seed is None else {"seed": self.seed + repeat})
+            params = self.adapter.params() | ({} if self.seed is None else {"seed": seed_of(self.seed, repeat, self.seed_rule)})
             pattern = self.lm.request(rollout=repeat or None, **params)
             found = self._patterns[repeat] = (pattern, encoded_params(pattern.params))
         return found
@@ -150,8 +163,11 @@ class Asker:
         return (without_thinking(response) if self.lm.split_thinking else response).choices
 
     def score(self, sample: Sample, row: Row) -> None:
-        """Score an answer in place. If a scorer fails, that becomes the sample's error, and the answer is kept."""
-        sample.scores, sample.unread = {}, None
+        """Score a sample in place, as far as it counts. If a scorer fails, that becomes its error, and the answer is kept."""
+        rule = self.counting.rule_of(sample)
+        sample.scores, sample.unread = dict.fromkeys(self.scorers, 0.0) if rule == "zero" else {}, None
+        if rule != "score":
+            return
         output = sample.output or ""
         try:
             for name, scorer in self.scorers.items():
@@ -183,11 +199,13 @@ class Asker:
                 if sample.cache == "hit":  # the turns before this one cost nothing
                     sample.cache, sample.usage = "miss", None
                 sample.error = RowError(error.code, error.message, error.status, error.request_id)
+                self.score(sample, row)
                 return sample
             usage = _record(sample, completion, usage)
             _say(sample, self._answers(completion), logprobs=bool(request.params.get("logprobs")))
             text = sample.output or ""
             if sample.status == "refused":
+                self.score(sample, row)
                 return sample
             if sample.status == "empty" and empty < self.retry_empty and completion.cache != "hit":
                 empty += 1

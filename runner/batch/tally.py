@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from runner.answers import is_known, warn_of_unknown
 from runner.scoring import RowMean
 from runner.types import Held, Sample, Score, Spent, Status, Usage
+
+
+class _Failure(NamedTuple):
+    """A failure that is being retried. Its scores count until the sample that replaces it is there."""
+
+    status: Status
+    code: str
+    scores: dict[str, float]
 
 
 class Tally:
@@ -23,6 +31,7 @@ class Tally:
         self.rows = rows
         self.repeats = repeats
         self.status: Counter[str] = Counter()
+        self.unscored: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.messages: dict[str, str] = {}
         self.unknown_endings: Counter[str] = Counter()
@@ -42,7 +51,7 @@ class Tally:
         self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
         self._unknown = False
         self.unrecorded = Spent()
-        self._again: dict[tuple[str, int], tuple[Status, str]] = {}
+        self._again: dict[tuple[str, int], _Failure] = {}
         self._asking_since: float | None = None
 
     @property
@@ -84,10 +93,10 @@ class Tally:
     def add(self, sample: Sample) -> None:
         """Count one sample."""
         if failure := self._again.pop((sample.id, sample.repeat), None):
-            status, code = failure
-            self.status[status] -= 1
-            if status == "error":
-                self.errors -= Counter([code])  # drops codes that are down to none
+            self.status[failure.status] -= 1
+            self.unscored[failure.status] -= not failure.scores
+            if failure.status == "error":
+                self.errors -= Counter([failure.code])  # drops codes that are down to none
         self._count(sample)
         if sample.model_served:
             self.models.add(sample.model_served)
@@ -112,7 +121,7 @@ class Tally:
     def again(self, sample: Sample) -> None:
         """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""
         assert sample.error is not None
-        self._again[sample.id, sample.repeat] = sample.status, sample.error.code
+        self._again[sample.id, sample.repeat] = _Failure(sample.status, sample.error.code, sample.scores)
         self._count(sample)
         self._spend(sample)
 
@@ -134,6 +143,7 @@ class Tally:
 
     def _count(self, sample: Sample) -> None:
         self.status[sample.status] += 1
+        self.unscored[sample.status] += not sample.scores
         if sample.error and sample.status == "error":
             self.errors[sample.error.code] += 1
             self.messages.setdefault(sample.error.code, sample.error.message)
@@ -177,10 +187,20 @@ class Tally:
         return found
 
     def scores(self) -> dict[str, Score]:
-        """Return mean, standard error (clustered by row) and n of each score. Failed samples have no score and do not count."""
-        begun = list(self._begun.values())
-        names = dict.fromkeys([*self._scores, *(name for _, totals in begun for name in totals)])
-        return {name: self._score(name).score(totals[name] for _, totals in begun if name in totals) for name in names}
+        """Return mean, standard error (clustered by row) and n of each score. Samples without a score do not count."""
+        rows = self._open_rows()
+        names = dict.fromkeys([*self._scores, *(name for totals in rows for name in totals)])
+        return {name: self._score(name).score(totals[name] for totals in rows if name in totals) for name in names}
+
+    def _open_rows(self) -> list[dict[str, tuple[float, int]]]:
+        """Return sum and number of the scores of each row that is not complete, or has a failure that is being retried."""
+        rows = {row: dict(totals) for row, (_, totals) in self._begun.items()}
+        for (row, _), failure in self._again.items():
+            totals = rows.setdefault(row, {})
+            for name, value in failure.scores.items():
+                total, count = totals.get(name, (0.0, 0))
+                totals[name] = (total + value, count + 1)
+        return list(rows.values())
 
     def started(self) -> None:
         """Note that requests are in flight from now on."""

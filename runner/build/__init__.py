@@ -4,7 +4,7 @@ Each function matches on `kind` once. Secrets are read from the environment here
 """
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
-from runner.build.task import adapter, dataset, name, scorers
+from runner.build.task import adapter, counting, dataset, name, scorers
 from runner.build.training import finetuning
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "adapter",
     "budget",
     "cache",
+    "counting",
     "dataset",
     "finetuning",
     "limiter",

@@ -9,6 +9,7 @@ from runner import adapters, scoring
 from runner.config import schema
 from runner.data import Columns, Dataset, Selection, open_dataset
 from runner.errors import ConfigError
+from runner.scoring.counting import Counting
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
         kind = needy[0].__struct_config__.tag
         raise ConfigError(f"scoring '{kind}' compares with a target: name its column, data.target=..., or use scoring=none")
     return built
+
+
+def counting(config: schema.RunConfig) -> Counting:
+    """Return how samples without a whole answer count in the scores."""
+    chosen = config.scoring
+    return Counting(*chosen.counting) if isinstance(chosen, schema.Scored) else Counting()
 
 
 def name(config: schema.RunConfig, data: Dataset) -> str:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.options import shorten
 from runner.wording import numbers
 from runner.wording.printable import printable
+from runner.wording.statuses import ADVICE, COUNTS, PARTIAL, standing
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.records.sweep import SweepManifest
     from runner.sweeps.forecast import Outlook
@@ -23,6 +24,9 @@ PIPE_WIDTH = 200
 
 SHOWN = 50
 """Cells in the table on a terminal; ``table.csv`` has all of them."""
+
+SHOWN_TWINS = 5
+"""Remarks on cells that share answers with another one; ``table.csv`` has all of them."""
 
 
 def play(args: argparse.Namespace) -> int:
@@ -85,7 +89,18 @@ def print_cells(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, A
         table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
     for row in rows[:SHOWN]:
         table.add_row(*(cell(row) for cell, _ in columns.values()), style="bold" if row["best"] else None)
-    _print(table, more=len(rows) - SHOWN, last=f"record  {folder}")
+    _print(table, more=len(rows) - SHOWN, last=[*_remarks(manifest, rows), f"record  {folder}"])
+
+
+def _remarks(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
+    if any(row["standing"] == "partial" for row in rows):
+        yield f"partial: {PARTIAL}; {ADVICE}"
+    labels = {
+        row["cell"]: ", ".join(f"{_heading(key, manifest.keys)}={_value(row[key])}" for key in manifest.keys) for row in rows
+    }
+    for row in [row for row in rows if row["same_as"]][:SHOWN_TWINS]:
+        yield f"not independent: {row['same_as.n']:,} samples of {labels[row['cell']]} are answers of {labels[row['same_as']]}"
 
 
 def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -97,11 +112,17 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
     scores = [name[len("score.") : -len(last)] for name in (rows[0] if rows else {}) if name.endswith(last)]
     for name in sorted(scores, key=lambda name: name != manifest.primary):
         columns[name] = (lambda row, name=name: _score(row, name), "right")
+    if common := max((row.get(f"score.{manifest.primary}.common.n") or 0 for row in rows), default=0):
+        columns[f"on {common:,} rows in common"] = (
+            lambda row: numbers.mean(row[f"score.{manifest.primary}.common"], unknown="-"),
+            "right",
+        )
     if manifest.primary:
-        columns[""] = (_standing, "left")
+        columns[""] = (lambda row: standing(row["standing"], (row["n"] or 0) - (row["scored"] or 0)), "left")
     columns["ok"] = (lambda row: "-" if row["n"] is None else f"{row['ok']:,}/{row['n']:,}", "right")
-    if any(row.get("errors") for row in rows):
-        columns["errors"] = (lambda row: "-" if row.get("errors") is None else f"{row['errors']:,}", "right")
+    for name, heading in COUNTS.items():
+        if any(row.get(name) for row in rows):
+            columns[heading] = (lambda row, name=name: "-" if row.get(name) is None else f"{row[name]:,}", "right")
     columns["tokens"] = (_tokens, "right")
     if any(row.get("cost_usd") is not None for row in rows):
         columns["cost"] = (lambda row: "-" if row["cost_usd"] is None else numbers.dollars(row["cost_usd"]), "right")
@@ -126,10 +147,6 @@ def _value(value: Any) -> str:
 def _score(row: dict[str, Any], name: str) -> str:
     mean, error = row.get(f"score.{name}"), row.get(f"score.{name}.stderr")
     return numbers.mean(mean, error, unknown="-")
-
-
-def _standing(row: dict[str, Any]) -> str:
-    return "best" if row["best"] else "tied" if row["tied"] else ""
 
 
 def _tokens(row: dict[str, Any]) -> str:
@@ -187,8 +204,8 @@ def _print_outlook(found: Outlook) -> None:
     _print(table, more=len(found.cells) - SHOWN)
 
 
-def _print(table: Any, *, more: int = 0, last: str = "") -> None:
-    """Print a table on stdout, and below it the number of hidden rows and a last line."""
+def _print(table: Any, *, more: int = 0, last: Sequence[str] = ()) -> None:
+    """Print a table on stdout, and below it the number of hidden rows and the last lines."""
     from rich.console import Console
 
     console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -196,6 +213,6 @@ def _print(table: Any, *, more: int = 0, last: str = "") -> None:
         console.print(table)
         if more > 0:
             console.print(f"and {more:,} more", style="dim")
-        if last:
-            console.print(last, soft_wrap=True)
+        for line in last:
+            console.print(line, soft_wrap=True)
     print("\n".join(line.rstrip() for line in text.get().splitlines()))

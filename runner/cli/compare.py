@@ -10,12 +10,14 @@ from runner.cli.options import add_json, add_runs_dir, count
 from runner.errors import ConfigError
 from runner.wording import numbers
 from runner.wording.printable import printable
+from runner.wording.statuses import ADVICE, counted
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
-    from runner.analysis.compare import Comparison, Measure, ScoreChange
+    from runner.analysis.changes import ScoreChange
+    from runner.analysis.compare import Comparison, Measure
     from runner.analysis.load import Run
     from runner.analysis.pairs import Flip
 
@@ -37,8 +39,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
         "Compare runs with the first one, row by row: mean difference with its paired standard error, intervals, a test, "
-        "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. Rows that failed in either run "
-        "are in no score."
+        "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. Rows without a score in either "
+        "run are left out; if they could turn a verdict, it is undecided, and the exit code is 3."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A, the reference, then B, C, ...: folders, names, stamps, sweeps")
     parser.add_argument("--score", action="append", metavar="NAME", help="compare this score only; may be repeated")
@@ -53,14 +55,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fail-on-regression",
         action="store_true",
-        help="exit 100 when a run is significantly worse than A in a score, 3 when there is nothing to compare",
+        help="exit 100 when a run is significantly worse than A in a score, 3 when that is undecided",
     )
     add_json(parser)
     add_runs_dir(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Compare. Return 0; with ``--fail-on-regression`` 100 if a run is worse, 3 if nothing could be compared.
+    """Compare. Return 0, or 3 if a verdict is undecided.
+
+    With ``--fail-on-regression``: 100 if a run is worse, 3 also if nothing could be compared.
 
     Raises:
         ConfigError, RecordError, DataError: the runs cannot be compared.
@@ -84,14 +88,18 @@ def main(args: argparse.Namespace) -> int:
         print(msgspec.json.encode(whole).decode())  # NaN and infinity become null
     else:
         print("\n\n".join("\n".join(map(printable, _told(comparison, args.cluster))) for comparison in found))
-    return _exit_code(found) if args.fail_on_regression else 0
+    return _exit_code(found, gate=args.fail_on_regression)
 
 
-def _exit_code(found: Iterable[Comparison]) -> int:
-    if worse := [f"{comparison.b} ({', '.join(comparison.worse)})" for comparison in found if comparison.worse]:
+def _exit_code(found: Iterable[Comparison], *, gate: bool) -> int:
+    """Return the exit code, and say on stderr why it is not 0."""
+    if gate and (worse := [f"{comparison.b} ({', '.join(comparison.worse)})" for comparison in found if comparison.worse]):
         print(f"worse than the reference: {', '.join(worse)}", file=sys.stderr)
         return REGRESSED
-    if undecided := [comparison.b for comparison in found if comparison.undecided]:
+    if turned := [f"{comparison.b} ({', '.join(comparison.turned)})" for comparison in found if comparison.turned]:
+        print(f"undecided, because what was left out can turn the verdict: {', '.join(turned)}; {ADVICE}", file=sys.stderr)
+        return UNDECIDED
+    if gate and (undecided := [comparison.b for comparison in found if comparison.undecided]):
         print(f"nothing to compare, so a regression cannot be ruled out: {', '.join(undecided)}", file=sys.stderr)
         return UNDECIDED
     return 0
@@ -207,17 +215,23 @@ def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
 
 
 def _notes(found: Comparison) -> Iterator[str]:
-    """Yield notes on samples and scores that are not in the numbers above."""
-    if found.errors_a or found.errors_b:
-        yield f"not in the scores: samples that failed ({found.errors_a:,} in A, {found.errors_b:,} in B)"
+    """Yield notes on samples and scores that are not in the numbers above, and on those that are not independent."""
+    for name, change in found.scores.items():
+        if change.left_out_a or change.left_out_b:
+            sides = zip("AB", (change.left_out_a, change.left_out_b), strict=True)
+            yield f"not in {name}: " + ", ".join(f"{counted(counts) or 'none'} in {side}" for side, counts in sides)
+        if change.bounds is not None:
+            cases = list(zip(("worst", "best"), change.bounds.by_case(change.lower_is_better), strict=True))
+            told = [f"{numbers.change(found.mean or 0.0)} ({case} case)" for case, found in cases]
+            number = change.bounds.samples
+            yield f"  B - A in {name} is {' to '.join(told)}, with 0 or 1 for {number:,} samples that one side lacks"
     for number, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
         if number:
             yield f"only in {run}: {number:,} samples, of rows {', '.join(ids)}{', ...' if number > len(ids) else ''}"
-    for name, change in found.scores.items():
-        if change.unscored:
-            yield f"no {name} in A or B: {change.unscored:,} samples"
     if found.missing:
         yield f"scores that only one of them has: {', '.join(found.missing)}"
+    if found.same:
+        yield f"not independent: {found.same:,} samples of B are answers to the same requests as samples of A"
 
 
 def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
@@ -231,5 +245,8 @@ def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
         units = f"{difference.n:,} rows" + (f" in {difference.units:,} clusters by {cluster}" if cluster else "")
         units += f", {change.samples:,} samples" if change.samples != difference.n else ""
         adjusted = "" if change.p_adjusted == difference.p else ", adjusted by Holm"
+        if change.verdict == "undecided":
+            yield f"{name}: undecided: what was left out can turn the verdict (on n={units})"
+            continue
         than = "with A" if change.verdict == "tied" else "than A"
         yield f"B is {change.verdict} {than} in {name} (n={units}; {numbers.p_equals(change.p_adjusted)}{adjusted})"

@@ -84,7 +84,10 @@ def _score(told: dict[str, Any]) -> str:
 def _gain(compared: dict[str, Any]) -> str:
     found = compared["difference"]
     interval = f", {compared['level']:.0%} interval {numbers.bounds(found['ci'])}" if found["ci"] else ""
-    return f"{numbers.change(found['mean'])}{interval}, {numbers.p_equals(found['p'])} (n={found['n']:,}): {compared['verdict']}"
+    cases = [numbers.change(case["mean"]) for case in compared.get("bounds") or () if case["mean"] is not None]
+    whole = f"; {cases[0]} to {cases[-1]} with what was left out" if cases else ""
+    verdict = "undecided" if compared.get("undecided") else compared["verdict"]
+    return f"{numbers.change(found['mean'])}{interval}, {numbers.p_equals(found['p'])} (n={found['n']:,}): {verdict}{whole}"
 
 
 def _alias(registered: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if config.sweep.varies:
         return _sweep(args)
     parts = prepared.parts()
-    data, scorers, lm, adapter, _ = parts
+    data, scorers, lm, adapter = parts.dataset, parts.scorers, parts.lm, parts.adapter
     for row in data:
         adapter.format(row)
     targets.refuse(data, scorers)

@@ -15,7 +15,13 @@ SINCE: dict[str, dict[str, Any]] = {
     "limits": {"retry_empty": 0},
     "cache": {"served": "warn"},
     "adapter": {"repair": False},
-    "scoring": {"straight_quotes": False, "decimal": "point"},
+    "scoring": {
+        "straight_quotes": False,
+        "decimal": "point",
+        "refused": "leave_out",
+        "errors": "leave_out",
+        "truncated": "score",
+    },
 }
 """Fields that came later, with their defaults (in `scoring` those of scorers, several included).
 

@@ -29,6 +29,11 @@ _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*@(?:latest|[1-9]\d*)")
 _OPTIONAL = frozenset({"finetune"})
 """Groups that a config can do without."""
 
+_TOKEN = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')(\s*:)?|\\.|[{}\[\],]|[^"'{}\[\],\\]+|.""", re.DOTALL)
+"""A quoted text (and the colon after it), an escape, a bracket or comma, or other text."""
+
+_BARE_KEY = re.compile(r"[\w./@%+*?|$-]+", re.ASCII)
+
 
 def prepared(overrides: Sequence[str], places: Sequence[Path], primary: str) -> list[str]:
     """Return the overrides in a form that Hydra reads as they are meant.
@@ -73,14 +78,52 @@ def _in_grammar(override: str, sign: str, key: str, value: str, places: Sequence
 
     ready = f"{sign}{key}={value}"
     try:
-        parsed = parser().parse_override(ready).value()
+        ready, found = parse(ready)
     except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
         if is_text_field(key):  # a regex or a sentence, meant literally
             return f"{sign}{key}={quote(value)}"
         problem = redact(str(error).partition("\n")[0])
         raise ConfigError(f"'{shown(override)}' is not in Hydra's grammar: {problem}; put the value into quotes") from None
-    _refuse_as_option(key, parsed, places)
+    _refuse_as_option(key, found.value(), places)
     return ready
+
+
+def parse(override: str) -> tuple[str, Any]:
+    """Parse an override in Hydra's grammar, in which keys of mappings may be quoted as well, unless the value is a text.
+
+    Returns:
+        The override as Hydra takes it, and as it is parsed.
+
+    Raises:
+        HydraException, ValueError, RecursionError: it is not in the grammar.
+    """
+    from hydra.errors import HydraException
+
+    try:
+        return override, parser().parse_override(override)
+    except HydraException:
+        bare = bare_keys(override)
+        if bare == override or is_text_field(override.partition("=")[0].lstrip("+")):
+            raise
+        return bare, parser().parse_override(bare)
+
+
+def bare_keys(text: str) -> str:
+    """Return a text in which quoted keys of mappings lose their quotes, where possible: ``{"7": x}`` is ``{7: x}``."""
+    said: list[str] = []
+    within: list[str] = []
+    at_key = False
+    for found in _TOKEN.finditer(text):
+        token, quoted, colon = found[0], found[1], found[2]
+        if at_key and colon and within[-1] == "{" and _BARE_KEY.fullmatch(quoted[1:-1]):
+            token = quoted[1:-1] + colon
+        if token in ("{", "["):
+            within.append(token)
+        elif token in ("}", "]") and within:
+            within.pop()
+        at_key = bool(within) and (token in ("{", ",") or (at_key and token.isspace()))
+        said.append(token)
+    return "".join(said)
 
 
 def _refuse_as_option(key: str, value: Any, places: Sequence[Path]) -> None:

@@ -232,7 +232,23 @@ class NoScoring(Kind, frozen=True, kw_only=True, tag="none"):
     """Record answers without scoring them."""
 
 
-class ExactScoring(Kind, frozen=True, kw_only=True, tag="exact"):
+Rule: TypeAlias = Literal["score", "leave_out", "zero"]
+
+
+class Scored(Kind, frozen=True, kw_only=True):
+    """Say how samples without a whole answer count. Every kind of scoring has these fields, which apply to all its scores."""
+
+    refused: Literal["leave_out", "zero"] = "leave_out"
+    errors: Literal["leave_out", "zero"] = "leave_out"
+    truncated: Literal["score", "leave_out", "zero"] = "score"
+
+    @property
+    def counting(self) -> tuple[Rule, Rule, Rule]:
+        """Return the three fields."""
+        return self.refused, self.errors, self.truncated
+
+
+class ExactScoring(Scored, frozen=True, kw_only=True, tag="exact"):
     """Score 1 if the answer is the target."""
 
     ignore_case: bool = False
@@ -240,7 +256,7 @@ class ExactScoring(Kind, frozen=True, kw_only=True, tag="exact"):
     straight_quotes: bool = False
 
 
-class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
+class ContainsScoring(Scored, frozen=True, kw_only=True, tag="contains"):
     """Score 1 if the answer contains the target."""
 
     ignore_case: bool = True
@@ -248,14 +264,14 @@ class ContainsScoring(Kind, frozen=True, kw_only=True, tag="contains"):
     straight_quotes: bool = False
 
 
-class RegexScoring(Kind, frozen=True, kw_only=True, tag="regex"):
+class RegexScoring(Scored, frozen=True, kw_only=True, tag="regex"):
     """Score 1 if the pattern is found in the answer."""
 
     pattern: str | None = None
     ignore_case: bool = False
 
 
-class ChoiceScoring(Kind, frozen=True, kw_only=True, tag="choice"):
+class ChoiceScoring(Scored, frozen=True, kw_only=True, tag="choice"):
     """Score 1 if the label that the answer names is the target."""
 
     labels: list[str] = []
@@ -263,7 +279,7 @@ class ChoiceScoring(Kind, frozen=True, kw_only=True, tag="choice"):
     ignore_case: bool = True
 
 
-class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
+class NumericScoring(Scored, frozen=True, kw_only=True, tag="numeric"):
     """Score 1 if the number in the answer is the target's, within a tolerance."""
 
     tolerance: Annotated[float, Meta(ge=0)] = 1e-6
@@ -273,29 +289,29 @@ class NumericScoring(Kind, frozen=True, kw_only=True, tag="numeric"):
     target_pattern: str | None = None
 
 
-class MathScoring(Kind, frozen=True, kw_only=True, tag="math"):
+class MathScoring(Scored, frozen=True, kw_only=True, tag="math"):
     """Score 1 if the answer equals the target as mathematics."""
 
     limit_s: Seconds = 10.0
 
 
-class JsonMatchScoring(Kind, frozen=True, kw_only=True, tag="json_match"):
+class JsonMatchScoring(Scored, frozen=True, kw_only=True, tag="json_match"):
     """Score 1 if the JSON in the answer equals the target's, on the keys in `keys`."""
 
     keys: list[str] | None = None
 
 
-class F1Scoring(Kind, frozen=True, kw_only=True, tag="f1"):
+class F1Scoring(Scored, frozen=True, kw_only=True, tag="f1"):
     """Score the overlap of words with the target, as in SQuAD: 0 to 1."""
 
 
-class PythonScoring(Kind, frozen=True, kw_only=True, tag="python"):
+class PythonScoring(Scored, frozen=True, kw_only=True, tag="python"):
     """Score with a function of your own: ``file.py:function``, called with (output, target, row)."""
 
     function: Text
 
 
-class SeveralScoring(Kind, frozen=True, kw_only=True, tag="several"):
+class SeveralScoring(Scored, frozen=True, kw_only=True, tag="several"):
     """Use several scorers, by name. The first is the primary one."""
 
     scorers: dict[
@@ -303,6 +319,11 @@ class SeveralScoring(Kind, frozen=True, kw_only=True, tag="several"):
         ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | MathScoring | JsonMatchScoring
         | F1Scoring | PythonScoring,
     ] = {}  # fmt: skip
+
+    def __post_init__(self) -> None:
+        for name, scorer in self.scorers.items():
+            if scorer.counting != Scored().counting:
+                raise ValueError(f"scorers.{name}: refused, errors and truncated apply to all scores: scoring.refused=...")
 
 
 Scorer: TypeAlias = (

@@ -30,6 +30,7 @@ from runner.records.spending import Spending
 from runner.reports import report
 from runner.secrets import redact
 from runner.session.sitting import live
+from runner.stats import seeds
 from runner.system.clock import now
 from runner.types import Sample, Score
 
@@ -119,6 +120,7 @@ class Experiment:
             "cwd": str(prepared.cwd or Path.cwd()),
             **manifest_of(config, in_place, parts.dataset),
             "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint, **parts.lm.recorded_form},
+            "seeds": {"rule": seeds.RULE},
             **({"remarks": remarks} if (remarks := parts.remarks(config)) else {}),
             **(facts or {}),
         }
@@ -237,8 +239,12 @@ class Experiment:
         return compress(self._slots(), self._owed)
 
     def ask_as_recorded(self, record: RunFolder) -> None:
-        """Send requests in the form that a record has, whatever is known of the model today."""
-        self.lm.as_recorded(record.manifest().get("model", {}))
+        """Send requests in the form and with the seeds that a record has, whatever is known of the model today."""
+        manifest, own = record.manifest(), self.record.manifest()
+        self.lm.as_recorded(manifest.get("model", {}))
+        self.asker.seed_rule = rule = seeds.recorded_rule(manifest)
+        if rule != seeds.recorded_rule(own):  # the run plays another one again, and is resumed as it began
+            self.record.write_manifest({**own, "seeds": {**own.get("seeds", {}), "rule": rule}})
 
     @property
     def needs_launch(self) -> bool:
@@ -337,6 +343,7 @@ class Experiment:
             cost_known_usd=tally.known_usd,
             priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
+            left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
         )
         self.record.write_summary(summary)
         self.record.write_manifest(self._manifest(summary))
@@ -465,7 +472,11 @@ class Experiment:
             "ended_at": now(),
             "model": {**previous["model"], **self.lm.recorded_form, **self._served()},
             "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
-            "seeds": {"sampling": self.asker.seed, "data": self.config.data.seed if self.config.data.shuffle else None},
+            "seeds": {
+                "sampling": self.asker.seed,
+                "data": self.config.data.seed if self.config.data.shuffle else None,
+                "rule": seeds.recorded_rule(previous),
+            },
             "cache": {
                 "mode": self.config.cache.mode,
                 "hits": summary.cache_hits,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from runner import build
 from runner.batch.asker import Asker
+from runner.scoring.counting import Counting
 
 if TYPE_CHECKING:
     from runner.adapters import Adapter
@@ -23,12 +24,20 @@ class Parts(NamedTuple):
     lm: LM
     adapter: Adapter
     retry_empty: int = 0
+    counting: Counting = Counting()
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
         """Build the parts of a config, on data that is open already or is opened here. Raises ConfigError and DataError."""
         data = build.dataset(config) if dataset is None else dataset
-        return cls(data, build.scorers(config), build.lm(config), build.adapter(config), config.limits.retry_empty)
+        return cls(
+            data,
+            build.scorers(config),
+            build.lm(config),
+            build.adapter(config),
+            config.limits.retry_empty,
+            build.counting(config),
+        )
 
     @property
     def seed(self) -> int | None:
@@ -42,4 +51,11 @@ class Parts(NamedTuple):
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""
-        return Asker(self.lm, self.adapter, self.scorers, seed=self.seed, retry_empty=self.retry_empty)
+        return Asker(
+            self.lm,
+            self.adapter,
+            self.scorers,
+            seed=self.seed,
+            retry_empty=self.retry_empty,
+            counting=self.counting,
+        )

@@ -86,7 +86,7 @@ def _with_scorers(record: RunFolder, config: RunConfig, overrides: Sequence[str]
 
 
 def _scored(experiment: Experiment) -> list[Sample]:
-    """Score every answer of the record, count all samples, and return them in the record's order."""
+    """Score every sample of the record, count all of them, and return them in the record's order."""
     rows = {row.id: row for row in experiment.dataset}
     samples = []
     for sample, counts in experiment.record.history():
@@ -96,7 +96,7 @@ def _scored(experiment: Experiment) -> list[Sample]:
             continue
         if sample.error is not None and sample.error.code == "scoring":
             sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
-        if sample.status in ("ok", "truncated", "empty", "invalid") and sample.id in rows:
+        if sample.id in rows:
             experiment.asker.score(sample, rows[sample.id])
         experiment.tally.add(sample)
     return samples

@@ -38,6 +38,7 @@ from runner.secrets import redact
 from runner.session.loop import Notify, silent
 from runner.session.sitting import live, recorded
 from runner.system.clock import now
+from runner.wording.statuses import ADVICE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
     from runner.lm.lm import LM
+    from runner.stats.stats import Paired
 
 STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
 
@@ -195,7 +197,8 @@ class Pipeline:
     def result(self, name: str) -> dict[str, Any]:
         """Return the result of a stage; empty while it is not done."""
         stage = self.manifest.stages.get(name)
-        return stage.result if stage is not None and self._settled(name) else {}
+        known = self._is_done(name) if name == "compare" else self._settled(name)
+        return stage.result if stage is not None and known else {}
 
     # --- the stages: each returns its result as plain data
 
@@ -254,20 +257,28 @@ class Pipeline:
         difference = found.difference
         if difference is None or difference.mean is None:
             raise StageError(f"there is nothing to compare: no row has the score {metric} in both runs")
+        change = found.scores[metric]
         return {
             "metric": metric,
-            "difference": {"mean": difference.mean, "ci": difference.ci, "p": difference.p, "n": difference.n},
+            "difference": _plain(difference),
             "level": gate.level,
             "verdict": found.verdict,
+            "left_out": {"baseline": change.left_out_a, "tuned": change.left_out_b},
+            "bounds": change.bounds and [_plain(case) for case in change.bounds.by_case(change.lower_is_better)],
         }
 
     async def _register(self, _stage: StageRecord) -> dict[str, Any]:
         alias, gate = self.config.alias or self.name, self.config.gate
         compared = self.result("compare")
-        interval = compared["difference"]["ci"]
-        sure = interval[0] if interval else None
-        if sure is None or sure <= gate.min_gain:
-            bound = "unknown (one row gives no interval)" if sure is None else f"{sure:+.3f}"
+        if _turned(compared, gate.min_gain):
+            told = " to ".join(_bound(case) for case in compared["bounds"])
+            compared["undecided"] = (
+                f"the lower bound of the gain is {_bound(compared['difference'])}, but {told} in the worst and the best case of "
+                f"what was left out, and must exceed gate.min_gain={gate.min_gain:g}"
+            )
+            raise StageError(f"undecided: {compared['undecided']}; {ADVICE}, then run the pipeline again")
+        if not _exceeds(compared["difference"], gate.min_gain):
+            bound = _bound(compared["difference"])
             reason = f"the lower bound of the gain is {bound}, and must exceed gate.min_gain={gate.min_gain:g}"
             return {"alias": alias, "moved": False, "reason": reason}
         lineage = {
@@ -282,7 +293,7 @@ class Pipeline:
             **compared,
         }
         version = aliases.register(alias, msgspec.to_builtins(self._tuned_experiment().config.model), lineage)
-        reason = f"the lower bound of the gain is {sure:+.3f}"
+        reason = f"the lower bound of the gain is {_bound(compared['difference'])}"
         return {"alias": alias, "moved": True, "version": version.version, "reason": reason}
 
     async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
@@ -337,15 +348,21 @@ class Pipeline:
     def _settled(self, name: str) -> bool:
         """Return whether a stage is done for its present inputs, and its result still exists."""
         stage = self.manifest.stages.get(name)
-        if stage is None or stage.status != "done" or stage.key != self.keys[name]:
+        if stage is None or not self._is_done(name):
             return False
         if name in ("baseline", "tuned"):
             return (self.folder.parent / str(stage.result["run"]) / "summary.json").is_file()
+        if name == "compare":  # what was left out may have been asked again
+            return not stage.result.get("undecided")
         if name == "train":
             return trained_model(str(stage.result["job"])) is not None
         if name in ("launch", "kill"):  # a server lives as long as its process, and is needed while there is something to ask
             return self._settled("tuned") and self._served is None
         return True
+
+    def _is_done(self, name: str) -> bool:
+        stage = self.manifest.stages.get(name)
+        return stage is not None and stage.status == "done" and stage.key == self.keys[name]
 
     def _status(self) -> PipelineStatus:
         if not self.owed:
@@ -356,6 +373,25 @@ class Pipeline:
 
     def _save(self) -> None:
         self.record.write(self.manifest)
+
+
+def _plain(found: Paired) -> dict[str, Any]:
+    return {"mean": found.mean, "ci": found.ci, "p": found.p, "n": found.n}
+
+
+def _exceeds(difference: dict[str, Any], min_gain: float) -> bool:
+    """Return whether the lower bound of a gain exceeds `min_gain`; one row gives no bound."""
+    return difference["ci"] is not None and difference["ci"][0] > min_gain
+
+
+def _turned(compared: dict[str, Any], min_gain: float) -> bool:
+    """Return whether what was left out of one run can open a closed gate, or close an open one."""
+    known = _exceeds(compared["difference"], min_gain)
+    return any(_exceeds(case, min_gain) != known for case in compared.get("bounds") or ())
+
+
+def _bound(difference: dict[str, Any]) -> str:
+    return "unknown (one row gives no interval)" if difference["ci"] is None else f"{difference['ci'][0]:+.3f}"
 
 
 def _keys(prepared: Prepared, begun: RunConfig) -> dict[str, str]:

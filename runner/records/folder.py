@@ -32,7 +32,22 @@ class _Slot(msgspec.Struct):
     repeat: int = 0
 
 
+class Mark(msgspec.Struct):
+    """The part of a line that says how the sample was scored, and what it was asked; faster to read than the whole.
+
+    Attributes:
+        id, repeat, status, scores, request_key: as in `runner.types.Sample`.
+    """
+
+    id: str
+    repeat: int = 0
+    status: str = "ok"
+    scores: dict[str, float] = {}
+    request_key: str | None = None
+
+
 _slot = msgspec.json.Decoder(_Slot).decode
+_mark = msgspec.json.Decoder(Mark).decode
 
 
 class RunFolder(Folder):
@@ -109,6 +124,16 @@ class RunFolder(Folder):
             RecordError: the file cannot be read.
         """
         return (sample for sample, counts in self.history() if counts)
+
+    def marks(self) -> Iterator[Mark]:
+        """Yield how each sample was scored, in the order of `samples`. Raises RecordError if the file cannot be read."""
+        replaced = self._replaced()
+        for number, line in self._lines():
+            if number not in replaced:
+                try:
+                    yield _mark(line)
+                except msgspec.MsgspecError:
+                    continue
 
     def history(self) -> Iterator[tuple[Sample, bool]]:
         """Yield every sample ever recorded, in order, and whether it counts: False if a later line has replaced it (`retry`).

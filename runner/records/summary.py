@@ -8,10 +8,15 @@ import msgspec
 
 from runner.types import Held, Score, Spent, Usage
 from runner.wording.numbers import dollars, listed, score_in_full, seconds
+from runner.wording.statuses import counted
 
 RunStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
 
 _OTHERS = ("refused", "truncated", "empty", "invalid", "owed")
+_COUNTS = {"error": "errors", "refused": "refused", "truncated": "truncated", "empty": "empty", "invalid": "invalid"}
+
+ENOUGH = 0.9
+"""The least share of its samples that a run must have scored to be ranked with others: fewer may be a lucky choice."""
 
 
 class Summary(msgspec.Struct, kw_only=True):
@@ -30,6 +35,7 @@ class Summary(msgspec.Struct, kw_only=True):
         priced: whether the price of the model is known, or its answers name their cost.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
+        left_out: samples that are in no score, by status; None: an earlier version has not recorded it (see `unscored`).
     """
 
     run: str
@@ -61,12 +67,42 @@ class Summary(msgspec.Struct, kw_only=True):
     cost_known_usd: float = 0.0
     priced: bool = False
     problem: str | None = None
+    left_out: dict[str, int] | None = None
+
+    @property
+    def unscored(self) -> dict[str, int]:
+        """Samples in the record that are in no score, by status; none if nothing is scored."""
+        if not self.scores:
+            return {}
+        found = {"error": self.errors, "refused": self.refused} if self.left_out is None else self.left_out
+        return {status: count for status, count in found.items() if count}
+
+    @property
+    def scored(self) -> int | None:
+        """Samples that are in the scores; None if nothing is scored."""
+        return self.rows - self.owed - sum(self.unscored.values()) if self.scores else None
+
+    @property
+    def is_ranked(self) -> bool:
+        """Return whether enough samples are scored to compare the mean with that of other runs."""
+        return bool(self.scored) and (self.scored or 0) >= ENOUGH * self.rows
+
+    def stands_on(self) -> str:
+        """Say what the scores stand on: how many samples, what is left out, and which scored answers are not whole."""
+        left = self.unscored | ({"owed": self.owed} if self.owed else {})
+        unusual = {status: getattr(self, name) - left.get(status, 0) for status, name in _COUNTS.items()}
+        told = [f"{self.scored or 0:,} of {self.rows:,} samples"]
+        for heading, counts in (("left out", left), ("among them", unusual)):
+            if told_of := counted(counts):
+                told.append(f"{heading}: {told_of}")
+        return "; ".join(told)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, every field present, every kind of token counted."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         for name in ("usage", "usage_cached"):
             plain[name] = {field: getattr(getattr(self, name), field) for field in Usage.__struct_fields__}
+        plain["scored"] = self.scored
         return plain
 
     def table(self) -> list[dict[str, Any]]:
@@ -79,6 +115,8 @@ class Summary(msgspec.Struct, kw_only=True):
         for name, score in self.scores.items():
             lines.append((f"score {name}", score_in_full(score)))
         share = f" ({self.cache_hits / self.rows:.0%})" if self.rows else ""
+        if self.scores:
+            lines.append(("scores stand on", self.stands_on()))
         lines.append(("cache hits", f"{self.cache_hits:,}{share}"))
         lines.append(("requests", f"{self.requests:,}"))
         tokens = f"{self.usage.prompt_tokens:,} in, {self.usage.completion_tokens:,} out"

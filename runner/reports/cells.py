@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.analysis.flat import CellFacts, RunFacts, flat_cells
-from runner.reports.markup import Content, Html, table, tag, tile
+from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
 from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
+from runner.wording.statuses import ADVICE, COUNTS, PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.reports.gather import Part, Subject
 
-HEADS = {
-    "status": "status",
-    "n": "n",
-    "errors": "errors",
-    "cost_usd": "cost",
-    "latency_p50_s": "p50",
-    "latency_p95_s": "p95",
-}
-"""Headings of the columns that follow the varied keys and the scores, by their names in `runner.analysis.flat.flat_cells`."""
+HEADS = {"cost_usd": "cost", "latency_p50_s": "p50", "latency_p95_s": "p95"}
+"""Headings of the columns after the counts, by their names in `runner.analysis.flat.flat_cells`."""
 
 
 def sweep_tiles(subject: Subject) -> Iterator[Html]:
     """Yield the tiles of a sweep: its best cell, how many cells are complete, and what they have cost."""
-    best = next(iter(ranked(subject)), None)
-    if best is not None and best.summary and subject.primary and _mean(best, subject.primary) is not None:
+    best = next((part for part in subject.parts if part.standing.word == "best"), None)
+    if best is not None and best.summary and subject.primary:
         found = best.summary.scores[subject.primary]
-        yield tile(f"best {subject.primary}", score(found), f"#{best.number} {best.label}; {interval(found)}", lead=True)
+        lacking = f"; {best.standing.left_out:,} samples left out" if best.standing.left_out else ""
+        yield tile(f"best {subject.primary}", score(found), f"#{best.number} {best.label}; {interval(found)}{lacking}", lead=True)
+    elif any(part.standing.word for part in subject.parts):
+        yield tile(f"best {subject.primary}", "none", "no cell has scored enough samples", lead=True)
     states = Counter(part.status for part in subject.parts)
     others = ", ".join(f"{number} {state}" for state, number in states.items() if state != "complete")
     yield tile("cells complete", f"{states['complete']} of {len(subject.parts)}", others or "all")
@@ -57,40 +54,74 @@ def sweep_tiles(subject: Subject) -> Iterator[Html]:
 
 
 def ranked(subject: Subject) -> list[Part]:
-    """Return the cells, best first by the primary score, those without one last."""
-    name = subject.primary or ""
-    sign = 1 if subject.lower_is_better(name) else -1
-    return sorted(subject.parts, key=lambda part: sign * value if (value := _mean(part, name)) is not None else math.inf)
+    """Return the cells in the order of their ranks, then partial cells, then those without a score: see `analysis.ranking`."""
+    sign = 1 if subject.lower_is_better(subject.primary or "") else -1
+
+    def place(part: Part) -> tuple[float, float]:
+        value = _mean(part, subject.primary or "")
+        return part.standing.rank or math.inf, math.inf if value is None else sign * value
+
+    return sorted(subject.parts, key=place)
 
 
 def cells_table(subject: Subject) -> Html:
     """Lay out the table of `flat_cells`, best cell first; every column can be sorted where there is a script."""
-    scores = names_of_scores(subject)
-    heads = ["cell", *subject.keys, *(head for name in scores for head in (name, "95 %")), *HEADS.values()]
     parts = ranked(subject)
-    table_rows = flat_cells([_facts(part) for part in parts], subject.keys)
-    rows = [_row(row, part, subject.keys, scores) for row, part in zip(table_rows, parts, strict=True)]
-    return table("Cells, best first", heads, rows, class_="cells")
+    rows = flat_cells([_facts(part) for part in parts], subject.keys, subject.primary)
+    common = next((count for row in rows if (count := row.get(f"score.{subject.primary}.common.n"))), None)
+    counts = [name for name in COUNTS if name == "errors" or any(row[name] for row in rows)]
+    columns = _Columns(subject.keys, names_of_scores(subject), f"score.{subject.primary}.common" if common else None, counts)
+    heads = ["cell", *subject.keys, *(head for name in columns.scores for head in (name, "95 %"))]
+    heads += [f"on {common:,} rows in common"] if common else []
+    heads += ["standing", "status", "n", *(COUNTS[name] for name in counts), *HEADS.values()]
+    lines = [_row(row, part, columns) for row, part in zip(rows, parts, strict=True)]
+    return join([table("Cells, best first", heads, lines, class_="cells"), *_remarks(parts)])
+
+
+class _Columns(NamedTuple):
+    """The columns of the table that depend on the sweep: varied keys, scores, the mean on common rows (if shown), counts."""
+
+    keys: list[str]
+    scores: list[str]
+    common: str | None
+    counts: list[str]
+
+
+def _remarks(parts: list[Part]) -> Iterator[Html]:
+    """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
+    if any(part.standing.word == "partial" for part in parts):
+        yield tag("p", f"partial: {PARTIAL}, nor drawn below; {ADVICE}", class_="note")
+    numbers = {part.id: part.number for part in parts}
+    twins = [part for part in parts if part.standing.same_as]
+    if twins:
+        told = "; ".join(
+            f"{part.standing.same:,} samples of #{part.number} are answers of #{numbers[part.standing.same_as or '']}"
+            for part in twins
+        )
+        yield tag("p", f"not independent: {told}", class_="note")
 
 
 def _facts(part: Part) -> CellFacts:
     run = RunFacts(part.folder, part.status, part.summary, part.facts.latencies) if part.folder else None
-    return CellFacts(f"#{part.number}", part.values, part.status, part.problem, run)
+    return CellFacts(f"#{part.number}", part.values, part.status, part.problem, run, part.standing)
 
 
-def _row(row: dict[str, Any], part: Part, keys: list[str], scores: list[str]) -> list[Content]:
+def _row(row: dict[str, Any], part: Part, columns: _Columns) -> list[Content]:
     means: list[Content] = []
-    for name in scores:
+    for name in columns.scores:
         value, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
         means += [None if value is None else mean(value), None if error is None else half_width(error)]
+    if columns.common:
+        means.append(None if row[columns.common] is None else mean(row[columns.common]))
     here = part.summary is not None and part.summary.model.startswith(("local/", "fake/"))
     return [
         row["cell"],
-        *(brief(part.values[key], 60) if key in part.values else None for key in keys),
+        *(brief(part.values[key], 60) if key in part.values else None for key in columns.keys),
         *means,
+        str(part.standing) or None,
         tag("span", row["status"], class_=f"pill {row['status']}"),
         row["n"],
-        row["errors"],
+        *(row[name] for name in columns.counts),
         None if here or row["cost_usd"] is None else dollars(row["cost_usd"]),
         *(None if row[column] is None else seconds(row[column]) for column in ("latency_p50_s", "latency_p95_s")),
     ]

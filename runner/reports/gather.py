@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from runner.analysis.load import Run, entrant
+from runner.analysis.ranking import Standing, rank
 from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, open_record
 from runner.reports.facts import CHARACTERS, SAMPLES, Facts
@@ -20,15 +22,19 @@ class Part(msgspec.Struct):
 
     Attributes:
         number: from 1, in the order of the sweep's manifest.
+        id: of the cell, in the sweep's manifest.
         values: what the sweep set for this cell, by dotted key.
         status: as the manifest has it: ``pending`` cells have no run yet.
         summary: None while there is none.
         manifest: of the run; empty without one.
         overrides: the command line of the run.
         ids: the rows in the order of the data.
+        run: its record; None without one.
+        standing: where it stands among the cells; set by `gather`.
     """
 
     number: int
+    id: str
     values: dict[str, Any]
     status: str
     problem: str | None
@@ -38,6 +44,8 @@ class Part(msgspec.Struct):
     overrides: list[str]
     ids: list[str]
     facts: Facts
+    run: Run | None = None
+    standing: Standing = Standing()
 
     @property
     def label(self) -> str:
@@ -99,10 +107,16 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
         raise RecordError(f"{path / 'manifest.json'} is broken: a sweep has cells")
     share = max(1, len(cells))
     parts = [
-        _cell(path, number, cell, most=max(1, SAMPLES // share), characters=max(1, CHARACTERS // share))
-        for number, cell in enumerate(cells.values(), 1)
+        _cell(path, (number, id_), cell, most=max(1, SAMPLES // share), characters=max(1, CHARACTERS // share))
+        for number, (id_, cell) in enumerate(cells.items(), 1)
     ]
     scores = [name for part in parts if part.summary for name in part.summary.scores]
+    primary = manifest.get("primary") or next(iter(scores), None)
+    direction: Literal["maximize", "minimize"] = "minimize" if manifest.get("direction") == "minimize" else "maximize"
+    entrants = [entrant(part.id, part.run, primary) for part in parts]
+    standings = rank(entrants, primary or "", lower_is_better=direction == "minimize")
+    for part in parts:
+        part.standing = standings[part.id]
     return Subject(
         kind="sweep",
         name=str(manifest.get("name") or path.parent.name),
@@ -111,22 +125,22 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
         started_at=manifest.get("started_at"),
         ended_at=manifest.get("ended_at"),
         keys=[str(key) for key in manifest.get("keys") or ()],
-        primary=manifest.get("primary") or next(iter(scores), None),
+        primary=primary,
         parts=parts,
-        direction="minimize" if manifest.get("direction") == "minimize" else "maximize",
+        direction=direction,
     )
 
 
-def _cell(path: Path, number: int, cell: dict[str, Any], **room: int) -> Part:
+def _cell(path: Path, name: tuple[int, str], cell: dict[str, Any], **room: int) -> Part:
     """Read a cell. If its folder cannot be read, the page says so and shows the other cells."""
     values, status, problem = cell.get("values") or {}, str(cell.get("status")), cell.get("problem")
     run = cell.get("run")
     if run:
         try:
-            return _part(RunFolder.open(_inside(path, str(run))), number, values, status, problem, **room)
+            return _part(RunFolder.open(_inside(path, str(run))), name, values, status, problem, **room)
         except RecordError as error:
             problem = problem or str(redacted(str(error)))
-    return Part(number, values, status, problem, None, None, {}, [], [], Facts([], most=0))
+    return Part(*name, values, status, problem, None, None, {}, [], [], Facts([], most=0))
 
 
 def _inside(path: Path, run: str) -> Path:
@@ -139,7 +153,7 @@ def _inside(path: Path, run: str) -> Path:
 
 def _part(
     record: RunFolder,
-    number: int = 1,
+    name: tuple[int, str] = (1, ""),
     values: dict[str, Any] | None = None,
     status: str | None = None,
     problem: str | None = None,
@@ -152,7 +166,8 @@ def _part(
     clean = redacted({key: value for key, value in manifest.items() if key != "data"})
     plain = summary and msgspec.convert(redacted(summary.to_dict()), Summary)
     return Part(
-        number=number,
+        number=name[0],
+        id=name[1],
         values=values or {},
         status=status or (summary.status if summary else str(manifest.get("status"))),
         problem=problem or (plain.problem if plain else None),
@@ -162,6 +177,7 @@ def _part(
         overrides=[str(override) for override in redacted(_overrides(record))],
         ids=ids,
         facts=Facts(record.samples(), most=most, characters=characters),
+        run=Run(record),
     )
 
 

@@ -30,8 +30,8 @@ def names_of_scores(subject: Subject) -> list[str]:
 
 
 def charts_of(subject: Subject, name: str) -> Iterator[Html]:
-    """Yield the charts of one score of a sweep."""
-    parts = [part for part in subject.parts if _mean(part, name) is not None]
+    """Yield the charts of one score of a sweep, without partial cells."""
+    parts = [part for part in subject.parts if _mean(part, name) is not None and part.standing.word != "partial"]
     if not parts:
         return
     models = list(dict.fromkeys(map(model_of, parts)))

@@ -11,6 +11,7 @@ from runner.reports.markup import Content, Html, join, section, table, tag, tile
 from runner.reports.plots import charts_of, names_of_scores, spread_of, spreads
 from runner.reports.text import brief
 from runner.wording.numbers import count, dollars, interval, score, seconds, share, when
+from runner.wording.statuses import COUNTS, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from runner.reports.gather import Part, Subject
 
 
-_KINDS = ("errors", "owed", "truncated", "refused", "empty", "invalid")
+_KINDS = {name: heading for name, heading in COUNTS.items() if name != "scored"}
 
 
 def sections(subject: Subject) -> Iterator[Html]:
@@ -58,8 +59,13 @@ def _tiles(part: Part) -> Iterator[Html]:
     for name, found in summary.scores.items():
         yield tile(name, score(found), interval(found), lead=True)
     answered = summary.rows - summary.errors - summary.owed
-    more = [f"{number:,} {name}" for name in _KINDS if (number := getattr(summary, name))]
+    more = [f"{number:,} {name}" for field, name in _KINDS.items() if (number := getattr(summary, field))]
     yield tile("answered", f"{answered:,} of {summary.rows:,}", ", ".join(more) or "no errors")
+    if summary.scores:
+        left_out = counted(summary.unscored)
+        yield tile(
+            "scored", f"{summary.scored:,} of {summary.rows:,}", f"left out: {left_out}" if left_out else "nothing left out"
+        )
     yield tile("cache hits", share(summary.cache_hits, summary.rows), count(summary.requests, "request"))
     tokens = summary.usage + summary.usage_cached
     yield tile("tokens", f"{tokens.total_tokens:,}", f"{tokens.prompt_tokens:,} in, {tokens.completion_tokens:,} out")
@@ -121,7 +127,7 @@ def _errors(subject: Subject) -> Html:
         return section("errors", "Errors", tag("p", "No row failed."))
     total = sum(part.facts.total for part in subject.parts)
     ordered = sorted(found, key=lambda code: (-counts[code], code))
-    intro = "Rows that failed are recorded with their error and are not scored."
+    intro = "Rows that failed are recorded with their error. They are in no score, unless scoring.errors=zero counts them as 0."
     return section("errors", "Errors", tag("p", intro), *(_error(found[code], counts[code], total) for code in ordered))
 
 

@@ -54,6 +54,12 @@ class Model(msgspec.Struct, frozen=True):
     limit: str | None = None
 
 
+class Seeds(msgspec.Struct, frozen=True):
+    """The manifest's facts about seeds: `rule` as in `runner.stats.seeds`."""
+
+    rule: int = 1
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The part of a run's manifest that a replay uses."""
 
@@ -61,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
     data: Data
     model: Model
     environment: dict[str, Any] = {}
+    seeds: Seeds = Seeds()
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +204,9 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
         raise RecordError("the rows are not those of the run")
     parts.lm.pinned = Pinned(manifest.model.endpoint)
     parts.lm.as_recorded(msgspec.structs.asdict(manifest.model))
-    return parts.asker(), {row.id: row for row in parts.dataset}
+    asker = parts.asker()
+    asker.seed_rule = manifest.seeds.rule
+    return asker, {row.id: row for row in parts.dataset}
 
 
 def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
@@ -209,7 +218,7 @@ def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
         return config, []
     code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, schema.PythonScoring)]
     kept = {name: scorer for name, scorer in scoring.scorers.items() if name not in code}
-    rest = schema.SeveralScoring(scorers=kept) if kept else schema.NoScoring()
+    rest = msgspec.structs.replace(scoring, scorers=kept) if kept else schema.NoScoring()
     return msgspec.structs.replace(config, scoring=rest), code
 
 

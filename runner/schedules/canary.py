@@ -22,6 +22,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     Attributes:
         worse: whether the scores are significantly worse, at the requested level.
+        undecided: whether what was left out of one of the runs can turn that.
         mean: the mean over rows of the new score minus the reference's.
         p: the two-sided p-value of no difference.
         rows: how many rows have a score in both runs.
@@ -33,16 +34,18 @@ class Verdict(msgspec.Struct, frozen=True):
     p: float
     rows: int
     score: str
+    undecided: bool = False
 
     def __str__(self) -> str:
-        what = "significantly worse" if self.worse else "not significantly worse"
+        what = "undecided whether it is worse" if self.undecided else f"{'' if self.worse else 'not '}significantly worse"
         return f"{what} than the reference: {self.score} {change(self.mean)} ({p_equals(self.p)}, {self.rows:,} rows)"
 
 
 def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
     """Compare the first score of two runs row by row: see `runner.analysis.compare`.
 
-    Rows without a score in one of the runs are left out: an error is not a wrong answer.
+    Rows without a score in one of the runs are left out: an error is not a wrong answer. If they can turn the verdict, it is
+    undecided.
 
     Raises:
         DataError: the runs used different data, or have no scored row in common.
@@ -55,7 +58,7 @@ def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
     difference = found.difference
     if difference is None or difference.mean is None or difference.p is None:
         raise DataError(f"{new.path} and its reference {reference.path} have no row with the score '{score}' in common")
-    return Verdict(found.verdict == "worse", difference.mean, difference.p, difference.n, score)
+    return Verdict(found.verdict == "worse", difference.mean, difference.p, difference.n, score, found.verdict == "undecided")
 
 
 def pinned(config: RunConfig) -> Path:

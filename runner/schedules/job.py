@@ -18,7 +18,7 @@ import msgspec
 
 from runner.config.roles import config_hash
 from runner.config.schema import RunConfig, Schedule
-from runner.errors import CanaryFailed, ConfigError, OstinatoError, ScheduleError
+from runner.errors import CanaryFailed, CanaryUndecided, ConfigError, OstinatoError, ScheduleError
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.experiment.run import FAILURES, RunResult, run_within
@@ -30,6 +30,7 @@ from runner.secrets import redact
 from runner.session.loop import Notify
 from runner.session.orchestrator import Orchestrate
 from runner.system.paths import expanded
+from runner.wording.statuses import ADVICE
 from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -184,7 +185,10 @@ async def run_once(turn: Turn) -> None:
 
 
 async def run_canary(turn: Turn) -> None:
-    """Ask the model again, and fail if it scores significantly worse than the reference. Such a verdict is never retried."""
+    """Ask the model again, and fail if it scores significantly worse than the reference. Such a verdict is never retried.
+
+    If the verdict is undecided, the turn has failed, too, and is retried: rows that were refused are asked again.
+    """
     policy = turn.job.schedule.canary
     assert policy.reference is not None
     result = await _completed(turn, canary.without_cache_reads(turn.config))
@@ -193,6 +197,10 @@ async def run_canary(turn: Turn) -> None:
     facts = {"reference": policy.reference, "level": policy.level, **msgspec.to_builtins(verdict)}
     record.write_manifest({**record.manifest(), "canary": facts})
     turn.notify(f"canary: {verdict}")
+    if verdict.undecided:
+        raise CanaryUndecided(
+            f"{verdict}, because what was left out can turn the verdict; {ADVICE}; {policy.reference} and {result.folder}"
+        )
     if verdict.worse:
         raise CanaryFailed(f"{verdict}; {policy.reference} and {result.folder}")
 

@@ -65,6 +65,7 @@ def paired(
     binary: bool = False,
     level: float = 0.95,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Paired:
     """Test differences between two runs, one per row (repeats of a row are averaged before).
 
@@ -78,6 +79,7 @@ def paired(
         binary: both runs' scores are 0 or 1, so that McNemar's test applies (not to clusters).
         level: confidence level of the intervals, 0 < level < 1.
         seed: seed of the bootstrap.
+        resamples: of the bootstrap; 0: no bootstrap interval.
     """
     units = units_of(differences, clusters)
     if not units:
@@ -88,7 +90,8 @@ def paired(
         return Paired(len(differences), len(units), mean, p=p, test=test)
     margin = t_critical(level, len(units) - 1) * stderr
     ci = (mean - margin, mean + margin)
-    return Paired(len(differences), len(units), mean, stderr, ci, bootstrap_interval(units, level=level, seed=seed), p, test)
+    bootstrap = bootstrap_interval(units, level=level, resamples=resamples, seed=seed) if resamples else None
+    return Paired(len(differences), len(units), mean, stderr, ci, bootstrap, p, test)
 
 
 def units_of(differences: Sequence[float], clusters: Sequence[Hashable] | None = None) -> list[Unit]:

@@ -500,12 +500,12 @@ class Sweep:
             self.interrupt()
 
     def _ranks(self, ids: Iterable[str]) -> list[float | None]:
-        """Return the score that each cell is ranked by; None if it has failed or has no such score."""
+        """Return the score of each cell; None if it has failed, has no such score, or has scored too few samples to be ranked."""
         ranks: list[float | None] = []
         for key in ids:
             run = self.record.run_of(self.manifest.cells[key])
             summary = run.summary() if run else None
-            score = summary.scores.get(self.manifest.primary or "") if summary else None
+            score = summary.scores.get(self.manifest.primary or "") if summary and summary.is_ranked else None
             ranks.append(score.mean if score else None)
         return ranks
 

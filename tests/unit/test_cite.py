@@ -57,7 +57,7 @@ def test_the_appendix_of_a_run(capsys):
     assert facts["Ostinato"] == "0.1.0, cache keys of version 1"
     assert "msgspec" in facts["Packages"]
     assert "CPUs" in facts["Hardware"]
-    assert facts["Seeds"] == "sampling = `7`, data = `3`"
+    assert facts["Seeds"] == "sampling = `7`, data = `3`, rule = `2`"
     assert "````text\nSay odd or even.\n```\nlike so\n```\n\n````" in text
     assert "Prompt, user:\n\n```text\n{{ question }}?\n```" in text
     assert f"ostinato reproduce rows/{result.folder.name}  #" in text

@@ -31,6 +31,7 @@ from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy
 from runner.scoring import Exact
 from runner.scoring.targets import Comparison
+from runner.stats.seeds import seed_of
 from runner.transport import FakeTransport
 from runner.types import Choice, Response, Row, RowError, Sample, Score, Usage
 
@@ -211,7 +212,9 @@ async def test_each_repeat_has_its_own_seed_and_cache_entry(tmp_path):
     slots = [(row, repeat) for row in rows(2) for repeat in range(3)]
     found, _ = await asked(one, slots)
     assert len({sample.request_key for sample in found.values()}) == 6
-    assert [one.request(one.adapter.format(rows(1)[0]), repeat).params["seed"] for repeat in range(3)] == [7, 8, 9]
+    assert [one.request(one.adapter.format(rows(1)[0]), repeat).params["seed"] for repeat in range(3)] == [
+        seed_of(7, repeat) for repeat in range(3)
+    ]
     again = asker(None, cache=cache, seed=7, scorers={}).from_cache(slots)
     assert [sample.output for sample in again] == [found[row.id, repeat].output for row, repeat in slots]
     assert {sample.cache for sample in again} == {"hit"}

@@ -67,7 +67,7 @@ def test_a_run_records_samples_summary_and_manifest():
     assert len(manifest["data"]["fingerprint"]) == 64
     assert manifest["model"].pop("endpoint").startswith("fake://")  # what it answers depends on its settings
     assert manifest["model"] == {"requested": "fake/fake", "served": ["fake/fake"], "fingerprints": ["fake"]}
-    assert manifest["seeds"] == {"sampling": 5, "data": None}
+    assert manifest["seeds"] == {"sampling": 5, "data": None, "rule": 2}
     assert manifest["scorers"] == {"exact": {"kind": "Exact"}}
     assert manifest["tokens"]["total_tokens"] == result.summary.usage.total_tokens > 0
     assert {"python", "os", "packages", "git"} <= set(manifest["environment"])

@@ -113,10 +113,10 @@ def test_parquet_reads_back(made):
 def test_markdown_is_a_table_of_the_runs_numbers():
     folder = play("data.limit=6", "scoring=exact", "data.name='a|b*c'")
     head, rule, row = exported("md", folder).decode().splitlines()
-    assert head.startswith("| run | model | status | n | exact |")
+    assert head.startswith("| run | model | status | exact | samples | scored | errors |")
     assert re.fullmatch(r"\|( -+:? \|)+", rule)
     assert head.count("|") == rule.count("|") == len(re.findall(r"(?<!\\)\|", row))
-    assert "| fake/fake | complete | 6 | 0.000 ± 0.000 | 0 |" in row
+    assert "| fake/fake | complete | 0.000 ± 0.000 (n=6) | 6 | 6 | 0 |" in row
 
 
 def test_formats_of_a_sweep_have_one_row_per_cell():
@@ -127,9 +127,9 @@ def test_formats_of_a_sweep_have_one_row_per_cell():
         ("0.5", "complete", "3"),
     ]
     head, _, failed, done = exported("md", folder).decode().splitlines()
-    assert head.startswith("| sampling.temperature | status | n |")
-    assert failed.startswith("| 9.0 | failed | – |")
-    assert done.startswith("| 0.5 | complete | 3 |")
+    assert head.startswith("| sampling.temperature | status | contains | standing | samples |")
+    assert failed.startswith("| 9.0 | failed | – | – | – |")
+    assert re.match(r"\| 0.5 \| complete \| [\d.]+ ± [\d.]+ \(n=3\) \| best \| 3 \|", done)
     suites = ET.fromstring(exported("junit", folder))
     assert [suite.get("tests") for suite in suites] == ["3"]
     assert suites.get("tests") == "3"

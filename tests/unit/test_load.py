@@ -21,6 +21,7 @@ from runner.reports.cells import HEADS
 from runner.sweeps.run import sweep as sweep_of
 from runner.types import RowError, Sample, Usage
 from runner.wording.numbers import seconds
+from runner.wording.statuses import COUNTS
 from tests.support.records import OFFLINE, play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -182,7 +183,10 @@ def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
         assert {name: row[name] for name in columns} == by_id[row["cell"]]
     heads, lines = cells_on(render(result.folder))
     assert set(HEADS) < set(columns)
-    assert heads == ["cell", "sampling.temperature", "sampling.repeats", "contains", "95 %", *HEADS.values()]
+    counts = ["scored", *(COUNTS[name] for name in ("errors", "owed") if any(row[name] for row in table))]
+    common = [head for head in heads if head.endswith(" rows in common")]
+    head = ["cell", "sampling.temperature", "sampling.repeats", "contains", "95 %", *common, "standing", "status", "n", *counts]
+    assert heads == [*head, *HEADS.values()]
     numbered = {f"#{number}": row for number, row in enumerate(table, 1)}
     for cell, *values in lines:
         row = numbered[cell]
@@ -192,7 +196,9 @@ def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
             f"{row['score.contains']:.3f}",
             f"± {1.96 * row['score.contains.stderr']:.3f}",
         )
+        assert told["standing"].partition(",")[0] == (row["standing"] or "–")
         assert (told["status"], told["n"], told["errors"]) == (row["status"], str(row["n"]), str(row["errors"]))
+        assert told["scored"] == str(row["scored"])
         assert (told["p50"], told["p95"]) == (seconds(row["latency_p50_s"]), seconds(row["latency_p95_s"]))
 
 

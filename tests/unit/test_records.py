@@ -321,6 +321,7 @@ def test_the_summary_is_a_table_for_people():
     assert said == {
         "model": "openai/x", "rows": "10", "ok": "6", "errors": "2 (server 1, timeout 1)", "invalid": "1", "owed": "1",
         "score exact": "0.500 ± 0.100 (n=8)", "score f1": "none (no sample could be scored)", "score one": "1.000 (n=1)",
+        "scores stand on": "7 of 10 samples; left out: 2 failed, 1 owed; among them: 1 invalid",
         "cache hits": "4 (40%)", "requests": "9", "tokens": "1,000 in, 200 out", "tokens/s": "1,234",
         "cost": "$0.0123 ($2.50 saved by the cache)", "time": "1.2 s",
     }  # fmt: skip

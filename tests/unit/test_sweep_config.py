@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from runner.config import cells as cells_module
 from runner.config.cells import combinations, narrowed
+from runner.config.grammar import parsed, text_of
 from runner.config.load import load
 from runner.config.schema import Sweep
-from runner.config.sweepers import parsed, split, text_of
+from runner.config.sweepers import split
 from runner.errors import ConfigError, DataError
 from runner.sweeps.forecast import outlook
 from runner.sweeps.plan import Plan

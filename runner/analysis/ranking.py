@@ -1,0 +1,147 @@
+"""Rank the cells of a sweep on the rows that they have in common, and say what each rank stands on.
+
+A cell that has scored less than nine tenths of its samples (`runner.records.summary.ENOUGH`) is ``partial``, as its mean may be
+luck. It is never the best, comes after the ranked cells, and takes no part in choosing the common rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner.stats.ties import row_means, tied
+from runner.wording.statuses import standing as in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from runner.analysis.same import Asked
+    from runner.records.folder import Mark
+
+_COUNTED = 1_000_000
+"""Samples of a sweep up to which each is looked at for a twin in another cell; of more, as many rows are."""
+
+
+class Entrant(NamedTuple):
+    """A cell as it is ranked.
+
+    Attributes:
+        id: names it.
+        mean: its primary score, over its own rows; None without one.
+        samples, scored: rows × repeats, and how many of them have scores.
+        is_ranked: whether these are enough.
+        data: the fingerprint of its rows, if known.
+        asked: what its samples were asked.
+        marks: reads its samples.
+    """
+
+    id: str
+    mean: float | None
+    samples: int
+    scored: int
+    is_ranked: bool
+    data: str | None
+    asked: Asked
+    marks: Callable[[], Iterable[Mark]]
+
+
+class Standing(NamedTuple):
+    """Where a cell stands.
+
+    Attributes:
+        rank: from 1; None: it is not ranked.
+        word: ``best``, ``tied`` (its difference from the best one may be chance), ``partial`` (too few samples scored) or None.
+        tied: likewise; None: unknown.
+        left_out: samples that are in no score, or still owed.
+        mean: the score that it is ranked by, on the rows that all ranked cells have scored; None: it is not ranked.
+        rows: how many these are; None: all rows of the cell.
+        same_as, same: the cell that has answers to the same requests, and how many; None and 0: there is none.
+    """
+
+    rank: int | None = None
+    word: str | None = None
+    tied: bool | None = None
+    left_out: int = 0
+    mean: float | None = None
+    rows: int | None = None
+    same_as: str | None = None
+    same: int = 0
+
+    def __str__(self) -> str:
+        return in_words(self.word, self.left_out)
+
+
+def rank(cells: Sequence[Entrant], score: str, *, lower_is_better: bool) -> dict[str, Standing]:
+    """Return the standing of each cell by its id: the best first, partial cells after ranked ones, cells without a score last.
+
+    Args:
+        cells: in any order; equal cells keep theirs.
+        score: the name of the primary score.
+        lower_is_better: rank the smallest mean first.
+    """
+    sign = 1 if lower_is_better else -1
+    ranked = [cell for cell in cells if cell.is_ranked and cell.mean is not None]
+    common = _common(ranked, score)
+    means = {cell.id: _mean(cell, score, common) for cell in ranked}
+    ranked.sort(key=lambda cell: sign * means[cell.id][0])
+    others = [cell for cell in cells if cell.id not in means]
+    others.sort(key=lambda cell: math.inf if cell.mean is None else sign * cell.mean)
+    same = _same(cells)
+    standings: dict[str, Standing] = {}
+    best: Mapping[str, float] = {}
+    for place, cell in enumerate([*ranked, *others], 1):
+        left_out = cell.samples - cell.scored
+        twin, count = same.get(cell.id, (None, 0))
+        if cell.id not in means:
+            word = None if cell.mean is None else "partial"
+            standings[cell.id] = Standing(None, word, None, left_out, same_as=twin, same=count)
+            continue
+        rows = _row_means(cell, score) if len(ranked) > 1 else {}
+        best = best or rows
+        is_tied = None if place == 1 else tied(best, rows)
+        word = "best" if place == 1 else "tied" if is_tied else None
+        standings[cell.id] = Standing(place, word, is_tied, left_out, *means[cell.id], twin, count)
+    return standings
+
+
+def _common(ranked: Sequence[Entrant], score: str) -> set[str] | None:
+    """Return the rows that all these cells have scored; None: all of each cell's, or the cells have no row in common."""
+    if len(ranked) < 2 or (len({cell.data for cell in ranked}) == 1 and all(cell.scored == cell.samples for cell in ranked)):  # noqa: PLR2004
+        return None
+    first, *others = ranked
+    common = set(_row_means(first, score))
+    for cell in others:
+        common &= _row_means(cell, score).keys()
+    return common or None
+
+
+def _mean(cell: Entrant, score: str, common: set[str] | None) -> tuple[float, int | None]:
+    """Return the mean of a cell over the common rows, and how many these are; None: all of its own."""
+    assert cell.mean is not None
+    if common is None:
+        return cell.mean, None
+    values = [value for row, value in _row_means(cell, score).items() if row in common]
+    return math.fsum(values) / len(values), len(values)
+
+
+def _row_means(cell: Entrant, score: str) -> dict[str, float]:
+    return row_means((mark.id, mark.scores[score]) for mark in cell.marks() if score in mark.scores)
+
+
+def _same(cells: Sequence[Entrant]) -> dict[str, tuple[str, int]]:
+    """Return, for each cell with answers to requests of an earlier one, that cell and the number of these answers."""
+    step = 1 + sum(cell.samples for cell in cells) // _COUNTED
+    first: dict[int, str] = {}
+    found: dict[str, tuple[str, int]] = {}
+    for cell in cells:
+        twins: Counter[str] = Counter()
+        for mark in cell.marks():
+            if step > 1 and hash(mark.id) % step:
+                continue
+            owners = [first.setdefault(identity, cell.id) for identity in cell.asked.identities(mark)]
+            twins.update({owner for owner in owners if owner != cell.id})
+        if twins:
+            ((twin, count),) = twins.most_common(1)
+            found[cell.id] = twin, count * step
+    return found

@@ -1,0 +1,54 @@
+"""Find samples that look independent and are not: the same request, answered once or sent with the same seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.stats.seeds import recorded_rule, seed_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.records.folder import Mark
+    from runner.types import Sample
+
+
+class Asked:
+    """The requests of a run, apart from row and repeat.
+
+    Two samples are one answer if their requests have one key (the cache answers the second one), or if they differ in nothing
+    but the number of the repeat, which is not sent: repeat 1 of seed 0 was repeat 0 of seed 1 once (see `runner.stats.seeds`).
+
+    Args:
+        manifest: the run's; None for samples without one, of which only the keys are known.
+        config: the run's, as plain data.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None) -> None:
+        self._seed: int | None = None
+        if manifest is None or config is None:
+            return
+        seed = (manifest.get("seeds") or {}).get("sampling")
+        self._seed = seed if isinstance(seed, int) else None
+        self._rule = recorded_rule(manifest)
+        model, sampling = (dict(config.get(group) or {}) for group in ("model", "sampling"))
+        model["params"] = _without(model.get("params"), "seed")
+        sent = [model, _without(sampling, "seed", "repeats"), config.get("prompt"), config.get("adapter")]
+        files = {name: digest for name, digest in (manifest.get("files") or {}).items() if not name.startswith("scoring")}
+        known = [manifest.get("data", {}).get("fingerprint"), manifest.get("model", {}).get("endpoint"), files]
+        self._form = msgspec.json.encode([sent, known], order="deterministic")
+
+    def identities(self, sample: Sample | Mark) -> list[int]:
+        """Return hashes of which two samples of one answer share one; none if there is no answer."""
+        if sample.request_key is None or sample.status in ("error", "refused"):
+            return []
+        by_key = hash(sample.request_key)
+        if self._seed is None:
+            return [by_key]
+        return [by_key, hash((self._form, sample.id, seed_of(self._seed, sample.repeat, self._rule)))]
+
+
+def _without(fields: Any, *names: str) -> dict[str, Any]:
+    return {name: value for name, value in (fields or {}).items() if name not in names}

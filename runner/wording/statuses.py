@@ -1,0 +1,37 @@
+"""How samples ended, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADVICE = "ask failed rows again (ostinato retry), or say how they count (ostinato score RUN scoring.refused=zero)"
+"""What to do about samples that were left out of the scores."""
+
+PARTIAL = "less than nine tenths of the samples are scored, so the cell is not ranked"
+"""Why a cell is partial: see `runner.analysis.ranking`."""
+
+COUNTS = {
+    "scored": "scored",
+    "errors": "errors",
+    "refused": "refused",
+    "truncated": "cut off",
+    "empty": "empty",
+    "invalid": "invalid",
+    "owed": "owed",
+}
+"""Headings of the counts of samples that did not end as they should, by their names in a summary."""
+
+_WORDS = {"error": "failed", "truncated": "cut off"}
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Write counts of samples by status: ``3 failed, 1 cut off``; nothing for none."""
+    return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in counts.items() if count)
+
+
+def standing(word: str | None, left_out: int) -> str:
+    """Write where a cell stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing."""
+    return f"{word}, {left_out:,} left out" if word in ("best", "tied") and left_out else word or ""
