@@ -119,6 +119,7 @@ class LMError(OstinatoError):
         attempts: how many attempts were made before giving up.
         disposition: what happens next, see above. An instance may differ from its class.
         sent: False if the request cannot have reached the server: there was no connection.
+        begun: whether a part of a streamed answer had come.
         parameter: the parameter that the server refuses, which every request of a run has; None if it names none.
     """
 
@@ -145,6 +146,7 @@ class LMError(OstinatoError):
         self.retry_after = retry_after
         self.attempts = attempts
         self.sent = True
+        self.begun = False
         self.parameter: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:

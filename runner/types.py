@@ -42,6 +42,11 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     headers: dict[str, str] = {}
     timeout_s: float | None = None
+    """The most that one attempt may take."""
+    stream: bool = False
+    """Whether to ask for the answer in events, as it is made. Transports that cannot do so send the request without it."""
+    silence_s: float = 300.0
+    """The longest time without a byte in which a streamed answer is waited for."""
     body: dict[str, Any] = {}
     """Fields that are added to every request, such as the adapter that a server of our own applies."""
     extra: dict[str, Any] = {}
@@ -121,6 +126,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Hold a model's answer, in the same form for every transport and wire format. The cache stores it as JSON.
 
     `cost_usd` is the cost that the answer itself names, and `cost_from` is who says so (`runner.transport.usage`).
+    `first_token_s` is how long its first token took, in seconds, if it was streamed; the cache does not keep it.
     """
 
     choices: list[Choice]
@@ -131,6 +137,7 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: int | None = None
     cost_usd: float | None = None
     cost_from: str | None = None
+    first_token_s: float | None = None
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -148,6 +155,7 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     cost_from: str | None = None
     saved_usd: float | None = None
     started_at: str | None = None
+    first_token_s: float | None = None
 
     @classmethod
     def hit(cls, key: str, response: Response, cost_usd: float | None) -> Completion:
@@ -181,7 +189,7 @@ def _written(default: Any) -> Any:
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last eight fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last nine fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -194,6 +202,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         unread: names of scorers that found nothing in the answer to compare (no number, no label, no formula): not right, but
             not the wrong thing either.
         repaired: whether `parsed` was read after a repair of the text (``adapter.repair``).
+        first_token_s: seconds until the first token of the answer, if it was streamed.
     """
 
     id: str
@@ -226,6 +235,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     held: Held | None = None
     unread: list[str] | None = None
     repaired: bool = False
+    first_token_s: float | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

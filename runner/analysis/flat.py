@@ -45,12 +45,13 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
 
 
 class RunFacts(NamedTuple):
-    """The source of a run's row; `latencies` are its samples', in seconds and sorted."""
+    """The source of a run's row; `latencies` and `first_tokens` are its samples', in seconds and sorted."""
 
     name: str
     status: str | None
     summary: Summary | None
     latencies: Sequence[float]
+    first_tokens: Sequence[float] = ()
 
 
 class CellFacts(NamedTuple):
@@ -70,11 +71,11 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean) with
     ``.stderr`` and ``.n``, counts of samples by status, ``cache_hits`` (samples), ``requests``, tokens of requests made
     (``prompt_tokens``, ``completion_tokens``) and of answers from the cache (the same with ``cached_``),
-    ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` in seconds. Unknown is None: a run without a
-    summary has its name and its status alone.
+    ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` and ``first_token_p50_s`` (of streamed
+    answers) in seconds. Unknown is None: a run without a summary has its name and its status alone.
     """
     summary = run.summary if run else None
-    latencies = run.latencies if run and summary else ()
+    latencies, first_tokens = (run.latencies, run.first_tokens) if run and summary else ((), ())
     row: dict[str, Any] = {"run": run.name if run else None, "model": getattr(summary, "model", None)}
     row |= {"status": run.status if run else None, "n": getattr(summary, "rows", None)}
     for name in scores:
@@ -85,7 +86,8 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
         usage = getattr(summary, field, None)
         row |= {f"{prefix}{tokens}": getattr(usage, tokens, None) for tokens in ("prompt_tokens", "completion_tokens")}
     row |= {measure: getattr(summary, measure, None) for measure in ("cost_usd", "saved_usd", "wall_s")}
-    return row | {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
+    row |= {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
+    return row | {"first_token_p50_s": quantile(first_tokens, 0.5) if first_tokens else None}
 
 
 def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | None = None) -> list[dict[str, Any]]:

@@ -104,8 +104,11 @@ class Run:
 
     def facts(self) -> RunFacts:
         """Return the source of its row in a table. Reads all samples, for their latencies."""
-        latencies = sorted(one.latency_s for one in self.samples() if one.latency_s is not None) if self.summary else []
-        return RunFacts(self.name, self.manifest.get("status"), self.summary, latencies)
+        times = [(one.latency_s, one.first_token_s) for one in self.samples()] if self.summary else []
+        latencies, first_tokens = (
+            sorted(time for time in some if time is not None) for some in zip(*times or [(None, None)], strict=True)
+        )
+        return RunFacts(self.name, self.manifest.get("status"), self.summary, latencies, first_tokens)
 
     def table(self) -> Iterator[dict[str, Any]]:
         """Yield one row per sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""

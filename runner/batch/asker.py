@@ -241,6 +241,7 @@ def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usa
     sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd, first=first)
     sample.latency_s = _sum(sample.latency_s, completion.latency_s, first=first)
     sample.attempts += completion.attempts
+    sample.first_token_s = completion.first_token_s
     sample.model_served = response.model
     sample.system_fingerprint = response.system_fingerprint
     sample.request_key = completion.key

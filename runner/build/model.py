@@ -102,7 +102,7 @@ def _of_kind(config: schema.RunConfig) -> LM:
 
 
 def _arguments(config: schema.RunConfig) -> dict[str, Any]:
-    """Return what every kind of model is built with: its parameters, its cache and the timeout in seconds."""
+    """Return what every kind of model is built with: its parameters, its cache, and how answers are waited for."""
     if taken := _TAKEN & config.model.params.keys():
         raise ConfigError(f"model.params.{min(taken)}: is not a parameter of a request; another field of the config sets it")
     return {
@@ -113,6 +113,8 @@ def _arguments(config: schema.RunConfig) -> dict[str, Any]:
         "model_type": config.model.model_type,
         "cache": cache(config.cache) if config.cache.mode != "off" else False,
         "timeout": config.limits.timeout_s,
+        "stream": config.limits.stream,
+        "silence": config.limits.silence_s,
     }
 
 

@@ -128,6 +128,8 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
         columns["cost"] = (lambda row: "-" if row["cost_usd"] is None else numbers.dollars(row["cost_usd"]), "right")
     columns["p50"] = (lambda row: _seconds(row.get("latency_p50_s")), "right")
     columns["p95"] = (lambda row: _seconds(row.get("latency_p95_s")), "right")
+    if any(row.get("first_token_p50_s") is not None for row in rows):
+        columns["first token"] = (lambda row: _seconds(row.get("first_token_p50_s")), "right")
     if any(row["status"] != "complete" for row in rows):
         columns["status"] = (lambda row: row["status"], "left")
     return columns

@@ -12,7 +12,7 @@ BEFORE: dict[str, dict[str, Any]] = {"model": {"thinking": "keep"}}
 
 SINCE: dict[str, dict[str, Any]] = {
     "model": {"thinking": "split", "software": None, "unsupported": "warn"},
-    "limits": {"retry_empty": 0},
+    "limits": {"retry_empty": 0, "stream": "auto", "silence_s": 300.0},
     "cache": {"served": "warn"},
     "adapter": {"repair": False},
     "scoring": {

@@ -354,12 +354,14 @@ class Cache(Config, frozen=True, kw_only=True):
 
 
 class Limits(Config, frozen=True, kw_only=True):
-    """Limit the rate of requests to the endpoint, and how long a request is tried."""
+    """Limit the rate of requests to the endpoint, and how long an answer is waited for and a request is tried."""
 
     max_concurrency: Positive = 16
     rpm: Positive | None = None
     tpm: Positive | None = None
     timeout_s: Seconds = 120.0
+    stream: Literal["auto", "always", "never"] = "auto"
+    silence_s: Seconds = 300.0
     max_attempts: Positive = 8
     deadline_s: Seconds | None = None
     retry_empty: Count = 0

@@ -81,10 +81,12 @@ class Attempt:
 def may_be_billed(error: LMError) -> bool:
     """Return whether the model may have generated something for a request that failed.
 
-    A refusal (4xx) comes before anything is generated. A server that failed (5xx), an answer that did not come in time, was cut
-    off, cannot be used or says that it has failed (200) may have been generated in part or whole. Nothing was sent if there was
-    no connection.
+    A refusal (4xx) comes before anything is generated, unless it is an event in the middle of a stream. A server that failed
+    (5xx), an answer that did not come in time, was cut off, cannot be used or says that it has failed (200) may have been
+    generated in part or whole. Nothing was sent if there was no connection.
     """
+    if error.begun:
+        return True
     if error.status is not None:
         return error.status in (_ANSWERED, _TIMED_OUT) or error.status >= _SERVER_FAILED
     return error.sent and isinstance(error, MalformedError | LMTimeoutError | TransportError)

@@ -11,9 +11,10 @@ import msgspec
 
 from runner.cache import worth_keeping
 from runner.cost.tokens import estimate, limit_of
-from runner.errors import LMError, LMTimeoutError
+from runner.errors import LMError
 from runner.lm.attempt import Answer, Attempt
 from runner.system.clock import now
+from runner.transport.base import too_late
 from runner.types import Completion, Response
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ class Call:
                     closed.attempts = len(failures)
                     raise
         assert answer is not None
-        response = answer.response
+        response, first_token_s = answer.response, answer.response.first_token_s
+        if first_token_s is not None:
+            response = msgspec.structs.replace(response, first_token_s=None)
         cost, cost_from = channel.cost_of(response)
         if store is not None and store.writes and worth_keeping(response, max_tokens=limit_of(self._request)):
             yield Keep(response, cost)
@@ -149,6 +152,7 @@ class Call:
             cost_usd=cost,
             cost_from=cost_from,
             started_at=started_at,
+            first_token_s=first_token_s,
         )
 
     def _send(self) -> Answer:
@@ -190,7 +194,7 @@ class Call:
                 attempt.failed(error)
                 raise
             except TimeoutError:
-                late = LMTimeoutError(f"no answer within {channel.connection.timeout_s:g} s", model=request.model)
+                late = too_late(request, channel.connection)
                 attempt.failed(late)
                 raise late from None
             return attempt.succeeded(response)

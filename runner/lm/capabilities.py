@@ -172,6 +172,12 @@ class Capabilities(msgspec.Struct, frozen=True):
         renamed = self.limit == "max_completion_tokens"  # OpenAI: the new name is for thinking and answer together
         return self.always_thinks or (renamed and self._effort(params, by_default=True) != "none")
 
+    def may_think(self, params: Mapping[str, Any]) -> bool:
+        """Return whether the model may think for a request with these parameters: it can, and neither they nor the map say no."""
+        rules = self._thinking
+        by_default = rules.by_default if rules is not None else True
+        return self.always_thinks or (bool(self.reasoning) and self._effort(params, by_default=by_default) != "none")
+
     @property
     def _thinking(self) -> Thinking | None:
         return next((rules for rules in THINKING if rules.provider == self.vendor), None)

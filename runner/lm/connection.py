@@ -8,13 +8,16 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from runner.lm.streaming import streams, total_s
 from runner.secrets import names_a_secret, remember
 from runner.types import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONNECTION_KEYS = frozenset({"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout", "api_body"})
+CONNECTION_KEYS = frozenset(
+    {"api_base", "base_url", "api_key", "headers", "extra_headers", "timeout", "stream", "silence", "api_body"}
+)
 """Connection arguments with fixed names; `is_connection` recognises the others by a pattern."""
 _CONNECTION = re.compile(r"^(?:api|aws|azure|vertex|watsonx)_|(?:_|^)(?:token|secret|password|credentials)$|access_key")
 
@@ -51,12 +54,20 @@ def connection_of(model: str, kwargs: Mapping[str, Any]) -> Connection:
     for name, value in {"api_key": kwargs.get("api_key"), **headers, **extra}.items():
         if isinstance(value, str) and names_a_secret(name):
             remember(value.rpartition(" ")[2])  # of "Bearer KEY", the key
-    timeout = kwargs.get("timeout")
+    address = api_base(model, kwargs)
+    own_server = address is not None and model.partition("/")[0] in ("openai", model)
+    streamed = streams(model, kwargs, own_server=own_server)
+    timeout_s = float(kwargs["timeout"]) if kwargs.get("timeout") is not None else None
+    if streamed and timeout_s is not None:
+        timeout_s = total_s(timeout_s, model, kwargs, own_server=own_server)
+    silence = {"silence_s": float(kwargs["silence"])} if kwargs.get("silence") is not None else {}
     return Connection(
-        api_base=api_base(model, kwargs),
+        api_base=address,
         api_key=kwargs.get("api_key"),
         headers=headers,
-        timeout_s=float(timeout) if timeout is not None else None,
+        timeout_s=timeout_s,
+        stream=streamed,
+        **silence,
         body=kwargs.get("api_body") or {},
         extra=extra,
     )

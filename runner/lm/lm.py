@@ -85,7 +85,10 @@ class LM:
         train_kwargs: settings of `finetune`.
         **kwargs: sent with every request (``top_p``, ``seed``, ``stop``, ``tools``, ``response_format``, ...), or about the
             connection: ``api_base``, ``api_key``, ``headers``, ``timeout`` (seconds) and other ``api_*``; these are not in the
-            history, and keys, headers and timeouts are not in the cache key; no secret is in the dumped state.
+            history, and keys, headers and timeouts are not in the cache key; no secret is in the dumped state. So are ``stream``
+            (``auto``, ``always`` or True, ``never`` or False; default: auto, answers that may be long) and ``silence`` (seconds
+            without a byte after which a streamed answer is given up, 300): a streamed answer is the same answer, and is
+            returned when it is whole.
 
     Raises:
         ConfigError: an argument is invalid.

@@ -19,7 +19,12 @@ _FIELD = re.compile(r"^(?:param|parameter|field|loc)=(.+)$", re.MULTILINE)
 _SAID = re.compile(r"[`'\"]([A-Za-z_.]+)[`'\"]|supplied: ([A-Za-z_]+)|\b([a-z]+(?:_[a-z]+)+|temperature)\b")
 """A name in a message: in quotes, or by itself if it is no common word."""
 _OF_SAMPLING = frozenset({"temperature", "max_tokens", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"})
-_OTHER_NAMES = (("maxoutputtokens", "max_tokens"), ("maxoutputtokens", "max_completion_tokens"))
+_OTHER_NAMES = (
+    ("maxoutputtokens", "max_tokens"),
+    ("maxoutputtokens", "max_completion_tokens"),
+    ("includeusage", "stream_options"),
+    ("streaming", "stream"),
+)
 """Names under which a parameter is sent to some APIs."""
 
 
@@ -50,6 +55,8 @@ def without(name: str) -> str:
     """Return the override that leaves a parameter out of the requests."""
     if name == "max_completion_tokens":  # made of max_tokens where the model is known to take this name
         name = "max_tokens"
+    if name in ("stream", "stream_options"):
+        return "limits.stream=never"
     return f"sampling.{name}=null" if name in _OF_SAMPLING else f"~model.params.{name}"
 
 

@@ -7,13 +7,14 @@ Retries of litellm and SDKs are off, and Prefect tasks that send requests have `
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.errors import LMError, MalformedError
+from runner.errors import LMError, LMTimeoutError, MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,9 @@ _sleepless: ContextVar[bool] = ContextVar("ostinato_retry_sleepless", default=Fa
 
 MALFORMED_ATTEMPTS = 3
 """Attempts with malformed answers: they usually mean a wrong address, so there are fewer than for a busy server."""
+
+TIMEOUT_ATTEMPTS = 3
+"""Attempts that end without an answer in time: each may be billed, and a longer answer needs a longer limit."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -52,7 +56,7 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         """
         if error.disposition != "retry" or attempt >= self.max_attempts:
             return None
-        if isinstance(error, MalformedError) and (alike or attempt) >= MALFORMED_ATTEMPTS:
+        if (alike or attempt) >= _most(error):
             return None
         delay = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))  # noqa: S311 - jitter
         if error.retry_after is not None:
@@ -62,6 +66,13 @@ class RetryPolicy(msgspec.Struct, frozen=True):
         if self.deadline_s is not None and elapsed_s + delay >= self.deadline_s:
             return None
         return 0.0 if _sleepless.get() else delay
+
+
+def _most(error: LMError) -> float:
+    """Return how many attempts may fail with an error."""
+    if isinstance(error, MalformedError):
+        return MALFORMED_ATTEMPTS
+    return TIMEOUT_ATTEMPTS if isinstance(error, LMTimeoutError) and error.sent else math.inf
 
 
 @contextlib.contextmanager

@@ -102,7 +102,8 @@ def _remarks(parts: list[Part]) -> Iterator[Html]:
 
 
 def _facts(part: Part) -> CellFacts:
-    run = RunFacts(part.folder, part.status, part.summary, part.facts.latencies) if part.folder else None
+    facts = part.facts
+    run = RunFacts(part.folder, part.status, part.summary, facts.latencies, facts.first_tokens) if part.folder else None
     return CellFacts(f"#{part.number}", part.values, part.status, part.problem, run, part.standing)
 
 

@@ -49,6 +49,7 @@ class Facts:
         self.failures: dict[str, Failure] = {}
         self.scores: dict[str, array[float]] = {}
         self.latencies: array[float] = array("d")
+        self.first_tokens: array[float] = array("d")
         self._most, self._characters = most, characters
         self._failed: list[tuple[int, Sample]] = []
         self._others: list[tuple[int, Sample]] = []
@@ -58,7 +59,7 @@ class Facts:
             self._count(sample)
             self._keep(sample)
         del self._said
-        self.latencies = array("d", sorted(self.latencies))
+        self.latencies, self.first_tokens = (array("d", sorted(times)) for times in (self.latencies, self.first_tokens))
 
     @property
     def total(self) -> int:
@@ -82,6 +83,8 @@ class Facts:
             self.scores[name].append(value)
         if sample.latency_s is not None:
             self.latencies.append(sample.latency_s)
+        if sample.first_token_s is not None:
+            self.first_tokens.append(sample.first_token_s)
         if sample.status == "error" and sample.error is not None:  # an invalid answer has an error, too, and is scored
             code = sample.error.code
             if code not in self.failures:

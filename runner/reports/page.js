@@ -238,6 +238,7 @@
       ["finish reason", sample.finish], ["model", sample.model],
       ["tokens", usage && `${grouped.format(usage.prompt_tokens ?? 0)} in, ${grouped.format(usage.completion_tokens ?? 0)} out`],
       ["latency", sample.latency === undefined ? undefined : seconds(sample.latency)],
+      ["first token", sample.first_token === undefined ? undefined : seconds(sample.first_token)],
       ["cost", cost === undefined ? "unknown" : saved ? `${dollars(cost)} (${dollars(saved)} saved)` : dollars(cost)],
       ["cache", sample.cache], ["attempts", attempts || undefined],
     ].filter(([, value]) => value !== undefined);

@@ -31,6 +31,7 @@ class Shown(msgspec.Struct, omit_defaults=True):
     cost: float | None = None
     saved: float | None = None
     latency: float | None = None
+    first_token: float | None = None
     attempts: int | None = None
     model: str | None = None
     finish: str | None = None
@@ -64,6 +65,7 @@ class Rows:
                 saved=sample.saved_usd,
                 cache=sample.cache,
                 latency=sample.latency_s,
+                first_token=sample.first_token_s,
                 attempts=sample.attempts or None,
                 model=redact(sample.model_served or sample.model_requested or "") or None,
                 finish=sample.finish_reason,

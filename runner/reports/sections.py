@@ -10,6 +10,7 @@ from runner.reports.differences import differences, flat, ranges
 from runner.reports.markup import Content, Html, join, section, table, tag, tile
 from runner.reports.plots import charts_of, names_of_scores, spread_of, spreads
 from runner.reports.text import brief
+from runner.stats.stats import quantile
 from runner.wording.numbers import count, dollars, interval, score, seconds, share, when
 from runner.wording.statuses import COUNTS, counted
 
@@ -74,6 +75,8 @@ def _tiles(part: Part) -> Iterator[Html]:
     yield tile("cost", dollars(summary.cost_usd) if summary.cost_usd else cost.partition(" (")[0], saved)
     middle = part.facts.quantile(0.5)
     latency = f"latency p50 {seconds(middle)}, p95 {seconds(part.facts.quantile(0.95))}" if middle is not None else ""
+    if first := part.facts.first_tokens:
+        latency += f"; first token p50 {seconds(quantile(first, 0.5))}"
     yield tile("time", seconds(summary.wall_s), latency)
 
 

@@ -40,7 +40,9 @@ class _Tokens(msgspec.Struct, forbid_unknown_fields=True):
     completion_tokens_details: _CompletionDetails | None = None
 
 
-class _Answer(msgspec.Struct):
+class Answer(msgspec.Struct):
+    """A whole answer, as it is decoded or put together."""
+
     choices: list[AnswerChoice]
     id: str | int | None = None
     model: str | None = None
@@ -51,7 +53,7 @@ class _Answer(msgspec.Struct):
 
 
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_decode = msgspec.json.Decoder(_Answer, strict=False).decode
+_decode = msgspec.json.Decoder(Answer, strict=False).decode
 _decode_tokens = msgspec.json.Decoder(_Tokens).decode
 
 
@@ -62,11 +64,17 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
     except _UNREADABLE as error:
         why = f"{error}: {data[:200].decode(errors='replace')}" if data.strip() else "it is empty"
         raise not_an_answer(data, why, request, connection) from None
+    response = response_of(answer, request, connection, headers)
+    if not response.choices:
+        raise not_an_answer(data, "it has no choices", request, connection)
+    return response
+
+
+def response_of(answer: Answer, request: Request, connection: Connection, headers: Mapping[str, str] | None = None) -> Response:
+    """Return an answer in our form. `headers` may name its cost. Raises LMError."""
     choices = [choice_of(choice, request, connection) for choice in answer.choices]
     if answer.error:
         refuse_error(answer.error, request, connection)
-    if not choices:
-        raise not_an_answer(data, "it has no choices", request, connection)
     tokens, more = _usage(answer.usage)
     cost_usd, cost_from = usage.named_cost(more, headers) or (None, None)
     return Response(
@@ -81,7 +89,7 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
     )
 
 
-def _decoded(data: bytes) -> _Answer:
+def _decoded(data: bytes) -> Answer:
     try:
         return _decode(data)
     except _UNREADABLE:

@@ -12,6 +12,7 @@ from runner.errors import (
     BadRequestError,
     ConnectionLostError,
     LMError,
+    LMTimeoutError,
     MalformedError,
     NotFoundError,
     PermissionDeniedError,
@@ -53,6 +54,8 @@ class Transport(Protocol):
         """Close the connections that calls in this event loop have left open. Call it last in a loop."""
 
 
+STREAMING: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+"""Fields of a request for a streamed answer, with the tokens that it has used in its last event."""
 _OK = 200
 _STATUS = re.compile("[45][0-9][0-9]")
 _ADVICE: dict[type[LMError], str] = {
@@ -79,6 +82,28 @@ def failure(
     return _error(verdict, message, request, connection, status=status)
 
 
+def too_late(request: Request, connection: Connection) -> LMTimeoutError:
+    """Return the error for an attempt that has taken all its time; the message names the setting."""
+    why = f"no answer within {connection.timeout_s:g} s"
+    if connection.stream:
+        why += "; a streamed answer has limits.timeout_s, and more with sampling.max_tokens: raise limits.timeout_s"
+    else:
+        why += "; raise limits.timeout_s (`timeout` of an LM), or stream the answer: limits.stream=always"
+    return _timeout(why, request, connection)
+
+
+def silent(request: Request, connection: Connection) -> LMTimeoutError:
+    """Return the error for a streamed answer that has stalled; the message names the setting."""
+    why = f"nothing came for {connection.silence_s:g} s; if this server may be silent for longer, raise limits.silence_s"
+    return _timeout(f"{why} (`silence` of an LM)", request, connection)
+
+
+def _timeout(why: str, request: Request, connection: Connection) -> LMTimeoutError:
+    error = failure(None, why, request=request, connection=connection, kind=LMTimeoutError)
+    assert isinstance(error, LMTimeoutError)
+    return error
+
+
 def refused(
     status: int,
     body: Said,
@@ -100,9 +125,10 @@ def refused(
     """
     wait = retry_after(headers)
     verdict = judge(status, body.words, otherwise)
-    name = refused_parameter(body.words, request.params) if verdict.kind is BadRequestError else None
+    params = request.params | STREAMING if connection.stream else request.params
+    name = refused_parameter(body.words, params) if verdict.kind is BadRequestError else None
     if name is not None:
-        verdict = Verdict(BadRequestError, remedy(name, request.params, body.words))
+        verdict = Verdict(BadRequestError, remedy(name, params, body.words))
     error = _error(
         verdict,
         body.message or str(status),

@@ -107,9 +107,14 @@ def choice_of(choice: AnswerChoice, request: Request, connection: Connection) ->
 
 def refuse_error(error: Any, request: Request, connection: Connection) -> None:
     """Raise LMError for an ``error`` in a reply with status 200, unless it is empty: some gateways always send one."""
+    if says_something(error):
+        raise refused_with_200(error if isinstance(error, dict) else {"message": error}, ServerError, request, connection)
+
+
+def says_something(error: Any) -> bool:
+    """Return whether an ``error`` has a message or a code."""
     told = error if isinstance(error, dict) else {"message": error}
-    if told.get("message") or told.get("code") is not None:
-        raise refused_with_200(told, ServerError, request, connection)
+    return bool(told.get("message")) or told.get("code") is not None
 
 
 def refuse_failure(finish_reason: str | None, request: Request, connection: Connection) -> None:
@@ -197,6 +202,7 @@ def _mended(body: dict[str, Any]) -> dict[str, Any]:
 def _mended_choice(choice: dict[str, Any]) -> dict[str, Any]:
     message = choice.get("message")
     made = {name: choice.get(name) for name in ("logprobs", "error")}
+    made["index"] = _index(choice)
     made |= {name: _text(choice.get(name)) for name in ("text", "finish_reason")}
     made["provider_specific_fields"] = _object(choice.get("provider_specific_fields"))
     if not isinstance(message, dict):
@@ -214,13 +220,18 @@ def _mended_choice(choice: dict[str, Any]) -> dict[str, Any]:
 
 def _mended_call(call: dict[str, Any]) -> dict[str, Any]:
     function = _mended_function(call.get("function"))
-    return {"id": _text(call.get("id")), "type": _text(call.get("type")), "function": function}
+    return {"id": _text(call.get("id")), "type": _text(call.get("type")), "function": function, "index": _index(call)}
 
 
 def _mended_function(function: Any) -> dict[str, Any] | None:
     if not isinstance(function, dict):
         return None
     return {"name": _text(function.get("name")), "arguments": _json_text(function.get("arguments"))}
+
+
+def _index(value: dict[str, Any]) -> int | None:
+    index = value.get("index")
+    return index if isinstance(index, int) and not isinstance(index, bool) else None
 
 
 def _list(value: Any) -> list[Any] | None:

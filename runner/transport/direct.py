@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import functools
 import os
 import re
 import threading
+import time
 import weakref
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -17,11 +20,13 @@ from runner.errors import AuthenticationError, BadRequestError, ConnectionLostEr
 from runner.network.said import said
 from runner.secrets import remember
 from runner.transport.answer import read
-from runner.transport.base import failure, refused
+from runner.transport.asking import learn, stream_fields
+from runner.transport.base import failure, refused, silent, too_late
+from runner.transport.streamed import StreamedAnswer
 from runner.transport.users import Users
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Mapping
 
     import aiohttp
 
@@ -35,12 +40,14 @@ PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 """Prefixes of models whose servers speak OpenAI's wire format by definition."""
 
 CONNECT_TIMEOUT_S = 30.0
+END_S = 1.0
+"""Seconds in which a body must end after its last event for the connection to be kept."""
 
 _PATHS = {"chat": "/chat/completions", "text": "/completions"}
 
 
 class DirectTransport:
-    """Speak OpenAI's chat and text completions, without streaming. Connections stay open, per event loop.
+    """Speak OpenAI's chat and text completions, streamed or not. Connections stay open, per event loop.
 
     Results, errors and usage are those of `LiteLLMTransport` (tests/contract runs both against one server). Calls
     from threads without a loop share one.
@@ -70,8 +77,7 @@ class DirectTransport:
         except LMError:
             raise
         except TimeoutError:
-            why = f"no answer within {connection.timeout_s:g} s"
-            raise failure(None, why, request=request, connection=connection, kind=LMTimeoutError) from None
+            raise too_late(request, connection) from None
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Do as `complete`, without blocking the event loop. The caller sets the timeout."""
@@ -84,25 +90,49 @@ class DirectTransport:
         if request.model_type not in route.urls or not self.speaks(request, connection):
             why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
             raise failure(None, why, request=request, kind=BadRequestError)
+        if connection.stream and (asked := stream_fields(request, connection)):
+            return await self._streamed(route, request, connection, hear, asked)
         try:
             async with route.session.post(
                 route.urls[request.model_type], data=_encode(_body(request, connection)), headers=route.headers
             ) as answer:
                 data = await answer.read()
-        except TimeoutError:
-            late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
-            late.sent = False
-            raise late from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            kind = ConnectionLostError if _was_sent(error) else None
-            broken = failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind)
-            broken.sent = kind is not None
-            raise broken from None
+            raise _without_answer(error, request, connection) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
             raise _refused(answer.status, data, answer.headers, request, connection)
         return read(data, request, connection, answer.headers)
+
+    async def _streamed(
+        self, route: _Route, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]
+    ) -> Response:
+        """Ask for a streamed answer, and put it together. A server that answers at once (JSON) is taken at its word."""
+        import aiohttp
+
+        body = _encode(_body(request, connection, asked))
+        data, answered = b"", StreamedAnswer(time.perf_counter())
+        quiet = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=connection.silence_s)
+        try:
+            async with route.session.post(
+                route.urls[request.model_type], data=body, headers=route.headers, timeout=quiet
+            ) as answer:
+                if answer.status >= 400:  # noqa: PLR2004
+                    data = await answer.read()
+                else:
+                    await _read_events(answer.content, answered)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            if not answered.is_whole:
+                raise _without_answer(error, request, connection) from None
+        if hear is not None:
+            hear(answer.headers)
+        if answer.status >= 400:  # noqa: PLR2004
+            refusal = _refused(answer.status, data, answer.headers, request, connection)
+            if learn(refusal, asked, request, connection):
+                return await self.acomplete(request, connection, hear)
+            raise refusal
+        return answered.response(request, connection, answer.headers)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless another transport uses them: its requests in flight are paid for."""
@@ -171,6 +201,33 @@ async def _close() -> None:
 _encode = msgspec.json.Encoder().encode
 
 
+async def _read_events(content: aiohttp.StreamReader, answered: StreamedAnswer) -> None:
+    """Read a stream to its end. After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept."""
+    while piece := await content.readany():
+        answered.feed(piece)
+        if answered.ended:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(END_S):
+                    await content.wait_eof()
+            return
+
+
+def _without_answer(error: Exception, request: Request, connection: Connection) -> LMError:
+    """Return the error for a request whose connection has failed: before it was sent, or before it was answered."""
+    import aiohttp
+
+    if isinstance(error, TimeoutError):
+        if isinstance(error, aiohttp.SocketTimeoutError):
+            return silent(request, connection)
+        late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
+        late.sent = False
+        return late
+    kind = ConnectionLostError if _was_sent(error) else None
+    broken = failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind)
+    broken.sent = kind is not None
+    return broken
+
+
 def _was_sent(error: Exception) -> bool:
     """Return whether the connection stood when it broke."""
     import aiohttp
@@ -182,13 +239,14 @@ def _was_sent(error: Exception) -> bool:
     )
 
 
-def _body(request: Request, connection: Connection) -> dict[str, Any]:
+def _body(request: Request, connection: Connection, streaming: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     params = {key: value for key, value in request.params.items() if key != "extra_body"}
     asked = {"prompt": request.prompt} if request.model_type == "text" else {"messages": request.messages}
     return {
         "model": request.model.partition("/")[2],
         **asked,
         **params,
+        **streaming,
         **request.params.get("extra_body", {}),
         **connection.body,
     }

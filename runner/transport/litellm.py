@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
 import logging
 import os
 import sys
+import time
 import types
 import warnings
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.answers import ending_of, is_known
-from runner.errors import MalformedError, ServerError
+from runner.errors import LMError, MalformedError, ServerError
 from runner.transport import usage
 from runner.transport.answer import read
+from runner.transport.asking import learn, stream_fields
 from runner.transport.base import failure, malformed
 from runner.transport.litellm_errors import mapped
+from runner.transport.litellm_stream import Chunks, Events, check_time, lines_of, response_of
+from runner.transport.streamed import StreamedAnswer
 from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
 
     from runner.transport.base import Hear
 
@@ -33,7 +39,8 @@ if TYPE_CHECKING:
 class LiteLLMTransport:
     """Reach every provider that litellm knows, at 3 to 4 ms of CPU per call.
 
-    ``local/NAME`` (a server of our own) and text completions go through litellm's OpenAI-compatible routes.
+    ``local/NAME`` (a server of our own) and text completions go through litellm's OpenAI-compatible routes. Answers are streamed
+    where `Connection.stream` says so, except text completions.
     """
 
     def prepare(self, request: Request, connection: Connection) -> None:  # noqa: ARG002 - Transport
@@ -43,6 +50,8 @@ class LiteLLMTransport:
     def complete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Send the request and wait. Raises LMError."""
         litellm = _litellm()
+        if asked := _asked(request, connection):
+            return self._streamed(request, connection, hear, asked)
         wire = Wire()
         arguments = _arguments(request, connection, wire)
         call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
@@ -57,6 +66,8 @@ class LiteLLMTransport:
         """Do as `complete`, without blocking the event loop."""
         litellm = _litellm()
         _users.join(self)
+        if asked := _asked(request, connection):
+            return await self._astreamed(request, connection, hear, asked)
         wire = Wire()
         arguments = _arguments(request, connection, wire)
         call = {"chat": litellm.acompletion, "text": litellm.atext_completion, "responses": litellm.aresponses}[
@@ -69,6 +80,36 @@ class LiteLLMTransport:
         _tell(hear, answer)
         return _response(answer, wire, request, connection)
 
+    def _streamed(self, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]) -> Response:
+        litellm, reader = _litellm(), _Reader(request, connection)
+        call = litellm.responses if request.model_type == "responses" else litellm.completion
+        try:
+            with contextlib.closing(reader.open(call(**_arguments(request, connection, Wire(), asked)))) as pieces:
+                for piece in pieces:
+                    reader.take(piece)
+                    check_time(reader.began, request, connection)
+        except LMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
+            if reader.failed(error, hear, asked):
+                return self.complete(request, connection, hear)
+        return reader.response(hear)
+
+    async def _astreamed(self, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]) -> Response:
+        litellm, reader = _litellm(), _Reader(request, connection)
+        call = litellm.aresponses if request.model_type == "responses" else litellm.acompletion
+        try:
+            stream = await call(**_arguments(request, connection, Wire(), asked))
+            async with contextlib.aclosing(reader.aopen(stream)) as pieces:
+                async for piece in pieces:
+                    reader.take(piece)
+        except LMError:
+            raise
+        except Exception as error:  # noqa: BLE001 - boundary: litellm raises its own, the SDK's and httpx's classes
+            if reader.failed(error, hear, asked):
+                return await self.acomplete(request, connection, hear)
+        return reader.response(hear)
+
     async def aclose(self) -> None:
         """Close this event loop's clients, unless another transport uses them.
 
@@ -80,6 +121,8 @@ class LiteLLMTransport:
         of_this_loop = clients.update_cache_key_with_event_loop("")  # what litellm adds to the keys of this loop's clients
         for key in [key for key in clients.cache_dict if key.endswith(of_this_loop)]:
             client = clients.cache_dict.pop(key)
+            if vars(_litellm()).get("module_level_aclient") is client:  # else it would be used again in the next loop
+                del vars(_litellm())["module_level_aclient"]
             clients.ttl_dict.pop(key, None)
             await client.close()
 
@@ -106,6 +149,13 @@ def _litellm() -> Any:
     litellm.cache = None
     litellm.disable_aiohttp_transport = True  # with it, text completions leave a session open for each event loop
     return litellm
+
+
+def _http() -> Any:
+    """Return litellm's module of HTTP clients. Streams that it opens late take no timeout but their client's."""
+    from litellm.llms.custom_httpx import http_handler
+
+    return http_handler
 
 
 def _without_second_requests() -> None:
@@ -180,8 +230,106 @@ _AS_TOOL = '"json_tool_call"'
 """The tool that litellm has some models call for a `response_format`: only litellm can turn its arguments back into text."""
 
 
-def _arguments(request: Request, connection: Connection, wire: Wire) -> dict[str, Any]:
-    ours = {"num_retries": 0, "max_retries": 0, "logger_fn": wire}
+class _Reader:
+    """One streamed answer, read from whatever litellm has returned for it.
+
+    Attributes:
+        began: when it was asked for, by `time.perf_counter`.
+    """
+
+    def __init__(self, request: Request, connection: Connection) -> None:
+        self.began = time.perf_counter()
+        self._answered = StreamedAnswer(self.began)
+        self._chunks: Chunks | None = None
+        self._connection = connection
+        self._events = Events(self.began)
+        self._http: Any = None
+        self._lines: Iterator[bytes] | None = None
+        self._request = request
+        self._stream: Any = None
+
+    def open(self, stream: Any) -> Generator[Any, None, None]:
+        """Yield what the stream holds: bytes, chunks or events."""
+        if getattr(stream, "completion_stream", stream) is None:
+            stream.completion_stream = stream.make_call(client=_http().get_httpx_client({"timeout": self._connection.silence_s}))
+        self._begin(stream)
+        try:
+            for piece in self._lines or (self._http.iter_bytes() if self._http is not None else stream):
+                yield piece
+                if self._answered.ended:
+                    return
+        finally:
+            if self._http is not None:
+                self._http.close()
+
+    async def aopen(self, stream: Any) -> AsyncGenerator[Any, None]:
+        """Do as `open`, without blocking the event loop."""
+        if getattr(stream, "completion_stream", stream) is None:
+            client = _http().get_async_httpx_client("ostinato", {"timeout": self._connection.silence_s})
+            stream.completion_stream = await stream.make_call(client=client)
+        self._begin(stream)
+        try:
+            async for piece in self._http.aiter_bytes() if self._http is not None else stream:
+                yield piece
+                if self._answered.ended:
+                    return
+        finally:
+            if self._http is not None:
+                await self._http.aclose()
+
+    def take(self, piece: Any) -> None:
+        """Take what was read."""
+        if isinstance(piece, bytes):
+            self._answered.feed(piece)
+        elif self._chunks is not None:
+            self._chunks.take(piece)
+        else:
+            self._events.take(piece)
+
+    def failed(self, error: Exception, hear: Hear | None, asked: dict[str, Any]) -> bool:
+        """Return whether to ask again, without a field that was refused. Raises LMError unless the answer had come."""
+        if self._answered.ended or self._answered.is_whole:
+            return False
+        raised = mapped(error, self._request, self._connection, hear)
+        if learn(raised, asked, self._request, self._connection):
+            return True
+        raise raised from None
+
+    def response(self, hear: Hear | None) -> Response:
+        """Return the answer. Raises LMError if it has broken off."""
+        http = self._http
+        headers = _headers(self._stream) if http is None else {name.lower(): value for name, value in http.headers.items()}
+        if hear is not None:
+            hear(headers)
+        if self._request.model_type == "responses":
+            self._events.check(self._request, self._connection)
+            response = _from_responses(self._events.answer, self._request)
+            return msgspec.structs.replace(response, first_token_s=self._events.first_token_s)
+        if self._chunks is not None:
+            given, told = self._chunks.finish()
+            if given is not None:
+                self._chunks.end(_native({"finish_reason": given}, told)["finish_reason"])
+        response = self._answered.response(self._request, self._connection, headers)
+        return _without_nulls(response) if self._chunks is not None else response
+
+    def _begin(self, stream: Any) -> None:
+        self._stream, self._http, self._lines = stream, response_of(stream), lines_of(stream)
+        if self._http is None and self._lines is None and self._request.model_type == "chat":
+            self._chunks = Chunks(stream, self._answered)
+
+
+def _asked(request: Request, connection: Connection) -> dict[str, Any]:
+    """Return the fields that ask for a streamed answer; none for text completions, of which litellm hides how they end."""
+    asked = stream_fields(request, connection) if request.model_type != "text" else {}
+    if request.model_type == "responses":
+        asked.pop("stream_options", None)  # the last event always holds the whole answer
+    return asked
+
+
+def _arguments(
+    request: Request, connection: Connection, wire: Wire, asked: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    ours = {"num_retries": 0, "max_retries": 0, "logger_fn": wire, **asked}
     arguments: dict[str, Any] = {**connection.extra, **request.params, **ours}
     provider, _, name = request.model.partition("/")
     if request.model_type == "text":
@@ -202,7 +350,7 @@ def _arguments(request: Request, connection: Connection, wire: Wire) -> dict[str
         "api_base": connection.api_base,
         "api_key": connection.api_key,
         "extra_headers": connection.headers or None,
-        "timeout": connection.timeout_s,
+        "timeout": connection.silence_s if asked else connection.timeout_s,
     }
     return arguments | {key: value for key, value in access.items() if value is not None}
 

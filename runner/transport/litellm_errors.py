@@ -24,7 +24,7 @@ from runner.errors import (
 )
 from runner.network.said import Said, of_tree, said
 from runner.secrets import remember
-from runner.transport.base import failure, not_an_answer, refused
+from runner.transport.base import failure, not_an_answer, refused, silent, too_late
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -95,10 +95,10 @@ def mapped(error: Exception, request: Request, connection: Connection, hear: Hea
             body, headers = _said(cause, answer, message), answer.headers
             return refused(answer.status_code, body, headers, request=request, connection=connection, otherwise=kind)
     if kind := kind or _kind(WITHOUT_ANSWER, causes):
-        if kind is LMTimeoutError and connection.timeout_s:
-            message = f"no answer within {connection.timeout_s:g} s"
         message = message or type(next(iter(causes), error)).__name__
-        failed = failure(None, message, request=request, connection=connection, kind=kind)
+        failed: LMError = failure(None, message, request=request, connection=connection, kind=kind)
+        if kind is LMTimeoutError and (connection.stream or connection.timeout_s):
+            failed = (silent if connection.stream else too_late)(request, connection)
         failed.sent = not any(type(cause).__name__ in UNSENT for cause in causes)
         return failed
     if (status := _status(error, causes)) is not None:

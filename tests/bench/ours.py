@@ -44,7 +44,8 @@ def overrides(args: argparse.Namespace, data: Path) -> list[str]:
     """The experiment that everything here plays: one question a row, no scoring, no orchestrator."""
     return [
         "model=server",
-        "model.name=bench",
+        f"model.name={args.model}",
+        f"limits.stream={args.stream}",
         f"model.transport={args.transport}",
         f"model.api_base={args.url}",
         "data=jsonl",
@@ -228,7 +229,8 @@ def _lm(args: argparse.Namespace, *, cached: bool) -> LM:
     from runner.cache import Cache
 
     cache = Cache(args.folder / "cache") if cached else False
-    return LM("openai/bench", api_base=args.url, api_key="none", temperature=0.0, max_tokens=100, cache=cache, num_retries=0)
+    settings = {"api_base": args.url, "api_key": "none", "temperature": 0.0, "max_tokens": 100, "num_retries": 0}
+    return LM(f"openai/{args.model}", cache=cache, stream=args.stream, **settings)
 
 
 def _config(changes: list[str]) -> RunConfig:
@@ -278,6 +280,8 @@ def main() -> None:
     parser.add_argument("--no-warm-up", action="store_true", help="engine: no small run before the measured one")
     parser.add_argument("--cached", action="store_true", help="acall: with a cache, which has no answer yet")
     parser.add_argument("--transport", default="auto", help="engine: how requests travel (default: auto, which is direct)")
+    parser.add_argument("--model", default="bench", help="events-N answers with 100 tokens, in N events if they are streamed")
+    parser.add_argument("--stream", choices=["always", "never"], default="never")
     parser.add_argument("--without", choices=DEVICES, help="a device to take away (see tests/bench/without.py)")
     parser.add_argument("--profile", action="store_true", help="where time goes, on stderr; figures are then slower")
     args = parser.parse_args()

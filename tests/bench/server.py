@@ -189,10 +189,11 @@ def _respond(head: _Head, body: bytes, counts: Counts) -> bytes:
         asked = _decoder.decode(body)
     except msgspec.MsgspecError as error:
         return _refused(400, str(error))
-    if asked.stream:
-        return _refused(400, "the bench server does not stream")
+    is_long = asked.model.startswith(_LONG)
+    if asked.stream and not is_long:
+        return _refused(400, "the bench server streams the models events-N only")
     counts.requests += 1
-    return _ok(_chat(asked) if head.path == b"/v1/chat/completions" else _text(asked))
+    return _long(asked) if is_long else _ok(_chat(asked) if head.path == b"/v1/chat/completions" else _text(asked))
 
 
 _CHAT = (
@@ -209,6 +210,33 @@ _TEXT = (
 )
 _TEXT_CHOICE = '{"index":%d,"text":" The answer is %d.","logprobs":null,"finish_reason":"stop"}'
 _TOKENS = 5
+
+
+_LONG = "events-"
+"""The model ``events-N`` answers with 100 tokens, in N events and one with the usage if it is asked to stream."""
+_WORDS = [f"{word} " for word in ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "again"] * 10]
+
+
+def _long(asked: _Body) -> bytes:
+    usage = {"prompt_tokens": 8, "completion_tokens": len(_WORDS), "total_tokens": 8 + len(_WORDS)}
+    head = {"id": "chatcmpl-bench", "created": 1700000000, "model": asked.model, "system_fingerprint": "fp_bench"}
+    if not asked.stream:
+        choice = {"index": 0, "message": {"role": "assistant", "content": "".join(_WORDS), "refusal": None}, "logprobs": None}
+        body = {**head, "object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}], "usage": usage}
+        return _ok(json.dumps(body).encode())
+    count = int(asked.model.removeprefix(_LONG))
+    parts = ["".join(_WORDS[len(_WORDS) * at // count : len(_WORDS) * (at + 1) // count]) for at in range(count)]
+    pieces: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
+    pieces += [({"content": part}, None) for part in parts]
+    pieces.append(({}, "stop"))
+    chunk = {**head, "object": "chat.completion.chunk", "usage": None}
+    events = [
+        {**chunk, "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]}
+        for delta, reason in pieces
+    ]
+    sent = [b"data: %b\n\n" % json.dumps(one).encode() for one in [*events, {**chunk, "choices": [], "usage": usage}]]
+    chunked = b"".join(b"%x\r\n%b\r\n" % (len(one), one) for one in [*sent, b"data: [DONE]\n\n"])
+    return b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunked
 
 
 def _chat(asked: _Body) -> bytes:

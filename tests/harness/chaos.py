@@ -27,7 +27,7 @@ from runner.config.compose import compose
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.experiment.run import run_to_end
-from runner.network.retry import MALFORMED_ATTEMPTS
+from runner.network.retry import MALFORMED_ATTEMPTS, TIMEOUT_ATTEMPTS
 from runner.transport.litellm import _litellm
 from tests.support.loopback import Loopback, Request, Script, response
 
@@ -80,6 +80,9 @@ MALFORMED: dict[str, Callable[[bytes], Script]] = {
 }
 """Answers (200) that are none. They are tried less often than the others, and come less than that to one question."""
 
+HANGS = ("hang", "hang in the body")
+"""Faults that end in a timeout. They, too, come less often to one question than they are tried."""
+
 SLOW: dict[str, Callable[[bytes], Script]] = {
     "dribbled": lambda good: Script(tuple(step for part in _parts(good, 4) for step in (part, 0.01))),
     "chunked": lambda good: Script(_chunked(_body(good))),
@@ -122,7 +125,8 @@ class Dice:
         """The name of the fault, or of the clothes, or None."""
         kinds = [self._one(question, number) for number in range(1, attempt + 1)]
         malformed = [number for number, kind in enumerate(kinds, 1) if kind in MALFORMED]
-        if attempt in malformed[MALFORMED_ATTEMPTS - 1 :]:
+        hung = [number for number, kind in enumerate(kinds, 1) if kind in HANGS]
+        if attempt in malformed[MALFORMED_ATTEMPTS - 1 :] or attempt in hung[TIMEOUT_ATTEMPTS - 1 :]:
             return self._one(question, attempt, broken=True)
         return kinds[-1]
 
@@ -130,7 +134,7 @@ class Dice:
         digest = hashlib.sha256(f"{self.seed} {attempt} {question}".encode()).digest()
         share, pick = int.from_bytes(digest[:8], "big") / 2**64, int.from_bytes(digest[8:16], "big")
         if share < self.rate:
-            names = [*BROKEN] if broken else [*BROKEN, *MALFORMED]
+            names = [name for name in BROKEN if name not in HANGS] if broken else [*BROKEN, *MALFORMED]
         elif share < self.rate + (1 - self.rate) * self.calm:
             names = [*SLOW]
         else:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cost.pricemap import entries
 from tests.support.loopback import Loopback, Script, response
+from tests.support.streams import DONE, chunked, events_of, of_anthropic, of_gemini
 
 if TYPE_CHECKING:
     from tests.support.loopback import Request
@@ -82,6 +83,8 @@ class Providers(Loopback):
         if why is not None:
             return Script((response(json.dumps({"error": {"message": why, "type": "invalid_request_error"}}).encode(), 400),))
         self.asked.append(model)
+        if body.get("stream") or ":stream" in rest:
+            return Script(chunked(tuple(_events(provider))))
         return Script((response(json.dumps(_answer(provider)).encode()),))
 
 
@@ -89,6 +92,12 @@ def _generation(body: dict[str, Any]) -> dict[str, Any]:
     config = body.get("generationConfig", {})
     names = {"temperature": "temperature", "max_output_tokens": "max_tokens", "top_p": "top_p"}
     return {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+
+
+def _events(provider: str) -> list[bytes]:
+    if provider == "anthropic":
+        return of_anthropic(("text", "text", ["ok"]))
+    return of_gemini("ok") if provider == "gemini" else [*events_of(_answer(provider)), DONE]
 
 
 def _answer(provider: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@
         assert [call.path for call in server.calls] == ["/v1/chat/completions"] * 2
 
 It knows /v1/chat/completions, /v1/completions, /v1/responses and /v1/models. A behaviour is a `Reply`, a `Status`, a `Raw`,
-a `Reset` or a `Hang`, or a function of the `Call` that returns one.
+a `Stream`, a `Reset` or a `Hang`, or a function of the `Call` that returns one. A `Reply` is streamed if the request asks for it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import json
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tests.support.clock import wait_until
 from tests.support.loopback import Loopback, Request, Script, response
+from tests.support.streams import DONE, chunked, events_of, of_responses
 
 if TYPE_CHECKING:
     import asyncio
@@ -83,6 +84,18 @@ class Raw:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """An event stream: the bytes of its body and pauses (s) in turn, and what becomes of the connection then.
+
+    With ``close`` and ``reset`` the body has no end; with ``keep`` it has one.
+    """
+
+    steps: tuple[bytes | float, ...]
+    then: Literal["keep", "close", "reset", "hang"] = "keep"
+    content_type: str = "text/event-stream"
+
+
+@dataclass(frozen=True)
 class Reset:
     """The connection is reset (or closed `politely`); `after` bytes of a good answer have been sent (0: nothing)."""
 
@@ -97,7 +110,7 @@ class Hang:
     after: int = 0
 
 
-Behaviour: TypeAlias = "Reply | Status | Raw | Reset | Hang | Callable[[Call], Behaviour]"
+Behaviour: TypeAlias = "Reply | Status | Raw | Stream | Reset | Hang | Callable[[Call], Behaviour]"
 
 
 class Server(Loopback):
@@ -162,7 +175,7 @@ class Server(Loopback):
             return Status(401, "Incorrect API key provided", error_code="invalid_api_key")
         with self._lock:
             found = self._script.popleft() if self._script else self.otherwise
-        while not isinstance(found, Reply | Status | Raw | Reset | Hang):
+        while not isinstance(found, Reply | Status | Raw | Stream | Reset | Hang):
             found = found(call)
         return found
 
@@ -200,18 +213,28 @@ class Server(Loopback):
 def _script(behaviour: Behaviour, call: Call) -> Script:
     match behaviour:
         case Reply():
-            answer = _answer(behaviour, call)
-            if answer is None:
-                return _refusal(Status(404, f"no such path: {call.path}"))
-            return Script((float(behaviour.delay_s), response(answer, **behaviour.headers)))
+            return _reply(behaviour, call)
         case Status():
             return _refusal(behaviour)
         case Raw():
             return Script((response(behaviour.body, behaviour.code, Content_Type=behaviour.content_type),))
+        case Stream():
+            return Script(chunked(behaviour.steps, behaviour.then == "keep", Content_Type=behaviour.content_type), behaviour.then)
         case Reset():
             return Script(_beginning(behaviour.after, call), "close" if behaviour.politely else "reset")
         case Hang():
             return Script(_beginning(behaviour.after, call), "hang")
+
+
+def _reply(reply: Reply, call: Call) -> Script:
+    answer = _answer(reply, call)
+    if answer is None:
+        return _refusal(Status(404, f"no such path: {call.path}"))
+    if not call.body.get("stream"):
+        return Script((float(reply.delay_s), response(answer, **reply.headers)))
+    body = json.loads(answer)
+    events = of_responses(body) if "output" in body else [*events_of(body), DONE]
+    return Script((float(reply.delay_s), *chunked(tuple(events), **reply.headers)))
 
 
 def _beginning(count: int, call: Call) -> tuple[bytes, ...]:

@@ -21,7 +21,7 @@ SCHEMA = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "s
 
 
 def served_lm(server, model="openai/any", **arguments):
-    settings = {"api_base": server.url, "api_key": KEY, "cache": False, "num_retries": 0, "timeout": 20}
+    settings = {"api_base": server.url, "api_key": KEY, "cache": False, "num_retries": 0, "timeout": 20, "stream": "never"}
     return LM(model, **settings | arguments)
 
 

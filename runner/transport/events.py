@@ -1,0 +1,74 @@
+"""Cut an event stream (server-sent events) into events, as the HTML standard says, and as servers of models send them."""
+
+from __future__ import annotations
+
+import json
+
+_BOM = b"\xef\xbb\xbf"
+_PLAIN = b"data: "
+
+
+class EventStream:
+    """Collect the bytes of an event stream, however they are cut, and return the data of its events.
+
+    Lines end with LF, CRLF or CR; a byte order mark, comments and unknown fields are skipped; several lines of data are one text;
+    events with empty data are left out (WHATWG HTML, 9.2.6, html.spec.whatwg.org/multipage/server-sent-events.html).
+    An event that is called ``error``, and a field of this name (llama.cpp until 2025), are data with an ``error``.
+    """
+
+    __slots__ = ("_begun", "_cr", "_rest")
+
+    def __init__(self) -> None:
+        self._begun = False
+        self._cr = False
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """Return the data of the events that `piece` completes."""
+        text = self._rest + self._lines(piece)
+        if not self._begun:
+            if len(text) < len(_BOM) and _BOM.startswith(text):
+                self._rest = text
+                return []
+            self._begun, text = True, text.removeprefix(_BOM)
+        *events, self._rest = text.split(b"\n\n")
+        return [data for event in events if (data := _data_of(event))]
+
+    def close(self) -> list[bytes]:
+        """Return the data of the last event, if no empty line has ended it. It may be incomplete."""
+        data, self._rest = _data_of(self._rest), b""
+        return [data] if data else []
+
+    def _lines(self, piece: bytes) -> bytes:
+        """Return `piece` with every end of a line as LF."""
+        if self._cr and piece:
+            self._cr, piece = False, piece.removeprefix(b"\n")
+        if b"\r" not in piece:
+            return piece
+        self._cr = piece.endswith(b"\r")  # the other half of CRLF may follow
+        return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+def _data_of(event: bytes) -> bytes:
+    """Return the data of one event; empty if it has none."""
+    if event.startswith(_PLAIN) and b"\n" not in event:
+        return event[len(_PLAIN) :]
+    lines: list[bytes] = []
+    is_error = False
+    for line in event.split(b"\n"):
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field in (b"data", b"error"):
+            lines.append(value)
+        is_error = is_error or field == b"error" or (field == b"event" and value == b"error")
+    data = b"\n".join(lines)
+    return _as_error(data) if is_error and data else data
+
+
+def _as_error(data: bytes) -> bytes:
+    """Return the data of an error as JSON with an ``error``."""
+    try:
+        told = json.loads(data)
+    except ValueError:
+        told = data.decode(errors="replace")
+    return data if isinstance(told, dict) and "error" in told else json.dumps({"error": told}).encode()

@@ -1,0 +1,213 @@
+"""Read a streamed answer of OpenAI's wire format, of chat and text completions, to the Response that it has when not streamed."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.errors import LMError, ServerError
+from runner.transport.answer import Answer, read, response_of
+from runner.transport.base import malformed, not_an_answer, refused_with_200
+from runner.transport.choices import mend, says_something
+from runner.transport.deltas import ChoiceDelta, StreamedChoice
+from runner.transport.events import EventStream
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.types import Connection, Request, Response
+
+_DONE = b"[DONE]"
+_SPACE = b" \t\r\n"
+_SHOWN = 200
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Chunk(msgspec.Struct):
+    """One event: pieces of choices, and what is known of the whole. Azure's first and the last with usage have no choices."""
+
+    choices: list[ChoiceDelta] | None = None
+    id: str | int | None = None
+    model: str | None = None
+    created: int | float | str | None = None
+    system_fingerprint: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Chunk, strict=False).decode
+_decode_all = msgspec.json.Decoder(list[_Chunk], strict=False).decode
+
+
+class StreamedAnswer:
+    """Put a streamed answer together.
+
+    An answer is whole when each of its choices has a finish reason. ``[DONE]`` is not needed, and does not make up for one:
+    some servers never send it, and some gateways always do. Comments and events without choices (``ping``) are passed over.
+
+    Args:
+        began: when the request was sent, by `time.perf_counter`.
+
+    Attributes:
+        ended: whether nothing more is to be read: ``[DONE]`` or an error has come.
+        first_token_s: seconds until the first token, of thinking or a tool call, too; None: none has come.
+    """
+
+    def __init__(self, began: float) -> None:
+        self.ended = False
+        self.first_token_s: float | None = None
+        self._began = began
+        self._beginning = b""
+        self._choices: dict[int, StreamedChoice] = {}
+        self._error: Any = None
+        self._events = EventStream()
+        self._head = Answer([])
+        self._plain: list[bytes] | None = None
+        self._unreadable = b""
+        self._usages: list[dict[str, Any]] = []
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether every choice has ended."""
+        return bool(self._choices) and all(choice.finish_reason or choice.error for choice in self._choices.values())
+
+    def feed(self, piece: bytes) -> None:
+        """Read on. A body that is JSON, from a server that does not stream, is kept as it is."""
+        if self._plain is not None:
+            self._plain.append(piece)
+            return
+        if not self._beginning:
+            self._beginning = piece.lstrip(_SPACE)[:_SHOWN]
+            if self._beginning.startswith((b"{", b"[")):
+                self._plain = [piece]
+                return
+        if events := self._events.feed(piece):
+            self.add(events)
+
+    def add(self, events: list[bytes]) -> None:
+        """Add the data of events."""
+        if events[-1] == _DONE:
+            self.ended = True
+            events = events[:-1]
+        try:
+            chunks: Sequence[_Chunk | None] = _decode_all(b"[%b]" % b",".join(events))
+        except _UNREADABLE:
+            events = events[: self._end_in(events)]
+            chunks = [self._one(data) for data in events]
+        for chunk, data in zip(chunks, events, strict=True):
+            if chunk is not None:
+                self._take(chunk, data)
+        if self.first_token_s is None and any(choice.said for choice in self._choices.values()):
+            self.first_token_s = time.perf_counter() - self._began
+
+    def response(self, request: Request, connection: Connection, headers: Mapping[str, str] | None = None) -> Response:
+        """Return the answer. `headers` may name its cost.
+
+        Raises:
+            LMError: the stream has broken off, holds an error, or is not a stream of an answer.
+        """
+        if self._plain is not None:
+            return read(b"".join(self._plain), request, connection, headers)
+        try:
+            return self._whole(request, connection, headers)
+        except LMError as error:
+            error.begun = self.first_token_s is not None
+            raise
+
+    def _whole(self, request: Request, connection: Connection, headers: Mapping[str, str] | None) -> Response:
+        if not self.ended and (rest := self._events.close()):
+            self.add(rest)
+        if self._error is not None:
+            if self._choices:
+                raise refused_with_200(self._error, ServerError, request, connection)
+            raise not_an_answer(msgspec.json.encode(self._error), str(self._error), request, connection)
+        if self._unreadable or not self.is_whole:
+            raise malformed(request, self._missing())
+        answer = self._head
+        answer.choices = [choice.whole() for _, choice in sorted(self._choices.items())]
+        if self._usages:
+            answer.usage = msgspec.Raw(msgspec.json.encode(_largest(self._usages[0], self._usages[-1])))
+        response = response_of(answer, request, connection, headers)
+        return msgspec.structs.replace(response, first_token_s=self.first_token_s)
+
+    def _take(self, chunk: _Chunk, data: bytes) -> None:
+        for piece in chunk.choices or ():
+            index = piece.index or 0
+            choice = self._choices.get(index)
+            if choice is None:
+                choice = self._choices[index] = StreamedChoice()
+            choice.add(piece)
+            if choice.error:
+                self.ended = True
+        if chunk.usage:
+            self._usages[1:] = [chunk.usage]  # the first and the last
+        if chunk.error or not (chunk.choices or chunk.usage):
+            self._take_error(chunk.error, data)
+        head = self._head
+        if not head.model:
+            head.id, head.model, head.created = head.id or chunk.id, chunk.model, head.created or chunk.created
+        if head.system_fingerprint is None:
+            head.system_fingerprint = chunk.system_fingerprint
+
+    def _take_error(self, error: Any, data: bytes) -> None:
+        """Look for an error in an event: in ``error``, or the event as a whole (vLLM until 0.10, MiniMax)."""
+        body: dict[str, Any] = {"error": error if isinstance(error, dict) else {"message": error}}
+        if not error:
+            told = json.loads(data)
+            whole = told.get("object") == "error" or told.get("type") == "error"
+            body = {"error": told} if whole else {"base_resp": told.get("base_resp")}
+        if body.get("base_resp") or says_something(body.get("error")):
+            self.ended, self._error = True, body
+
+    def _end_in(self, events: list[bytes]) -> int | None:
+        """Return the place of ``[DONE]``; None if it has not come."""
+        found = next((place for place, data in enumerate(events) if data.strip() == _DONE), None)
+        self.ended = self.ended or found is not None
+        return found
+
+    def _one(self, data: bytes) -> _Chunk | None:
+        """Return an event whose data has unusual types, as far as it can be read; None for what is not an object of JSON."""
+        for read_as in (bytes, _with_messages):
+            try:
+                return _decode(read_as(data))
+            except _UNREADABLE:
+                continue
+        if data.startswith(b"{"):
+            self._unreadable = data
+        return None
+
+    def _missing(self) -> str:
+        """Say why this is not a whole answer."""
+        if self.is_whole:
+            return f"an event cannot be read: {self._unreadable[:_SHOWN].decode(errors='replace')}"
+        if not self._choices:
+            return f"the stream holds no answer: {self._beginning.decode(errors='replace')}"
+        why = "the stream ended before the answer, without a finish reason"
+        return f"{why}; for a server that never sends one, set limits.stream=never"
+
+
+def _with_messages(data: bytes) -> bytes:
+    """Return an event with ``message`` for ``delta``, and with the usual types (`mend`); as it is if it is not JSON."""
+    try:
+        event = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(event, dict):
+        return data
+    choices = event.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):
+            choice["message"] = choice.pop("delta")
+    if not isinstance(event.get("usage"), dict):
+        event.pop("usage", None)
+    return mend(json.dumps(event).encode()) or data
+
+
+def _largest(one: Any, other: Any) -> Any:
+    """Return the largest of each count: counts that grow from event to event, or that two events share (Anthropic's)."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return {**one, **{name: _largest(one.get(name), value) for name, value in other.items()}}
+    return max(one, other) if isinstance(one, int | float) and isinstance(other, int | float) else other
