@@ -134,8 +134,10 @@ def _prepare(value: Any, path: str, origin: Origin) -> Any:
     if isinstance(value, Mapping):
         copy: dict[str, Any] = {}
         for key, item in value.items():
+            if type(key) is int and origin(path).startswith("override "):  # Hydra's grammar has no quoted keys
+                key = str(key)  # noqa: PLW2901
             if not isinstance(key, str):
-                raise ConfigError(_at(path, origin, f"the key {key!r} is not text; put it in quotes"))
+                raise ConfigError(_at(path, origin, f"the key {key!r} is not text; put it in quotes, in a YAML file"))
             below = f"{path}.{key}" if path else key
             if key == "_target_":
                 raise ConfigError(_at(below, origin, "YAML must not name code; choose a `kind` instead"))

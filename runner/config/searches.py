@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from runner.config.schema import Sweep as Section
 
 
+_ENDS = ("No trials are completed yet", "`Study.stop` is supposed to be invoked")
+"""Errors of optuna at the end of a search: all cells have failed, so none is the best; the last cell of a grid has failed."""
+
+
 class Search:
     """A search: what one of Hydra's sweepers is given, and how its proposals are read.
 
@@ -77,7 +81,7 @@ class Search:
         except Exception as error:  # boundary: a plugin's sampler and storage raise anything
             if error in raised:
                 raise
-            if "No trials are completed yet" in str(error):  # optuna has no best trial, because all cells have failed
+            if any(end in str(error) for end in _ENDS):
                 return
             why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             raise ConfigError(f"hydra/sweeper={self.name} cannot search: {redact(why)}; see hydra.sweeper.*") from None

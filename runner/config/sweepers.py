@@ -175,6 +175,11 @@ def _launcher() -> Any:
     from hydra.core.utils import JobReturn, JobStatus
     from hydra.plugins.launcher import Launcher as HydraLauncher
 
+    class Failed(JobReturn):  # type: ignore[misc]
+        @property
+        def return_value(self) -> Any:  # Hydra's own also writes to stderr
+            raise ConfigError("the cell has no score to be ranked by, or too few samples are scored")
+
     class Launcher(HydraLauncher):  # type: ignore[misc]
         __module__, __qualname__ = _MODULE, "Launcher"
 
@@ -187,11 +192,10 @@ def _launcher() -> Any:
 
         @staticmethod
         def _returned(job: list[str], value: float | None) -> Any:
-            returned = JobReturn(overrides=job)
-            returned.return_value = (
-                ConfigError("the cell has no score to be ranked by, or too few samples are scored") if value is None else value
-            )
-            returned.status = JobStatus.FAILED if value is None else JobStatus.COMPLETED
+            if value is None:
+                return Failed(overrides=job, status=JobStatus.FAILED)
+            returned = JobReturn(overrides=job, status=JobStatus.COMPLETED)
+            returned.return_value = value
             return returned
 
     return Launcher

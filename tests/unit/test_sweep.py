@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import polars
@@ -344,6 +345,52 @@ def test_optuna_searches_on_the_primary_score(server):
     more = sweep(served(server, *OPTUNA, "hydra.sweeper.n_trials=7"))  # goes on with the same proposals
     assert (more.folder, len(more.manifest.cells), server.count) == (result.folder, 7, 7 * ROWS)
     assert {*result.manifest.cells} < {*more.manifest.cells}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (
+            ["hydra/sweeper/sampler=grid"],
+            r"sampling\.temperature: an interval has infinitely many values, and this sampler tries each",
+        ),
+        (["hydra.sweeper.storage=sqlite:////no/such/folder/x.db"], r"cannot search: OperationalError: .*unable to open database"),
+        (["hydra.sweeper.storage=postgresql://u:hush@127.0.0.1:1/x"], r"^hydra/sweeper=optuna cannot search: (?!.*hush)[^\n]*$"),
+        (["sampling.temperature=interval(1,0)"], r"cannot search: ValueError: .*low"),
+    ],
+)
+def test_a_search_that_cannot_work_is_one_line(server, more, message):
+    with pytest.raises(ConfigError, match=message):
+        sweep(served(server, *OPTUNA, *more))
+    assert server.count == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "grid"])
+def test_optuna_searches_a_range_without_its_end(server, sampler):
+    varied = ["sampling.temperature=range(0.7,1,0.1)", "sampling.seed=range(2)"]
+    result = sweep(served(server, *OPTUNA, *varied, "hydra.sweeper.n_trials=9", f"hydra/sweeper/sampler={sampler}"))
+    found = {(cell.values["sampling.temperature"], cell.values["sampling.seed"]) for cell in result.manifest.cells.values()}
+    assert found <= set(product([0.7, 0.8, 0.9], [0, 1]))
+    assert len(found) == 6 if sampler == "grid" else found
+    assert result.manifest.status == "complete"
+
+
+def test_optuna_is_told_of_failure_not_of_a_lucky_mean(server):
+    """At the lower temperatures all rows but one fail, and that one is right."""
+    server.otherwise = lambda call: (
+        Status(400, "no such image")
+        if call.body["temperature"] < 0.85 and "is 0" not in call.question
+        else Reply("ok" if "is 0" in call.question else "no")
+    )
+    searched = ["sampling.temperature=range(0.7,1,0.1)", "hydra/sweeper/sampler=grid", "cache.mode=off"]
+    result = sweep(served(server, *OPTUNA, *searched))
+    assert {row["sampling.temperature"]: row["score.exact"] for row in result.rows} == {0.7: 1.0, 0.8: 1.0, 0.9: 0.25}
+    assert [row["standing"] for row in result.rows] == ["best", "partial", "partial"]
+    server.otherwise = Status(400, "no such image")
+    failed = sweep(served(server, *OPTUNA, *searched, "sampling.max_tokens=7"))
+    assert (failed.manifest.status, failed.manifest.problem) == ("failed", None)
+    found = sweep(served(server, *OPTUNA, "sampling.temperature=range(0.7,1,0.1)", "cache.mode=off", "sampling.top_p=0.3"))
+    assert found.manifest.status == "failed"
 
 
 def test_optuna_follows_the_direction_of_the_sweep(server):

@@ -1,8 +1,10 @@
 """Sweeps, read from the command line and from YAML: the cells that they make, and what is refused before anything is written."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.types import RangeSweep
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +12,8 @@ from runner.config import cells as cells_module
 from runner.config.cells import combinations, narrowed
 from runner.config.grammar import parsed, text_of
 from runner.config.load import load
+from runner.config.overrides import bare_keys
+from runner.config.ranges import for_search, nearest, values_of
 from runner.config.schema import Sweep
 from runner.config.sweepers import split
 from runner.errors import ConfigError, DataError
@@ -50,11 +54,17 @@ def test_combinations_follow_the_order_of_the_command_line():
     [
         ("sampling.seed=range(0,3)", [0, 1, 2]),
         ("sampling.temperature=range(0,1.5,0.5)", [0, 0.5, 1.0]),
+        ("sampling.temperature=range(0.7,1,0.1)", [0.7, 0.8, 0.9]),
+        ("sampling.temperature=range(1,0.7,-0.1)", [1.0, 0.9, 0.8]),
+        ("sampling.temperature=sort(range(1,0.7,-0.1))", [0.8, 0.9, 1.0]),
+        ("sampling.temperature=float(range(0,3))", [0.0, 1.0, 2.0]),
         ("sampling.seed=choice(7,8)", [7, 8]),
         ("sampling.stop=[a],[b,c]", [["a"], ["b", "c"]]),
         ("sampling.top_p=null,0.5", [None, 0.5]),
         ("+model.params.top_k=1,2", [1, 2]),
         ("model.params.top_k=1,2", [1, 2]),
+        ('model.params.bias={"50256":-1},{50257: 1}', [{"50256": -1}, {"50257": 1}]),
+        ("model.params.bias=choice({'7':[{\"8\":x}]},{})", [{"7": [{"8": "x"}]}, {}]),
         ("prompt.system='Be brief, please.','No.'", ["Be brief, please.", "No."]),
         ("prompt.user=choice('{{ country }}?','${x} {{ country }}')", ["{{ country }}?", "${x} {{ country }}"]),
     ],
@@ -104,6 +114,42 @@ def test_values_may_interpolate_varied_keys():
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(), st.lists, max_leaves=5))
 def test_any_value_round_trips_through_hydras_grammar(value):
     assert parsed(f"key={text_of(value)}") == ("key", value)
+
+
+@given(
+    st.dictionaries(st.integers(0, 10**9).map(str) | st.from_regex(r"[a-z][a-z0-9_ .,:=()-]*[a-z]", fullmatch=True), st.text())
+)
+def test_keys_of_mappings_round_trip_as_texts(value):
+    assert parsed(f"key={text_of([value])}") == ("key", [value])
+
+
+def test_a_key_that_the_grammar_cannot_express_is_refused():
+    with pytest.raises(ConfigError, match="cannot be written in Hydra's grammar"):
+        text_of({"1e3": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "bare"),
+    [
+        ('{"7":x, \'b\' : {"c":1}}', "{7:x, b : {c:1}}"),
+        ('["7", {"a":"b: {\\"c\\": 1}"}]', '["7", {a:"b: {\\"c\\": 1}"}]'),  # only keys, and nothing inside a text
+        ('{"a b":1}', '{"a b":1}'),
+        ('"{\\"a\\": 1}"', '"{\\"a\\": 1}"'),
+        ("it's {a: b}", "it's {a: b}"),
+    ],
+)
+def test_quoted_keys_lose_their_quotes(text, bare):
+    assert bare_keys(text) == bare
+
+
+@given(st.integers(-50, 50), st.integers(1, 60), st.integers(1, 20), st.integers(0, 4))
+def test_ranges_are_counted_in_decimals_as_written(start, length, step, digits):
+    first, end, by = (Decimal(number).scaleb(-digits) for number in (start, start + length, step))
+    found = values_of("key", RangeSweep(start=float(first), stop=float(end), step=float(by)))
+    assert found == [float(first + by * index) for index in range(-(-length // step))]
+    search = for_search("key", RangeSweep(start=float(first), stop=float(end), step=float(by)), discrete=False)
+    assert f"{max(found)!r}" in search
+    assert all(nearest(repr(value + 1e-13), found) == value for value in found)
 
 
 # -- YAML
@@ -185,6 +231,10 @@ def test_an_invalid_section_is_refused(section, message):
         (["budget.usd=1,2"], "budget.usd: cannot be varied"),
         (["runs_dir=a,b"], "runs_dir: cannot be varied"),
         (["sampling.temperature=interval(0,1)"], "search it with hydra/sweeper=optuna"),
+        (["sampling.temperature=range(0,inf)"], "sampling.temperature: a range needs a start, an end and a step that are finite"),
+        (["sampling.temperature=range(0,1,0)"], "and a step other than 0"),
+        (["sampling.seed=range(0,1000001)"], "sampling.seed: the range has more than 100,000 values"),
+        (["sampling.temperature=range(1,0,0.1)"], "has no values"),
         (["sampling.temperature=0"], "nothing varies"),
         (["gate.min_gain=0,0.05"], "gate.min_gain: cannot be varied"),
         (["sweep.zip={sampling.seed:{range:[0,3]},sampling.temperature:[0,1]}"], "sampling.seed 3, sampling.temperature 2"),
