@@ -21,7 +21,7 @@ _STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True)
-class KeptServer:
+class KeptServer(launch.Address):
     """A server that outlives the command that started it.
 
     Attributes:
@@ -40,16 +40,6 @@ class KeptServer:
     def process(self) -> processes.Process:
         """Return the process, running or not."""
         return processes.attach(self.pid, self.started, Path(self.log))
-
-    @property
-    def ui_url(self) -> str:
-        """Return the URL of the UI."""
-        return f"http://{launch.HOST}:{self.port}"
-
-    @property
-    def api_url(self) -> str:
-        """Return the URL of the API, as for `PREFECT_API_URL`."""
-        return f"{self.ui_url}/api"
 
 
 def status() -> KeptServer | None:

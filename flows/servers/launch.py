@@ -20,6 +20,22 @@ START_TIMEOUT_S = 120.0
 _OTHERS_RUNS = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
 
 
+class Address:
+    """The addresses of a server at `port` of this machine."""
+
+    port: int
+
+    @property
+    def ui_url(self) -> str:
+        """Return the URL of the UI, which works while the server runs."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Return the URL of the API, as for `PREFECT_API_URL`."""
+        return f"{self.ui_url}/api"
+
+
 def start(database: Path, port: int, *, log: Path, private: bool) -> processes.Process:
     """Start a server, which ends with this process unless it is kept.
 

@@ -11,7 +11,7 @@ from flows.servers.databases import History
 from runner.system import processes
 
 
-class PrivateServer:
+class PrivateServer(launch.Address):
     """A child server on a free port for the time of one run. It boots in the background, and ends with this process.
 
     Raises:
@@ -28,16 +28,6 @@ class PrivateServer:
         except BaseException:
             self._history.release()
             raise
-
-    @property
-    def ui_url(self) -> str:
-        """Return the URL of the UI, which works while the run lasts."""
-        return f"http://{launch.HOST}:{self.port}"
-
-    @property
-    def api_url(self) -> str:
-        """Return the URL of the API, as for `PREFECT_API_URL`."""
-        return f"{self.ui_url}/api"
 
     async def ready(self) -> None:
         """Wait until the server answers.

@@ -118,11 +118,12 @@ class Asker:
             CacheError: a miss in replay mode.
         """
         turns, account = self.turns(*slot, scored=not self._blocks), self._account(slot)
+        encoded = self._pattern(slot[1])[1]
         try:
             request = next(turns)
             while True:
                 try:
-                    completion = await self.lm.acomplete(request, account)
+                    completion = await self.lm.acomplete(request, account, encoded=encoded)
                 except BaseException as error:
                     if not _is_of_row(error):
                         self._cut(account)

@@ -9,6 +9,9 @@ from runner.types import Usage
 if TYPE_CHECKING:
     from runner.types import Request
 
+_SAID = ("tools", "functions", "response_format")
+"""Parameters that are text for the model."""
+
 
 def estimate(request: Request) -> Usage:
     """Estimate the tokens of a request: its prompt by the length of its text, and ``max_tokens`` for each answer.
@@ -47,16 +50,22 @@ def limit_of(request: Request) -> int | None:
 
 def _longest(request: Request, otherwise: int | None) -> int | None:
     """Return the most tokens of all answers to a request."""
-    params = request.params
-    limit = limit_of(request) or otherwise
-    return None if limit is None else int(limit) * max(int(params.get("n") or 1), int(params.get("best_of") or 1))
+    limit, params = limit_of(request) or otherwise, request.params
+    if limit is None or ("n" not in params and "best_of" not in params):
+        return limit if limit is None else int(limit)
+    return int(limit) * max(int(params.get("n") or 1), int(params.get("best_of") or 1))
 
 
 def _length(request: Request) -> tuple[int, int, int]:
     """Return the characters, the bytes in UTF-8 and the messages of what is sent."""
-    messages = request.messages or ()
-    said = [message.get(part) for message in messages for part in ("content", "tool_calls")]
-    said += [request.prompt, *(request.params.get(name) for name in ("tools", "functions", "response_format"))]
-    texts = [part if isinstance(part, str) else str(part) for part in said if part]
-    size = sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts)
-    return sum(map(len, texts)), size, len(messages)
+    messages, params = request.messages or (), request.params
+    said = [message.get("content") for message in messages]
+    said += [message["tool_calls"] for message in messages if "tool_calls" in message]
+    said += [request.prompt, *[params[name] for name in _SAID if name in params]]
+    characters = size = 0
+    for part in said:
+        if part:
+            text = part if isinstance(part, str) else str(part)
+            characters += len(text)
+            size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return characters, size, len(messages)

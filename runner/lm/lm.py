@@ -210,19 +210,20 @@ class LM:
         """Send requests in the form that a record's manifest says in ``model``, whatever is known of the model today."""
         self.recorded = AsRecorded(frozenset(model.get("not_sent", {})), model.get("limit"))
 
-    async def acomplete(self, request: Request, account: Account | None = None) -> Completion:
+    async def acomplete(self, request: Request, account: Account | None = None, *, encoded: bytes | None = None) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
         Args:
             request: made by `request`.
             account: adds up what the attempts use, failed ones included.
+            encoded: the `encoded_params` of the request, for callers with many requests that share them.
 
         Raises:
             LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._complete(request, request_key(request), {}, account)
+        return await self._complete(request, request_key(request, encoded), {}, account)
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop. Call it before the loop ends."""
@@ -461,15 +462,15 @@ class LM:
 
     def channel(self, kwargs: Mapping[str, Any] | None = None) -> Channel:
         """Return what a call with these arguments is sent through: transport, connection, limiter, budget, retries and price."""
-        given = kwargs or {}
-        merged = {**self.kwargs, **given}
+        merged = {**self.kwargs, **kwargs} if kwargs else self.kwargs
+        retries = kwargs.get("num_retries", self.num_retries) if kwargs else self.num_retries
         return Channel(
             model=self.model,
             transport=self.transport,
             connection=self._connection(merged),
             limiter=self.limiter,
             budget=self.budget,
-            retry=self.retry or RetryPolicy(max_attempts=int(given.get("num_retries", self.num_retries)) + 1),
+            retry=self.retry or _patience(int(retries)),
             own_price=self.price_override,
             service_tier=merged.get("service_tier"),
         )
@@ -478,7 +479,7 @@ class LM:
         """Return how to reach the model: the same object while nothing about it changes, because transports prepare for it."""
         reached = self._reached
         if reached is None or reached[0] != merged or reached[1].api_base != api_base(self.model, merged):
-            reached = self._reached = (merged, connection_of(self.model, merged))
+            reached = self._reached = (merged.copy(), connection_of(self.model, merged))
         return reached[1]
 
 
@@ -503,6 +504,11 @@ def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> 
 
 def _transport(model: str) -> Transport:
     return FakeTransport() if model.startswith("fake/") else AutoTransport()
+
+
+@functools.lru_cache(maxsize=8)
+def _patience(retries: int) -> RetryPolicy:
+    return RetryPolicy(max_attempts=retries + 1)
 
 
 @functools.lru_cache(maxsize=8)

@@ -22,9 +22,8 @@ def test_the_dice_can_be_thrown_again_and_keeps_its_rate():
 def test_every_row_ends_ok(tmp_path, transport, rows, concurrency, timeout_s):
     options = {"rows": rows, "transport": transport, "concurrency": concurrency, "timeout_s": timeout_s}
     with ChaosServer(Dice(1, 0.3)) as server:
-        result = play(server, tmp_path, **options)
-        check(server, result, rows)
+        check(server, play(server, tmp_path, **options), rows)
         assert set(server.met) > (set(BROKEN) | set(MALFORMED) if rows > 200 else {"500", "hang", "reset"})
         asked = sum(server.requests.values())
         again = play(server, tmp_path, **options)
-        assert (again.summary.ok, again.summary.cache_hits, sum(server.requests.values())) == (rows, rows, asked)
+        assert (again.result.summary.ok, again.result.summary.cache_hits, sum(server.requests.values())) == (rows, rows, asked)
