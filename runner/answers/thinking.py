@@ -126,6 +126,11 @@ def split(text: str) -> Parts:
     return Parts(rest if rest is None else rest.lstrip(), "\n\n".join(filter(None, thoughts)) or None)
 
 
+def spoken(text: str) -> str:
+    """Return the answer in a text, without its thinking; an empty text if thinking is all there is."""
+    return (split(text).text or "") if _may_think(text) else text
+
+
 def parted(choice: Choice) -> Choice:
     """Return an answer with the thinking in its text moved to `reasoning`.
 

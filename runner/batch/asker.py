@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 import msgspec
 
 from runner.adapters import Adapter, Formatted, ParseError, Repaired
-from runner.answers import Ending, ending_of, without_thinking
+from runner.answers import Ending, ending_of, spoken, without_thinking
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
 from runner.errors import ContentFilterError, DataError, LMError
@@ -170,6 +170,8 @@ class Asker:
         if rule != "score":
             return
         output = sample.output or ""
+        if not self.lm.split_thinking:
+            output = spoken(output)
         try:
             for name, scorer in self.scorers.items():
                 value = sample.scores[name] = scorer.score(output, row.target, row.fields, sample.parsed)

@@ -4,7 +4,7 @@ Each function matches on `kind` once. Secrets are read from the environment here
 """
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
-from runner.build.task import adapter, counting, dataset, name, scorers
+from runner.build.task import adapter, counting, dataset, name, scorers, scoring_remarks
 from runner.build.training import finetuning
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "pinned",
     "remarks",
     "scorers",
+    "scoring_remarks",
 ]

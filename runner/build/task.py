@@ -112,6 +112,17 @@ def counting(config: schema.RunConfig) -> Counting:
     return Counting(*chosen.counting) if isinstance(chosen, schema.Scored) else Counting()
 
 
+def scoring_remarks(config: schema.RunConfig) -> list[str]:
+    """Return what is to be said of the scorers: where labels may be taken for words, for example."""
+    scorings = config.scoring.scorers if isinstance(config.scoring, schema.SeveralScoring) else {"": config.scoring}
+    return [
+        f"scoring{'.scorers.' * bool(name)}{name}: the labels {', '.join(letters)} are single letters, and words such as 'a' or "
+        "'I' may be taken for them; set ignore_case=false"
+        for name, chosen in scorings.items()
+        if isinstance(chosen, schema.ChoiceScoring) and chosen.ignore_case and (letters := scoring.single_letters(chosen.labels))
+    ]
+
+
 def name(config: schema.RunConfig, data: Dataset) -> str:
     """Return the experiment's name: the config's, else the data's, made safe for a folder."""
     return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"

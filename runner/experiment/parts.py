@@ -46,8 +46,8 @@ class Parts(NamedTuple):
         return seed if isinstance(seed, int) else None
 
     def remarks(self, config: RunConfig) -> list[str]:
-        """Return what is to be said of the parameters that this config sends: where a server ignores them, for example."""
-        return build.remarks(config, self.lm.parameters(**self.adapter.params()))
+        """Return what is to be said of the parameters that this config sends (servers may ignore some), and of its scorers."""
+        return [*build.remarks(config, self.lm.parameters(**self.adapter.params())), *build.scoring_remarks(config)]
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""

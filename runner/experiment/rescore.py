@@ -15,6 +15,7 @@ from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
 from runner.experiment.run import RunResult
 from runner.records import find_run
+from runner.wording.numbers import mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,37 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 
-def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs") -> RunResult:
+class Change(msgspec.Struct, frozen=True):
+    """What became of one score when a run was scored again.
+
+    Attributes:
+        before: its mean over the samples that had it; None: none had.
+        after: its mean now.
+        up: samples whose score is higher now.
+        down: samples whose score is lower now.
+        gained: samples that have a score now and had none.
+        lost: samples that have none now and had one.
+    """
+
+    before: float | None
+    after: float | None
+    up: int = 0
+    down: int = 0
+    gained: int = 0
+    lost: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"{count} {name}" for name in ("up", "down", "gained", "lost") if (count := getattr(self, name))]
+        return f"{mean(self.before)} -> {mean(self.after)}" + (f" ({', '.join(parts)})" if parts else ", no sample changed")
+
+
+class Rescored(RunResult, frozen=True):
+    """The result of `score`: that of `run`, and what has changed, by score. A score that was not there before is not in it."""
+
+    changes: dict[str, Change] = msgspec.field(default_factory=dict)
+
+
+def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Path = "runs") -> Rescored:
     """Score the answers of a run again, by its own scorers or by those that `overrides` choose. No model is asked.
 
     Only the scores change in the record, and the scorers in its ``config.yaml``.
@@ -35,7 +66,7 @@ def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Pat
         runs_dir: where runs are.
 
     Returns:
-        The record, with its new summary.
+        The record, with its new summary, and how the scores have changed.
 
     Raises:
         RecordError: there is no such run, or its data has changed since.
@@ -49,7 +80,7 @@ def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Pat
         record.close()
 
 
-def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
+def _rescored(record: RunFolder, overrides: Sequence[str]) -> Rescored:
     from runner.config.compose import read_run, to_yaml
 
     manifest, before = record.manifest(), record.summary()
@@ -58,7 +89,8 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
     experiment = Experiment(in_place, record, recorded_overrides(record), Parts.of(in_place))
     if manifest["data"]["fingerprint"] != experiment.dataset.fingerprint:
         raise RecordError(f"{record.path}: the data has changed since this run began, so its answers cannot be scored again")
-    record.rewrite(_scored(experiment))
+    samples, changes = _scored(experiment)
+    record.rewrite(samples)
     record.write_config(to_yaml(config))
     record.write_manifest(rescored(manifest, config, in_place))
     if before:
@@ -67,7 +99,7 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> RunResult:
     if before and before.status == "interrupted":
         summary = msgspec.structs.replace(summary, status=before.status, problem=before.problem)
         record.write_summary(summary)
-    return RunResult(record.path, summary)
+    return Rescored(record.path, summary, changes)
 
 
 def _with_scorers(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
@@ -85,18 +117,39 @@ def _with_scorers(record: RunFolder, config: RunConfig, overrides: Sequence[str]
     return msgspec.structs.replace(config, scoring=chosen.config().scoring)
 
 
-def _scored(experiment: Experiment) -> list[Sample]:
-    """Score every sample of the record, count all of them, and return them in the record's order."""
+def _scored(experiment: Experiment) -> tuple[list[Sample], dict[str, Change]]:
+    """Score every sample of the record, count all of them, and return them in the record's order, with what changed."""
     rows = {row.id: row for row in experiment.dataset}
-    samples = []
+    samples: list[Sample] = []
+    pairs: dict[str, list[tuple[float | None, float | None]]] = {}
     for sample, counts in experiment.record.history():
         samples.append(sample)
         if not counts:  # a retry has replaced it, and its cost stays on record
             experiment.tally.superseded(sample)
             continue
+        before = sample.scores
         if sample.error is not None and sample.error.code == "scoring":
             sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
         if sample.id in rows:
             experiment.asker.score(sample, rows[sample.id])
+        for name in {*before, *sample.scores}:
+            pairs.setdefault(name, []).append((before.get(name), sample.scores.get(name)))
         experiment.tally.add(sample)
-    return samples
+    known = {name: found for name, found in pairs.items() if any(was is not None for was, _ in found)}
+    return samples, {name: _change(known[name]) for name in experiment.scorers if name in known}
+
+
+def _change(pairs: Sequence[tuple[float | None, float | None]]) -> Change:
+    both = [(was, now) for was, now in pairs if was is not None and now is not None]
+    return Change(
+        before=_mean([was for was, _ in pairs if was is not None]),
+        after=_mean([now for _, now in pairs if now is not None]),
+        up=sum(now > was for was, now in both),
+        down=sum(now < was for was, now in both),
+        gained=sum(was is None for was, _ in pairs),
+        lost=sum(now is None for _, now in pairs),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,6 +1,6 @@
 """Scoring: how good one answer is (a scorer), and the summary of a run's scores (mean, standard error, n)."""
 
-from runner.scoring.choice import Choice
+from runner.scoring.choice import Choice, single_letters
 from runner.scoring.math import Math
 from runner.scoring.numeric import Numeric
 from runner.scoring.python import Python
@@ -21,6 +21,7 @@ __all__ = [
     "Regex",
     "RowMean",
     "Scorer",
+    "single_letters",
     "summarise",
     "summarise_by_row",
 ]

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from runner.errors import ConfigError
 
-_PROGRAM = Path(__file__).with_name("verifier.py")
+PROGRAM = Path(__file__).with_name("verifier.py")
 _START_S = 120.0
 """Seconds that a child may take to import sympy: 2 on an idle machine."""
 
@@ -45,9 +45,9 @@ TIMED_OUT = Verdict(gold=True, answer=False, equal=False, timed_out=True)
 class _Child:
     """One child process. Used by one thread at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM)],
+            [sys.executable, "-P", str(program)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -96,10 +96,12 @@ class Pool:
     Args:
         size: the most children at once.
         limit_s: seconds for one comparison; a child that takes longer is ended.
+        program: what a child runs.
     """
 
-    def __init__(self, size: int, limit_s: float) -> None:
+    def __init__(self, size: int, limit_s: float, program: Path = PROGRAM) -> None:
         self._limit_s = limit_s
+        self._program = program
         self._free = threading.BoundedSemaphore(size)
         self._idle: queue.LifoQueue[_Child] = queue.LifoQueue()
         self.compare = lru_cache(maxsize=16_384)(self._compare)
@@ -109,7 +111,7 @@ class Pool:
             try:
                 child = self._idle.get_nowait()
             except queue.Empty:
-                child = _Child()
+                child = _Child(self._program)
             verdict = child.ask(gold, answer, self._limit_s)
             if verdict is None:
                 child.close()

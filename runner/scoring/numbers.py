@@ -151,12 +151,12 @@ def _digits(decimal: Decimal) -> tuple[str, str]:
     indian = rf"[1-9][0-9]?(?:{group}[0-9]{{2}})+{group}[0-9]{{3}}"
     whole = rf"(?:{spaced}|{grouped}|{indian}|{quoted}|{underscored}|[0-9]+)"
     other_way = rf"(?:{spaced}|{first}(?:{point}[0-9]{{3}})+|{quoted}|[0-9]+){group}[0-9]+|{first}(?:{point}[0-9]{{3}}){{2,}}"
-    number = rf"(?:{whole}(?:{point}[0-9]+)?|{other_way}|[0-9]+\.[0-9]+|(?<!\.)\.[0-9]+)"
+    number = rf"(?:{other_way}|{whole}(?:{point}[0-9]+)?|[0-9]+\.[0-9]+|(?<!\.)\.[0-9]+)"
     return number, rf"(?:{grouped}|[0-9]+)(?:\.[0-9]+)?"
 
 
 _JOINED_BEFORE = re.compile(rf"(?:{OPAQUE}[\s{{}}()]*[-+×÷*/^]?[\s{{}}()]*|[±≤≥≠^][{{\s]*|(?<!<)<)$")
-_JOINED_AFTER = re.compile(rf"[\s}})]*[-+×÷*/^]?[\s({{]*{OPAQUE}")
+_JOINED_AFTER = re.compile(rf"\.?{OPAQUE}|[\s}})]*[-+×÷*/^]?[\s({{]*{OPAQUE}")
 
 
 def _is_joined(text: str, found: re.Match[str]) -> bool:

@@ -22,7 +22,8 @@ def play(config: runner.RunConfig | None) -> None:
     assert_type(result.samples, list[runner.Sample])
     assert_type(runner.resume("latest", ["budget.usd=5"]), runner.RunResult)
     assert_type(runner.retry(result.folder, only=["timeout"], runs_dir="runs"), runner.RunResult)
-    assert_type(runner.score("latest", ["scoring=f1"]), runner.RunResult)
+    rescored: runner.RunResult = runner.score("latest", ["scoring=f1"])
+    assert_type(rescored.exit_code, int)
     runner.run("model=fake")  # type: ignore[arg-type]
     runner.retry("latest", onyl=["timeout"])  # type: ignore[call-arg]
 

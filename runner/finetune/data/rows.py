@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from runner.finetune.data.formats import TrainDataFormat
+from runner.scoring.normal import folded
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
@@ -94,8 +94,8 @@ def tokens(row: Row) -> int:
 
 
 def normalised(text: str) -> str:
-    """Normalise text for comparison: case, white space and Unicode forms make no difference."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """Normalise text for comparison, in the form in which scorers compare words: case, white space, quotes make no difference."""
+    return folded(text)
 
 
 def _turns(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
