@@ -9,6 +9,7 @@
     ├── LaunchError                  a model server that could not be started or reached     exit 1
     ├── OrchestratorError            no Prefect server is available                          exit 1
     ├── ScheduleError                a scheduled run that failed or is incomplete            exit 1
+    │   └── CanaryUndecided          what was left out could turn the verdict on a canary   exit 3
     ├── CanaryFailed                 scores significantly worse than the reference's         exit 100
     ├── FinetuneError                a training job that could not be run                    exit 1
     ├── StageError                   a stage of a pipeline that is incomplete                exit 3

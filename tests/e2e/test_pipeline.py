@@ -87,6 +87,28 @@ def test_a_closed_gate_registers_nothing(loop, monkeypatch):
     assert lineage["tuned"]["scores"]["exact"]["mean"] == 1.0
 
 
+def test_a_gate_that_what_was_left_out_can_turn_is_undecided(loop):
+    """The tuned model refuses a third of the rows: whether it gains enough depends on what they would have scored."""
+
+    def refusing(call):
+        refused = call.body["model"].startswith("ft:") and "returns" in call.question
+        return Reply(None, finish_reason="content_filter") if refused else Reply(text=answer)
+
+    loop.server.otherwise = refusing
+    done = loop.play("gate.min_gain=0.05")
+    assert done.code == 3, done.err
+    assert "undecided: the lower bound of the gain is +0.0" in done.err
+    assert (done.json["status"], done.json["verdict"], done.json["moved"]) == ("incomplete", "undecided", False)
+    assert [case["n"] for case in done.json["bounds"]] == [12, 12]
+    assert aliases.find("tickets") is None
+    assert loop.play("gate.min_gain=0.05").code == 3  # nothing has changed
+    tuned = max(Path("runs/tickets").glob("2*/summary.json"))
+    assert ostinato("score", str(tuned.parent), "scoring.refused=zero").code == 0
+    decided = loop.play("gate.min_gain=0.05")
+    assert decided.code == 100, decided.err
+    assert decided.json["bounds"] is None
+
+
 @pytest.mark.parametrize("where", ["baseline", "train", "tuned"])
 def test_a_killed_pipeline_resumes_and_pays_for_nothing_twice(loop, where):
     if where == "train":

@@ -1,17 +1,20 @@
 """Schedules without a scheduler: what is applied, what is refused, a canary's verdict, who is notified."""
 
+import asyncio
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 import runner
 from runner.config.compose import compose
 from runner.config.roles import config_hash
-from runner.errors import CanaryFailed, ConfigError, DataError, ScheduleError
+from runner.errors import CanaryFailed, CanaryUndecided, ConfigError, DataError, ScheduleError
 from runner.schedules.canary import is_worse
 from runner.schedules.job import Job, Turn
 from runner.schedules.notify import notify
+from tests.support.server import Reply, Server
 from tests.support.webhook import Webhook
 
 FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none"]
@@ -123,6 +126,22 @@ async def test_a_canary_bypasses_the_cache_and_fails_on_a_worse_model(monkeypatc
     verdict = json.loads((reference.parent / "latest" / "manifest.json").read_text())["canary"]
     assert verdict["worse"]
     assert verdict["reference"] != str(reference)  # latest was pinned when it was applied
+
+
+def test_a_canary_that_what_was_left_out_can_turn_is_undecided():
+    """Before, the model knew the first 8 rows; now it refuses the others, which it did not know."""
+    rows = [{"id": f"r{n}", "question": f"{n}", "answer": "yes"} for n in range(20)]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Server(lambda call: Reply("yes" if int(call.question) < 8 else "no")) as server:
+        config = ["model=server", "model.name=test", f"model.api_base={server.url}", "execution.orchestrator=none", "name=rows"]
+        config += ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer", "prompt=default", "scoring=exact"]
+        runner.run(overrides=config)
+        server.otherwise = lambda call: Reply("no") if int(call.question) < 8 else Reply(None, finish_reason="content_filter")
+        job = Job.prepare([*config, "schedule.interval_s=60", "schedule.what=canary", "schedule.canary.reference=latest"])
+        with pytest.raises(CanaryUndecided, match=r"undecided whether it is worse than the reference: exact -1\.000") as error:
+            asyncio.run(turn(job).run())
+    assert error.value.exit_code == 3
+    assert json.loads(Path("runs/rows/latest/manifest.json").read_text())["canary"]["undecided"]
 
 
 def test_a_canary_that_replays_the_cache_is_refused():

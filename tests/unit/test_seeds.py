@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import runner
+from runner.analysis.compare import compare
 from runner.batch import asker
 from runner.experiment.rescore import score
 from runner.records import RunFolder
@@ -118,6 +119,17 @@ def test_repeat_0_of_an_old_run_is_in_the_cache_of_a_new_one(server, monkeypatch
     new = runner.run(overrides=old)
     assert (new.summary.cache_hits, new.summary.requests) == (ROWS, ROWS)
     assert {seed for _, seed in sent(server)} == {seed_of(4, 1)}
+
+
+def test_runs_whose_seeds_met_are_said_to_share_answers(server, monkeypatch):
+    """Repeat 1 of seed 0 was repeat 0 of seed 1, under another key."""
+    zero, one = (asked(server, f"sampling.seed={seed}", "sampling.repeats=2") for seed in range(2))
+    old = [runner.load(begun_before(monkeypatch, *run).folder) for run in (zero, one)]
+    assert compare(*old).same == ROWS
+    assert {sample.output for sample in old[0].samples()} & {sample.output for sample in old[1].samples()} == {"odd 1"}
+    new = [runner.load(runner.run(overrides=run).folder) for run in (zero, one)]
+    assert compare(*new).same == 0
+    assert compare(old[1], new[1]).same == ROWS  # repeat 0 came from the cache
 
 
 def test_a_reproduction_that_is_cut_off_goes_on_with_the_old_rule(server, monkeypatch):
