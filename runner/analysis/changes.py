@@ -95,7 +95,7 @@ def change(
         lower_is_better=lower_is_better,
         left_out_a=left_out_a,
         left_out_b=left_out_b,
-        bounds=_bounds(found, list(pairs.one_sided(name)), clusters, level),
+        bounds=None if pairs.measures(name) else _bounds(found, list(pairs.one_sided(name)), clusters, level),
     )
 
 

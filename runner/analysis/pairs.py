@@ -87,6 +87,7 @@ class Side:
         name: what it is called.
         run: the run, or None for plain samples.
         kept: by slot, in the order of the record.
+        scorers: facts about them, by name, from the manifest.
         fingerprint, repeats: of its data, and how often each row is asked; None and 1 for plain samples.
         scores: the names of its scores, the primary one first.
     """
@@ -106,6 +107,7 @@ class Side:
         manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
         self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
         self.repeats = (config.get("sampling") or {}).get("repeats", 1) if config else 1
+        self.scorers: dict[str, Any] = manifest.get("scorers") or {} if manifest else {}
         seen = dict.fromkeys(name for kept in self.kept.values() for name in kept.scores)
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
 
@@ -156,6 +158,10 @@ class Pairs:
             for slot in slots:
                 if (value := side.kept[slot].score(name)) is not None:
                     yield (slot, value, None) if side is self.a else (slot, None, value)
+
+    def measures(self, name: str) -> bool:
+        """Return whether a score is recorded as a quantity, which has no bounds."""
+        return any((side.scorers.get(name) or {}).get("measures") for side in (self.a, self.b))
 
     def left_out(self, name: str) -> tuple[dict[str, int], dict[str, int]]:
         """Count the samples of A and of B without the score, by status; ``owed``: not asked yet."""

@@ -57,6 +57,7 @@ class Asker:
         counting: Counting = Counting(),  # noqa: B008 - it is immutable
     ) -> None:
         self.counting = counting
+        self._zeros = {name: 0.0 for name, scorer in scorers.items() if not scorer.measures}
         self.lm = lm
         self.adapter = adapter
         self.scorers = scorers
@@ -166,7 +167,7 @@ class Asker:
     def score(self, sample: Sample, row: Row) -> None:
         """Score a sample in place, as far as it counts. If a scorer fails, that becomes its error, and the answer is kept."""
         rule = self.counting.rule_of(sample)
-        sample.scores, sample.unread = dict.fromkeys(self.scorers, 0.0) if rule == "zero" else {}, None
+        sample.scores, sample.unread = self._zeros.copy() if rule == "zero" else {}, None
         if rule != "score":
             return
         output = sample.output or ""

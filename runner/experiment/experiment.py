@@ -512,7 +512,8 @@ def attach(folder: str) -> Experiment:
 
 def _scorer_facts(scorer: Any) -> dict[str, Any]:
     digest = getattr(scorer, "file_sha256", None)
-    return {"kind": type(scorer).__name__, **({"file_sha256": digest} if digest else {})}
+    measures = {"measures": True} if scorer.measures else {}
+    return {"kind": type(scorer).__name__, **measures, **({"file_sha256": digest} if digest else {})}
 
 
 def recorded_overrides(record: RunFolder) -> list[str]:

@@ -21,10 +21,12 @@ class Scorer(Protocol):
     Attributes:
         name: the metric's name in ``scores``.
         blocks: whether scoring takes so long that it is done outside the event loop.
+        measures: whether the score is a quantity (a latency, a length), which has no worst value that a missing answer could get.
     """
 
     name: str
     blocks: bool
+    measures: bool
 
     def check(self, target: Any) -> None:
         """Check a target before anything is sent.
@@ -58,6 +60,7 @@ class Comparison:
 
     name: str
     blocks = False
+    measures = False
 
     def check(self, target: Any) -> None:
         """Raise DataError if `target` is missing, empty or an object."""

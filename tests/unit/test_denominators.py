@@ -17,6 +17,7 @@ from runner.errors import ConfigError
 from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.records.summary import Summary
+from runner.scoring import Contains
 from runner.types import RowError, Sample, Score
 from tests.support.server import Reply, Server, Status
 
@@ -243,6 +244,17 @@ def test_failures_of_the_data_are_left_out_whatever_the_rule():
     )
     assert result.summary.unscored == {"error": 1}
     assert (result.summary.scores["grade"].mean, result.summary.scores["grade"].n) == (1.0, 1)
+
+
+def test_a_quantity_is_never_zero_for_want_of_an_answer_and_has_no_bounds(monkeypatch):
+    monkeypatch.setattr(Contains, "measures", True)
+    with Server(ending) as server:
+        first = runner.run(overrides=served(server, "data.limit=5", "scoring.refused=zero", "scoring.errors=zero"))
+        server.otherwise = Reply("yes")
+        other = runner.run(overrides=served(server, "data.limit=5", "cache.mode=off"))
+    assert (first.summary.scores["contains"].n, first.summary.unscored) == (3, {"refused": 1, "error": 1})
+    change = compare(first.folder, other.folder).scores["contains"]
+    assert (change.left_out_a, change.bounds) == ({"refused": 1, "error": 1}, None)
 
 
 def test_one_of_several_scorers_has_no_rule_of_its_own():
