@@ -148,8 +148,8 @@ def compare_all(
     """Compare several runs with the first one, A, the reference.
 
     Samples are aligned by row id and repeat. Those without a score in either run are counted, and left out; if the ones that one
-    run alone lacks could turn a verdict, it is undecided: see `runner.analysis.changes.Bounds`. The repeats of a row are averaged,
-    and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
+    run alone lacks could turn a verdict, it is undecided: see `runner.analysis.changes.Bounds`. The repeats of a row are
+    averaged, and rows (or clusters of rows) are the units of every test; see `runner.stats.stats` for the formulas.
 
     Args:
         runs: the reference, then the runs that are compared with it: each a run, its folder or name, or its samples.

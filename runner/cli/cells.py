@@ -100,7 +100,8 @@ def _remarks(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> Iterato
         row["cell"]: ", ".join(f"{_heading(key, manifest.keys)}={_value(row[key])}" for key in manifest.keys) for row in rows
     }
     for row in [row for row in rows if row["same_as"]][:SHOWN_TWINS]:
-        yield f"not independent: {row['same_as.n']:,} samples of {labels[row['cell']]} are answers of {labels[row['same_as']]}"
+        cell, twin = labels[row["cell"]], labels[row["same_as"]]
+        yield f"not independent: {row['same_as.n']:,} samples of {cell} answer the same requests as {twin}"
 
 
 def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, Any]]:

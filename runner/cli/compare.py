@@ -231,7 +231,7 @@ def _notes(found: Comparison) -> Iterator[str]:
     if found.missing:
         yield f"scores that only one of them has: {', '.join(found.missing)}"
     if found.same:
-        yield f"not independent: {found.same:,} samples of B are answers to the same requests as samples of A"
+        yield f"not independent: {found.same:,} samples of B answer the same requests as samples of A"
 
 
 def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:

@@ -94,9 +94,9 @@ def _remarks(parts: list[Part]) -> Iterator[Html]:
     numbers = {part.id: part.number for part in parts}
     twins = [part for part in parts if part.standing.same_as]
     if twins:
+        pairs = [(part, numbers[part.standing.same_as or ""]) for part in twins]
         told = "; ".join(
-            f"{part.standing.same:,} samples of #{part.number} are answers of #{numbers[part.standing.same_as or '']}"
-            for part in twins
+            f"{part.standing.same:,} samples of #{part.number} answer the same requests as #{n}" for part, n in pairs
         )
         yield tag("p", f"not independent: {told}", class_="note")
 

@@ -57,16 +57,12 @@ def _summary(subject: Subject) -> Html:
 def _tiles(part: Part) -> Iterator[Html]:
     summary = part.summary
     assert summary is not None
+    left_out = f"; left out: {told}" if (told := counted(summary.unscored)) else ""
     for name, found in summary.scores.items():
-        yield tile(name, score(found), interval(found), lead=True)
+        yield tile(name, score(found), f"{interval(found)}{left_out}", lead=True)
     answered = summary.rows - summary.errors - summary.owed
     more = [f"{number:,} {name}" for field, name in _KINDS.items() if (number := getattr(summary, field))]
     yield tile("answered", f"{answered:,} of {summary.rows:,}", ", ".join(more) or "no errors")
-    if summary.scores:
-        left_out = counted(summary.unscored)
-        yield tile(
-            "scored", f"{summary.scored:,} of {summary.rows:,}", f"left out: {left_out}" if left_out else "nothing left out"
-        )
     yield tile("cache hits", share(summary.cache_hits, summary.rows), count(summary.requests, "request"))
     tokens = summary.usage + summary.usage_cached
     yield tile("tokens", f"{tokens.total_tokens:,}", f"{tokens.prompt_tokens:,} in, {tokens.completion_tokens:,} out")

@@ -126,7 +126,7 @@ def test_a_sweep_is_ranked_on_common_rows_in_every_format(swept, capsys):
     assert "best contains 0.800 #2" in page
     assert "on 18 rows in common" in page
     assert "partial: less than nine tenths of the samples are scored" in page
-    assert "not independent: 20 samples of #4 are answers of #2" in page
+    assert "not independent: 20 samples of #4 answer the same requests as #2" in page
 
 
 def test_junit_names_experiment_and_cell_and_no_time(swept):
@@ -161,7 +161,7 @@ def test_cells_are_compared_right_in_the_terminal_and_in_json(swept, capsys):
     assert "not in contains: none in A, 2 refused in B" in out.out
     assert "B is tied with A in contains (n=18 rows" in out.out
     code, out = told(capsys, "compare", run["whole"], run["twin"], "--rows", 0)
-    assert "not independent: 20 samples of B are answers to the same requests as samples of A" in out.out
+    assert "not independent: 20 samples of B answer the same requests as samples of A" in out.out
 
 
 def test_a_run_says_what_its_scores_stand_on(swept, capsys):
@@ -172,9 +172,9 @@ def test_a_run_says_what_its_scores_stand_on(swept, capsys):
     _, out = told(capsys, "show", refusing.folder, "--json")
     summary = json.loads(out.out)["summary"]
     assert (summary["left_out"], summary["scored"], summary["refused"], summary["truncated"]) == ({"refused": 2}, 18, 2, 1)
-    assert "scored 18 of 20 left out: 2 refused" in re.sub(
-        r"\s+|<[^>]+>", " ", (refusing.folder / "report.html").read_text()
-    ).replace("  ", " ")
+    assert "n = 18; left out: 2 refused" in re.sub(r"\s+|<[^>]+>", " ", (refusing.folder / "report.html").read_text()).replace(
+        "  ", " "
+    )
     _, out = told(capsys, "show", refusing.folder, "--cite")
     assert "18 of 20 samples; left out: 2 refused" in out.out
 
