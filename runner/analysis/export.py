@@ -13,7 +13,7 @@ from runner.analysis.load import Run, Sweep
 from runner.secrets import redact
 from runner.types import Score
 from runner.wording.numbers import dollars, mean, score_in_full, seconds
-from runner.wording.statuses import COUNTS
+from runner.wording.statuses import columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -98,7 +98,7 @@ def _markdown(record: Run | Sweep) -> Iterator[str]:
     """Yield a table with one row per run or cell: varied values, scores with their errors and n, what they stand on, and cost."""
     rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
-    counts = {name: heading for name, heading in COUNTS.items() if name == "errors" or any(row.get(name) for row in rows)}
+    counts = columns_of(rows, always=("errors",))
     common = any(value is not None for row in rows for name, value in row.items() if name.endswith(".common.n"))
     lines = [_markdown_row(row, varied, counts, common=common) for row in rows]
     columns = list(dict.fromkeys(name for line in lines for name in line))

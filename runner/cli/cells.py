@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.options import shorten
 from runner.wording import numbers
 from runner.wording.printable import printable
-from runner.wording.statuses import ADVICE, COUNTS, PARTIAL, standing
+from runner.wording.statuses import ADVICE, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     import argparse
@@ -121,9 +121,8 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
     if manifest.primary:
         columns[""] = (lambda row: standing(row["standing"], (row["n"] or 0) - (row["scored"] or 0)), "left")
     columns["ok"] = (lambda row: "-" if row["n"] is None else f"{row['ok']:,}/{row['n']:,}", "right")
-    for name, heading in COUNTS.items():
-        if any(row.get(name) for row in rows):
-            columns[heading] = (lambda row, name=name: "-" if row.get(name) is None else f"{row[name]:,}", "right")
+    for name, heading in columns_of(rows).items():
+        columns[heading] = (lambda row, name=name: "-" if row.get(name) is None else f"{row[name]:,}", "right")
     columns["tokens"] = (_tokens, "right")
     if any(row.get("cost_usd") is not None for row in rows):
         columns["cost"] = (lambda row: "-" if row["cost_usd"] is None else numbers.dollars(row["cost_usd"]), "right")

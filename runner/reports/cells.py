@@ -11,7 +11,7 @@ from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
 from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
-from runner.wording.statuses import ADVICE, COUNTS, PARTIAL
+from runner.wording.statuses import ADVICE, PARTIAL, columns_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,11 +69,13 @@ def cells_table(subject: Subject) -> Html:
     parts = ranked(subject)
     rows = flat_cells([_facts(part) for part in parts], subject.keys, subject.primary)
     common = next((count for row in rows if (count := row.get(f"score.{subject.primary}.common.n"))), None)
-    counts = [name for name in COUNTS if name == "errors" or any(row[name] for row in rows)]
-    columns = _Columns(subject.keys, names_of_scores(subject), f"score.{subject.primary}.common" if common else None, counts)
+    counts = columns_of(rows, always=("errors",))
+    columns = _Columns(
+        subject.keys, names_of_scores(subject), f"score.{subject.primary}.common" if common else None, list(counts)
+    )
     heads = ["cell", *subject.keys, *(head for name in columns.scores for head in (name, "95 %"))]
     heads += [f"on {common:,} rows in common"] if common else []
-    heads += ["standing", "status", "n", *(COUNTS[name] for name in counts), *HEADS.values()]
+    heads += ["standing", "status", "n", *counts.values(), *HEADS.values()]
     lines = [_row(row, part, columns) for row, part in zip(rows, parts, strict=True)]
     return join([table("Cells, best first", heads, lines, class_="cells"), *_remarks(parts)])
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 ADVICE = "ask failed rows again (ostinato retry), or say how they count (ostinato score RUN scoring.refused=zero)"
 """What to do about samples that were left out of the scores."""
@@ -35,3 +35,12 @@ def counted(counts: Mapping[str, int]) -> str:
 def standing(word: str | None, left_out: int) -> str:
     """Write where a cell stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing."""
     return f"{word}, {left_out:,} left out" if word in ("best", "tied") and left_out else word or ""
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]], *, always: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return the counts of `COUNTS` that a table of cells shows, with their headings: those that say something, and `always`."""
+
+    def says(name: str) -> bool:
+        return any(row[name] is not None and row[name] != (row["n"] if name == "scored" else 0) for row in rows)
+
+    return {name: heading for name, heading in COUNTS.items() if name in always or says(name)}

@@ -7,7 +7,10 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import runner
 from runner.analysis.compare import compare
@@ -315,6 +318,28 @@ def test_a_verdict_stands_only_if_what_was_left_out_cannot_turn_it(a, b, verdict
     assert lower.verdict == {"worse": "better", "better": "worse"}.get(verdict, verdict)
     if change.bounds:
         assert lower.bounds.by_case(True)[0].mean == change.bounds.most.mean
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(*[st.sampled_from("01e")] * 4), min_size=1, max_size=6), st.data())
+def test_no_filling_is_outside_the_bounds(rows, data):
+    """Each row has two repeats in A and in B, of which some have failed."""
+
+    def side(first, second):
+        signs = "".join(sign for row in rows for sign in (row[first], row[second]))
+        return [msgspec.structs.replace(one, id=f"r{n // 2}", repeat=n % 2) for n, one in enumerate(samples(signs))]
+
+    a, b = side(0, 1), side(2, 3)
+    change = compare(a, b).scores.get("hit")
+    if change is None or change.bounds is None:
+        return
+    one_sided = [n for n, (one, other) in enumerate(zip(a, b, strict=True)) if bool(one.scores) != bool(other.scores)]
+    assert change.bounds.samples == len(one_sided)
+    for n in one_sided:
+        (lacking,) = (one for one in (a[n], b[n]) if not one.scores)
+        lacking.scores = {"hit": data.draw(st.floats(0, 1))}
+    filled = compare(a, b).difference.mean
+    assert change.bounds.least.mean - 1e-9 <= filled <= change.bounds.most.mean + 1e-9
 
 
 def test_scores_without_bounds_keep_their_verdict():
