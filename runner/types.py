@@ -164,11 +164,15 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """Hold one row of a dataset: `id` is unique and stable, `fields` are its columns, `target` is the expected answer or None."""
+    """Hold one row of a dataset: `id` is unique and stable, `fields` are its columns, `target` is the expected answer or None.
+
+    `cluster` names the group of rows that are not independent of it; None: it is independent of all others.
+    """
 
     id: str
     fields: dict[str, Any]
     target: Any = None
+    cluster: str | None = None
 
 
 class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -189,7 +193,7 @@ def _written(default: Any) -> Any:
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last nine fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last ten fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -203,6 +207,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
             not the wrong thing either.
         repaired: whether `parsed` was read after a repair of the text (``adapter.repair``).
         first_token_s: seconds until the first token of the answer, if it was streamed.
+        cluster: the value of `data.cluster` in this row; rows of one cluster are not independent.
     """
 
     id: str
@@ -236,11 +241,20 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     unread: list[str] | None = None
     repaired: bool = False
     first_token_s: float | None = None
+    cluster: str | None = None
 
 
 class Score(msgspec.Struct, frozen=True):
-    """Hold a metric over a run: the mean, its standard error (None for n < 2), and the number of samples."""
+    """Hold a metric over a run.
+
+    Attributes:
+        mean: the mean over samples; None without any.
+        stderr: its standard error, clustered by row or by the data's `cluster`; None for fewer than two of these.
+        n: rows that have the score.
+        interval: its 95 % confidence interval (`runner.stats.intervals`), from and to; None without one, and in older records.
+    """
 
     mean: float | None
     stderr: float | None
     n: int
+    interval: tuple[float, float] | None = None

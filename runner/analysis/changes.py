@@ -175,7 +175,8 @@ def _difference(
     means = _by_row(found)
     groups = None if clusters is None else [_cluster(clusters, row) for row in means]
     binary = len(found) == len(means) and all(value in (0, 1) for _, *pair in found for value in pair)
-    return paired([other - one for one, other in means.values()], groups, binary=binary, level=level, **how)
+    bounded = all(0 <= value <= 1 for _, *pair in found for value in pair)
+    return paired([other - one for one, other in means.values()], groups, binary=binary, bounded=bounded, level=level, **how)
 
 
 def _by_row(found: Iterable[tuple[Slot, float, float]]) -> dict[str, tuple[float, float]]:

@@ -81,9 +81,10 @@ def _found(summary: Summary | None) -> dict[str, str]:
     told = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "ok")
     facts = {"Status": summary.status, "Samples": f"{summary.rows:,}: {told}"}
     for name, score in summary.scores.items():
-        error = "" if score.stderr is None else " (standard error, clustered by row)"
-        value = mean(score.mean, score.stderr, digits=4, unknown="none")
-        facts[f"Score {_code(name)}"] = f"{value}{error}, n = {score.n:,} rows"
+        value = mean(score.mean, score.interval, digits=4, unknown="none")
+        interval = "" if score.interval is None else " (95 % interval)"
+        error = "" if score.stderr is None else f", standard error {score.stderr:.4f}"
+        facts[f"Score {_code(name)}"] = f"{value}{interval}{error}, n = {score.n:,} rows"
     if summary.scores:
         facts["Scores stand on"] = summary.stands_on()
     usage = summary.usage

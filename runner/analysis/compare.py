@@ -122,7 +122,8 @@ def compare(
         b: the run that is compared with it.
         scores: the names of scores to compare; None: all that both have.
         level: confidence level of intervals and verdicts, between 0 and 1.
-        clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
+        clusters: row id -> group, where rows of a group are not independent (questions about one text, say); None: as recorded,
+            by the runs' ``data.cluster``.
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
 
@@ -155,7 +156,7 @@ def compare_all(
         runs: the reference, then the runs that are compared with it: each a run, its folder or name, or its samples.
         scores: the names of scores to compare; None: all that A and the other run have.
         level: of intervals and verdicts, between 0 and 1.
-        clusters: row id -> group, where rows of a group are not independent (questions about one text, say).
+        clusters: row id -> group, where rows of a group are not independent (questions about one text, say); None: as recorded.
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
 
@@ -195,6 +196,7 @@ def _compared(
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
     primary = names[0] if names else None
+    clusters = pairs.clusters() if clusters is None else clusters
     changes = {name: change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
     return Comparison(
         a=a.name,

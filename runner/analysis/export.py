@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.analysis import frames as tables
-from runner.analysis.flat import flat_run, to_json
+from runner.analysis.flat import flat_run, interval_in, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
 from runner.secrets import redact
@@ -95,7 +95,7 @@ def _is_number(text: str) -> bool:
 
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:
-    """Yield a table with one row per run or cell: varied values, scores with their errors and n, what they stand on, and cost."""
+    """Yield a table with one row per run or cell: varied values, scores with interval and n, what they stand on, and cost."""
     rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
     counts = columns_of(rows, always=("errors",))
@@ -117,10 +117,9 @@ def _markdown_row(row: dict[str, Any], varied: Iterable[str], counts: Mapping[st
     cells = {key: _plain(row.get(key)) for key in varied} or {name: _plain(row.get(name)) for name in ("run", "model")}
     cells["status"] = _plain(row.get("status"))
     for name in [name for name in row if name.startswith("score.") and f"{name}.stderr" in row]:
-        known = row[name] is not None
-        cells[name.removeprefix("score.")] = (
-            score_in_full(Score(*(row[f"{name}{part}"] for part in ("", ".stderr", ".n")))) if known else "–"
-        )
+        score = name.removeprefix("score.")
+        found = Score(row[name], row[f"{name}.stderr"], row[f"{name}.n"] or 0, interval_in(row, score))
+        cells[score] = "–" if found.mean is None else score_in_full(found)
         if f"{name}.common" in row and common:
             cells["ranked by"] = mean(row[f"{name}.common"])
     if "standing" in row:

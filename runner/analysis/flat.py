@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
+_ENDS = (".low", ".high")
 _COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "scored", "cache_hits", "requests")
 _ERROR = ("code", "message", "status", "request_id")
 
@@ -69,10 +70,11 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     """Return a run as one row, whose columns depend on `scores` alone.
 
     Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean) with
-    ``.stderr`` and ``.n``, counts of samples by status, ``cache_hits`` (samples), ``requests``, tokens of requests made
-    (``prompt_tokens``, ``completion_tokens``) and of answers from the cache (the same with ``cached_``),
-    ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` and ``first_token_p50_s`` (of streamed
-    answers) in seconds. Unknown is None: a run without a summary has its name and its status alone.
+    ``.stderr``, ``.n`` and its 95 % interval, ``.low`` and ``.high``, counts of samples by status, ``cache_hits`` (samples),
+    ``requests``, tokens of requests made (``prompt_tokens``, ``completion_tokens``) and of answers from the cache
+    (the same with ``cached_``), ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` and
+    ``first_token_p50_s`` (of streamed answers) in seconds. Unknown is None: a run without a summary has its name and its status
+    alone.
     """
     summary = run.summary if run else None
     latencies, first_tokens = (run.latencies, run.first_tokens) if run and summary else ((), ())
@@ -81,6 +83,8 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     for name in scores:
         score = summary.scores.get(name) if summary else None
         row |= {f"score.{name}{part}": getattr(score, field, None) for part, field in _SCORE.items()}
+        interval = score.interval if score else None
+        row |= {f"score.{name}{part}": interval[index] if interval else None for index, part in enumerate(_ENDS)}
     row |= {count: getattr(summary, count, None) for count in _COUNTS}
     for prefix, field in (("", "usage"), ("cached_", "usage_cached")):
         usage = getattr(summary, field, None)
@@ -88,6 +92,12 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     row |= {measure: getattr(summary, measure, None) for measure in ("cost_usd", "saved_usd", "wall_s")}
     row |= {f"latency_p{q}_s": quantile(latencies, q / 100) if latencies else None for q in (50, 95)}
     return row | {"first_token_p50_s": quantile(first_tokens, 0.5) if first_tokens else None}
+
+
+def interval_in(row: Mapping[str, Any], name: str) -> tuple[float, float] | None:
+    """Return the interval of the score `name` in a row of `flat_run`; None without one."""
+    low, high = (row.get(f"score.{name}{part}") for part in _ENDS)
+    return None if low is None or high is None else (low, high)
 
 
 def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | None = None) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ class Kept(NamedTuple):
     """
 
     status: str
+    cluster: str | None
     scores: dict[str, float]
     answer: int
     requests: list[int]
@@ -90,6 +91,7 @@ class Side:
         scorers: facts about them, by name, from the manifest.
         fingerprint, repeats: of its data, and how often each row is asked; None and 1 for plain samples.
         scores: the names of its scores, the primary one first.
+        clusters: the cluster of each row that has one, as recorded.
     """
 
     def __init__(self, source: Source, name: str) -> None:
@@ -103,6 +105,7 @@ class Side:
         self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
         asked = self.run.asked if self.run else Asked()
         self.kept = {(sample.id, sample.repeat): _kept(sample, asked) for sample in self._samples()}
+        self.clusters = {row: kept.cluster for (row, _), kept in self.kept.items() if kept.cluster is not None}
         known = self.run.summary.scores if self.run and self.run.summary else ()
         manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
         self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
@@ -178,6 +181,10 @@ class Pairs:
         seen = {request for kept in self.a.kept.values() for request in kept.requests}
         return sum(any(request in seen for request in kept.requests) for kept in self.b.kept.values())
 
+    def clusters(self) -> dict[str, str] | None:
+        """Return the cluster of each row as recorded, in A or else in B; None if no row has one."""
+        return {**self.b.clusters, **self.a.clusters} or None
+
     @property
     def changed(self) -> int:
         """Return the number of samples whose answers differ."""
@@ -207,6 +214,7 @@ def _kept(sample: Sample, asked: Asked) -> Kept:
     usage = sample.usage
     return Kept(
         status=sample.status,
+        cluster=sample.cluster,
         scores=sample.scores,
         answer=hash((sample.status, sample.output)),
         requests=asked.identities(sample),

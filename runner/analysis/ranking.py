@@ -90,6 +90,7 @@ def rank(cells: Sequence[Entrant], score: str, *, lower_is_better: bool) -> dict
     same = _same(cells)
     standings: dict[str, Standing] = {}
     best: Mapping[str, float] = {}
+    clusters: Mapping[str, str] = {}
     for place, cell in enumerate([*ranked, *others], 1):
         left_out = cell.samples - cell.scored
         twin, count = same.get(cell.id, (None, 0))
@@ -99,7 +100,8 @@ def rank(cells: Sequence[Entrant], score: str, *, lower_is_better: bool) -> dict
             continue
         rows = _row_means(cell, score) if len(ranked) > 1 else {}
         best = best or rows
-        is_tied = None if place == 1 else tied(best, rows)
+        clusters = _clusters(cell) if place == 1 and rows else clusters
+        is_tied = None if place == 1 else tied(best, rows, clusters)
         word = "best" if place == 1 else "tied" if is_tied else None
         standings[cell.id] = Standing(place, word, is_tied, left_out, *means[cell.id], twin, count)
     return standings
@@ -127,6 +129,11 @@ def _mean(cell: Entrant, score: str, common: set[str] | None) -> tuple[float, in
 
 def _row_means(cell: Entrant, score: str) -> dict[str, float]:
     return row_means((mark.id, mark.scores[score]) for mark in cell.marks() if score in mark.scores)
+
+
+def _clusters(cell: Entrant) -> dict[str, str]:
+    """Return the cluster of each row that has one."""
+    return {mark.id: mark.cluster for mark in cell.marks() if mark.cluster is not None}
 
 
 def _same(cells: Sequence[Entrant]) -> dict[str, tuple[str, int]]:

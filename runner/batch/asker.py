@@ -184,7 +184,7 @@ class Asker:
 
     def turns(self, row: Row, repeat: int, *, scored: bool = True) -> Turns:
         """Hold the conversation of one slot: yield requests, receive their completions, return the sample, perhaps `scored`."""
-        sample = Sample(id=row.id, repeat=repeat, target=row.target, model_requested=self.lm.model)
+        sample = Sample(id=row.id, repeat=repeat, target=row.target, model_requested=self.lm.model, cluster=row.cluster)
         try:
             formatted = self.adapter.format(row)
         except DataError as error:

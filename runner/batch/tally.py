@@ -17,6 +17,7 @@ class _Failure(NamedTuple):
     status: Status
     code: str
     scores: dict[str, float]
+    cluster: str | None
 
 
 class Tally:
@@ -48,7 +49,7 @@ class Tally:
         self.models: set[str] = set()
         self.fingerprints: set[str] = set()
         self._scores: dict[str, RowMean] = {}
-        self._begun: dict[str, tuple[int, dict[str, tuple[float, int]]]] = {}
+        self._begun: dict[str, tuple[int, str | None, dict[str, tuple[float, int]]]] = {}
         self._unknown = False
         self.unrecorded = Spent()
         self._again: dict[tuple[str, int], _Failure] = {}
@@ -116,12 +117,12 @@ class Tally:
             self._add_repeat(sample)
         else:
             for name, value in sample.scores.items():
-                self._score(name).add(value, 1)
+                self._score(name).add(value, 1, sample.cluster)
 
     def again(self, sample: Sample) -> None:
         """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""
         assert sample.error is not None
-        self._again[sample.id, sample.repeat] = _Failure(sample.status, sample.error.code, sample.scores)
+        self._again[sample.id, sample.repeat] = _Failure(sample.status, sample.error.code, sample.scores, sample.cluster)
         self._count(sample)
         self._spend(sample)
 
@@ -170,15 +171,15 @@ class Tally:
 
     def _add_repeat(self, sample: Sample) -> None:
         """Gather the scores of a row until all its repeats are here."""
-        seen, totals = self._begun.pop(sample.id, (0, {}))
+        seen, _, totals = self._begun.pop(sample.id, (0, None, {}))
         for name, value in sample.scores.items():
             total, count = totals.get(name, (0.0, 0))
             totals[name] = (total + value, count + 1)
         if seen + 1 < self.repeats:
-            self._begun[sample.id] = (seen + 1, totals)
+            self._begun[sample.id] = (seen + 1, sample.cluster, totals)
             return
         for name, (total, count) in totals.items():
-            self._score(name).add(total, count)
+            self._score(name).add(total, count, sample.cluster)
 
     def _score(self, name: str) -> RowMean:
         found = self._scores.get(name)
@@ -187,16 +188,22 @@ class Tally:
         return found
 
     def scores(self) -> dict[str, Score]:
-        """Return mean, standard error (clustered by row) and n of each score. Samples without a score do not count."""
-        rows = self._open_rows()
-        names = dict.fromkeys([*self._scores, *(name for totals in rows for name in totals)])
-        return {name: self._score(name).score(totals[name] for totals in rows if name in totals) for name in names}
+        """Return mean, standard error, interval and n of each score, clustered by row or by the data's `cluster`.
 
-    def _open_rows(self) -> list[dict[str, tuple[float, int]]]:
-        """Return sum and number of the scores of each row that is not complete, or has a failure that is being retried."""
-        rows = {row: dict(totals) for row, (_, totals) in self._begun.items()}
+        Samples without a score do not count.
+        """
+        rows = self._open_rows()
+        names = dict.fromkeys([*self._scores, *(name for _, totals in rows for name in totals)])
+        return {
+            name: self._score(name).score((*totals[name], cluster) for cluster, totals in rows if name in totals)
+            for name in names
+        }
+
+    def _open_rows(self) -> list[tuple[str | None, dict[str, tuple[float, int]]]]:
+        """Return cluster, sums and numbers of scores of each row that is not complete, or has a failure that is being retried."""
+        rows = {row: (cluster, dict(totals)) for row, (_, cluster, totals) in self._begun.items()}
         for (row, _), failure in self._again.items():
-            totals = rows.setdefault(row, {})
+            _, totals = rows.setdefault(row, (failure.cluster, {}))
             for name, value in failure.scores.items():
                 total, count = totals.get(name, (0.0, 0))
                 totals[name] = (total + value, count + 1)

@@ -27,7 +27,7 @@ def dataset(config: schema.RunConfig) -> Dataset:
     data = config.data
     common: dict[str, Any] = {
         "name": data.name,
-        "columns": Columns(data.id, data.target, data.columns),
+        "columns": Columns(data.id, data.target, data.columns, data.cluster),
         "selection": Selection(data.limit, data.shuffle, data.seed),
     }
     match data:

@@ -147,8 +147,9 @@ def _value(value: Any) -> str:
 
 
 def _score(row: dict[str, Any], name: str) -> str:
-    mean, error = row.get(f"score.{name}"), row.get(f"score.{name}.stderr")
-    return numbers.mean(mean, error, unknown="-")
+    from runner.analysis.flat import interval_in
+
+    return numbers.mean(row.get(f"score.{name}"), interval_in(row, name), unknown="-")
 
 
 def _tokens(row: dict[str, Any]) -> str:

@@ -38,14 +38,16 @@ _MEASURES = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Compare runs with the first one, row by row: mean difference with its paired standard error, intervals, a test, "
+        "Compare runs with the first one, row by row: mean difference with its interval, a test, "
         "and a verdict, adjusted (Holm) for all scores and runs. A sweep stands for its cells. Rows without a score in either "
         "run are left out; if they could turn a verdict, it is undecided, and the exit code is 3."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="A, the reference, then B, C, ...: folders, names, stamps, sweeps")
     parser.add_argument("--score", action="append", metavar="NAME", help="compare this score only; may be repeated")
     parser.add_argument(
-        "--cluster", metavar="COLUMN", help="a column of the data; rows with the same value there are not independent"
+        "--cluster",
+        metavar="COLUMN",
+        help="a column of the data; rows with the same value there are not independent (default: data.cluster of the runs)",
     )
     parser.add_argument("--level", type=float, default=0.95, metavar="P", help="the confidence level (default: 0.95)")
     parser.add_argument(
@@ -87,7 +89,8 @@ def main(args: argparse.Namespace) -> int:
         whole = {"reference": str(runs[0].folder), "comparisons": [comparison.to_dict() for comparison in found]}
         print(msgspec.json.encode(whole).decode())  # NaN and infinity become null
     else:
-        print("\n\n".join("\n".join(map(printable, _told(comparison, args.cluster))) for comparison in found))
+        column = args.cluster or (runs[0].config.get("data") or {}).get("cluster")
+        print("\n\n".join("\n".join(map(printable, _told(comparison, column))) for comparison in found))
     return _exit_code(found, gate=args.fail_on_regression)
 
 
@@ -144,7 +147,7 @@ def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
     yield ""
     yield from aligned(
         [
-            ("score", "A", "B", "B - A", f"{found.level:.0%} interval", "bootstrap", "p", "verdict"),
+            ("score", "A", "B", "B - A", f"{found.level:.0%} interval", "p", "verdict"),
             *map(_score_line, found.scores.items()),
         ]
     )
@@ -157,7 +160,7 @@ def _told(found: Comparison, cluster: str | None) -> Iterator[str]:
             yield from (f"  {line}" for change in changes for line in change.splitlines())
     yield ""
     yield from _notes(found)
-    yield from _verdicts(found, cluster)
+    yield from _verdicts(found, f" by {cluster}" if cluster else "")
 
 
 def _flips(found: Comparison) -> Iterator[str]:
@@ -191,20 +194,15 @@ def _score_line(item: tuple[str, ScoreChange]) -> tuple[str, ...]:
     name, change = item
     found = change.difference
     if found.mean is None or found.p is None:
-        return (name, "-", "-", "-", "-", "-", "-", "nothing to compare")
-    means = (numbers.mean(change.mean_a), numbers.mean(change.mean_b), numbers.change(found.mean, found.stderr))
+        return (name, "-", "-", "-", "-", "-", "nothing to compare")
+    means = (numbers.mean(change.mean_a), numbers.mean(change.mean_b), numbers.change(found.mean))
     return (
         name,
         *means,
-        _interval(found.ci),
-        _interval(found.bootstrap_ci),
+        "-" if found.ci is None else numbers.bounds(found.ci, sign="+"),
         f"{numbers.p_value(found.p)} ({found.test})",
         str(change.verdict),
     )
-
-
-def _interval(bounds: tuple[float, float] | None) -> str:
-    return "-" if bounds is None else numbers.bounds(bounds)
 
 
 def _measure_line(name: str, measure: Measure) -> tuple[str, ...]:
@@ -234,7 +232,7 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield f"not independent: {found.same:,} samples of B answer the same requests as samples of A"
 
 
-def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
+def _verdicts(found: Comparison, clustered: str) -> Iterator[str]:
     if not found.scores:
         yield "no verdict: A and B have no score in common"
     for name, change in found.scores.items():
@@ -242,7 +240,9 @@ def _verdicts(found: Comparison, cluster: str | None) -> Iterator[str]:
         if change.verdict is None or change.p_adjusted is None:
             yield f"{name}: no verdict: no sample has it in both"
             continue
-        units = f"{difference.n:,} rows" + (f" in {difference.units:,} clusters by {cluster}" if cluster else "")
+        units = f"{difference.n:,} rows" + (
+            f" in {difference.units:,} clusters{clustered}" if difference.units != difference.n else ""
+        )
         units += f", {change.samples:,} samples" if change.samples != difference.n else ""
         adjusted = "" if change.p_adjusted == difference.p else ", adjusted by Holm"
         if change.verdict == "undecided":

@@ -78,12 +78,12 @@ def _went(stage: StageOutcome) -> str:
 
 
 def _score(told: dict[str, Any]) -> str:
-    return numbers.score_in_full(Score(told["mean"], told["stderr"], told["n"]))
+    return numbers.score_in_full(Score(told["mean"], told["stderr"], told["n"], told.get("interval")))
 
 
 def _gain(compared: dict[str, Any]) -> str:
     found = compared["difference"]
-    interval = f", {compared['level']:.0%} interval {numbers.bounds(found['ci'])}" if found["ci"] else ""
+    interval = f", {compared['level']:.0%} interval {numbers.bounds(found['ci'], sign='+')}" if found["ci"] else ""
     cases = [numbers.change(case["mean"]) for case in compared.get("bounds") or () if case["mean"] is not None]
     whole = f"; {cases[0]} to {cases[-1]} with what was left out" if cases else ""
     verdict = "undecided" if compared.get("undecided") else compared["verdict"]

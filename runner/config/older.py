@@ -22,6 +22,7 @@ SINCE: dict[str, dict[str, Any]] = {
         "errors": "leave_out",
         "truncated": "score",
     },
+    "data": {"cluster": None},
 }
 """Fields that came later, with their defaults (in `scoring` those of scorers, several included).
 

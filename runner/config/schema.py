@@ -186,6 +186,7 @@ class Data(Kind, frozen=True, kw_only=True):
     name: Text | None = None
     id: str | None = None
     target: str | None = None
+    cluster: Text | None = None
     columns: dict[str, str] = {}
     limit: Positive | None = None
     shuffle: bool = False

@@ -37,11 +37,14 @@ class Columns(msgspec.Struct, frozen=True):
             target.
         mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This lets
             templates use a column whose name is not an identifier.
+        cluster: rows with the same value there are not independent; values that are not text are compared as JSON. None: all
+            rows are independent.
     """
 
     id: str | None = None
     target: str | None = None
     mapping: Mapping[str, str] = {}
+    cluster: str | None = None
 
 
 class Selection(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ class Dataset:
         self._id = columns.id
         self._target = columns.target
         self._mapping = dict(columns.mapping)
+        self._cluster = columns.cluster
         self._limit = selection.limit
         self._order: array[int] | None = None
         if selection.shuffle:
@@ -121,7 +125,7 @@ class Dataset:
             if row.id in seen:
                 seen[row.id] += 1
                 if (times := seen[row.id]) > 1:
-                    yield Row(f"{row.id}-{times}", row.fields, row.target)
+                    yield Row(f"{row.id}-{times}", row.fields, row.target, row.cluster)
                     continue
             yield row
 
@@ -142,13 +146,14 @@ class Dataset:
 
     def _rows(self) -> Iterator[tuple[int, Row, bytes]]:
         """Yield `(position, row, canonical)`; `canonical` is the record's JSON where the id needs it, else empty."""
-        id_column, target_column, mapping = self._id, self._target, self._mapping
+        id_column, target_column, cluster_column, mapping = self._id, self._target, self._cluster, self._mapping
         for position, record in self._records():
             fields = record
             try:
                 if mapping:
                     fields = {**record, **{new: record[old] for new, old in mapping.items()}}
                 target = None if target_column is None else self._target_in(fields, target_column)
+                cluster = None if cluster_column is None else self._cluster_text(position, fields[cluster_column])
                 if id_column is None:
                     canonical = self._canonical(position, record)
                     row_id = sha256(canonical).hexdigest()[:16]
@@ -159,7 +164,7 @@ class Dataset:
                         row_id = self._id_text(position, row_id)
             except KeyError:
                 self._missing(position, record, fields)
-            yield position, Row(row_id, fields, target), canonical
+            yield position, Row(row_id, fields, target, cluster), canonical
 
     def _check(self) -> None:
         """Make the one pass that finds every error, and that counts and fingerprints the rows."""
@@ -215,10 +220,15 @@ class Dataset:
         """Return the target: a column, or else a value inside one. Raises KeyError if there is neither."""
         return fields[column] if column in fields or "." not in column else inside(fields, column)
 
+    def _cluster_text(self, position: int, value: Any) -> str:
+        if value in (None, ""):
+            raise DataError(f"{self._source.place(position)}: the cluster ({self._cluster}) is empty; name the row's group there")
+        return value if isinstance(value, str) else _encode(value).decode()
+
     def _missing(self, position: int, record: Fields, fields: Fields) -> NoReturn:
         """Raise for the first column that the config names and the row lacks."""
         wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
-        named = (("data.id", self._id), ("data.target", self._target))
+        named = (("data.id", self._id), ("data.target", self._target), ("data.cluster", self._cluster))
         wanted += [(key, name, fields) for key, name in named if name is not None]
         key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
         if key == "data.target" and (within := column.partition(".")[0]) in there and within != column:

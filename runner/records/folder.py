@@ -36,7 +36,7 @@ class Mark(msgspec.Struct):
     """The part of a line that says how the sample was scored, and what it was asked; faster to read than the whole.
 
     Attributes:
-        id, repeat, status, scores, request_key: as in `runner.types.Sample`.
+        id, repeat, status, scores, request_key, cluster: as in `runner.types.Sample`.
     """
 
     id: str
@@ -44,6 +44,7 @@ class Mark(msgspec.Struct):
     status: str = "ok"
     scores: dict[str, float] = {}
     request_key: str | None = None
+    cluster: str | None = None
 
 
 _slot = msgspec.json.Decoder(_Slot).decode

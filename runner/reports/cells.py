@@ -6,11 +6,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.analysis.flat import CellFacts, RunFacts, flat_cells
+from runner.analysis.flat import CellFacts, RunFacts, flat_cells, interval_in
 from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
-from runner.wording.numbers import dollars, half_width, interval, mean, score, seconds
+from runner.wording.numbers import bounds, dollars, interval, mean, score, seconds
 from runner.wording.statuses import ADVICE, PARTIAL, columns_of
 
 if TYPE_CHECKING:
@@ -112,8 +112,8 @@ def _facts(part: Part) -> CellFacts:
 def _row(row: dict[str, Any], part: Part, columns: _Columns) -> list[Content]:
     means: list[Content] = []
     for name in columns.scores:
-        value, error = row[f"score.{name}"], row[f"score.{name}.stderr"]
-        means += [None if value is None else mean(value), None if error is None else half_width(error)]
+        value, ends = row[f"score.{name}"], interval_in(row, name)
+        means += [None if value is None else mean(value), None if ends is None else bounds(ends)]
     if columns.common:
         means.append(None if row[columns.common] is None else mean(row[columns.common]))
     here = part.summary is not None and part.summary.model.startswith(("local/", "fake/"))

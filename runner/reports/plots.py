@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from runner.reports.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
 from runner.reports.charts import Point, Series, Words, bars, plot
 from runner.reports.text import brief, whole
-from runner.wording.numbers import Z, dollars, mean, score, seconds
+from runner.wording.numbers import dollars, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MODEL_KEYS = ("model", "model.name")
 _BINS = 10
 _POOLED = " Where several cells share a value, the point is the mean of their scores, its interval the mean of their intervals."
-_INTERVALS = f"Bars are 95 % intervals (mean ± {Z} standard errors, which are clustered by row)."
+_INTERVALS = "Bars are 95 % intervals."
 
 
 def names_of_scores(subject: Subject) -> list[str]:
@@ -120,22 +120,18 @@ def _ordered(x: Axis) -> bool:
 def _pooled(group: Sequence[Part], name: str, key: str) -> Point:
     """Return the cells that share a value as one point.
 
-    Their standard errors are averaged, not divided by the root of their number: cells share rows, and the error of a mean of
-    correlated means is at most the mean of their errors. So the interval may be too wide but never too narrow.
+    The ends of their intervals are averaged, and do not come nearer with their number: cells share rows, and the error of a mean
+    of correlated means is at most the mean of their errors. So the interval may be too wide but never too narrow.
     """
     found = [score for part in group if (score := _score(part, name)) and score.mean is not None]
     middle = math.fsum(one.mean or 0.0 for one in found) / len(found)
-    errors = [one.stderr for one in found if one.stderr is not None]
-    reach = Z * math.fsum(errors) / len(errors) if len(errors) == len(found) else None
+    known = [one.interval for one in found if one.interval is not None]
+    ends = tuple(math.fsum(some) / len(known) for some in zip(*known, strict=True)) if len(known) == len(found) else None
     value = group[0].values[key]
-    low, high = _around(middle, reach)
+    low, high = ends or (None, None)
     where = ", ".join(f"#{part.number}" for part in group[:5]) + ("…" if len(group) > 5 else "")  # noqa: PLR2004
-    text = f"{model_of(group[0])}, {key}={brief(value)}: {mean(middle, reach)}"
+    text = f"{model_of(group[0])}, {key}={brief(value)}: {mean(middle, ends)}"
     return Point(value, middle, low, high, f"{text} (cell {where})")
-
-
-def _around(middle: float, reach: float | None) -> tuple[float | None, float | None]:
-    return (None, None) if reach is None else (middle - reach, middle + reach)
 
 
 def _figures(model: str, point: Point, cells: int) -> list[Content]:
@@ -200,7 +196,7 @@ def _placed(part: Part, name: str, value: float, write: Callable[[float | None],
     found = _score(part, name)
     assert found is not None
     assert found.mean is not None
-    low, high = _around(found.mean, None if found.stderr is None else Z * found.stderr)
+    low, high = found.interval or (None, None)
     return Point(value, found.mean, low, high, f"#{part.number} {part.label}: {mean(found.mean)}, {write(value)}")
 
 

@@ -27,6 +27,7 @@ class Verdict(msgspec.Struct, frozen=True):
         p: the two-sided p-value of no difference.
         rows: how many rows have a score in both runs.
         score: the name of the score, the reference's first.
+        interval: of `mean`, at the requested level; None for fewer than two rows.
     """
 
     worse: bool
@@ -35,10 +36,12 @@ class Verdict(msgspec.Struct, frozen=True):
     rows: int
     score: str
     undecided: bool = False
+    interval: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         what = "undecided whether it is worse" if self.undecided else f"{'' if self.worse else 'not '}significantly worse"
-        return f"{what} than the reference: {self.score} {change(self.mean)} ({p_equals(self.p)}, {self.rows:,} rows)"
+        found = change(self.mean, self.interval)
+        return f"{what} than the reference: {self.score} {found} ({p_equals(self.p)}, {self.rows:,} rows)"
 
 
 def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
@@ -58,7 +61,9 @@ def is_worse(reference_folder: Path, new_folder: Path, level: float) -> Verdict:
     difference = found.difference
     if difference is None or difference.mean is None or difference.p is None:
         raise DataError(f"{new.path} and its reference {reference.path} have no row with the score '{score}' in common")
-    return Verdict(found.verdict == "worse", difference.mean, difference.p, difference.n, score, found.verdict == "undecided")
+    undecided = found.verdict == "undecided"
+    worse = found.verdict == "worse"
+    return Verdict(worse, difference.mean, difference.p, difference.n, score, undecided, difference.ci)
 
 
 def pinned(config: RunConfig) -> Path:

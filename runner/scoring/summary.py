@@ -1,4 +1,4 @@
-"""The summary of scores: the mean, its standard error, and n. Streaming."""
+"""The summary of scores: the mean, its standard error and interval, and n. Streaming."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import math
 from typing import TYPE_CHECKING
 
+from runner.stats.intervals import interval
+from runner.stats.units import Spread
 from runner.types import Score
 
 if TYPE_CHECKING:
@@ -13,25 +15,11 @@ if TYPE_CHECKING:
 
 
 def summarise(values: Iterable[float]) -> Score:
-    """Summarise independent scores, one per row.
-
-    Args:
-        values: the scores; they are not kept (Welford's algorithm).
-
-    Returns:
-        Mean, standard error (the sample standard deviation, with n - 1 in its denominator, over the root of n; None for n < 2)
-        and n. The mean of no scores is None.
-    """
-    n = 0
-    mean = squares = 0.0
+    """Summarise independent scores, one per row; they are not kept. See `RowMean`."""
+    mean = RowMean()
     for value in values:
-        n += 1
-        delta = value - mean
-        mean += delta / n
-        squares += delta * (value - mean)
-    if n == 0:
-        return Score(None, None, 0)
-    return Score(mean, math.sqrt(squares / (n - 1) / n) if n > 1 else None, n)
+        mean.add(value, 1)
+    return mean.score()
 
 
 def summarise_by_row(pairs: Iterable[tuple[str, float]]) -> Score:
@@ -47,50 +35,71 @@ def summarise_by_row(pairs: Iterable[tuple[str, float]]) -> Score:
 
 
 class RowMean:
-    """The mean over all scores, with a standard error for independent rows whose repeats are not independent.
+    """The mean over all scores, with an error and an interval. Units are independent: rows with their repeats, or clusters.
 
-    The standard error is clustered by row (Miller 2024, "Adding Error Bars to Evals", with the usual factor R / (R - 1) for R
-    rows): if every row has as many repeats, it is the standard error of the rows' means; with one score per row it is that of
-    `summarise`. Rows are weighted by their number of repeats. Only a few sums are kept, whatever the number of rows. Sums of
-    squares use differences from the first score, so that large scores that differ little lose no digits.
+    The standard error is clustered by unit (Miller 2024, "Adding Error Bars to Evals", with the usual factor U / (U - 1) for U
+    units): if every unit has as many scores, it is the standard error of the units' means; with one score per unit it is the
+    sample standard deviation over the root of n. Units are weighted by their number of scores. Only a few sums are kept, whatever
+    the number of rows, and one per cluster. Sums of squares use differences from the first score, so that large scores that
+    differ little lose no digits. The interval is that of `runner.stats.intervals.interval`.
     """
 
     def __init__(self) -> None:
         self._rows = 0
+        self._units = 0
         self._samples = 0
         self._sum = 0.0
         self._origin = 0.0
         self._total = self._squares = self._products = self._weights = 0.0
+        self._bounded = True
+        self._clusters: dict[str, tuple[float, int]] = {}
 
-    def add(self, total: float, count: int) -> None:
-        """Add one row: the sum of its scores, and their number (1 or more)."""
-        if not self._rows:
+    def add(self, total: float, count: int, cluster: str | None = None) -> None:
+        """Add one row: the sum of its scores, their number (1 or more), and its cluster (None: the row is a unit by itself)."""
+        self._rows += 1
+        self._bounded = self._bounded and 0 <= total <= count
+        if cluster is None:
+            self._add_unit(total, count)
+        else:
+            before = self._clusters.get(cluster, (0.0, 0))
+            self._clusters[cluster] = (before[0] + total, before[1] + count)
+
+    def _add_unit(self, total: float, count: int) -> None:
+        if not self._units:
             self._origin = total / count
         self._sum += total
         total -= count * self._origin
-        self._rows += 1
+        self._units += 1
         self._samples += count
         self._total += total
         self._squares += total * total
         self._products += total * count
         self._weights += count * count
 
-    def score(self, more: Iterable[tuple[float, int]] = ()) -> Score:
-        """Summarise: mean, standard error (None for fewer than two rows), and n, the number of rows. The mean of none is None.
+    def score(self, more: Iterable[tuple[float, int, str | None]] = ()) -> Score:
+        """Summarise: mean, standard error (None for fewer than two units), n, the number of rows, and interval.
+
+        The mean of none is None.
 
         Args:
-            more: rows to include in this summary only.
+            more: rows to include in this summary only, as `add` takes them.
         """
-        if more := list(more):
-            whole = copy.copy(self)
-            for total, count in more:
-                whole.add(total, count)
-            return whole.score()
+        whole = copy.copy(self)
+        whole._clusters = dict(self._clusters)  # noqa: SLF001 - its own copy
+        for total, count, cluster in more:
+            whole.add(total, count, cluster)
+        for total, count in whole._clusters.values():  # noqa: SLF001
+            whole._add_unit(total, count)  # noqa: SLF001
+        return whole._summary()  # noqa: SLF001
+
+    def _summary(self) -> Score:
         if not self._rows:
             return Score(None, None, 0)
         mean = self._sum / self._samples
-        if self._rows == 1:
-            return Score(mean, None, 1)
-        shift = self._total / self._samples
-        squares = max(0.0, self._squares - 2 * shift * self._products + shift * shift * self._weights)
-        return Score(mean, math.sqrt(self._rows / (self._rows - 1) * squares) / self._samples, self._rows)
+        stderr = None
+        if self._units > 1:
+            shift = self._total / self._samples
+            squares = max(0.0, self._squares - 2 * shift * self._products + shift * shift * self._weights)
+            stderr = math.sqrt(self._units / (self._units - 1) * squares) / self._samples
+        spread = Spread(mean, stderr, self._samples, self._units, self._weights / self._samples)
+        return Score(mean, stderr, self._rows, interval(spread, bounded=self._bounded))

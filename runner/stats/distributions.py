@@ -39,7 +39,7 @@ def beta_share(a: float, b: float, x: float) -> float:
     return front * (fraction - 1) / a
 
 
-def t_two_sided(t: float, df: int) -> float:
+def t_two_sided(t: float, df: float) -> float:
     """Return the probability that Student's t with `df` degrees of freedom lies at least as far from 0 as `t`."""
     if math.isinf(t):
         return 0.0
@@ -47,7 +47,7 @@ def t_two_sided(t: float, df: int) -> float:
 
 
 @lru_cache(maxsize=256)
-def t_critical(level: float, df: int) -> float:
+def t_critical(level: float, df: float) -> float:
     """Return the bound that abs(t) with `df` degrees of freedom stays below with probability `level`, 0 < level < 1."""
     high = 1.0
     while t_two_sided(high, df) > 1 - level:
@@ -58,6 +58,15 @@ def t_critical(level: float, df: int) -> float:
         if middle in (low, high):
             break
         low, high = (middle, high) if t_two_sided(middle, df) > 1 - level else (low, middle)
+    return (low + high) / 2
+
+
+def beta_quantile(share: float, a: float, b: float) -> float:
+    """Return x with I_x(a, b) = `share`, for a, b > 0 and 0 < share < 1, by bisection to 12 digits."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-12 * max(high, 1e-6):
+        middle = (low + high) / 2
+        low, high = (middle, high) if beta_share(a, b, middle) < share else (low, middle)
     return (low + high) / 2
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import random
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from runner.stats.distributions import even_odds, t_critical, t_two_sided
+from runner.stats.distributions import even_odds, t_two_sided
+from runner.stats.intervals import Interval, difference_interval, interval
+from runner.stats.units import Unit, mean_and_stderr, spread_of, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
-Interval = tuple[float, float]
 Test = Literal["mcnemar", "sign-flip", "t"]
 
 RESAMPLES = 2_000
@@ -27,13 +28,6 @@ MAX_FLIPPED = 14
 """Up to this many units that differ, every way to flip their signs is tried (2^13 sums)."""
 
 
-class Unit(NamedTuple):
-    """An independent unit, a row or a cluster of rows: the sum of its rows' differences, and their number."""
-
-    total: float
-    rows: int
-
-
 class Paired(msgspec.Struct, frozen=True):
     """A mean difference over rows and its uncertainty; see `paired`.
 
@@ -42,7 +36,8 @@ class Paired(msgspec.Struct, frozen=True):
         units: independent units: rows, or clusters of rows.
         mean: the mean difference; None for no rows.
         stderr: its standard error; None for fewer than two units.
-        ci: its interval by Student's t with units - 1 degrees of freedom; None for fewer than two units.
+        ci: its interval (`runner.stats.intervals`): by Student's t with units - 1 degrees of freedom, and for scores between 0
+            and 1 from the intervals of what is gained and lost; None for fewer than two units.
         bootstrap_ci: its bootstrap interval; None for fewer than two units.
         p: the two-sided p-value of no difference; None for no rows.
         test: the test that `p` comes from.
@@ -63,6 +58,7 @@ def paired(
     clusters: Sequence[Hashable] | None = None,
     *,
     binary: bool = False,
+    bounded: bool = False,
     level: float = 0.95,
     seed: int = 0,
     resamples: int = RESAMPLES,
@@ -77,6 +73,7 @@ def paired(
         differences: B - A of each row; finite.
         clusters: the group of each row, where rows of a group are not independent.
         binary: both runs' scores are 0 or 1, so that McNemar's test applies (not to clusters).
+        bounded: both runs' scores lie between 0 and 1: see `runner.stats.intervals.difference_interval`.
         level: confidence level of the intervals, 0 < level < 1.
         seed: seed of the bootstrap.
         resamples: of the bootstrap; 0: no bootstrap interval.
@@ -88,36 +85,13 @@ def paired(
     p, test = p_value(units, binary=binary and clusters is None)
     if stderr is None:
         return Paired(len(differences), len(units), mean, p=p, test=test)
-    margin = t_critical(level, len(units) - 1) * stderr
-    ci = (mean - margin, mean + margin)
+    if bounded:
+        gained, lost = (units_of([max(0.0, sign * one) for one in differences], clusters) for sign in (1, -1))
+        ci: Interval | None = difference_interval(gained, lost, level)
+    else:
+        ci = interval(spread_of(units), bounded=False, level=level)
     bootstrap = bootstrap_interval(units, level=level, resamples=resamples, seed=seed) if resamples else None
     return Paired(len(differences), len(units), mean, stderr, ci, bootstrap, p, test)
-
-
-def units_of(differences: Sequence[float], clusters: Sequence[Hashable] | None = None) -> list[Unit]:
-    """Return the independent units: every row, or every cluster in order of its first row."""
-    if clusters is None:
-        return [Unit(value, 1) for value in differences]
-    members: dict[Hashable, list[float]] = {}
-    for value, cluster in zip(differences, clusters, strict=True):
-        members.setdefault(cluster, []).append(value)
-    return [Unit(math.fsum(values), len(values)) for values in members.values()]
-
-
-def mean_and_stderr(units: Sequence[Unit]) -> tuple[float, float | None]:
-    """Return the mean over rows and its cluster-robust standard error (None for one unit).
-
-    With n rows in G units, and u_g the sum of the deviations from the mean in unit g, the standard error is
-    sqrt(G / (G - 1) * sum(u_g^2)) / n: the clustered standard error of Miller (2024), with the usual correction
-    for few clusters (Cameron & Miller 2015, "A Practitioner's Guide to Cluster-Robust Inference"). With one row per unit
-    it is the ordinary standard error of a mean.
-    """
-    rows = sum(unit.rows for unit in units)
-    mean = math.fsum(unit.total for unit in units) / rows
-    if len(units) == 1:
-        return mean, None
-    squares = math.fsum((unit.total - unit.rows * mean) ** 2 for unit in units)
-    return mean, math.sqrt(len(units) / (len(units) - 1) * squares) / rows
 
 
 def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.stats.stats import p_value, units_of
+from runner.stats.stats import p_value
+from runner.stats.units import units_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -21,15 +22,18 @@ def row_means(scores: Iterable[tuple[str, float]]) -> dict[str, float]:
     return {row: total / count for row, (total, count) in sums.items()}
 
 
-def tied(one: Mapping[str, float], other: Mapping[str, float]) -> bool | None:
+def tied(one: Mapping[str, float], other: Mapping[str, float], clusters: Mapping[str, str] | None = None) -> bool | None:
     """Return whether the difference, paired by row, may be chance: `runner.stats.stats.p_value` gives 5 % or more.
 
     Args:
         one: mean score by row id.
         other: the same; rows that only one of them has are left out.
+        clusters: the cluster of each row, where rows of a cluster are not independent; rows without one are.
 
     Returns:
         None (unknown) if fewer than two rows are in both.
     """
-    differences = [one[row] - other[row] for row in one if row in other]
-    return p_value(units_of(differences))[0] >= 1 - LEVEL if len(differences) > 1 else None
+    common = [row for row in one if row in other]
+    groups = [(clusters.get(row), row if row not in clusters else None) for row in common] if clusters else None
+    units = units_of([one[row] - other[row] for row in common], groups)
+    return p_value(units)[0] >= 1 - LEVEL if len(units) > 1 else None

@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from runner.types import Score
 
-Z = 1.96
-"""Standard errors on either side of a mean that make an interval of 95 %, by the normal approximation."""
-
 
 def score(found: Score | None) -> str:
     """Write the mean of a score, or a dash."""
@@ -21,34 +18,34 @@ def score(found: Score | None) -> str:
 
 
 def score_in_full(found: Score) -> str:
-    """Write ``0.800 ± 0.052 (n=60)``: the mean, its standard error and the number of rows."""
+    """Write ``0.800 [0.682, 0.882] (n=60)``: the mean, its 95 % interval and the number of rows."""
     if found.mean is None:
         return "none (no sample could be scored)"
-    return f"{mean(found.mean, found.stderr)} (n={found.n:,})"
+    return f"{mean(found.mean, found.interval)} (n={found.n:,})"
 
 
-def mean(value: float | None, stderr: float | None = None, *, digits: int = 3, unknown: str = "–") -> str:
-    """Write ``0.800 ± 0.052``: a mean and its standard error, which is left out when it is None.
+def mean(value: float | None, interval: Sequence[float] | None = None, *, digits: int = 3, unknown: str = "–") -> str:
+    """Write ``0.800 [0.682, 0.882]``: a mean and its interval, which is left out when it is None.
 
     Args:
         value: the mean.
-        stderr: its standard error.
-        digits: decimals of both.
+        interval: from and to.
+        digits: decimals of all.
         unknown: what stands for a mean that is None.
     """
     if value is None:
         return unknown
-    return f"{value:.{digits}f}" + ("" if stderr is None else f" ± {stderr:.{digits}f}")
+    return f"{value:.{digits}f}" + ("" if interval is None else f" {bounds(interval, digits=digits)}")
 
 
-def change(value: float, stderr: float | None = None) -> str:
-    """Write ``+0.100 ± 0.030``: a difference with its sign, and its standard error."""
-    return f"{value:+.3f}" + ("" if stderr is None else f" ± {stderr:.3f}")
+def change(value: float, interval: Sequence[float] | None = None) -> str:
+    """Write ``+0.100 [+0.010, +0.190]``: a difference with its sign, and its interval."""
+    return f"{value:+.3f}" + ("" if interval is None else f" {bounds(interval, sign='+')}")
 
 
-def bounds(found: tuple[float, float] | Sequence[float]) -> str:
-    """Write ``+0.010 to +0.190``: the interval of a difference."""
-    return f"{found[0]:+.3f} to {found[1]:+.3f}"
+def bounds(found: Sequence[float], *, digits: int = 3, sign: str = "") -> str:
+    """Write ``[0.682, 0.882]``: an interval; with `sign` "+", ``[+0.010, +0.190]``."""
+    return f"[{found[0]:{sign}.{digits}f}, {found[1]:{sign}.{digits}f}]"
 
 
 def p_value(p: float) -> str:
@@ -61,20 +58,13 @@ def p_equals(p: float) -> str:
     return f"p={p_value(p).replace('< ', '<')}"
 
 
-def half_width(stderr: float) -> str:
-    """Write ``± 0.102``: half of the 95 % interval by the normal approximation."""
-    return f"± {Z * stderr:.3f}"
-
-
 def interval(found: Score | None) -> str:
-    """Write the 95 % interval by the normal approximation, and n."""
+    """Write ``[0.682, 0.882] (95 %), n = 60``: the interval of a score, and n."""
     if found is None or found.mean is None:
         return "no sample could be scored"
-    if found.stderr is None:
+    if found.interval is None:
         return f"n = {found.n:,}"
-    if found.stderr == 0:  # an interval of no width would say that we are certain
-        return f"the same for every row, n = {found.n:,}"
-    return f"{half_width(found.stderr)} (95 %), n = {found.n:,}"
+    return f"{bounds(found.interval)} (95 %), n = {found.n:,}"
 
 
 def listed(counts: Mapping[str, int]) -> str:

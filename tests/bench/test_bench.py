@@ -7,10 +7,12 @@ import json
 import socket
 import subprocess
 import sys
+from itertools import islice
 
+import numpy as np
 import pytest
 
-from tests.bench import harness
+from tests.bench import coverage, harness
 from tests.bench.harness import Column, interleaved, ours, output, table
 from tests.bench.server import Server
 
@@ -131,3 +133,10 @@ def test_training_is_measured_beside_a_bare_loop(tmp_path):
     done = subprocess.run(command, cwd=harness.REPOSITORY, env=harness.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| bare torch + peft |" in done.stdout
+
+
+@pytest.mark.parametrize("draw", [*coverage.KINDS, coverage.pairs, coverage.clustered_pairs], ids=lambda draw: draw.__name__)
+def test_coverage_is_that_of_the_shipped_formulas(draw):
+    check = coverage._check_scores if draw in coverage.KINDS else coverage._check_differences
+    for cell in islice(draw(np.random.default_rng(1), 12), 0, None, 37):
+        check(cell)

@@ -12,7 +12,8 @@ from runner.errors import ConfigError, RecordError
 from runner.experiment.rescore import score
 from runner.experiment.run import FAILURES, resume, retry
 from runner.records import RunFolder
-from runner.types import Score, Spent, Usage
+from runner.scoring import summarise
+from runner.types import Spent, Usage
 from tests.support.server import Reply, Server, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -192,7 +193,7 @@ def test_answers_whose_scoring_failed_are_scored_again_and_not_asked():
         again = retry(first.folder, only=["scoring"])
         assert (again.summary.ok, again.summary.errors_by_code, server.count) == (3, {"context_window": 1}, 4)
         assert (again.summary.requests, again.summary.usage.total_tokens) == (4, 30)
-        assert again.summary.scores == {"grade": Score(1.0, 0.0, 3)}
+        assert again.summary.scores == {"grade": summarise([1.0] * 3)}
     assert resume(first.folder).summary.usage.total_tokens == 30
 
 

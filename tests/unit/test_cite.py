@@ -51,7 +51,9 @@ def test_the_appendix_of_a_run(capsys):
     assert facts["Data fingerprint"] == f"SHA-256 `{manifest['data']['fingerprint']}`"
     assert "`g`: kind = `python`, function = `grade.py:grade`, SHA-256" in facts["Scoring"]
     score = result.summary.scores["e"]
-    assert facts["Score `e`"] == f"{score.mean:.4f} ± {score.stderr:.4f} (standard error, clustered by row), n = 5 rows"
+    low, high = score.interval
+    told = f"{score.mean:.4f} [{low:.4f}, {high:.4f}] (95 % interval), standard error {score.stderr:.4f}, n = 5 rows"
+    assert facts["Score `e`"] == told
     assert facts["Tokens"] == "35 prompt, 15 completion, in 5 requests"
     assert facts["Cost"] == "$0.00065 (US dollars)"
     assert facts["Ostinato"] == "0.1.0, cache keys of version 1"

@@ -319,7 +319,7 @@ def test_the_command_prints_scores_flips_and_a_verdict(good_and_bad, capsys):
         r"A  rows/\S+\nB  rows/\S+\n\n30 down, 0 up in exact; 30 of 30 answers differ; 2 shown\n\n  r0: 1 -> 0\n", text
     )
     assert "    prompt    q0\n    target    yes\n    A         yes\n    B         no\n\n  r1: 1 -> 0\n" in text
-    assert re.search(r"^exact  1\.000  0\.000  -1\.000 ± 0\.000  .*< 0\.001 \(mcnemar\)  worse$", text, re.MULTILINE)
+    assert re.search(r"^exact  1\.000  0\.000  -1\.000  \[-1\.000, -0\.\d+\]  < 0\.001 \(mcnemar\)  worse$", text, re.MULTILINE)
     assert 'config, A -> B\n  model.reply: "yes" -> "no"\n' in text
     assert text.endswith("B is worse than A in exact (n=30 rows; p=<0.001)\n")
 

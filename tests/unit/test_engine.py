@@ -29,11 +29,11 @@ from runner.limits import Endpoint, Limiter
 from runner.limits.complaints import SEVERAL
 from runner.lm.lm import LM
 from runner.network.retry import RetryPolicy
-from runner.scoring import Exact
+from runner.scoring import Exact, summarise
 from runner.scoring.targets import Comparison
 from runner.stats.seeds import seed_of
 from runner.transport import FakeTransport
-from runner.types import Choice, Response, Row, RowError, Sample, Score, Usage
+from runner.types import Choice, Response, Row, RowError, Sample, Usage
 
 
 class Scripted(FakeTransport):
@@ -363,6 +363,6 @@ def test_the_tally_adds_up():
     assert (tally.cache_hits, tally.requests, tally.retries) == (1, 5, 2)
     assert (tally.usage, tally.usage_cached) == (Usage(2, 3, 5), Usage(4, 5, 9))
     assert (tally.cost_usd, tally.saved_usd, tally.models) == (1.0, 0.25, {"m"})
-    assert tally.scores() == {"e": Score(0.5, 0.5, 2)}
+    assert tally.scores() == {"e": summarise([1.0, 0.0])}
     tally.add(Sample(id="e", status="ok", attempts=1, cost_usd=None))
     assert tally.cost_usd is None

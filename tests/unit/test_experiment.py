@@ -18,6 +18,7 @@ from runner.experiment.rescore import score
 from runner.experiment.run import resume
 from runner.network.retry import without_sleeping
 from runner.records import RunFolder
+from runner.scoring import summarise
 from runner.types import Score
 from tests.support.server import Reply, Server, Status
 
@@ -80,7 +81,7 @@ def test_summary_json_has_the_documented_fields():
     assert promised <= set(summary)
     assert summary["status"] == "complete"
     assert Path(summary["run"]).is_absolute()
-    assert set(summary["scores"]["exact"]) == {"mean", "stderr", "n"}
+    assert set(summary["scores"]["exact"]) == {"mean", "stderr", "n", "interval"}
     assert set(summary["usage"]) == {
         "prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cache_write_tokens",
     }  # fmt: skip
@@ -106,7 +107,7 @@ def test_run_accepts_a_runconfig():
         "data": {"kind": "inline", "rows": rows, "target": "want"}, "execution": {"orchestrator": "none"},
     }  # fmt: skip
     result = runner.run(load(plain))
-    assert result.summary.scores == {"exact": Score(0.5, 0.5, 2)}
+    assert result.summary.scores == {"exact": summarise([1.0, 0.0])}
     with pytest.raises(ConfigError, match="there is no data: choose a file"):
         runner.run(RunConfig())
 
@@ -380,7 +381,7 @@ def test_an_unknown_cost_stays_unknown_when_scoring_fails():
         result = run(*served(server), *questions(2), "scoring=python", "scoring.function=bad.py:grade")
     assert (result.summary.errors_by_code, result.summary.cost_usd) == ({"scoring": 2}, None)
     Path("bad.py").write_text("def grade(output, target, row):\n    return output == 'ok'\n")
-    assert score(result.folder).summary.scores["grade"] == Score(1.0, 0.0, 2)
+    assert score(result.folder).summary.scores["grade"] == summarise([1.0, 1.0])
 
 
 def test_run_refuses_a_config_with_overrides():

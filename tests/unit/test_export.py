@@ -116,7 +116,7 @@ def test_markdown_is_a_table_of_the_runs_numbers():
     assert head.startswith("| run | model | status | exact | samples | errors |")
     assert re.fullmatch(r"\|( -+:? \|)+", rule)
     assert head.count("|") == rule.count("|") == len(re.findall(r"(?<!\\)\|", row))
-    assert "| fake/fake | complete | 0.000 ± 0.000 (n=6) | 6 | 0 |" in row
+    assert "| fake/fake | complete | 0.000 \\[0.000, 0.459\\] (n=6) | 6 | 0 |" in row
 
 
 def test_formats_of_a_sweep_have_one_row_per_cell():
@@ -129,7 +129,7 @@ def test_formats_of_a_sweep_have_one_row_per_cell():
     head, _, failed, done = exported("md", folder).decode().splitlines()
     assert head.startswith("| sampling.temperature | status | contains | standing | samples |")
     assert failed.startswith("| 9.0 | failed | – | – | – |")
-    assert re.match(r"\| 0.5 \| complete \| [\d.]+ ± [\d.]+ \(n=3\) \| best \| 3 \|", done)
+    assert re.match(r"\| 0.5 \| complete \| [\d.]+ \\\[[\d.]+, [\d.]+\\\] \(n=3\) \| best \| 3 \|", done)
     suites = ET.fromstring(exported("junit", folder))
     assert [suite.get("tests") for suite in suites] == ["3"]
     assert suites.get("tests") == "3"

@@ -194,7 +194,7 @@ def test_every_table_of_a_sweep_has_the_same_columns_and_numbers():
         assert all(told[key] == str(row[key]) for key in ("sampling.temperature", "sampling.repeats"))
         assert (told["contains"], told["95 %"]) == (
             f"{row['score.contains']:.3f}",
-            f"± {1.96 * row['score.contains.stderr']:.3f}",
+            f"[{row['score.contains.low']:.3f}, {row['score.contains.high']:.3f}]",
         )
         assert told["standing"].partition(",")[0] == (row["standing"] or "–")
         assert (told["status"], told["n"], told["errors"]) == (row["status"], str(row["n"]), str(row["errors"]))

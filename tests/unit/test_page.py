@@ -196,7 +196,9 @@ def test_a_local_cell_has_no_cost_whatever_is_varied(swept, tmp_path):
 
 def test_points_have_their_intervals_in_words(swept):
     page = render(swept)
-    assert re.search(r"<title>openai/gpt-4o-mini, sampling.temperature=0.0: 0.\d{3} ± 0.\d{3} \(cell #5\)</title>", page)
+    assert re.search(
+        r"<title>openai/gpt-4o-mini, sampling.temperature=0.0: 0.\d{3} \[0.\d{3}, [01].\d{3}\] \(cell #5\)</title>", page
+    )
     assert "Where several cells share a value" not in page
 
 
@@ -210,8 +212,8 @@ def test_cells_that_share_a_value_are_one_point(swept, tmp_path):
     page = render_of(folder, {**manifest, "keys": ["prompt.system", "sampling.seed"], "cells": cells})
     scores = [RunFolder.open(folder / cell["run"]).summary().scores["exact"] for cell in cells.values()][:3]
     mean = sum(score.mean for score in scores) / 3
-    reach = 1.96 * sum(score.stderr for score in scores) / 3
-    assert f"prompt.system=Be brief, and answer in one word.: {mean:.3f} ± {reach:.3f} (cell #1, #2, #3)" in page
+    low, high = (sum(score.interval[end] for score in scores) / 3 for end in (0, 1))
+    assert f"prompt.system=Be brief, and answer in one word.: {mean:.3f} [{low:.3f}, {high:.3f}] (cell #1, #2, #3)" in page
     assert "Where several cells share a value" in page
     assert "<b>A</b> Be brief, and answer in one word." in page  # a name too long for its tick is explained below
     assert {"exact against prompt.system", "exact against sampling.seed"} <= set(re.findall(r"<h3>(.*?)</h3>", page))

@@ -50,7 +50,7 @@ def test_records_read_back(runs):
         saved_usd=0.1, cache="hit", latency_s=0.25, attempts=3, model_requested="a/b", model_served="b", finish_reason="stop",
         request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="", tool_calls=[{"id": "1"}], logprobs={"a": []},
         answers=[Choice("a", "stop"), Choice(None, "tool_calls", tool_calls=[{"id": "1"}], reasoning="so")],
-        cost_from="openrouter", held=Held(1, 30, 0.25), unread=["f1"], repaired=True, first_token_s=0.1,
+        cost_from="openrouter", held=Held(1, 30, 0.25), unread=["f1"], repaired=True, first_token_s=0.1, cluster="c",
     )  # fmt: skip
     record.append([full])
     record.append([sample(1), sample(2)])
@@ -314,13 +314,14 @@ def test_folders_that_are_not_runs_are_skipped(runs):
 def test_the_summary_is_a_table_for_people():
     summary = Summary(
         run="r", name="n", model="openai/x", status="incomplete", rows=10, ok=6, errors=2, invalid=1, owed=1, cache_hits=4,
-        requests=9, scores={"exact": Score(0.5, 0.1, 8), "f1": Score(None, None, 0), "one": Score(1.0, None, 1)}, cost_usd=0.0123,
+        requests=9, scores={"exact": Score(0.5, 0.1, 8, (0.21, 0.79)), "f1": Score(None, None, 0), "one": Score(1.0, None, 1)},
+        cost_usd=0.0123,
         saved_usd=2.5, usage=Usage(1000, 200, 1200), tokens_per_s=1234.5, wall_s=1.25, errors_by_code={"timeout": 1, "server": 1},
     )  # fmt: skip
     said = {line["measure"]: line["value"] for line in summary.table()}
     assert said == {
         "model": "openai/x", "rows": "10", "ok": "6", "errors": "2 (server 1, timeout 1)", "invalid": "1", "owed": "1",
-        "score exact": "0.500 ± 0.100 (n=8)", "score f1": "none (no sample could be scored)", "score one": "1.000 (n=1)",
+        "score exact": "0.500 [0.210, 0.790] (n=8)", "score f1": "none (no sample could be scored)", "score one": "1.000 (n=1)",
         "scores stand on": "7 of 10 samples; left out: 2 failed, 1 owed; among them: 1 invalid",
         "cache hits": "4 (40%)", "requests": "9", "tokens": "1,000 in, 200 out", "tokens/s": "1,234",
         "cost": "$0.0123 ($2.50 saved by the cache)", "time": "1.2 s",

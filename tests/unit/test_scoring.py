@@ -323,8 +323,8 @@ def test_summary_is_the_mean_and_its_standard_error(values):
 
 def test_the_summary_of_fewer_than_two_scores_has_no_error():
     assert summarise([]) == summarise_by_row([]) == Score(None, None, 0)
-    assert summarise([0.5]) == Score(0.5, None, 1)
-    assert summarise_by_row([("a", 0.0), ("a", 1.0)]) == Score(0.5, None, 1)
+    assert summarise([5.0]) == Score(5.0, None, 1)
+    assert summarise_by_row([("a", 0.0), ("a", 10.0)]) == Score(5.0, None, 1)
 
 
 @given(VALUES)
