@@ -28,6 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("runner.cli.report", "write one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
     "compare": ("runner.cli.compare", "compare runs row by row: differences, their significance, and the rows that flipped"),
+    "power": ("runner.cli.power", "say how many rows or repeats a comparison needs to find a difference"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),
     "reproduce": ("runner.cli.reproduce", "play a run or a capsule again, and show what has changed"),
     "pack": ("runner.cli.pack", "pack a run into one file, a capsule, that plays again anywhere"),
