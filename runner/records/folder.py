@@ -64,6 +64,7 @@ class RunFolder(Folder):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._samples: int | None = None
+        self._known: tuple[object, set[int]] | None = None
 
     @classmethod
     def create(
@@ -157,7 +158,14 @@ class RunFolder(Folder):
         self.replace("samples.jsonl", _encoder.encode_lines(samples))
 
     def _replaced(self) -> set[int]:
-        """Return the numbers of the few lines that a later line of the same sample has replaced. Keeps a hash of the others."""
+        """Return the numbers of the few lines that a later line of the same sample has replaced, and keep them for the next call.
+
+        While it looks for them, there is a hash for each other line.
+        """
+        file = self.path / "samples.jsonl"
+        state = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
+        if self._known is not None and self._known[0] == state:
+            return self._known[1]
         hashes = array("q", (hash(slot) for _, slot in self.slots()))
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
@@ -167,6 +175,7 @@ class RunFolder(Folder):
                 if slot in latest:
                     replaced.add(latest[slot])
                 latest[slot] = number
+        self._known = state, replaced
         return replaced
 
     def slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
