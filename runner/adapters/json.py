@@ -9,15 +9,13 @@ import msgspec
 from runner.adapters.chat import ChatAdapter
 from runner.adapters.prompt import Formatted, ParseError, Repaired
 from runner.answers.repair import available, repaired
+from runner.answers.schema import Schema
 from runner.answers.values import NOTHING, values
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     from runner.adapters.prompt import Prompt
     from runner.types import Row
-
-_SHOWN = 3
-"""How many schema errors are sent to the model; a hundred of them would not help it."""
 
 
 class JsonAdapter:
@@ -55,19 +53,9 @@ class JsonAdapter:
         literal_tokens: bool = False,
         repair: bool = False,
     ) -> None:
-        from jsonschema import SchemaError
-        from jsonschema.validators import Draft202012Validator, validator_for
-        from referencing import Registry
-
         if retries < 0:
             raise ConfigError(f"adapter.retries is {retries}: give 0 or more")
-        kind = validator_for(schema, default=Draft202012Validator)
-        try:
-            kind.check_schema(schema)
-        except SchemaError as error:
-            raise ConfigError(f"adapter.schema is not a valid JSON Schema: at {error.json_path}: {error.message}") from error
-        # The empty registry: by default jsonschema would fetch a $ref from the network.
-        self._validator = kind(schema, registry=Registry())
+        self._follows = Schema(schema, "adapter.schema")
         self._chat = ChatAdapter(prompt, literal_tokens=literal_tokens)
         self._schema = schema
         self._retries = retries
@@ -103,7 +91,7 @@ class JsonAdapter:
         except (ValueError, RecursionError) as error:
             reasons = [f"not JSON ({str(error).removeprefix('JSON is malformed: ')})"]
         else:
-            if not (wrong := self._errors(value)):
+            if not (wrong := self._follows.errors(value)):
                 return value
             if not isinstance(value, str):
                 raise ParseError(wrong)
@@ -111,23 +99,13 @@ class JsonAdapter:
         found = list(reversed(values(text)))
         for part in found:
             if part.value is not NOTHING:
-                if not (wrong := self._errors(part.value)):
+                if not (wrong := self._follows.errors(part.value)):
                     return part.value
                 reasons.append(wrong)
         for part in found if self._repair else ():
-            if part.value is NOTHING and (value := repaired(part.text)) is not NOTHING and not self._errors(value):
+            if part.value is NOTHING and (value := repaired(part.text)) is not NOTHING and not self._follows.errors(value):
                 return Repaired(value)
         raise ParseError(reasons[1] if len(reasons) > 1 else reasons[0])
-
-    def _errors(self, value: Any) -> str:
-        """Return the first errors of `value` in words; an empty text if it follows the schema."""
-        from referencing.exceptions import Unresolvable
-
-        try:
-            errors = sorted(self._validator.iter_errors(value), key=lambda error: error.json_path)
-        except Unresolvable as error:
-            raise ConfigError(f"adapter.schema: the $ref {error.ref!r} does not point into the schema") from error
-        return "; ".join(f"at {error.json_path}: {_short(error.message)}" for error in errors[:_SHOWN])
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
         """Return the messages with the invalid answer and its errors added, or None after `retries` corrections."""
@@ -173,7 +151,3 @@ def _spelled_out(schema: Any) -> Any:
     for name in schema.keys() & set(_SINGLE):
         spelled[name] = _spelled_out(schema[name])
     return spelled
-
-
-def _short(message: str) -> str:
-    return message if len(message) <= 300 else f"{message[:297]}..."  # noqa: PLR2004 - a message may quote a whole answer

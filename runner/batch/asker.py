@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -14,6 +15,7 @@ from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
 from runner.errors import ContentFilterError, DataError, LMError
 from runner.scoring.counting import Counting
+from runner.scoring.measure import Measure
 from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
@@ -38,6 +40,7 @@ class Asker:
         seed: the seed of repeat 0; see `runner.stats.seeds` for the others. None sends no seed.
         retry_empty: how often to ask again after an empty answer (neither text nor a tool call).
         counting: how samples without a whole answer count in the scores.
+        answers: of several answers to one request (``n``): score the first, or take the mean, the highest or the lowest score.
 
     Attributes:
         seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
@@ -55,7 +58,9 @@ class Asker:
         seed: int | None = None,
         retry_empty: int = 0,
         counting: Counting = Counting(),  # noqa: B008 - it is immutable
+        answers: Literal["first", "mean", "best", "worst"] = "first",
     ) -> None:
+        self.answers = answers
         self.counting = counting
         self._zeros = {name: 0.0 for name, scorer in scorers.items() if not scorer.measures}
         self.lm = lm
@@ -175,12 +180,34 @@ class Asker:
             output = spoken(output)
         try:
             for name, scorer in self.scorers.items():
-                value = sample.scores[name] = scorer.score(output, row.target, row.fields, sample.parsed)
+                value = self._value(scorer, sample, row, output)
+                if value is None:
+                    continue
+                sample.scores[name] = value
                 if not value and not scorer.reads(output, row.target, sample.parsed):
                     sample.unread = [*(sample.unread or ()), name]
         except DataError as error:
             sample.scores, sample.unread = {}, None
             sample.status, sample.error = "error", RowError("scoring", str(error))
+
+    def _value(self, scorer: Scorer, sample: Sample, row: Row, output: str) -> float | None:
+        """Return one score; None if the sample has none of this kind."""
+        if isinstance(scorer, Measure):
+            return scorer.measure(sample, output)
+        if self.answers == "first" or not sample.answers:
+            return scorer.score(output, row.target, row.fields, sample.parsed)
+        values = [scorer.score(text, row.target, row.fields, self._parsed(text)) for text in _texts(sample.answers)]
+        if self.answers == "mean":
+            return fmean(values)
+        return max(values) if self.answers == "best" else min(values)
+
+    def _parsed(self, text: str) -> Any:
+        """Return the value in one of several answers; None if there is none."""
+        try:
+            found = self.adapter.parse(text)
+        except ParseError:
+            return None
+        return found.value if isinstance(found, Repaired) else found
 
     def turns(self, row: Row, repeat: int, *, scored: bool = True) -> Turns:
         """Hold the conversation of one slot: yield requests, receive their completions, return the sample, perhaps `scored`."""
@@ -229,6 +256,10 @@ class Asker:
             if scored:
                 self.score(sample, row)
             return sample
+
+
+def _texts(answers: list[Choice]) -> list[str]:
+    return [spoken(choice.text or "") for choice in answers]
 
 
 def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.answers import is_known, warn_of_unknown
 from runner.scoring import RowMean
+from runner.stats.pass_at import pass_at_k
 from runner.types import Held, Sample, Score, Spent, Status, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class _Failure(NamedTuple):
@@ -26,9 +30,12 @@ class Tally:
     Args:
         rows: samples of the whole run.
         repeats: samples per row.
+        pass_at: the k of pass@k, which is computed of each score for rows whose samples all have it.
     """
 
-    def __init__(self, rows: int, *, repeats: int = 1) -> None:
+    def __init__(self, rows: int, *, repeats: int = 1, pass_at: Sequence[int] = ()) -> None:
+        self._pass_at = tuple(pass_at)
+        self._passes: dict[str, RowMean] = {}
         self.rows = rows
         self.repeats = repeats
         self.status: Counter[str] = Counter()
@@ -180,6 +187,17 @@ class Tally:
             return
         for name, (total, count) in totals.items():
             self._score(name).add(total, count, sample.cluster)
+            if count == self.repeats and total.is_integer():
+                self._pass(name, int(total), sample.cluster)
+
+    def _pass(self, name: str, right: int, cluster: str | None) -> None:
+        for k in self._pass_at:
+            mean = self._passes.setdefault(f"{name}.pass_at_{k}", RowMean())
+            mean.add(pass_at_k(self.repeats, min(right, self.repeats), k), 1, cluster)
+
+    def passes(self) -> dict[str, Score]:
+        """Return pass@k of each score of 0 and 1, as ``NAME.pass_at_K``, over the rows that are complete."""
+        return {name: mean.score() for name, mean in self._passes.items()}
 
     def _score(self, name: str) -> RowMean:
         found = self._scores.get(name)

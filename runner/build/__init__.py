@@ -4,7 +4,7 @@ Each function matches on `kind` once. Secrets are read from the environment here
 """
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
-from runner.build.task import adapter, counting, dataset, name, scorers, scoring_remarks
+from runner.build.task import adapter, counting, dataset, name, pass_at, scorers, scoring_remarks
 from runner.build.training import finetuning
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "limiter",
     "lm",
     "name",
+    "pass_at",
     "pinned",
     "remarks",
     "scorers",

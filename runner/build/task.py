@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from runner import adapters, scoring
 from runner.config import schema
@@ -106,6 +106,20 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
     return built
 
 
+def pass_at(config: schema.RunConfig) -> tuple[int, ...]:
+    """Return the k of pass@k.
+
+    Raises:
+        ConfigError: a k is larger than the number of answers per row.
+    """
+    chosen = config.scoring
+    if not isinstance(chosen, schema.Scored) or not chosen.pass_at:
+        return ()
+    if (most := max(chosen.pass_at)) > config.sampling.repeats:
+        raise ConfigError(f"scoring.pass_at: pass@{most} needs {most} answers per row: sampling.repeats={most} or more")
+    return tuple(chosen.pass_at)
+
+
 def counting(config: schema.RunConfig) -> Counting:
     """Return how samples without a whole answer count in the scores."""
     chosen = config.scoring
@@ -152,18 +166,57 @@ def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per 
             return scoring.Math(limit_s=config.limit_s)
         case schema.JsonMatchScoring():
             return scoring.JsonMatch(keys=config.keys)
+        case schema.JsonSchemaScoring():
+            return scoring.JsonSchema(config.schema)
         case schema.F1Scoring():
             return scoring.F1()
         case schema.PythonScoring():
             return scoring.Python(config.function)
+        case _:
+            return _further(config)
+
+
+def _further(  # noqa: PLR0911 - one return per kind
+    config: schema.EditScoring
+    | schema.ChrfScoring
+    | schema.BleuScoring
+    | schema.RougeScoring
+    | schema.MeasureScoring
+    | schema.NotScoring
+    | schema.AllScoring
+    | schema.AnyScoring,
+) -> Scorer:
+    """Build a scorer that needs the extra `scorers`, that measures, or that is made of others."""
+    match config:
+        case schema.EditScoring():
+            return scoring.Edit(ignore_case=config.ignore_case)
+        case schema.ChrfScoring():
+            return scoring.Chrf(word_order=config.word_order)
+        case schema.BleuScoring():
+            return scoring.Bleu(tokenize=config.tokenize)
+        case schema.RougeScoring():
+            return scoring.Rouge(variant=config.variant, measure=config.measure)
+        case schema.MeasureScoring():
+            return scoring.Measure(config.what, at_most=config.at_most)
+        case schema.NotScoring():
+            return scoring.Not(_scorer(config.scorer))
+        case schema.AllScoring() | schema.AnyScoring():
+            how: Literal["all", "any"] = "all" if isinstance(config, schema.AllScoring) else "any"
+            if not config.scorers:
+                raise ConfigError(f"scoring '{how}' has no scorers; name some: scoring.scorers={{mine: {{kind: exact}}}}")
+            return scoring.Combined(how, {name: _scorer(chosen) for name, chosen in config.scorers.items()})
 
 
 def _needs_target(config: schema.Scorer) -> bool:
     match config:
-        case schema.PythonScoring():
+        case schema.PythonScoring() | schema.MeasureScoring() | schema.JsonSchemaScoring():
             return False
         case schema.RegexScoring(pattern=pattern):
             return pattern is None
+        case schema.NotScoring(scorer=scorer):
+            return _needs_target(scorer)
+        case schema.AllScoring(scorers=parts) | schema.AnyScoring(scorers=parts):
+            return any(map(_needs_target, parts.values()))
         case _:
             return True
 

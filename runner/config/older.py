@@ -21,6 +21,8 @@ SINCE: dict[str, dict[str, Any]] = {
         "refused": "leave_out",
         "errors": "leave_out",
         "truncated": "score",
+        "answers": "first",
+        "pass_at": [],
     },
     "data": {"cluster": None},
 }

@@ -237,16 +237,24 @@ Rule: TypeAlias = Literal["score", "leave_out", "zero"]
 
 
 class Scored(Kind, frozen=True, kw_only=True):
-    """Say how samples without a whole answer count. Every kind of scoring has these fields, which apply to all its scores."""
+    """Say how samples without a whole answer count, and several answers. Each kind has these fields; they apply to all scores."""
 
     refused: Literal["leave_out", "zero"] = "leave_out"
     errors: Literal["leave_out", "zero"] = "leave_out"
     truncated: Literal["score", "leave_out", "zero"] = "score"
+    answers: Literal["first", "mean", "best", "worst"] = "first"
+    pass_at: list[Positive] = []
 
     @property
     def counting(self) -> tuple[Rule, Rule, Rule]:
-        """Return the three fields."""
+        """Return the first three fields."""
         return self.refused, self.errors, self.truncated
+
+    def refuse_inside(self, where: str) -> None:
+        """Raise ValueError if a scorer that is part of another one sets a field of this class."""
+        if any(getattr(self, name) != getattr(Scored(), name) for name in Scored.__struct_fields__):
+            names = ", ".join(Scored.__struct_fields__)
+            raise ValueError(f"{where}: {names} apply to all scores: scoring.refused=...")
 
 
 class ExactScoring(Scored, frozen=True, kw_only=True, tag="exact"):
@@ -306,38 +314,101 @@ class F1Scoring(Scored, frozen=True, kw_only=True, tag="f1"):
     """Score the overlap of words with the target, as in SQuAD: 0 to 1."""
 
 
+class EditScoring(Scored, frozen=True, kw_only=True, tag="edit"):
+    """Score the likeness to the target: 1 minus the edit distance over the length."""
+
+    ignore_case: bool = False
+
+
+class ChrfScoring(Scored, frozen=True, kw_only=True, tag="chrf"):
+    """Score the overlap of character n-grams with the target: 0 to 1."""
+
+    word_order: Annotated[int, Meta(ge=0, le=4)] = 0
+
+
+class BleuScoring(Scored, frozen=True, kw_only=True, tag="bleu"):
+    """Score BLEU of each answer: 0 to 1."""
+
+    tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a"
+
+
+class RougeScoring(Scored, frozen=True, kw_only=True, tag="rouge"):
+    """Score ROUGE of each answer: 0 to 1."""
+
+    variant: Literal["rouge1", "rouge2", "rougeL"] = "rougeL"
+    measure: Literal["f1", "precision", "recall"] = "f1"
+
+
+class JsonSchemaScoring(Scored, frozen=True, kw_only=True, tag="json_schema"):
+    """Score 1 if the answer holds JSON that follows the schema."""
+
+    schema: dict[str, Any] = {}
+
+
+class MeasureScoring(Scored, frozen=True, kw_only=True, tag="measure"):
+    """Use a quantity of the sample as its score, or whether it keeps a bound."""
+
+    what: Literal["latency_s", "first_token_s", "cost_usd", "prompt_tokens", "completion_tokens", "characters", "words"] = (
+        "latency_s"
+    )
+    at_most: Annotated[float, Meta(ge=0)] | None = None
+
+
 class PythonScoring(Scored, frozen=True, kw_only=True, tag="python"):
     """Score with a function of your own: ``file.py:function``, called with (output, target, row)."""
 
     function: Text
 
 
-class SeveralScoring(Scored, frozen=True, kw_only=True, tag="several"):
-    """Use several scorers, by name. The first is the primary one."""
+Comparing: TypeAlias = (
+    ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | MathScoring | JsonMatchScoring | F1Scoring
+    | EditScoring | ChrfScoring | BleuScoring | RougeScoring | JsonSchemaScoring
+)  # fmt: skip
+"""Scorers that may be parts of others."""
 
-    scorers: dict[
-        str,
-        ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | MathScoring | JsonMatchScoring
-        | F1Scoring | PythonScoring,
-    ] = {}  # fmt: skip
+
+class NotScoring(Scored, frozen=True, kw_only=True, tag="not"):
+    """Score 1 minus another score."""
+
+    scorer: Comparing = ExactScoring()
+
+    def __post_init__(self) -> None:
+        self.scorer.refuse_inside("scorer")
+
+
+class AllScoring(Scored, frozen=True, kw_only=True, tag="all"):
+    """Score the lowest of several scores: 1 if all are 1."""
+
+    scorers: dict[str, Comparing | NotScoring] = {}
 
     def __post_init__(self) -> None:
         for name, scorer in self.scorers.items():
-            if scorer.counting != Scored().counting:
-                raise ValueError(f"scorers.{name}: refused, errors and truncated apply to all scores: scoring.refused=...")
+            scorer.refuse_inside(f"scorers.{name}")
 
 
-Scorer: TypeAlias = (
-    ExactScoring
-    | ContainsScoring
-    | RegexScoring
-    | ChoiceScoring
-    | NumericScoring
-    | MathScoring
-    | JsonMatchScoring
-    | F1Scoring
-    | PythonScoring
-)
+class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
+    """Score the highest of several scores: 1 if any is 1."""
+
+    scorers: dict[str, Comparing | NotScoring] = {}
+
+    def __post_init__(self) -> None:
+        for name, scorer in self.scorers.items():
+            scorer.refuse_inside(f"scorers.{name}")
+
+
+Scorer: TypeAlias = Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | PythonScoring
+
+
+class SeveralScoring(Scored, frozen=True, kw_only=True, tag="several"):
+    """Use several scorers, by name. The first is the primary one."""
+
+    scorers: dict[str, Scorer] = {}
+
+    def __post_init__(self) -> None:
+        for name, scorer in self.scorers.items():
+            scorer.refuse_inside(f"scorers.{name}")
+
+
 Scoring: TypeAlias = NoScoring | Scorer | SeveralScoring
 
 

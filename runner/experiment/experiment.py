@@ -64,7 +64,7 @@ class Experiment:
         self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
         self.asker = parts.asker()
-        self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats)
+        self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats, pass_at=parts.pass_at)
         self.spending = Spending(record)
         self.tally.charge(self.spending.earlier)
         self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
@@ -328,7 +328,7 @@ class Experiment:
             owed=tally.owed,
             cache_hits=tally.cache_hits,
             requests=tally.requests,
-            scores={name: scores.get(name, Score(None, None, 0)) for name in self.scorers},
+            scores={name: scores.get(name, Score(None, None, 0)) for name in self.scorers} | self.tally.passes(),
             usage=tally.usage,
             usage_cached=tally.usage_cached,
             cost_usd=tally.cost_usd,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runner import build
 from runner.batch.asker import Asker
@@ -25,6 +25,8 @@ class Parts(NamedTuple):
     adapter: Adapter
     retry_empty: int = 0
     counting: Counting = Counting()
+    answers: Literal["first", "mean", "best", "worst"] = "first"
+    pass_at: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
@@ -37,6 +39,8 @@ class Parts(NamedTuple):
             build.adapter(config),
             config.limits.retry_empty,
             build.counting(config),
+            getattr(config.scoring, "answers", "first"),
+            build.pass_at(config),
         )
 
     @property
@@ -58,4 +62,5 @@ class Parts(NamedTuple):
             seed=self.seed,
             retry_empty=self.retry_empty,
             counting=self.counting,
+            answers=self.answers,
         )

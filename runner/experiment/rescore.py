@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What became of one score when a run was scored again.
+    """The change of one score when a run was scored again.
 
     Attributes:
         before: its mean over the samples that had it; None: none had.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from runner.answers.schema import Schema
 from runner.answers.values import NOTHING, last, same
 from runner.errors import DataError
 from runner.scoring.targets import Comparison
@@ -67,6 +68,37 @@ class JsonMatch(Comparison):
             if lacking := [key for key in self._keys if key not in value]:
                 raise DataError(f"the target lacks {lacking}, which scoring.keys names; it has {list(value)}")
         return value
+
+
+class JsonSchema(Comparison):
+    """1.0 when the answer holds JSON that follows a schema, else 0.0. No target is needed.
+
+    The answer's JSON is what the adapter parsed, else any value in the text, in a fence or outside.
+
+    Args:
+        schema: a JSON Schema, as of the json adapter.
+
+    Raises:
+        ConfigError: it is not a valid JSON Schema.
+    """
+
+    name = "json_schema"
+
+    def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = Schema(schema, "scoring.schema")
+
+    def check(self, target: Any) -> None:
+        """Accept any target: none is needed."""
+
+    def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:  # noqa: ARG002 - Scorer
+        """Check what was parsed, or look for a value that follows the schema."""
+        if parsed is not None:
+            return float(not self._schema.errors(parsed))
+        return float(last(output, lambda value: not self._schema.errors(value)) is not NOTHING)
+
+    def reads(self, output: str, target: Any, parsed: Any) -> bool:  # noqa: ARG002 - Scorer
+        """Return whether there is JSON in the answer."""
+        return parsed is not None or last(output, lambda _: True) is not NOTHING
 
 
 def _kind(value: Any) -> type:
