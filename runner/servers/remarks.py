@@ -98,7 +98,14 @@ REMARKS = (
     Remark(("llama-cpp-python",), "", _sent, "any model name is echoed: the record's model_served proves nothing", _PYTHON),
     Remark(("llamacpp",), "seed", lambda value: value >= 2**32, "seeds are taken modulo 2**32", _LLAMACPP),
     Remark(("llamacpp",), "top_logprobs", lambda value: value == 0, "top_logprobs 0 gives no log probabilities", _LLAMACPP),
-    Remark(("llamacpp",), "n", _several, "token counts are those of the first answer only, so the others look free", _LLAMACPP),
+    Remark(
+        ("llamacpp",),
+        "n",
+        _several,
+        "token counts are those of the first answer only, so the others look free; answer i is drawn with seed + i, so runs "
+        "whose seeds are closer than n share answers",
+        _LLAMACPP,
+    ),
     Remark(("llamacpp",), "response_format", _is_json_object, "json_object means objects only", _LLAMACPP),
     Remark(
         ("llamacpp",),

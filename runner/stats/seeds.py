@@ -44,4 +44,5 @@ def seed_of(seed: int, repeat: int, rule: int = RULE) -> int:
 
 def recorded_rule(manifest: Mapping[str, Any]) -> int:
     """Return the rule that a run's manifest records; 1 if it records none, because the run began before rule 2."""
-    return int((manifest.get("seeds") or {}).get("rule", 1))
+    known = manifest.get("seeds")
+    return RULE if isinstance(known, dict) and known.get("rule") == RULE else 1
