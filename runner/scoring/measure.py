@@ -29,6 +29,7 @@ class Measure(Comparison):
         self.name = what
         self._what = what
         self._at_most = at_most
+        self.measures = at_most is None
 
     def check(self, target: Any) -> None:
         """Accept any target: none is needed."""

@@ -24,7 +24,7 @@ COUNTS = {
 }
 """Headings of the counts of samples that did not end as they should, by their names in a summary."""
 
-_WORDS = {"error": "failed", "truncated": "cut off"}
+_WORDS = {"error": "failed", "truncated": "cut off", "ok": "answered"}
 
 
 def counted(counts: Mapping[str, int]) -> str:

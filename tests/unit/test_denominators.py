@@ -20,7 +20,6 @@ from runner.errors import ConfigError
 from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.records.summary import Summary
-from runner.scoring import Contains
 from runner.types import RowError, Sample, Score
 from tests.support.server import Reply, Server, Status
 
@@ -249,15 +248,17 @@ def test_failures_of_the_data_are_left_out_whatever_the_rule():
     assert (result.summary.scores["grade"].mean, result.summary.scores["grade"].n) == (1.0, 1)
 
 
-def test_a_quantity_is_never_zero_for_want_of_an_answer_and_has_no_bounds(monkeypatch):
-    monkeypatch.setattr(Contains, "measures", True)
+@pytest.mark.parametrize(("more", "measured"), [([], True), (["scoring.at_most=5"], False)])
+def test_a_quantity_is_never_zero_for_want_of_an_answer_and_has_no_bounds(more, measured):
+    words = ["data.limit=5", "cache.mode=off", "scoring=measure", "scoring.what=words", *more]
     with Server(ending) as server:
-        first = runner.run(overrides=served(server, "data.limit=5", "scoring.refused=zero", "scoring.errors=zero"))
+        first = runner.run(overrides=served(server, *words, "scoring.refused=zero", "scoring.errors=zero"))
         server.otherwise = Reply("yes")
-        other = runner.run(overrides=served(server, "data.limit=5", "cache.mode=off"))
-    assert (first.summary.scores["contains"].n, first.summary.unscored) == (3, {"refused": 1, "error": 1})
-    change = compare(first.folder, other.folder).scores["contains"]
-    assert (change.left_out_a, change.bounds) == ({"refused": 1, "error": 1}, None)
+        other = runner.run(overrides=served(server, *words))
+    assert first.summary.scores["words"].n == (3 if measured else 5)
+    assert first.summary.unscored == ({"refused": 1, "error": 1} if measured else {})
+    change = compare(other.folder, first.folder).scores["words"]
+    assert (change.left_out_b, change.bounds) == (first.summary.unscored, None)
 
 
 def test_one_of_several_scorers_has_no_rule_of_its_own():
