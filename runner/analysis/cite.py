@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _UNKNOWN = "not on record"
 
-_RULES = ("refused", "errors", "truncated")
-"""Fields of the scoring that say how samples without a whole answer count."""
+_RULES = ("refused", "errors", "truncated", "answers", "pass_at")
+"""Fields of the scoring that say how samples count, whatever scores them."""
 
 
 def cite(name: str, manifest: Mapping[str, Any], summary: Summary | None) -> str:
