@@ -70,7 +70,13 @@ def read(data: bytes, request: Request, connection: Connection, headers: Mapping
     return response
 
 
-def response_of(answer: Answer, request: Request, connection: Connection, headers: Mapping[str, str] | None = None) -> Response:
+def response_of(
+    answer: Answer,
+    request: Request,
+    connection: Connection,
+    headers: Mapping[str, str] | None = None,
+    first_token_s: float | None = None,
+) -> Response:
     """Return an answer in our form. `headers` may name its cost. Raises LMError."""
     choices = [choice_of(choice, request, connection) for choice in answer.choices]
     if answer.error:
@@ -86,6 +92,7 @@ def response_of(answer: Answer, request: Request, connection: Connection, header
         created=created_at(answer.created),
         cost_usd=cost_usd,
         cost_from=cost_from,
+        first_token_s=first_token_s,
     )
 
 

@@ -11,7 +11,7 @@ import msgspec
 from runner.transport.choices import AnswerChoice, AnswerMessage, Function, ToolCall
 
 
-class CallDelta(msgspec.Struct):
+class CallDelta(msgspec.Struct, gc=False):
     """A piece of a tool call. Only its first piece has a name; some servers leave out `index` or `id`, or repeat them."""
 
     index: int | None = None
@@ -20,7 +20,7 @@ class CallDelta(msgspec.Struct):
     function: Function | None = None
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """A piece of the message of a chat answer. The role, which some servers repeat, is not read."""
 
     content: str | list[Any] | None = None
@@ -33,7 +33,7 @@ class Delta(msgspec.Struct):
     provider_specific_fields: dict[str, Any] | None = None
 
 
-class ChoiceDelta(msgspec.Struct):
+class ChoiceDelta(msgspec.Struct, gc=False):
     """A piece of one choice: `delta` (chat; `message` in what some gateways send instead) or `text` (text completions)."""
 
     index: int | None = 0
@@ -98,9 +98,8 @@ class StreamedChoice:
 
     def whole(self) -> AnswerChoice:
         """Return all pieces as one choice."""
-        of_choice, of_message = ({name: _whole(value) for name, value in _joined(pieces).items()} for pieces in self._hidden)
         logprobs = _joined(self._logprobs) if self._logprobs else None
-        made = AnswerChoice(None, None, self.finish_reason, logprobs, self.error, of_choice or None)
+        made = AnswerChoice(None, None, self.finish_reason, logprobs, self.error, _shown(self._hidden[0]))
         if self._text and not self._content:
             made.text = "".join(self._text)
             return made
@@ -110,7 +109,7 @@ class StreamedChoice:
             content = None  # the first piece of many servers is an empty text, whatever follows
         old_call = self._old_call.function if self._old_call else None
         made.message = AnswerMessage(
-            content, tool_calls=calls or None, function_call=old_call, provider_specific_fields=of_message or None, **more
+            content, tool_calls=calls or None, function_call=old_call, provider_specific_fields=_shown(self._hidden[1]), **more
         )
         return made
 
@@ -173,6 +172,11 @@ def _whole(pieces: Any) -> Any:
         return "".join(pieces)
     blocks = [block for piece in pieces for block in (piece if isinstance(piece, list) else [piece])]
     return [_joined(list(group)) if isinstance(kind, tuple) else "".join(group) for kind, group in groupby(blocks, _kind)]
+
+
+def _shown(hidden: list[Any]) -> dict[str, Any] | None:
+    """Return the fields that litellm's proxy hides, whole; None without any."""
+    return {name: _whole(value) for name, value in _joined(hidden).items()} if hidden else None
 
 
 def _kind(block: Any) -> tuple[Any, ...] | None:

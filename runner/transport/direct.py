@@ -40,6 +40,8 @@ PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 """Prefixes of models whose servers speak OpenAI's wire format by definition."""
 
 CONNECT_TIMEOUT_S = 30.0
+_LENIENT = 1.1
+"""How many times the limit of silence is waited for."""
 END_S = 1.0
 """Seconds in which a body must end after its last event for the connection to be kept."""
 
@@ -113,18 +115,16 @@ class DirectTransport:
 
         body = _encode(_body(request, connection, asked))
         data, answered = b"", StreamedAnswer(time.perf_counter())
-        quiet = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=connection.silence_s)
         try:
-            async with route.session.post(
-                route.urls[request.model_type], data=body, headers=route.headers, timeout=quiet
-            ) as answer:
-                if answer.status >= 400:  # noqa: PLR2004
-                    data = await answer.read()
-                else:
-                    await _read_events(answer.content, answered)
+            async with asyncio.timeout(connection.silence_s * _LENIENT) as silence:
+                async with route.session.post(route.urls[request.model_type], data=body, headers=route.headers) as answer:
+                    if answer.status >= 400:  # noqa: PLR2004
+                        data = await answer.read()
+                    else:
+                        await _read_events(answer.content, answered, silence, connection.silence_s)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            if not answered.is_whole:
-                raise _without_answer(error, request, connection) from None
+            if not (answered.ended or answered.is_whole):
+                raise silent(request, connection) if silence.expired() else _without_answer(error, request, connection) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
@@ -201,24 +201,31 @@ async def _close() -> None:
 _encode = msgspec.json.Encoder().encode
 
 
-async def _read_events(content: aiohttp.StreamReader, answered: StreamedAnswer) -> None:
-    """Read a stream to its end. After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept."""
+async def _read_events(
+    content: aiohttp.StreamReader, answered: StreamedAnswer, silence: asyncio.Timeout, silence_s: float
+) -> None:
+    """Read a stream to its end, as long as it is not silent.
+
+    After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept.
+    """
+    loop = asyncio.get_running_loop()
+    renewed = loop.time()
     while piece := await content.readany():
+        if (now := loop.time()) > renewed + silence_s * (_LENIENT - 1):  # setting the timer costs more than reading a piece
+            silence.reschedule(now + silence_s * _LENIENT)
+            renewed = now
         answered.feed(piece)
         if answered.ended:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(END_S):
-                    await content.wait_eof()
+            if not content.is_eof():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(END_S):
+                        await content.wait_eof()
             return
 
 
 def _without_answer(error: Exception, request: Request, connection: Connection) -> LMError:
     """Return the error for a request whose connection has failed: before it was sent, or before it was answered."""
-    import aiohttp
-
     if isinstance(error, TimeoutError):
-        if isinstance(error, aiohttp.SocketTimeoutError):
-            return silent(request, connection)
         late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
         late.sent = False
         return late

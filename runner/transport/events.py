@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 _BOM = b"\xef\xbb\xbf"
-_PLAIN = b"data: "
+END = b"\n\n"
+"""The end of an event, whatever it was in the stream."""
 
 
 class EventStream:
-    """Collect the bytes of an event stream, however they are cut, and return the data of its events.
+    """Collect the bytes of an event stream, however they are cut, and return its events.
 
     Lines end with LF, CRLF or CR; a byte order mark, comments and unknown fields are skipped; several lines of data are one text;
     events with empty data are left out (WHATWG HTML, 9.2.6, html.spec.whatwg.org/multipage/server-sent-events.html).
@@ -23,21 +24,21 @@ class EventStream:
         self._cr = False
         self._rest = b""
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """Return the data of the events that `piece` completes."""
+    def feed(self, piece: bytes) -> bytes:
+        """Return the events that `piece` completes, for `data_of`; empty if it completes none."""
         text = self._rest + self._lines(piece)
         if not self._begun:
             if len(text) < len(_BOM) and _BOM.startswith(text):
                 self._rest = text
-                return []
+                return b""
             self._begun, text = True, text.removeprefix(_BOM)
-        *events, self._rest = text.split(b"\n\n")
-        return [data for event in events if (data := _data_of(event))]
+        events, _, self._rest = text.rpartition(END)
+        return events
 
-    def close(self) -> list[bytes]:
-        """Return the data of the last event, if no empty line has ended it. It may be incomplete."""
-        data, self._rest = _data_of(self._rest), b""
-        return [data] if data else []
+    def close(self) -> bytes:
+        """Return the last event, if no empty line has ended it. It may be incomplete."""
+        event, self._rest = self._rest, b""
+        return event
 
     def _lines(self, piece: bytes) -> bytes:
         """Return `piece` with every end of a line as LF."""
@@ -49,10 +50,13 @@ class EventStream:
         return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
+def data_of(events: bytes) -> list[bytes]:
+    """Return the data of events, as `EventStream` returns them."""
+    return [data for event in events.split(END) if (data := _data_of(event))]
+
+
 def _data_of(event: bytes) -> bytes:
     """Return the data of one event; empty if it has none."""
-    if event.startswith(_PLAIN) and b"\n" not in event:
-        return event[len(_PLAIN) :]
     lines: list[bytes] = []
     is_error = False
     for line in event.split(b"\n"):

@@ -76,7 +76,7 @@ class Chunks:
         for choice in plain.get("choices") or ():
             choice.pop("finish_reason", None)
             self._indices.add(choice.get("index") or 0)
-        self._answered.add([json.dumps(plain, default=str).encode()])
+        self._add(plain)
 
     def finish(self) -> tuple[str | None, str | None]:
         """Take the usage. Return litellm's finish reason and the provider's own; (None, None): the stream has broken off.
@@ -85,7 +85,7 @@ class Chunks:
         """
         kept = [getattr(chunk, "usage", None) for chunk in self._stream.chunks]
         for usage in filter(None, kept):
-            self._answered.add([json.dumps({"usage": usage.model_dump(exclude_none=True)}, default=str).encode()])
+            self._add({"usage": usage.model_dump(exclude_none=True)})
         given = self._stream.received_finish_reason
         if self._watched:
             return (
@@ -96,7 +96,10 @@ class Chunks:
     def end(self, finish_reason: str) -> None:
         """Take the finish reason of all choices."""
         ends = [{"index": index, "delta": {}, "finish_reason": finish_reason} for index in sorted(self._indices)]
-        self._answered.add([json.dumps({"choices": ends}).encode()])
+        self._add({"choices": ends})
+
+    def _add(self, chunk: dict[str, Any]) -> None:
+        self._answered.add(b"data: %b" % json.dumps(chunk, default=str).encode())
 
     def _watch(self, lines: Iterator[Any]) -> Iterator[Any]:
         for line in lines:

@@ -13,20 +13,22 @@ from runner.transport.answer import Answer, read, response_of
 from runner.transport.base import malformed, not_an_answer, refused_with_200
 from runner.transport.choices import mend, says_something
 from runner.transport.deltas import ChoiceDelta, StreamedChoice
-from runner.transport.events import EventStream
+from runner.transport.events import END, EventStream, data_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from runner.types import Connection, Request, Response
 
 _DONE = b"[DONE]"
+_PLAIN = b"data: "
+_LAST = END + _PLAIN + _DONE
 _SPACE = b" \t\r\n"
 _SHOWN = 200
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     """One event: pieces of choices, and what is known of the whole. Azure's first and the last with usage have no choices."""
 
     choices: list[ChoiceDelta] | None = None
@@ -87,19 +89,20 @@ class StreamedAnswer:
         if events := self._events.feed(piece):
             self.add(events)
 
-    def add(self, events: list[bytes]) -> None:
-        """Add the data of events."""
-        if events[-1] == _DONE:
-            self.ended = True
-            events = events[:-1]
+    def add(self, events: bytes) -> None:
+        """Add events. Most are one line of data each, and are decoded at once."""
+        plain = events.removesuffix(_LAST)
         try:
-            chunks: Sequence[_Chunk | None] = _decode_all(b"[%b]" % b",".join(events))
+            chunks = _decode_all(b"[%b]" % plain[len(_PLAIN) :].replace(END + _PLAIN, b",")) if plain.startswith(_PLAIN) else []
         except _UNREADABLE:
-            events = events[: self._end_in(events)]
-            chunks = [self._one(data) for data in events]
-        for chunk, data in zip(chunks, events, strict=True):
-            if chunk is not None:
-                self._take(chunk, data)
+            chunks = []
+        if chunks and plain.count(b"\n") == 2 * (len(chunks) - 1):
+            self.ended = self.ended or len(plain) < len(events)
+            for number, chunk in enumerate(chunks):
+                if not self._take(chunk):
+                    self._take_error(chunk.error, plain.split(END)[number][len(_PLAIN) :])
+        else:
+            self._add_one_by_one(data_of(events))
         if self.first_token_s is None and any(choice.said for choice in self._choices.values()):
             self.first_token_s = time.perf_counter() - self._began
 
@@ -119,7 +122,9 @@ class StreamedAnswer:
 
     def _whole(self, request: Request, connection: Connection, headers: Mapping[str, str] | None) -> Response:
         if not self.ended and (rest := self._events.close()):
+            unreadable = self._unreadable
             self.add(rest)
+            self._unreadable = unreadable  # the last event may be torn
         if self._error is not None:
             if self._choices:
                 raise refused_with_200(self._error, ServerError, request, connection)
@@ -128,13 +133,23 @@ class StreamedAnswer:
             raise malformed(request, self._missing())
         answer = self._head
         answer.choices = [choice.whole() for _, choice in sorted(self._choices.items())]
-        if self._usages:
-            answer.usage = msgspec.Raw(msgspec.json.encode(_largest(self._usages[0], self._usages[-1])))
-        response = response_of(answer, request, connection, headers)
-        return msgspec.structs.replace(response, first_token_s=self.first_token_s)
+        if usages := self._usages:
+            answer.usage = msgspec.Raw(msgspec.json.encode(usages[0] if len(usages) == 1 else _largest(*usages)))
+        return response_of(answer, request, connection, headers, self.first_token_s)
 
-    def _take(self, chunk: _Chunk, data: bytes) -> None:
-        for piece in chunk.choices or ():
+    def _add_one_by_one(self, events: list[bytes]) -> None:
+        for data in events:
+            if data.strip() == _DONE:
+                self.ended = True
+                return
+            chunk = self._one(data)
+            if chunk is not None and not self._take(chunk):
+                self._take_error(chunk.error, data)
+
+    def _take(self, chunk: _Chunk) -> bool:
+        """Take one event. Return whether it holds what events hold, and no error."""
+        pieces = chunk.choices
+        for piece in pieces or ():
             index = piece.index or 0
             choice = self._choices.get(index)
             if choice is None:
@@ -144,13 +159,12 @@ class StreamedAnswer:
                 self.ended = True
         if chunk.usage:
             self._usages[1:] = [chunk.usage]  # the first and the last
-        if chunk.error or not (chunk.choices or chunk.usage):
-            self._take_error(chunk.error, data)
         head = self._head
         if not head.model:
             head.id, head.model, head.created = head.id or chunk.id, chunk.model, head.created or chunk.created
         if head.system_fingerprint is None:
             head.system_fingerprint = chunk.system_fingerprint
+        return bool(pieces or chunk.usage) and not chunk.error
 
     def _take_error(self, error: Any, data: bytes) -> None:
         """Look for an error in an event: in ``error``, or the event as a whole (vLLM until 0.10, MiniMax)."""
@@ -161,12 +175,6 @@ class StreamedAnswer:
             body = {"error": told} if whole else {"base_resp": told.get("base_resp")}
         if body.get("base_resp") or says_something(body.get("error")):
             self.ended, self._error = True, body
-
-    def _end_in(self, events: list[bytes]) -> int | None:
-        """Return the place of ``[DONE]``; None if it has not come."""
-        found = next((place for place, data in enumerate(events) if data.strip() == _DONE), None)
-        self.ended = self.ended or found is not None
-        return found
 
     def _one(self, data: bytes) -> _Chunk | None:
         """Return an event whose data has unusual types, as far as it can be read; None for what is not an object of JSON."""

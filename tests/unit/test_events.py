@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.transport.events import EventStream
+from runner.transport.events import EventStream, data_of
 
 CASES = {
     "events": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
@@ -35,16 +35,16 @@ CASES = {
 def test_events_are_read_however_they_are_cut(name, size):
     sent, expected = CASES[name]
     stream = EventStream()
-    found = [data for at in range(0, len(sent), size) for data in stream.feed(sent[at : at + size])]
-    assert [*found, *stream.close()] == expected
+    found = [data for at in range(0, len(sent), size) for data in data_of(stream.feed(sent[at : at + size]))]
+    assert [*found, *data_of(stream.close())] == expected
 
 
 def test_an_event_comes_with_its_last_byte():
     stream = EventStream()
-    assert (stream.feed(b"data: a\r\n\r"), stream.feed(b"\n")) == ([b"a"], [])
-    assert stream.feed(b"data: b\n") == []
-    assert stream.close() == [b"b"]
-    assert stream.close() == []
+    assert (stream.feed(b"data: a\r\n\r"), stream.feed(b"\n")) == (b"data: a", b"")
+    assert stream.feed(b"data: b\n") == b""
+    assert data_of(stream.close()) == [b"b"]
+    assert stream.close() == b""
 
 
 ERRORS = {
@@ -58,5 +58,5 @@ ERRORS = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_errors_are_data_with_an_error(name):
     sent, expected = ERRORS[name]
-    [data] = EventStream().feed(sent)
+    [data] = data_of(EventStream().feed(sent))
     assert json.loads(data) == expected
