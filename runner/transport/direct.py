@@ -40,8 +40,6 @@ PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 """Prefixes of models whose servers speak OpenAI's wire format by definition."""
 
 CONNECT_TIMEOUT_S = 30.0
-_LENIENT = 1.1
-"""How many times the limit of silence is waited for."""
 END_S = 1.0
 """Seconds in which a body must end after its last event for the connection to be kept."""
 
@@ -115,16 +113,16 @@ class DirectTransport:
 
         body = _encode(_body(request, connection, asked))
         data, answered = b"", StreamedAnswer(time.perf_counter())
+        url, quiet = route.urls[request.model_type], _with_silence(connection.silence_s)
         try:
-            async with asyncio.timeout(connection.silence_s * _LENIENT) as silence:
-                async with route.session.post(route.urls[request.model_type], data=body, headers=route.headers) as answer:
-                    if answer.status >= 400:  # noqa: PLR2004
-                        data = await answer.read()
-                    else:
-                        await _read_events(answer.content, answered, silence, connection.silence_s)
+            async with route.session.post(url, data=body, headers=route.headers, timeout=quiet) as answer:
+                if answer.status >= 400:  # noqa: PLR2004
+                    data = await answer.read()
+                else:
+                    await _read_events(answer.content, answered)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             if not (answered.ended or answered.is_whole):
-                raise silent(request, connection) if silence.expired() else _without_answer(error, request, connection) from None
+                raise _without_answer(error, request, connection) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
@@ -201,19 +199,9 @@ async def _close() -> None:
 _encode = msgspec.json.Encoder().encode
 
 
-async def _read_events(
-    content: aiohttp.StreamReader, answered: StreamedAnswer, silence: asyncio.Timeout, silence_s: float
-) -> None:
-    """Read a stream to its end, as long as it is not silent.
-
-    After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept.
-    """
-    loop = asyncio.get_running_loop()
-    renewed = loop.time()
+async def _read_events(content: aiohttp.StreamReader, answered: StreamedAnswer) -> None:
+    """Read a stream to its end. After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept."""
     while piece := await content.readany():
-        if (now := loop.time()) > renewed + silence_s * (_LENIENT - 1):  # setting the timer costs more than reading a piece
-            silence.reschedule(now + silence_s * _LENIENT)
-            renewed = now
         answered.feed(piece)
         if answered.ended:
             if not content.is_eof():
@@ -223,8 +211,20 @@ async def _read_events(
             return
 
 
+@functools.lru_cache(maxsize=64)
+def _with_silence(silence_s: float) -> aiohttp.ClientTimeout:
+    """Return the limits of a streamed answer; making them takes as long as reading ten events."""
+    import aiohttp
+
+    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+
+
 def _without_answer(error: Exception, request: Request, connection: Connection) -> LMError:
     """Return the error for a request whose connection has failed: before it was sent, or before it was answered."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return silent(request, connection)
     if isinstance(error, TimeoutError):
         late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
         late.sent = False
