@@ -230,8 +230,8 @@ class Dataset:
         wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
         named = (("data.id", self._id), ("data.target", self._target), ("data.cluster", self._cluster))
         wanted += [(key, name, fields) for key, name in named if name is not None]
-        key, column, there = next(entry for entry in wanted if entry[1] not in entry[2])
-        if key == "data.target" and (within := column.partition(".")[0]) in there and within != column:
+        key, column, there = next(entry for entry in wanted if entry[1] not in entry[2] and not _leads(*entry))
+        if key == "data.target" and column.partition(".")[0] in there:
             raise DataError(f"{self._source.place(position)}: {_not_inside(fields, column)}")
         raise DataError(
             f"{self._source.place(position)} has no column {column!r}, which {key} names{suggest(column, there) or ';'} "
@@ -265,6 +265,17 @@ def _step(value: Any, part: str) -> Any:
         at = _step(item, part)
         found += at if isinstance(at, list) else [at]
     return found
+
+
+def _leads(key: str, path: str, fields: Mapping[str, Any]) -> bool:
+    """Return whether a target's path leads to a value."""
+    if key != "data.target":
+        return False
+    try:
+        inside(fields, path)
+    except KeyError:
+        return False
+    return True
 
 
 def _not_inside(fields: Fields, path: str) -> str:

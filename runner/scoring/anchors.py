@@ -100,11 +100,10 @@ def boxed(text: str) -> str | None:
     """
     if "boxed" not in text and "fbox" not in text:
         return None
-    content = None
-    for found in _BOX.finditer(text):
-        inside = found[1] or _balanced(text, found.end())
-        content = inside.strip() or content
-    return content
+    for found in reversed(list(_BOX.finditer(text))):
+        if inside := (found[1] or _balanced(text, found.end())).strip():
+            return inside
+    return None
 
 
 def _balanced(text: str, start: int) -> str:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 import runner
+from runner.data import Columns, open_dataset
 from runner.errors import DataError
 from runner.experiment import targets
 from runner.scoring import F1, Choice, Contains, Exact, JsonMatch, Numeric, Regex
 from runner.types import Row
 from tests.support.command import ostinato
 from tests.support.data import dataset
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -78,6 +80,11 @@ def test_a_path_names_a_value_inside_a_column(path):
 def test_a_path_that_leads_nowhere_says_where_it_ends(record, path, message):
     with pytest.raises(DataError, match=message):
         dataset("inline", rows=[record], target=path)
+
+
+def test_a_missing_column_is_told_beside_a_path_that_leads_somewhere():
+    with pytest.raises(DataError, match=r"no column 'nope', which data\.cluster names"):
+        open_dataset("inline", rows=[{"a": {"b": 1}}], columns=Columns(target="a.b", cluster="nope"))
 
 
 @pytest.mark.parametrize(
@@ -161,3 +168,41 @@ def test_scoring_again_says_what_changed():
 def test_answers_without_anything_to_compare_are_marked():
     result = runner.run(overrides=[*written([5, 6]), "model.choices=[five,'7']", "model.reply=null"])
     assert all(sample.unread == (["numeric"] if sample.output == "five" else None) for sample in result.samples)
+
+
+GSM8K = {  # openai/grade-school-math: the form of its targets; answers as chat models give them
+    "Janet sells 16 - 3 - 4 = <<16-3-4=9>>9 eggs.\nShe makes 9 * 2 = $<<9*2=18>>18.\n#### 18": ("She makes **$18** a day.", 1),
+    "It takes 2/2=<<2/2=1>>1 bolt.\nSo 2+1=<<2+1=3>>3 bolts.\n#### 3": ("\\[\\boxed{3}\\]\nI checked this twice, in 2 ways.", 1),
+    "He made 200,000-80,000-50,000=<<70000>>70,000\n#### 70,000": ("Answer: 70{,}000", 1),
+    "He runs 3*3*60=<<540>>540 meters\n#### 540": ("3 × 3 × 60 = 540 metres in 1 week, or 0.54 km.\n\n#### 540", 1),
+    "#### 20": ("20–25", 0),
+    "#### 64": ("There are 65.", 0),
+}
+
+
+def test_worked_solutions_are_scored_as_numbers_and_as_mathematics():
+    pytest.importorskip("math_verify")
+    replies = {str(n): answer for n, (answer, _) in enumerate(GSM8K.values())}
+    right = sum(right for _, right in GSM8K.values()) / len(GSM8K)
+    with Server(lambda call: Reply(replies[call.question])) as server:
+        job = [*written(list(GSM8K))[2:], "model=server", "model.name=m", f"model.api_base={server.url}"]
+        first = runner.run(overrides=job)
+        assert first.summary.scores["numeric"].mean == pytest.approx(right)
+        assert runner.score(first.folder, ["scoring=math"]).summary.scores["math"].mean == pytest.approx(right)
+        assert server.count == len(GSM8K)
+
+
+def test_the_model_is_asked_again_only_if_no_json_fits():
+    replies = {"0": 'As [1] says: {"n": 5}. I hope this helps!', "1": "```python\n{'n': 5,}\n```", "2": "five"}
+    again = iter(['{"n": 5}'])
+    with Server(lambda call: Reply(replies.get(call.question) or next(again))) as server:
+        job = [*written([{"n": 5}] * 3)[2:], "model=server", "model.name=m", f"model.api_base={server.url}", "scoring=json_match"]
+        pytest.importorskip("json_repair")
+        schema = "adapter.schema={type: object, required: [n]}"
+        result = runner.run(overrides=[*job, "adapter=json", schema, "adapter.repair=true"])
+        assert server.count == 4
+    samples = sorted(result.samples, key=lambda sample: int(sample.messages[0]["content"]))
+    assert [(sample.parsed, sample.repaired, sample.attempts) for sample in samples] == [
+        ({"n": 5}, False, 1), ({"n": 5}, True, 1), ({"n": 5}, False, 2),
+    ]  # fmt: skip
+    assert result.summary.scores["json_match"].mean == 1.0
