@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any, Self
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from prefect._internal.observers import FlowRunCancellingObserver  # noqa: TID253 - a home of Prefect; serve imports it inside
-from prefect.runner import _flow_run_executor  # noqa: TID253
-from prefect.states import Cancelling  # noqa: TID253
-from prefect.utilities.services import critical_service_loop  # noqa: TID253
+from prefect.states import Cancelling  # noqa: TID253 - a home of Prefect; serve imports it inside
 from prefect.workers.process import ProcessWorker  # noqa: TID253
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from uuid import UUID
 
     from prefect.client.schemas.objects import FlowRun
     from prefect.workers.process import ProcessWorkerResult
+
+_POLLS = "prefect._internal." + ("observers" if version("prefect").startswith("3.8.") else "_observation_delivery")
+"""The module of Prefect that polls while the stream of events is down."""
 
 
 class Worker(ProcessWorker):
@@ -75,35 +77,23 @@ class Worker(ProcessWorker):
             self._release_limit_slot(flow_run.id)
 
 
-class _Observer(FlowRunCancellingObserver):
-    """Poll every few seconds for runs to cancel, even while the stream of events is down.
-
-    Prefect's own polls only once the stream is lost for good, so it misses what happens while the stream is down during a restart
-    of the server; and it gives up after the third failed poll.
-    """
-
-    async def __aenter__(self) -> Self:
-        await super().__aenter__()  # type: ignore[no-untyped-call]
-        if self._polling_task is None:
-            look = critical_service_loop(self._check_for_cancelled_flow_runs, self.polling_interval, jitter_range=0.3)
-            self._polling_task = asyncio.create_task(look)
-        return self
-
-    def _start_polling_task(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self.logger.info("The stream of events is lost: %r", task.exception())
-
-    async def _check_for_cancelled_flow_runs(self) -> None:
+async def _patiently(workload: Callable[[], Awaitable[None]], interval: float, **_: Any) -> None:
+    """Call `workload` every `interval` seconds, however often the server fails. Prefect's own loop ends at the third failure."""
+    while True:
         with contextlib.suppress(httpx.HTTPError):
-            await super()._check_for_cancelled_flow_runs()  # type: ignore[no-untyped-call]
+            await workload()
+        await asyncio.sleep(interval)
 
 
 @contextlib.contextmanager
 def patient() -> Iterator[None]:
-    """Keep current runs cancellable, however long their server has been away."""
-    namespace = vars(_flow_run_executor)
-    theirs, namespace["FlowRunCancellingObserver"] = namespace["FlowRunCancellingObserver"], _Observer
+    """Keep current runs cancellable, however long their server has been away.
+
+    While the stream of events is down, Prefect polls for runs to cancel, with a loop that gives up.
+    """
+    namespace = vars(importlib.import_module(_POLLS))
+    theirs, namespace["critical_service_loop"] = namespace["critical_service_loop"], _patiently
     try:
         yield
     finally:
-        namespace["FlowRunCancellingObserver"] = theirs
+        namespace["critical_service_loop"] = theirs

@@ -13,10 +13,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from prefect import flow_engine
+from prefect._internal.observers import FlowRunCancellingObserver
 from prefect.client.schemas.objects import FlowRun
-from prefect.runner import _flow_run_executor
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-from prefect.utilities.services import critical_service_loop
 
 import runner
 from flows.schedules.catch_up import unwanted
@@ -269,11 +268,9 @@ async def test_cancelled_runs_are_looked_for_however_long_the_server_is_away(mon
         raise httpx.ConnectError("away")
 
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}), patient():
-        observer = _flow_run_executor.FlowRunCancellingObserver(on_cancelling=looks.append)
-        observer._client = SimpleNamespace(read_flow_runs=away)
-        looking = asyncio.create_task(critical_service_loop(observer._check_for_cancelled_flow_runs, interval=0.01))
-        async with asyncio.timeout(PATIENCE_S):
-            while len(looks) < 10:  # noqa: ASYNC110 - Prefect's loop looks
-                await asyncio.sleep(0.01)
-        assert not looking.done()
-        looking.cancel()
+        async with FlowRunCancellingObserver(on_cancelling=looks.append, polling_interval=0.01) as observer:
+            observer._client = SimpleNamespace(read_flow_runs=away)
+            observer.add_in_flight_flow_run_id(uuid4())
+            async with asyncio.timeout(PATIENCE_S):
+                while len(looks) < 10:  # noqa: ASYNC110 - Prefect's loop looks
+                    await asyncio.sleep(0.01)

@@ -3,11 +3,15 @@
 import ast
 import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import runner
 from runner.cli import VERBS
@@ -89,6 +93,29 @@ def test_the_commands_to_install_and_check_are_those_of_the_repository():
     assert set(checks.split(" && ")) <= set(script)
     assert tests in (REPOSITORY / "tests" / "README.md").read_text("utf-8")
     assert os.access(REPOSITORY / full, os.X_OK)
+
+
+def requirements():
+    """What users install, by name: the dependencies, and those of each extra but dev."""
+    extras = {name: lines for name, lines in PROJECT["project"]["optional-dependencies"].items() if name != "dev"}
+    lines = [*PROJECT["project"]["dependencies"], *(line for lines in extras.values() for line in lines)]
+    return {one.name: one.specifier for one in map(Requirement, lines) if one.name != PROJECT["project"]["name"]}
+
+
+def test_the_lowest_versions_are_those_of_the_project():
+    said = subprocess.run([sys.executable, REPOSITORY / ".ci" / "lowest"], capture_output=True, text=True, check=True).stdout
+    lowest = dict(line.split("==") for line in said.splitlines())
+    assert lowest == {
+        name: bound.version for name, bounds in requirements().items() for bound in bounds if bound.operator == ">="
+    }
+    assert lowest.keys() == requirements().keys()
+
+
+def test_the_versions_that_the_tests_were_run_with_are_allowed():
+    lines = [line for line in (REPOSITORY / ".constraints.txt").read_text("utf-8").splitlines() if not line.startswith("#")]
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    for name, bounds in requirements().items():
+        assert pinned[canonicalize_name(name)] in bounds, name
 
 
 def test_the_picture_shows_every_room_in_the_order_of_the_floors():
