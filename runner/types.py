@@ -193,7 +193,7 @@ def _written(default: Any) -> Any:
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last ten fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last eleven fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -208,6 +208,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         repaired: whether `parsed` was read after a repair of the text (``adapter.repair``).
         first_token_s: seconds until the first token of the answer, if it was streamed.
         cluster: the value of `data.cluster` in this row; rows of one cluster are not independent.
+        unmet: expectations of this row (``expect.rows``) that its answer does not meet; empty: it meets all; None: it has none.
     """
 
     id: str
@@ -242,6 +243,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     repaired: bool = False
     first_token_s: float | None = None
     cluster: str | None = None
+    unmet: list[str] | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

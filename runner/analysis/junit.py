@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.analysis.load import Cell
+    from runner.records.outcome import Outcome
     from runner.types import Message, Sample
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -27,8 +28,10 @@ def junit(record: Run | Sweep) -> Iterator[str]:
     """Yield the document, piece by piece; a sweep has one test suite per cell that has a run.
 
     A sample that failed is an ``error``. One whose primary score is 0 or not a number is a ``failure``; without a score, one
-    whose status is not ``ok``. Prompt and answer are its ``system-out``; the answer's latency is its time, in seconds. A class is
-    named by experiment and cell, without the time of the run, so that tools recognise a test in the next run.
+    whose status is not ``ok``. A sample whose row has expectations of its own is a ``failure`` if it does not meet them, whatever
+    its score. Each expectation of the run is a test case as well: an ``error`` if it is undecided. Prompt and answer are the
+    ``system-out`` of a sample; the answer's latency is its time, in seconds. A class is named by experiment and cell, without the
+    time of the run, so that tools recognise a test in the next run.
     """
     whole = [(record, "")] if isinstance(record, Run) else [(cell.run, _cell(cell)) for cell in record.cells if cell.run]
     counts = [_count(run) for run, _ in whole]
@@ -39,6 +42,7 @@ def junit(record: Run | Sweep) -> Iterator[str]:
         stamp = f" timestamp={_attribute(started)}" if started else ""
         yield f"  <testsuite name={_attribute(run.name)}{stamp}{_totals(counted)}>\n"
         name = str(run.manifest.get("name") or run.name.partition("/")[0]) + cell
+        yield from (line for outcome in _expected(run) for line in _expectation(outcome, name))
         for sample in run.samples():
             yield from _case(sample, run.primary, name)
         yield "  </testsuite>\n"
@@ -52,6 +56,10 @@ def _cell(cell: Cell) -> str:
 
 def _count(run: Run) -> Counter[str]:
     counted: Counter[str] = Counter()
+    for outcome in _expected(run):
+        counted["tests"] += 1
+        counted["errors"] += outcome.verdict == "undecided"
+        counted["failures"] += outcome.verdict == "fail"
     for sample in run.samples():
         problem = _problem(sample, run.primary)
         counted["tests"] += 1
@@ -59,6 +67,18 @@ def _count(run: Run) -> Counter[str]:
         counted["failures"] += problem is not None and problem[0] == "failure"
         counted["milliseconds"] += round(1000 * (sample.latency_s or 0.0))
     return counted
+
+
+def _expected(run: Run) -> list[Outcome]:
+    return run.summary.expectations if run.summary else []
+
+
+def _expectation(outcome: Outcome, class_: str) -> Iterator[str]:
+    yield f'    <testcase classname={_attribute(class_)} name={_attribute(f"expect {outcome.expected}")} time="0.000">\n'
+    if outcome.verdict != "pass":
+        kind = "failure" if outcome.verdict == "fail" else "error"
+        yield f"      <{kind} type={_attribute(outcome.verdict)} message={_attribute(str(outcome))}></{kind}>\n"
+    yield f"      <system-out>{_text(str(outcome))}</system-out>\n    </testcase>\n"
 
 
 def _totals(counted: Counter[str]) -> str:
@@ -71,6 +91,8 @@ def _problem(sample: Sample, primary: str | None) -> tuple[str, str, str] | None
     if sample.status == "error":
         error = sample.error
         return "error", error.code if error else "error", error.message if error else "failed"
+    if sample.unmet is not None:
+        return ("failure", "expectation", f"not met: {'; '.join(sample.unmet)}") if sample.unmet else None
     score = sample.scores.get(primary) if primary is not None else None
     if score is not None:
         return None if score > 0 or score < 0 else ("failure", primary or "score", f"{primary} is {score:g}")

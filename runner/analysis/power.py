@@ -14,11 +14,13 @@ from runner.stats.units import mean_and_stderr, units_of
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from runner.analysis.pairs import Source
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What a paired comparison of two runs takes, by the noise of runs at hand.
+    """The rows and repeats that a paired comparison of two runs takes, by the noise of runs at hand.
 
     Attributes:
         score: the score that is compared.
@@ -83,18 +85,7 @@ def plan(
     common = [row for row in rows[0] if all(row in one for one in rows)]
     if len(common) < 2:  # noqa: PLR2004
         raise RecordError(f"{sides[0].name}: fewer than two rows have the score '{name}'; there is nothing to plan with")
-    parts = [variances([one[row] for row in common]) for one in rows]
-    means = [[math.fsum(one[row]) / len(one[row]) for row in common] for one in rows]
-    repeats = min(len(one[row]) for one in rows for row in common)
-    within = sum(part[1] for part in parts) * (2 if len(sides) == 1 else 1)
-    if len(sides) == 1:
-        noise = Noise(2 * (1 - correlation) * parts[0][0], within)
-        spread = means[0]
-    else:
-        spread = [other - one for one, other in zip(*means, strict=True)]
-        noise = Noise(max(0.0, variances([[value] for value in spread])[0] - within / repeats), within)
-    effect = _effect(spread, [sides[0].clusters.get(row) for row in common])
-    noise = Noise(noise.rows * effect, noise.repeats * effect)
+    noise, repeats, effect, measured = _noise(rows, common, sides[0].clusters, correlation)
     if noise.of(repeats) <= 0:
         raise ConfigError(f"the score '{name}' does not vary in {sides[0].name}: give a run in which it does, to plan with")
     test = {"alpha": alpha, "power": power}
@@ -105,7 +96,7 @@ def plan(
         power=power,
         rows=len(common),
         repeats=repeats,
-        correlation=correlation if len(sides) == 1 else _correlation(*means),
+        correlation=measured if len(sides) > 1 else correlation,
         measured=len(sides) > 1,
         variance_rows=noise.rows,
         variance_repeats=noise.repeats,
@@ -114,6 +105,23 @@ def plan(
         repeats_needed=repeats_needed(noise, difference, len(common), **test) if noise.repeats else None,
         difference_found=difference_found(noise.of(repeats), len(common), **test),
     )
+
+
+def _noise(
+    rows: Sequence[Mapping[str, list[float]]], common: Sequence[str], clusters: Mapping[str, str], correlation: float
+) -> tuple[Noise, int, float, float | None]:
+    """Return the noise of a row's difference, the repeats, the effect of clusters on it, and the correlation of two runs."""
+    parts = [variances([one[row] for row in common]) for one in rows]
+    means = [[math.fsum(one[row]) / len(one[row]) for row in common] for one in rows]
+    repeats = min(len(one[row]) for one in rows for row in common)
+    within = sum(part[1] for part in parts) * (2 if len(rows) == 1 else 1)
+    if len(rows) == 1:
+        noise, spread, measured = Noise(2 * (1 - correlation) * parts[0][0], within), means[0], None
+    else:
+        spread, measured = [other - one for one, other in zip(*means, strict=True)], _correlation(*means)
+        noise = Noise(max(0.0, variances([[value] for value in spread])[0] - within / repeats), within)
+    effect = _effect(spread, [clusters.get(row) for row in common])
+    return Noise(noise.rows * effect, noise.repeats * effect), repeats, effect, measured
 
 
 def _check(difference: float, correlation: float, alpha: float, power: float) -> None:

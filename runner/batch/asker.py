@@ -45,6 +45,7 @@ class Asker:
     Attributes:
         seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
         keep: called with a slot and what it has spent, before each attempt is sent and after each that has brought no answer.
+        check: given a row and the scores of its answer, returns what the row expects and the answer does not meet.
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
     """
@@ -70,6 +71,7 @@ class Asker:
         self.seed_rule = RULE
         self.retry_empty = retry_empty
         self.keep: Callable[[tuple[str, int], Spent], None] | None = None
+        self.check: Callable[[Row, Mapping[str, float]], list[str] | None] | None = None
         self.on_cut: Callable[[Spent], None] | None = None
         self._blocks = any(scorer.blocks for scorer in scorers.values())
         self._patterns: dict[int, tuple[Request, bytes]] = {}
@@ -170,7 +172,14 @@ class Asker:
         return (without_thinking(response) if self.lm.split_thinking else response).choices
 
     def score(self, sample: Sample, row: Row) -> None:
-        """Score a sample in place, as far as it counts. If a scorer fails, that becomes its error, and the answer is kept."""
+        """Score a sample in place, as far as it counts, and check what its row expects.
+
+        If a scorer fails, that becomes its error, and the answer is kept.
+        """
+        self._score(sample, row)
+        sample.unmet = self.check(row, sample.scores) if self.check is not None and sample.scores else None
+
+    def _score(self, sample: Sample, row: Row) -> None:
         rule = self.counting.rule_of(sample)
         sample.scores, sample.unread = self._zeros.copy() if rule == "zero" else {}, None
         if rule != "score":

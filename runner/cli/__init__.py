@@ -50,7 +50,8 @@ The module has `configure(parser)` and `main(args) -> exit code`.
 """
 
 EXIT_CODES = (
-    "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed), 100 a threshold failed, 130 interrupted"
+    "exit codes: 0 ok, 1 error, 2 usage or config, 3 incomplete (rows failed or owed) or undecided (too few rows to tell), "
+    "100 a threshold failed, 130 interrupted"
 )
 
 

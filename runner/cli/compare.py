@@ -59,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="exit 100 when a run is significantly worse than A in a score, 3 when that is undecided",
     )
+    parser.add_argument("--markdown", action="store_true", help="print Markdown, for a comment on a pull request")
     add_json(parser)
     add_runs_dir(parser)
 
@@ -88,6 +89,10 @@ def main(args: argparse.Namespace) -> int:
 
         whole = {"reference": str(runs[0].folder), "comparisons": [comparison.to_dict() for comparison in found]}
         print(msgspec.json.encode(whole).decode())  # NaN and infinity become null
+    elif args.markdown:
+        from runner.analysis.comment import comment
+
+        print(comment(found, [run.summary.expectations if run.summary else [] for run in runs[1:]]), end="")
     else:
         column = args.cluster or (runs[0].config.get("data") or {}).get("cluster")
         print("\n\n".join("\n".join(map(printable, _told(comparison, column))) for comparison in found))

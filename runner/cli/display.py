@@ -199,7 +199,8 @@ def print_table(title: str, facts: Sequence[tuple[str, str]], *, hints: Sequence
 def _hints(summary: Summary, folder: str, command: str) -> list[tuple[str, str]]:
     program = command.split(" ", 1)[0]
     if summary.owed:
-        return [(f"{program} resume {folder}", "asks only the rows that are owed")]
+        more = " expect.stop_early=false" if summary.stopped_early else ""
+        return [(f"{program} resume {folder}{more}", "asks only the rows that are owed")]
     hints = []
     if summary.errors:
         hints.append((f"{program} show latest --failed", "the rows that failed, and why"))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.cli import EXIT_CODES
 from runner.cli.options import add_config, add_display, composed, shorten
 
 if TYPE_CHECKING:
@@ -33,15 +34,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be asked and what it may cost; record, start and send nothing"
     )
+    parser.add_argument(
+        "--expect",
+        action="append",
+        default=[],
+        metavar="EXPRESSION",
+        help="what the run has to reach, such as 'contains >= 0.8' or 'invalid <= 2%%'; may be repeated. Judged by the 95%% "
+        "interval: exit code 0 if it holds, 100 if not, 3 if there are too few rows to tell (docs/statistics.md)",
+    )
+    parser.epilog = EXIT_CODES
     add_display(parser)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Play. Return 0 complete (or a dry run), 3 incomplete, 1 failed, 130 interrupted.
+    """Play. Return 0 complete (or a dry run), 3 incomplete or undecided, 1 failed, 100 not as expected, 130 interrupted.
 
     Raises:
         OstinatoError: the run could not begin or continue.
     """
+    if args.expect:
+        args.overrides.append(_expected(args))
     if args.multirun:
         if not args.cfg:
             return _sweep(args)
@@ -70,6 +82,17 @@ def main(args: argparse.Namespace) -> int:
     experiment = Experiment.create(prepared, composition.overrides)
     result = run_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
+
+
+def _expected(args: argparse.Namespace) -> str:
+    """Return the override that adds the expectations of the command line to those of the config."""
+    from runner.config.compose import compose
+    from runner.config.sweepers import split
+
+    fixed = split(args.overrides).fixed if args.multirun else args.overrides
+    before = compose(fixed, config_name=args.config_name, config_dir=args.config_dir).config().expect.that
+    quoted = ("'{}'".format(text.replace("\\", "\\\\").replace("'", "\\'")) for text in (*before, *args.expect))
+    return f"expect.that=[{','.join(quoted)}]"
 
 
 def _sweep(args: argparse.Namespace) -> int:
@@ -116,6 +139,12 @@ def report(result: RunResult, args: argparse.Namespace, command: str | None = No
         print(f"error: {summary.problem}", file=sys.stderr)
     if summary.errors:
         print(f"{summary.errors:,} rows failed; retry them with: ostinato retry {shorten(result.folder)}", file=sys.stderr)
-    if summary.owed:
+    if summary.stopped_early:
+        print(
+            f"stopped early: the verdict is certain, and {summary.owed:,} rows were not asked; ask them with: "
+            f"ostinato resume {shorten(result.folder)} expect.stop_early=false",
+            file=sys.stderr,
+        )
+    elif summary.owed:
         print(f"{summary.owed:,} rows are still owed; resume with: ostinato resume {shorten(result.folder)}", file=sys.stderr)
     return result.exit_code

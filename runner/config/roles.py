@@ -34,17 +34,21 @@ ASIDE = tuple(name for name, role in ROLES.items() if role is Role.aside)
 """Groups that a single run does not use."""
 
 
+UNNAMED = frozenset({"execution", "expect", *ASIDE})
+"""Groups that the name of a run folder does not depend on."""
+
+
 def identity_hash(config: RunConfig) -> str:
     """Return the SHA-256 of the groups that may change an answer. It stays the same with a larger budget or other limits."""
     return _hash(config, IDENTITY)
 
 
 def config_hash(config: RunConfig) -> str:
-    """Return the SHA-256 that names a run folder and that its manifest records: of all groups but `execution` and `ASIDE`.
+    """Return the SHA-256 that names a run folder and that its manifest records: of all groups but `UNNAMED`.
 
     Unlike `identity_hash` it counts budget, limits and launch, so it tells runs apart that differ in these.
     """
-    return _hash(config, [name for name in ROLES if name not in {"execution", *ASIDE}])
+    return _hash(config, [name for name in ROLES if name not in UNNAMED])
 
 
 def adjusted_like(config: RunConfig, other: RunConfig) -> RunConfig:

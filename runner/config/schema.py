@@ -573,6 +573,14 @@ class Gate(Config, frozen=True, kw_only=True):
     level: Annotated[float, Meta(gt=0, lt=1)] = 0.95
 
 
+class Expect(Config, frozen=True, kw_only=True):
+    """Say what a run has to reach; its exit code tells whether it does."""
+
+    that: list[Text] = []
+    rows: Text | None = None
+    stop_early: bool = False
+
+
 class Execution(Config, frozen=True, kw_only=True):
     """Choose what orchestrates the run."""
 
@@ -724,6 +732,7 @@ class RunConfig(Config, frozen=True, kw_only=True):
     limits: Adjustable[Limits] = Limits()
     budget: Adjustable[Budget] = Budget()
     launch: Adjustable[Launch] = Launch()
+    expect: Adjustable[Expect] = Expect()
     finetune: Identity[FinetuneKind | None] = None
     alias: Aside[Name | None] = None
     gate: Aside[Gate] = Gate()

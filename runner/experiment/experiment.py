@@ -19,6 +19,7 @@ from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema import FakeModel, LocalModel, RunConfig
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
+from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.models import Models
 from runner.experiment.parts import Parts
@@ -53,6 +54,8 @@ class Experiment:
         tally: the running totals.
         stop: set to stop asking.
         begun: whether the model has been asked, or is about to be.
+        expected: what the run has to reach.
+        stopped_early: whether the verdict was certain before all rows were asked.
         on_fetch: called with the bytes fetched and the total (None: unknown) while weights are fetched.
     """
 
@@ -68,6 +71,9 @@ class Experiment:
         self.spending = Spending(record)
         self.tally.charge(self.spending.earlier)
         self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
+        self.expected = Expected(config, self.dataset, self.scorers)
+        self.asker.check = self.expected.check
+        self.stopped_early = False
         self.stop = Stop()
         self.begun = False
         self.problem: OstinatoError | None = None
@@ -193,7 +199,7 @@ class Experiment:
             slot = sample.id, sample.repeat
             failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
             if failure is None or failure not in again:
-                experiment.tally.add(sample)
+                experiment.count(sample)
             elif failure == "scoring":  # the sample has its answer
                 answered[slot] = sample
             else:
@@ -285,7 +291,7 @@ class Experiment:
             self.tally.stopped()
         if self.stop.reason is not None:
             raise self.stop.reason
-        if self.stop.requested:
+        if self.stop.requested and not self.stopped_early:
             raise asyncio.CancelledError("stopped on request")
         return {"ok": self.tally.status["ok"], "errors": self.tally.status["error"], "owed": self.tally.owed}
 
@@ -306,9 +312,11 @@ class Experiment:
     def summarise(self) -> Summary:
         """Write the current summary and manifest, and return the summary."""
         tally, scores = self.tally, self.tally.scores()
+        if self.expected.early:
+            scores = self.expected.early.intervals(scores)
         answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
-        if self.stop.requested and self.stop.reason is None and tally.done < tally.rows:
+        if self.stop.requested and self.stop.reason is None and not self.stopped_early and tally.done < tally.rows:
             status = "interrupted"
         elif tally.rows and not answered and not isinstance(self.problem, BudgetExceeded):
             status = "failed"
@@ -344,10 +352,21 @@ class Experiment:
             priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
             left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
+            expectations=self.expected.outcomes(scores, self.record.samples(), tally.cost_usd) if self.expected else [],
+            stopped_early=self.stopped_early and bool(tally.owed),
         )
         self.record.write_summary(summary)
         self.record.write_manifest(self._manifest(summary))
         return summary
+
+    def count(self, sample: Sample) -> None:
+        """Count a sample of the record; with ``expect.stop_early``, stop when the verdict is certain."""
+        self.tally.add(sample)
+        if (early := self.expected.early) is not None:
+            early.add(sample)
+            if not self.stop.requested and early.decided and self.tally.owed:
+                self.stopped_early = True
+                self.stop.request()
 
     def restore(self, before: Summary) -> None:
         """Take over the times of an earlier sitting, which ``samples.jsonl`` does not hold."""
@@ -458,7 +477,7 @@ class Experiment:
             self.record.append(samples)
             self.spending.recorded(samples)
             for sample in samples:
-                self.tally.add(sample)
+                self.count(sample)
             if told := self._models.changed(samples):
                 self._warn(told)
 

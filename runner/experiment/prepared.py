@@ -10,6 +10,7 @@ import msgspec
 from runner import build
 from runner.config.schema import InlineData
 from runner.experiment import targets
+from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
 from runner.experiment.training import PreparedTraining, TrainingRows, prepare_training, read_rows
@@ -139,6 +140,7 @@ class Prepared:
         """
         parts = Parts.of(self.in_place, self.dataset)
         parts.adapter.format(next(iter(parts.dataset)))
+        Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take
         return parts

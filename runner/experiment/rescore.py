@@ -134,7 +134,7 @@ def _scored(experiment: Experiment) -> tuple[list[Sample], dict[str, Change]]:
             experiment.asker.score(sample, rows[sample.id])
         for name in {*before, *sample.scores}:
             pairs.setdefault(name, []).append((before.get(name), sample.scores.get(name)))
-        experiment.tally.add(sample)
+        experiment.count(sample)
     known = {name: found for name, found in pairs.items() if any(was is not None for was, _ in found)}
     return samples, {name: _change(known[name]) for name in experiment.scorers if name in known}
 

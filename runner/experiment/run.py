@@ -18,6 +18,7 @@ from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.experiment.train_first import train_first
 from runner.records import RunFolder, Summary, find_run
+from runner.records.outcome import worst
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import Orchestrate, orchestrator
 from runner.session.sitting import recorded, sitting
@@ -32,6 +33,9 @@ ORCHESTRATORS: dict[str, str | None] = {"none": None, "prefect": "flows.orchestr
 """Orchestrators by ``execution.orchestrator``: a coroutine function that calls launch, ask, kill and summarise."""
 
 EXIT_CODES: dict[RunStatus, int] = {"complete": 0, "incomplete": 3, "failed": 1, "interrupted": 130, "running": 3}
+
+FAILED, UNDECIDED = 100, 3
+"""Exit codes of a run that does not reach what is expected, or whose rows are too few to tell."""
 
 FAILURES: tuple[str, ...] = (*(cls.code for cls in LMError.__subclasses__()), "data", "scoring")
 """Codes of row failures: those of `runner.errors`, a prompt that cannot be filled in, an answer that cannot be scored."""
@@ -52,8 +56,22 @@ class RunResult(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted."""
-        return EXIT_CODES[self.summary.status]
+        """The exit code of the command: see `exit_code`."""
+        return exit_code(self.summary)
+
+
+def exit_code(summary: Summary) -> int:
+    """Return 0 complete, 3 rows failed or owed, 1 nothing was answered, 130 interrupted.
+
+    Where something is expected of the run: 100 if it fails, and 3 if the rows are too few to tell. A run that was stopped early
+    has no rows that are missing.
+    """
+    code, verdict = EXIT_CODES[summary.status], worst(summary.expectations)
+    if verdict is None or summary.status not in ("complete", "incomplete"):
+        return code
+    if verdict != "pass":
+        return FAILED if verdict == "fail" else UNDECIDED
+    return 0 if summary.stopped_early and not summary.errors else code
 
 
 def run(

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from runner.records.outcome import Outcome
 from runner.types import Held, Score, Spent, Usage
 from runner.wording.numbers import dollars, listed, score_in_full, seconds
 from runner.wording.statuses import counted
@@ -33,6 +34,8 @@ class Summary(msgspec.Struct, kw_only=True):
         cost_known_usd: what those requests cost whose cost is known.
         held: bounds of what attempts may have used that brought no answer, or one without usage. Budgets count them as used.
         priced: whether the price of the model is known, or its answers name their cost.
+        expectations: what became of the expectations of the run (the group `expect`).
+        stopped_early: whether the rows that are owed were not asked because the verdict was certain without them.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
         left_out: samples that are in no score, by status; None: an earlier version has not recorded it (see `unscored`).
@@ -68,6 +71,8 @@ class Summary(msgspec.Struct, kw_only=True):
     priced: bool = False
     problem: str | None = None
     left_out: dict[str, int] | None = None
+    expectations: list[Outcome] = []
+    stopped_early: bool = False
 
     @property
     def unscored(self) -> dict[str, int]:
@@ -114,6 +119,7 @@ class Summary(msgspec.Struct, kw_only=True):
             lines.append(("unknown endings", f"{sum(self.unknown_endings.values()):,}{listed(self.unknown_endings)}"))
         for name, score in self.scores.items():
             lines.append((f"score {name}", score_in_full(score)))
+        lines += [(f"expected {one.expected}", str(one)) for one in self.expectations]
         share = f" ({self.cache_hits / self.rows:.0%})" if self.rows else ""
         if self.scores:
             lines.append(("scores stand on", self.stands_on()))

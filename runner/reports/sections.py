@@ -60,6 +60,8 @@ def _tiles(part: Part) -> Iterator[Html]:
     left_out = f"; left out: {told}" if (told := counted(summary.unscored)) else ""
     for name, found in summary.scores.items():
         yield tile(name, score(found), f"{interval(found)}{left_out}", lead=True)
+    for outcome in summary.expectations:
+        yield tile(f"expected {outcome.expected}", outcome.verdict, str(outcome).partition(": ")[2])
     answered = summary.rows - summary.errors - summary.owed
     more = [f"{number:,} {name}" for field, name in _KINDS.items() if (number := getattr(summary, field))]
     yield tile("answered", f"{answered:,} of {summary.rows:,}", ", ".join(more) or "no errors")

@@ -12,8 +12,8 @@ import msgspec
 
 from runner.analysis.cells import ranked
 from runner.errors import ConfigError
-from runner.experiment.run import EXIT_CODES
-from runner.records import SweepFolder, find_record
+from runner.experiment.run import EXIT_CODES, FAILED, UNDECIDED, exit_code
+from runner.records import Summary, SweepFolder, find_record
 from runner.records.sweep import SweepManifest
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import orchestrator
@@ -40,8 +40,21 @@ class SweepResult(msgspec.Struct, frozen=True):
 
     @property
     def exit_code(self) -> int:
-        """The exit code of the command: 0 complete, 3 cells failed or owed, 1 nothing was answered, 130 interrupted."""
-        return EXIT_CODES[self.manifest.status]
+        """The exit code of the command: 0 complete, 3 cells failed or owed, 1 nothing was answered, 130 interrupted.
+
+        Where something is expected of the cells: 100 if one of them fails, and 3 if there are too few rows to tell of one.
+        """
+        summaries = self._summaries() if self.manifest.status in ("complete", "incomplete") else []
+        if not any(summary.expectations for summary in summaries):
+            return EXIT_CODES[self.manifest.status]
+        codes = {exit_code(summary) for summary in summaries}
+        whole = len(summaries) == len(self.manifest.cells)
+        return FAILED if FAILED in codes else 0 if codes == {0} and whole else UNDECIDED
+
+    def _summaries(self) -> list[Summary]:
+        record = SweepFolder.open(self.folder)
+        runs = [record.run_of(cell) for cell in self.manifest.cells.values()]
+        return [summary for run in runs if run is not None and (summary := run.summary()) is not None]
 
 
 def sweep(

@@ -87,11 +87,11 @@ def test_commands_parse_and_compose(case, in_tmp):
     parser = argparse.ArgumentParser(exit_on_error=False)
     module.configure(parser)
     parse = parser.parse_intermixed_args if getattr(module, "TAKES_OVERRIDES", False) else parser.parse_args
-    parse(words)
+    parsed = parse(words)
     if verb not in COMPOSED:
         return
     write_files(page, in_tmp)
-    overrides = [word for word in words if "=" in word and not word.startswith("--")]
+    overrides = parsed.overrides
     if "-m" in words:
         assert Plan(overrides).keys
     elif overrides:
