@@ -295,15 +295,7 @@ class Sweep:
         """Write the current manifest and tables, and return the manifest."""
         self.manifest.status = self.status
         self._save()
-        told = load(self.folder)
-        for form in TABLES:
-            content = io.BytesIO()
-            try:
-                export(told, form, content)
-            except ConfigError as error:  # Parquet needs an optional library
-                self.record.log(f"no table.{form} was written: {error}")
-            else:
-                self.record.write_table(f"table.{form}", content.getvalue())
+        write_tables(self.record)
         return self.manifest
 
     def record_failure(self, error: OstinatoError) -> bool:
@@ -508,6 +500,19 @@ class Sweep:
             score = summary.scores.get(self.manifest.primary or "") if summary and summary.is_ranked else None
             ranks.append(score.mean if score else None)
         return ranks
+
+
+def write_tables(record: SweepFolder) -> None:
+    """Write the tables of a sweep's cells into its folder."""
+    told = load(record.path)
+    for form in TABLES:
+        content = io.BytesIO()
+        try:
+            export(told, form, content)
+        except ConfigError as error:  # Parquet needs an optional library
+            record.log(f"no table.{form} was written: {error}")
+        else:
+            record.write_table(f"table.{form}", content.getvalue())
 
 
 def attach_sweep(folder: str) -> Sweep:

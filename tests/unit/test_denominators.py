@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -179,6 +180,23 @@ def test_a_run_says_what_its_scores_stand_on(swept, capsys):
     )
     _, out = told(capsys, "show", refusing.folder, "--cite")
     assert "18 of 20 samples; left out: 2 refused" in out.out
+
+
+def test_a_sweep_is_scored_again_as_a_whole(swept, capsys, tmp_path):
+    whole, cells = swept
+    folder = shutil.copytree(whole, tmp_path / "rows" / whole.name)
+    (folder.parents[1] / "rows.jsonl").write_bytes((whole.parents[2] / "rows.jsonl").read_bytes())
+    code, out = told(capsys, "score", folder, "scoring.refused=zero", "scoring.errors=zero", "--json")
+    rows = {row["cell"]: row for row in json.loads(out.out)["cells"]}
+    assert code == 0
+    means = [rows[cells[name]]["score.contains"] for name in ("failing", "whole", "refusing", "twin")]
+    assert means == [pytest.approx(mean) for mean in (0.05, 0.8, 0.75, 0.8)]
+    assert [row["standing"] for row in rows.values()][:1] == ["best"]
+    assert rows[cells["failing"]]["rank"] == 4
+    assert {row["scored"] for row in csv.DictReader(io.StringIO((folder / "table.csv").read_text()))} == {"20"}
+    code, out = told(capsys, "score", folder, "scoring=exact")
+    assert (code, "exact" in out.out.splitlines()[1]) == (0, True)
+    assert told(capsys, "score", folder, "sampling.temperature=0")[0] == 2
 
 
 # --- how samples without a whole answer count
