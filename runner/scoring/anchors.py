@@ -65,6 +65,18 @@ WORDINGS = (
 translations of MMMLU (huggingface.co/datasets/openai/MMMLU) and simple-evals' table of "Answer:" in fourteen languages
 (github.com/openai/simple-evals, common.py), which puts a colon after the noun."""
 
+_ANSWER = (
+    "answer|antwort|ergebnis|réponse|respuesta|resposta|risposta|antwoord|odpowied[źz]|svar(?:et)?|cevap|yanıt|ответ|відповідь"
+    "|الجواب|الإجابة|الاجابة|إجابة|جواب|התשובה|תשובה|उत्तर|जवाब|答案|答え|回答|解答|正解|答|정답|답|คำตอบ|đáp\\s+án|trả\\s+lời|kết\\s+quả"
+    "|jawaban(?:nya)?|jibu|উত্তর|సమాధానం|پاسخ"
+)
+_BEFORE_ANSWER = (
+    "so|thus|hence|therefore|the|my|our|your|final|correct|short|exact|numerical|die|das|la|le|el|o|a|il|lo|het|mein|endgültige|richtige"
+    "|bonne|final[ea]?|correct[ea]?|corrett[ao]|corret[ao]|juiste|правильный|окончательный|итоговый|最终|最終|最終的な|正确|正確|最后|最後の|최종"
+    "|सही|अंतिम|câu"
+)
+"""Words that may stand between the beginning of a line and its word for "answer". "Step 2 answer: 5" announces no result."""
+
 NOUN = "(?:" + "|".join(wording.noun for wording in WORDINGS) + ")"
 VERB = "(?:" + "|".join(wording.verb for wording in WORDINGS) + ")"
 AFTER = "(?:" + "|".join(wording.after for wording in WORDINGS) + ")"
@@ -78,7 +90,8 @@ _HEADING = re.compile(r"^[ \t]*####[ \t]*((?![^\W\d_]|[0-9]+[.)]\s)\S.*)$", re.M
 @cache
 def _line() -> re.Pattern[str]:
     """Compile the expression for a line that announces the answer. Compiling takes as long as scoring a hundred answers."""
-    return re.compile(rf"^[^\w\n]*(?:\w+\s+){{0,3}}{NOUN}[^\w\n:：=]*[:：=][ \t*_]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
+    words = rf"(?:(?:{_BEFORE_ANSWER})\s*){{0,3}}(?:{_ANSWER})(?:\s+(?:is|final))?"
+    return re.compile(rf"^[^\w\n]*{words}[^\w\n:：=]*[:：=][ \t*_]*(\S.*)$", re.MULTILINE | re.IGNORECASE)
 
 
 @cache
