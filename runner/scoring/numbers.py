@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from runner.scoring import anchors
 from runner.scoring.notation import CITATION, LETTERS, OPAQUE, plain
 from runner.scoring.scales import AMBIGUOUS_SIGN, EASTERN, FACTORS, LETTERS_AFTER, UNITS_AFTER_THOUSAND
+from runner.scoring.spelled import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def read_number(text: str, *, first: bool = False, decimal: Decimal = "point") -
 
     It is the number in the last ``\boxed{...}``, in the last ``<answer>`` tag, or on the last line that announces the answer and
     holds little else (``Answer: 18``, ``#### 18``); otherwise the last number of the text. A reference such as ``[1]`` right
-    after a word is not a number.
+    after a word is not a number. A text without digits may end with a number in words.
 
     Args:
         text: an answer or a target.
@@ -67,9 +68,12 @@ def read_number(text: str, *, first: bool = False, decimal: Decimal = "point") -
         for line in anchors.lines(text):
             if found := _announced(line, decimal):
                 return found
-    if "[" not in text and "【" not in text:
-        return _in_lines(text, first, decimal)
-    return _in_lines(CITATION.sub("", text), first, decimal) or _in_lines(text, first, decimal)  # or the brackets are the answer
+    found = _in_lines(CITATION.sub("", text) if "[" in text or "【" in text else text, first, decimal)
+    if found is None and "[" in text:
+        found = _in_lines(text, first, decimal)  # the brackets are the answer's own
+    if found is None and (in_words := spelled(text)) is not None:
+        return Number(Fraction(in_words))
+    return found
 
 
 def numbers(text: str, decimal: Decimal = "point") -> Iterator[Number]:
