@@ -1,7 +1,8 @@
 """Rank the cells of a sweep on the rows that they have in common, and say what each rank stands on.
 
 A cell that has scored less than nine tenths of its samples (`runner.records.summary.ENOUGH`) is ``partial``, as its mean may be
-luck. It is never the best, comes after the ranked cells, and takes no part in choosing the common rows.
+luck. It is never the best, comes after the ranked cells, and takes no part in choosing the common rows. If ranked cells have less
+than half of their rows in common, as with other data in each, each is ranked on its own rows.
 """
 
 from __future__ import annotations
@@ -108,14 +109,17 @@ def rank(cells: Sequence[Entrant], score: str, *, lower_is_better: bool) -> dict
 
 
 def _common(ranked: Sequence[Entrant], score: str) -> set[str] | None:
-    """Return the rows that all these cells have scored; None: all of each cell's, or the cells have no row in common."""
+    """Return the rows that all these cells have scored; None: all of each cell's, or less than half of those of one cell."""
     if len(ranked) < 2 or (len({cell.data for cell in ranked}) == 1 and all(cell.scored == cell.samples for cell in ranked)):  # noqa: PLR2004
         return None
     first, *others = ranked
     common = set(_row_means(first, score))
+    most = len(common)
     for cell in others:
-        common &= _row_means(cell, score).keys()
-    return common or None
+        rows = _row_means(cell, score).keys()
+        most = max(most, len(rows))
+        common &= rows
+    return common if 2 * len(common) >= most else None
 
 
 def _mean(cell: Entrant, score: str, common: set[str] | None) -> tuple[float, int | None]:
