@@ -28,12 +28,16 @@ _MARKUP = ("{{", "{%", "{#")
 _SPECIAL = re.compile("true|false|none|self|super|loop|caller|varargs|kwargs|range|dict|lipsum|cycler|joiner|namespace")
 """Names with a meaning in Jinja2: templates with such a placeholder are left to it."""
 
+_WRITTEN = frozenset({str, int, float, bool})
+"""Types whose values are written as ``str(value)``."""
+
 
 class Template:
     r"""Text with ``{{ field }}`` in it.
 
-    Values are written as ``str(value)`` and not escaped; text from a row is never a template itself. A column that a row lacks is
-    an error, never an empty string. Line ends become ``\n``, as in Jinja2; a final one is kept.
+    Values are written as ``str(value)`` and not escaped, lists and objects as JSON; text from a row is never a template itself. A
+    column that a row lacks, or that is null, is an error, never an empty string; ``{{ field or "unknown" }}`` and
+    ``{% if field %}`` say what to do with null. Line ends become ``\n``, as in Jinja2; a final one is kept.
 
     Args:
         source: the template.
@@ -96,6 +100,13 @@ class Template:
         return fill
 
     def _explained(self, row: Row, error: Exception) -> DataError:
+        if isinstance(error, ValueError) and str(error) == "null":
+            null = [name for name in self._names or row.fields if name in row.fields and row.fields[name] is None]
+            which = f"column {null[0]!r}" if len(null) == 1 else "a column"
+            told = f"{self._where} uses {which}, which is null in this row"
+            return DataError(
+                f'row {row.id!r}: {told}; say what to write: {{{{ field or "unknown" }}}}, {{% if field %}}...{{% endif %}}'
+            )
         name = next((name for name in self._names if name not in row.fields), None)
         if undefined := re.fullmatch(r"'(\w+)' is undefined", str(error)):
             name = undefined[1]
@@ -116,11 +127,25 @@ def _is_plain(texts: list[str], names: list[str]) -> bool:
 def _filler(texts: list[str], names: list[str]) -> Callable[[dict[str, Any]], str]:
     """Return the function that puts the fields `names` between `texts`, both looped over in C."""
     pattern = "%s".join(text.replace("%", "%%") for text in texts)
-    if len(names) == 1:
-        name = names[0]
-        return lambda fields: pattern % (fields[name],)
-    values = itemgetter(*names)
-    return lambda fields: pattern % values(fields)
+    values = itemgetter(*names) if len(names) > 1 else None
+    first = names[0]
+
+    def fill(fields: dict[str, Any]) -> str:
+        given = (fields[first],) if values is None else values(fields)
+        for value in given:
+            if type(value) not in _WRITTEN:
+                given = tuple(map(written, given))
+                break
+        return pattern % given
+
+    return fill
+
+
+def written(value: Any) -> Any:
+    """Return what stands for a value in a prompt: JSON for a list or an object. Raises ValueError for null."""
+    if value is None:
+        raise ValueError("null")
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
 @cache
@@ -128,7 +153,9 @@ def _environment() -> ImmutableSandboxedEnvironment:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written
+    )
     # Jinja2's own is for HTML: it writes < as \u003c, which a model would see.
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     return environment

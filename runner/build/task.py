@@ -6,15 +6,30 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner import adapters, scoring
+from runner.adapters.templates import Template
 from runner.config import schema
-from runner.data import Columns, Dataset, Selection, open_dataset
+from runner.data import Columns, Dataset, Kind, Selection, open_dataset
 from runner.errors import ConfigError
 from runner.scoring.counting import Counting
 from runner.system.paths import expanded
+from runner.types import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.adapters import Adapter
     from runner.scoring import Scorer
+
+
+KINDS: dict[type[schema.FileSource], Kind] = {
+    schema.FileData: "file",
+    schema.JsonlData: "jsonl",
+    schema.JsonData: "json",
+    schema.CsvData: "csv",
+    schema.TsvData: "tsv",
+    schema.ParquetData: "parquet",
+    schema.ArrowData: "arrow",
+}
 
 
 def dataset(config: schema.RunConfig) -> Dataset:
@@ -27,22 +42,41 @@ def dataset(config: schema.RunConfig) -> Dataset:
     data = config.data
     common: dict[str, Any] = {
         "name": data.name,
-        "columns": Columns(data.id, data.target, data.columns, data.cluster),
-        "selection": Selection(data.limit, data.shuffle, data.seed),
+        "columns": Columns(data.id, data.target, {new: _column(new, old) for new, old in data.columns.items()}, data.cluster),
+        "selection": _selection(data),
     }
     match data:
         case schema.InlineData():
             if not data.rows:
                 raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
             return open_dataset("inline", rows=data.rows, **common)
-        case schema.JsonlData():
-            return open_dataset("jsonl", path=data.path, **common)
-        case schema.JsonData():
-            return open_dataset("json", path=data.path, **common)
-        case schema.CsvData():
-            return open_dataset("csv", path=data.path, **common)
-        case schema.TsvData():
-            return open_dataset("tsv", path=data.path, **common)
+        case schema.XlsxData():
+            return open_dataset("xlsx", path=data.path, sheet=data.sheet, **common)
+        case _:
+            return open_dataset(KINDS[type(data)], path=data.path, **common)
+
+
+def _column(name: str, source: str) -> str | Callable[[dict[str, Any]], str]:
+    """Return a column's name or path, or the function that fills in a template."""
+    if "{{" not in source and "{%" not in source:
+        return source
+    template = Template(source, where=f"data.columns.{name}")
+    return lambda fields: template.render(Row("", fields))
+
+
+def _selection(data: schema.Data) -> Selection:
+    share, _, of = (data.shard or "").partition("/")
+    return Selection(
+        where=data.where,
+        ids=None if data.ids is None else frozenset(map(str, data.ids)),
+        span=None if data.range is None else (data.range[0], data.range[1]),
+        shard=(int(share), int(of)) if data.shard else None,
+        sample=data.sample,
+        stratify=data.stratify,
+        shuffle=data.shuffle,
+        limit=data.limit,
+        seed=data.seed,
+    )
 
 
 def adapter(config: schema.RunConfig) -> Adapter:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OVERRIDE = re.compile(r"^(?P<sign>~|\+{0,2})(?P<key>[\w.@/\-]+)=(?P<value>.*)$", re.DOTALL)
 
 VERBATIM = frozenset({"prompt.system", "prompt.user", "scoring.pattern", "scoring.target_pattern"}) | {
+    "data.where",
     "finetune.data.where",
     "finetune.command",
 }

@@ -1,5 +1,6 @@
-"""Data: rows from inline lists, JSONL, JSON, CSV and TSV, streamed, with stable ids and errors that name file and line."""
+"""Data: rows from files of many kinds, or from the YAML itself, streamed, with stable ids and errors that name file and line."""
 
-from runner.data.dataset import Columns, Dataset, Selection, open_dataset
+from runner.data.dataset import Columns, Dataset, Kind, open_dataset
+from runner.data.selection import Selection
 
-__all__ = ["Columns", "Dataset", "Selection", "open_dataset"]
+__all__ = ["Columns", "Dataset", "Kind", "Selection", "open_dataset"]

@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import random
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import msgspec
 
-from runner.data.sources import Delimited, Items, JsonLines
+from runner.data.columnar import Columnar
+from runner.data.formats import FORMATS, FileKind, kind_of
+from runner.data.paths import has, inside, not_inside
+from runner.data.selection import Selection
+from runner.data.several import Joined, matching
+from runner.data.sheets import Sheet
+from runner.data.sources import Delimited, Fields, Items, JsonLines
 from runner.errors import ConfigError, DataError
+from runner.system.paths import expanded
 from runner.types import Row
+from runner.wording.numbers import count
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from runner.data.sources import Fields, Record, Source
+    from runner.data.sources import Record, Source
 
-Kind = Literal["inline", "jsonl", "json", "csv", "tsv"]
+Kind = Literal["inline", "file"] | FileKind
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 """Canonical JSON: keys sorted, no spaces, UTF-8. Ids and fingerprints hash it, so it may never change."""
+
+_PLAIN = ("data.id", "data.cluster")
+"""Keys that name a column, and take no path."""
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -36,36 +46,16 @@ class Columns(msgspec.Struct, frozen=True):
             column `answers`; where a list is on the way, of each of its items, so that any of them is right. None: rows have no
             target.
         mapping: ``{new: old}`` gives the column `old` the name `new` as well; `id` and `target` may use either. This lets
-            templates use a column whose name is not an identifier.
+            templates use a column whose name is not an identifier. `old` may be a path, as for `target`, or a function that
+            makes the value from the record.
         cluster: rows with the same value there are not independent; values that are not text are compared as JSON. None: all
             rows are independent.
     """
 
     id: str | None = None
     target: str | None = None
-    mapping: Mapping[str, str] = {}
+    mapping: Mapping[str, str | Callable[[Fields], Any]] = {}
     cluster: str | None = None
-
-
-class Selection(msgspec.Struct, frozen=True):
-    """Rows to use, and their order.
-
-    Attributes:
-        limit: use the first `limit` rows, after the shuffle; None: all.
-        shuffle: put the rows into a random order that depends only on `seed` and the number of rows.
-        seed: which random order.
-
-    Raises:
-        DataError: `limit` is below 1.
-    """
-
-    limit: int | None = None
-    shuffle: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"data.limit is {self.limit}: give 1 or more, or null for every row")
 
 
 class Dataset:
@@ -83,6 +73,7 @@ class Dataset:
         columns: every column name seen in the rows used, mapped names included, in order of appearance.
         fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
             JSON (a content id without its ``-2``).
+        remarks: what people should know of the rows: blank ones that were left out, repeated ones.
 
     Made by `open_dataset`, which takes the same arguments.
     """
@@ -103,11 +94,8 @@ class Dataset:
         self._cluster = columns.cluster
         self._limit = selection.limit
         self._order: array[int] | None = None
-        if selection.shuffle:
-            order = source.positions()
-            # Depends on the seed and the number of records alone, so the same permutation comes back on any machine.
-            random.Random(selection.seed).shuffle(order)  # noqa: S311 - an order, not a secret
-            self._order = order[: selection.limit]
+        if not selection.is_plain:
+            self._order = selection.order(source, self._id_of, self._identified)
         self._repeated: frozenset[str] = frozenset()
         self._check()
 
@@ -151,7 +139,7 @@ class Dataset:
             fields = record
             try:
                 if mapping:
-                    fields = {**record, **{new: record[old] for new, old in mapping.items()}}
+                    fields = self._named(position, record)
                 target = None if target_column is None else self._target_in(fields, target_column)
                 cluster = None if cluster_column is None else self._cluster_text(position, fields[cluster_column])
                 if id_column is None:
@@ -165,6 +153,38 @@ class Dataset:
             except KeyError:
                 self._missing(position, record, fields)
             yield position, Row(row_id, fields, target, cluster), canonical
+
+    def _named(self, position: int, record: Fields) -> Fields:
+        """Return the fields of a record under all their names. Raises KeyError if it lacks one, and DataError."""
+        fields = record.copy()
+        for new, old in self._mapping.items():
+            if isinstance(old, str):
+                fields[new] = record[old] if old in record or "." not in old else inside(record, old)
+                continue
+            try:
+                fields[new] = old(record)
+            except DataError as error:
+                raise DataError(str(error).replace("row ''", self._source.place(position), 1)) from error
+        return fields
+
+    def _id_of(self, position: int, record: Fields) -> str:
+        """Return the id of a record, without the ``-2`` of a repeated one."""
+        if self._id is None:
+            return sha256(self._canonical(position, record)).hexdigest()[:16]
+        fields = self._identified(position, record)
+        value = fields[self._id]
+        return value if isinstance(value, str) and value else self._id_text(position, value)
+
+    def _identified(self, position: int, record: Fields) -> Fields:
+        """Return the fields of a record under all their names. Raises DataError if it lacks one that the config names."""
+        fields = record
+        try:
+            fields = self._named(position, record)
+            if self._id is not None:
+                fields[self._id]
+        except KeyError:
+            self._missing(position, record, fields)
+        return fields
 
     def _check(self) -> None:
         """Make the one pass that finds every error, and that counts and fingerprints the rows."""
@@ -181,6 +201,8 @@ class Dataset:
             raise DataError(f"{self._source.place(0)}: there are no rows in {self.name}")
         self._length = len(hashes)
         self.columns = tuple(names)
+        blank = getattr(self._source, "blank", 0)
+        self.remarks = [f"{count(blank, 'blank row')} {'is' if blank == 1 else 'are'} left out"] if blank else []
         self.fingerprint = fingerprint.hexdigest()
         self._find_repeated(hashes)
 
@@ -191,6 +213,7 @@ class Dataset:
             return
         first: dict[str, int] = {}
         repeated: set[str] = set()
+        again = 0
         for position, row, _ in self._rows():
             if hash(row.id) not in suspects:
                 continue
@@ -201,8 +224,11 @@ class Dataset:
                         f"{self._source.place(first[row.id])}; ids must be unique"
                     )
                 repeated.add(row.id)
+                again += 1
             first.setdefault(row.id, position)
         self._repeated = frozenset(repeated)
+        if again:
+            self.remarks.append(f"{count(again, 'row')} {'is' if again == 1 else 'are'} the same as an earlier one")
 
     def _canonical(self, position: int, fields: Fields) -> bytes:
         try:
@@ -227,77 +253,28 @@ class Dataset:
 
     def _missing(self, position: int, record: Fields, fields: Fields) -> NoReturn:
         """Raise for the first column that the config names and the row lacks."""
-        wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items()]
+        wanted = [(f"data.columns.{new}", old, record) for new, old in self._mapping.items() if isinstance(old, str)]
         named = (("data.id", self._id), ("data.target", self._target), ("data.cluster", self._cluster))
         wanted += [(key, name, fields) for key, name in named if name is not None]
-        key, column, there = next(entry for entry in wanted if entry[1] not in entry[2] and not _leads(*entry))
-        if key == "data.target" and column.partition(".")[0] in there:
-            raise DataError(f"{self._source.place(position)}: {_not_inside(fields, column)}")
+        key, column, there = next(entry for entry in wanted if not _has(entry[2], entry[1], inside=entry[0] not in _PLAIN))
+        if key not in _PLAIN and (within := column.partition(".")[0]) in there and within != column:
+            raise DataError(f"{self._source.place(position)}: {not_inside(there, column, key)}")
         raise DataError(
             f"{self._source.place(position)} has no column {column!r}, which {key} names{suggest(column, there) or ';'} "
             f"the columns are {', '.join(repr(name) for name in there) or 'none'}"
         )
 
 
-def inside(fields: Mapping[str, Any], path: str) -> Any:
-    """Return the value at a path such as ``answers.text``. A list on the way gives the list of what its items have there.
-
-    Raises:
-        KeyError: there is no such value; the argument is the part of the path that is missing.
-    """
-    value: Any = fields
-    for part in path.split("."):
-        value = _step(value, part)
-    return value
-
-
-def _step(value: Any, part: str) -> Any:
-    if isinstance(value, Mapping):
-        return value[part]
-    if not isinstance(value, list):
-        raise KeyError(part)
-    if part.isdecimal():
-        if int(part) >= len(value):
-            raise KeyError(part)
-        return value[int(part)]
-    found: list[Any] = []
-    for item in value:
-        at = _step(item, part)
-        found += at if isinstance(at, list) else [at]
-    return found
-
-
-def _leads(key: str, path: str, fields: Mapping[str, Any]) -> bool:
-    """Return whether a target's path leads to a value."""
-    if key != "data.target":
-        return False
-    try:
-        inside(fields, path)
-    except KeyError:
-        return False
-    return True
-
-
-def _not_inside(fields: Fields, path: str) -> str:
-    """Say which part of a path a row lacks, and what there is instead."""
-    value: Any = fields
-    parts = path.split(".")
-    for number, part in enumerate(parts):
-        try:
-            value = _step(value, part)
-        except KeyError:
-            where = ".".join(parts[:number])
-            keys = list(value) if isinstance(value, Mapping) else None
-            has = f"its keys are {', '.join(map(repr, keys))}" if keys else f"it is {type(value).__name__}, without keys"
-            return f"{where!r} has nothing named {part!r}, which data.target={path} names{suggest(part, keys or ())}; {has}"
-    raise AssertionError(path)
+def _has(fields: Fields, column: str, *, inside: bool) -> bool:
+    return column in fields or (inside and "." in column and has(fields, column))
 
 
 def open_dataset(
     kind: Kind,
     *,
-    path: str | None = None,
+    path: str | Sequence[str] | None = None,
     rows: Sequence[Mapping[str, Any]] | None = None,
+    sheet: str | None = None,
     name: str | None = None,
     columns: Columns = Columns(),  # noqa: B008 - frozen
     selection: Selection = Selection(),  # noqa: B008 - frozen
@@ -305,34 +282,53 @@ def open_dataset(
     """Open data and check every row that will be used.
 
     Args:
-        kind: ``inline`` (`rows`), ``jsonl`` (one object per line), ``json`` (a list of objects), ``csv`` or ``tsv`` (with a
-            header; values stay strings). UTF-8, with or without BOM; a name ending in ``.gz`` is unpacked while reading.
-        path: the file, for every kind but ``inline``.
+        kind: ``inline`` (`rows`); ``jsonl`` (one object per line), ``json`` (a list of objects), ``csv`` or ``tsv`` (with a
+            header; values stay strings); ``parquet``; ``arrow`` (also a folder that `datasets` has saved); ``xlsx`` (also xlsm
+            and ods); ``file``: what the name of each file says. Text is UTF-8, with or without BOM; with a name that ends in
+            ``.gz`` or ``.zst`` it is unpacked while reading.
+        path: the file, or several; ``*``, ``?`` and ``[...]`` stand for all files that match, in the order of their names.
         rows: the rows themselves, for ``inline``.
+        sheet: the sheet of a workbook; None: the first one.
         name: name of the data; default: the file's stem, or ``inline``.
         columns: which of them identify a row and hold its target.
         selection: which rows are used, and in which order.
 
     Raises:
-        ConfigError: `path` and `rows` do not fit `kind`.
+        ConfigError: `path` and `rows` do not fit `kind`, or reading this kind needs a package that is not installed.
         DataError: the data cannot be used; the message names file, line and what to do.
     """
-    return Dataset(_source(kind, path, rows), name=name, columns=columns, selection=selection)
+    return Dataset(_source(kind, path, rows, sheet), name=name, columns=columns, selection=selection)
 
 
-def _source(kind: Kind, path: str | None, rows: Iterable[Mapping[str, Any]] | None) -> Source:
+def _source(kind: Kind, path: str | Sequence[str] | None, rows: Iterable[Mapping[str, Any]] | None, sheet: str | None) -> Source:
     if kind == "inline":
         if rows is None or path is not None:
             raise ConfigError("data.kind is inline: give data.rows, and no data.path")
         return Items("inline", rows, "data.rows")
-    if path is None or rows is not None:
+    if not path or rows is not None:
         raise ConfigError(f"data.kind is {kind}: give data.path, and no data.rows")
-    match kind:
-        case "jsonl":
-            return JsonLines(path)
-        case "json":
-            return Items.from_json(path)
-        case "csv":
-            return Delimited(path, ",")
-        case "tsv":
-            return Delimited(path, "\t")
+    paths = [found for one in ([path] if isinstance(path, str) else path) for found in matching(one)]
+    sources = [_file(kind if kind != "file" else _told_by_name(one), one, sheet) for one in paths]
+    return sources[0] if len(sources) == 1 else Joined(sources[0].name, sources)
+
+
+def _told_by_name(path: str) -> FileKind:
+    if (kind := kind_of(path)) is not None:
+        return kind
+    if expanded(path).is_dir():
+        return "arrow"
+    endings = ", ".join(ending for row in FORMATS for ending in row.endings)
+    raise DataError(f"{path}: its name does not say what it holds ({endings}); name its kind, as in data=csv")
+
+
+def _file(kind: FileKind, path: str, sheet: str | None) -> Source:
+    openers: dict[FileKind, Callable[[], Source]] = {
+        "jsonl": lambda: JsonLines(path),
+        "json": lambda: Items.from_json(path),
+        "csv": lambda: Delimited(path, ","),
+        "tsv": lambda: Delimited(path, "\t"),
+        "parquet": lambda: Columnar(path, parquet=True),
+        "arrow": lambda: Columnar(path, parquet=False),
+        "xlsx": lambda: Sheet(path, sheet),
+    }
+    return openers[kind]()

@@ -1,22 +1,26 @@
-"""One data file on disk: opening it, its BOM and gzip, the line of a position, and every way in which reading can fail."""
+"""One data file on disk: opening it, its BOM and packing, the line of a position, and every way in which reading can fail."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import shutil
+import sys
 import tempfile
 import zlib
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from runner.errors import DataError
+from runner.data.formats import PACKED, mistaken
+from runner.errors import ConfigError, DataError
 from runner.system.paths import expanded
 from runner.wording.suggest import closest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from runner.data.formats import FileKind
 
 BOM = b"\xef\xbb\xbf"
 """The mark that Excel and Notepad put before UTF-8 text. Accepted, and not part of the first column's name."""
@@ -25,26 +29,31 @@ BOM = b"\xef\xbb\xbf"
 class DataFile:
     """A file that is read again and again, and must be the same file each time.
 
-    A position is a byte offset into the (unpacked) file. Names ending in ``.gz`` are unpacked on the way.
+    A position is a byte offset into the (unpacked) file. Names ending in ``.gz`` and ``.zst`` are unpacked on the way.
 
     Args:
         path: the file; ``~`` is expanded, and a relative path starts at the working directory.
+        kind: what it holds; None: text, which is unpacked.
 
     Raises:
-        DataError: there is no such file, or it is a directory or something else that cannot be read twice, or it is empty.
+        ConfigError: unpacking it needs a package that is not installed.
+        DataError: there is no such file, or it is a directory or something else that cannot be read twice, or it is empty, or
+            it is of another kind.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, kind: FileKind | None = None) -> None:
         self.path = expanded(path)
-        self.packed = self.path.suffix == ".gz"
+        self.packed = kind is None and self.path.suffix in PACKED
         self.stem = Path(self.path.stem).stem if self.packed else self.path.stem
         self._require_file()
         self._state = self._stat()
         with self.opened() as file:
-            self.start = 3 if file.read(3) == BOM else 0
-            file.seek(self.start)
-            if not file.read(1):
-                raise DataError(f"{self.path} is empty: it has no rows")
+            head = file.read(8)
+        self.start = 3 if head.startswith(BOM) else 0
+        if not head[self.start :]:
+            raise DataError(f"{self.path} is empty: it has no rows")
+        if other := mistaken(self.path.name, head, kind):
+            raise DataError(f"{self.path} {other}")
 
     @contextmanager
     def opened(self, *, seekable: bool = False) -> Iterator[BinaryIO]:
@@ -62,7 +71,7 @@ class DataFile:
                 if self._stat() != self._state:
                     raise DataError(f"{self.path} has changed since this dataset was opened: open it again")
                 yield file
-        except (OSError, EOFError, zlib.error) as error:
+        except _failures() as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise DataError(f"{self.path} cannot be read: {reason}") from error
 
@@ -97,7 +106,9 @@ class DataFile:
             return file.read(2) in {b"\xff\xfe", b"\xfe\xff"}
 
     def _raw(self) -> BinaryIO:
-        return cast("BinaryIO", gzip.open(self.path)) if self.packed else self.path.open("rb")
+        if not self.packed:
+            return self.path.open("rb")
+        return cast("BinaryIO", gzip.open(self.path) if self.path.suffix == ".gz" else _zstd().open(self.path))
 
     @contextmanager
     def _unpacked(self) -> Iterator[BinaryIO]:
@@ -124,3 +135,21 @@ class DataFile:
         near = closest(self.path.name, siblings)
         hint = f"; did you mean {str(self.path.parent / near)!r}?" if near else f" (looked in {folder})"
         raise DataError(f"{self.path}: no such file{hint}")
+
+
+def _zstd() -> Any:
+    """Return the module that reads ``.zst``. Of those that are kept, it alone notices that a file was cut off."""
+    try:
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+    except ImportError:
+        raise ConfigError("a .zst file needs a package that is not installed: pip install 'ostinato[data]'") from None
+    return zstd
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what reading raises; the module for ``.zst`` has an error of its own, if it is in use."""
+    module = sys.modules.get("compression.zstd") or sys.modules.get("backports.zstd")
+    return (OSError, EOFError, zlib.error, *([module.ZstdError] if module else []))

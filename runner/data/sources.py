@@ -46,7 +46,7 @@ class JsonLines:
     """A ``.jsonl`` file: one JSON object per line. Blank lines are skipped; only the current line is held.
 
     Args:
-        path: the file, ``.gz`` allowed.
+        path: the file, ``.gz`` and ``.zst`` allowed.
     """
 
     def __init__(self, path: str) -> None:
@@ -102,16 +102,20 @@ class JsonLines:
             raise self._file.not_utf8(position, line) from error
         place = self._file.place(position)
         if isinstance(error, msgspec.ValidationError) and (got := _first_type(line)) != "an object":
-            raise DataError(f'{place} is {got}, where each line must be an object such as {{"question": ...}}') from error
+            hint = "; a file with one JSON list is data=json" if got == "a list" and position == self._file.start else ""
+            raise DataError(f'{place} is {got}, where each line must be an object such as {{"question": ...}}{hint}') from error
         reason, _, column = _json_reason(line.rstrip(), error)
-        raise DataError(f"{place}, column {column}: {reason}") from error
+        hint = (
+            "; a file with one JSON list is data=json" if line.lstrip().startswith(b"[") and position == self._file.start else ""
+        )
+        raise DataError(f"{place}, column {column}: {reason}{hint}") from error
 
 
 class Delimited:
     """A CSV or TSV file with a header line. Values are strings; quoted values may hold line breaks; blank lines are skipped.
 
     Args:
-        path: the file, ``.gz`` allowed.
+        path: the file, ``.gz`` and ``.zst`` allowed.
         delimiter: ``","`` or a tab.
     """
 
@@ -229,7 +233,8 @@ class Items:
             if not _is_utf8(text):
                 raise _not_utf8_within(file, text) from error
             reason, line, column = _json_reason(text, error)
-            raise DataError(f"{file.path}, line {line}, column {column}: {reason}") from error
+            hint = "; a file with one JSON object per line is data=jsonl" if "Extra data" in reason else ""
+            raise DataError(f"{file.path}, line {line}, column {column}: {reason}{hint}") from error
         if not isinstance(rows, list):
             raise DataError(f"{file.path} is {_first_type(text)}, where a list of objects is needed: [{{...}}, {{...}}]")
         return cls(file.stem, rows, str(file.path))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.schema import CsvData, JsonData, JsonlData, PythonScoring, RunConfig, SeveralScoring, TsvData
+from runner.config.schema import FileSource, PythonScoring, RunConfig, SeveralScoring
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
 from runner.system.paths import expanded
@@ -32,8 +32,10 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
     """Return `config` with absolute paths, as seen from the folder in which the run began."""
     cwd = Path(manifest.get("cwd", "."))
     replace = msgspec.structs.replace
-    if isinstance(config.data, JsonlData | JsonData | CsvData | TsvData):
-        config = replace(config, data=replace(config.data, path=str(cwd / expanded(config.data.path))))
+    if isinstance(config.data, FileSource):
+        path = config.data.path
+        there = [str(cwd / expanded(one)) for one in ([path] if isinstance(path, str) else path)]
+        config = replace(config, data=replace(config.data, path=there[0] if isinstance(path, str) else there))
     return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
 
 

@@ -50,8 +50,9 @@ class Parts(NamedTuple):
         return seed if isinstance(seed, int) else None
 
     def remarks(self, config: RunConfig) -> list[str]:
-        """Return what is to be said of the parameters that this config sends (servers may ignore some), and of its scorers."""
-        return [*build.remarks(config, self.lm.parameters(**self.adapter.params())), *build.scoring_remarks(config)]
+        """Return what is to be said of the rows, of the parameters that are sent (servers may ignore some), and of the scorers."""
+        sent = build.remarks(config, self.lm.parameters(**self.adapter.params()))
+        return [*self.dataset.remarks, *sent, *build.scoring_remarks(config)]
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""

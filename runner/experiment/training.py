@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runner import build
+from runner.data.where import Where
 from runner.errors import ConfigError, DataError
 from runner.finetune.data.check import Located, Requirements, check, read, split
 from runner.finetune.data.formats import TrainDataFormat
 from runner.finetune.data.rows import normalised, questions, tokens
-from runner.finetune.data.where import Where
 from runner.finetune.jobs.estimate import Estimate, estimate
 from runner.finetune.jobs.ledger import JobFolder
 from runner.finetune.jobs.spec import Recipe, Spec, facts_of

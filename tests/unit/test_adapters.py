@@ -12,6 +12,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 import runner.adapters
 from runner.adapters import ChatAdapter, Formatted, JsonAdapter, ParseError, Prompt, Template, TextAdapter
+from runner.adapters.templates import written
 from runner.errors import ConfigError, DataError
 from runner.types import Row
 
@@ -27,7 +28,7 @@ def render(source, **fields):
 # -- templates
 
 
-JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written)
 PIECES = ["{{ a }}", "{{b}}", "{{\n a}}", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "%", "%s", "<|", "\\", "\n", "\r\n", "\r"]
 PIECES += ["{{ true }}", "{{ range }}", "{{- a }}", "{{ a | upper }}", "{% if a %}", "{% endif %}", " ", "é", "{{ not }}", "a"]
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.just("{{ b }} {% x %}")

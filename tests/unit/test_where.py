@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.data.where import Where
 from runner.errors import ConfigError, DataError
-from runner.finetune.data.where import Where
 
 NAMES = {"id", "status", "output", "target", "latency_s", "score."}
 SAMPLE = {
@@ -87,9 +87,9 @@ def test_syntax_errors_point_at_their_place(text, at, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("score.exact == '1'", r"compares a number, 1\.0, with a string, '1' \(in sample 'a'\)"),
+        ("score.exact == '1'", r"compares a number, 1\.0, with a string, '1' \(in id 'a'\)"),
         ("output > 1", "compares a string"),
-        ("score.exakt == 1", r"the samples have no score\.exakt; they have score\.exact, score\.f-1"),
+        ("score.exakt == 1", r"there is no score\.exakt in .*; there is score\.exact, score\.f-1"),
         ("1 in output", "compares a number"),
         ("true > false", "compares a boolean"),
     ],

@@ -1,4 +1,4 @@
-"""A small language that selects samples: ``score.exact == 1 and status == "ok"``. It is parsed and evaluated, never executed.
+"""A small language that selects rows and samples: ``score.exact == 1 and status == "ok"``. It is evaluated, never executed.
 
 Comparisons ``== != < <= > >=``; ``in`` and ``not in`` with a list (``status in ["ok", "truncated"]``) or a string (``"Paris" in
 output``); ``and``, ``or``, ``not`` and parentheses; strings in either kind of quotes, numbers, ``true``, ``false``, ``null``.
@@ -181,7 +181,7 @@ class Where:
             if name in fields:
                 return fields[name]
             there = ", ".join(sorted(known for known in fields if known.startswith(group))) or "none"
-            raise DataError(self._pointed(token.at, f"the samples have no {name}; they have {there}"))
+            raise DataError(self._pointed(token.at, f"there is no {name} in {_which(fields)}; there is {there}"))
 
         return value
 
@@ -206,7 +206,7 @@ class Where:
         raise self._unlike(token, left, among, fields)
 
     def _unlike(self, token: _Token, left: Any, right: Any, fields: Mapping[str, Any]) -> DataError:
-        where = f" (in sample {fields['id']!r})" if "id" in fields else ""
+        where = f" (in {_which(fields)})" if "id" in fields else ""
         return DataError(
             self._pointed(token.at, f"compares {_kind(left)}, {_short(left)}, with {_kind(right)}, {_short(right)}{where}")
         )
@@ -217,6 +217,10 @@ class Where:
     def _pointed(self, at: int, what: str) -> str:
         flat = re.sub(r"\s", " ", self.text)
         return f"where: {what}\n  {flat}\n  {' ' * at}^"
+
+
+def _which(fields: Mapping[str, Any]) -> str:
+    return f"id {fields['id']!r}" if "id" in fields else "this row"
 
 
 def _strange(rest: str) -> str:
