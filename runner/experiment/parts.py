@@ -50,7 +50,7 @@ class Parts(NamedTuple):
         return seed if isinstance(seed, int) else None
 
     def remarks(self, config: RunConfig) -> list[str]:
-        """Return what is to be said of the rows, of the parameters that are sent (servers may ignore some), and of the scorers."""
+        """Return what is to be said of the rows, the parameters that are sent (servers may ignore some), and the scorers."""
         sent = build.remarks(config, self.lm.parameters(**self.adapter.params()))
         return [*self.dataset.remarks, *sent, *build.scoring_remarks(config)]
 
