@@ -323,7 +323,7 @@ def test_yaml_reads_values_as_the_command_line_does():
         ("seed: 1\nseed: 2\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: the key 'seed' occurs twice"),
         ("- seed\n", "conf/sampling/mine.yaml: a config is a mapping (key: value), not a list"),
         (b"stop: [\xe9]\n", "conf/sampling/mine.yaml: not UTF-8 at byte 7"),
-        ("1: a\n", "sampling: the key 1 is not text; put it in quotes"),
+        ("1: a\n", "sampling: the key 1 is not text; put it in quotes, in a YAML file"),
         ("defaults: [nowhere]\n", "sampling/mine.yaml: its defaults list names 'sampling/nowhere', but there is no such option"),
     ],
 )
