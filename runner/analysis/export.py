@@ -123,7 +123,7 @@ def _markdown_row(row: dict[str, Any], varied: Iterable[str], counts: Mapping[st
         if f"{name}.common" in row and common:
             cells["ranked by"] = mean(row[f"{name}.common"])
     if "standing" in row:
-        cells["standing"] = standing(row["standing"], (row["n"] or 0) - (row["scored"] or 0)) or "–"
+        cells["standing"] = standing(row) or "–"
     cells |= {"samples": _plain(row.get("n"))} | {heading: _plain(row.get(name)) for name, heading in counts.items()}
     cells |= {"tokens in": _plain(row.get("prompt_tokens")), "tokens out": _plain(row.get("completion_tokens"))}
     cells["cost"] = "–" if (cost := row.get("cost_usd")) is None else dollars(cost)

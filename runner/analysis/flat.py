@@ -69,12 +69,12 @@ class CellFacts(NamedTuple):
 def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
     """Return a run as one row, whose columns depend on `scores` alone.
 
-    Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean) with
-    ``.stderr``, ``.n`` and its 95 % interval, ``.low`` and ``.high``, counts of samples by status, ``cache_hits`` (samples),
-    ``requests``, tokens of requests made (``prompt_tokens``, ``completion_tokens``) and of answers from the cache
-    (the same with ``cached_``), ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``, ``latency_p95_s`` and
-    ``first_token_p50_s`` (of streamed answers) in seconds. Unknown is None: a run without a summary has its name and its status
-    alone.
+    Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean)
+    with ``.stderr``, ``.n`` and its 95 % interval, ``.low`` and ``.high``, counts of samples by status, ``scored`` and
+    ``cache_hits`` (samples), ``requests``, tokens of requests made (``prompt_tokens``, ``completion_tokens``) and of answers
+    from the cache (the same with ``cached_``), ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``,
+    ``latency_p95_s`` and ``first_token_p50_s`` (of streamed answers) in seconds. Unknown is None: a run without a summary has
+    its name and its status alone.
     """
     summary = run.summary if run else None
     latencies, first_tokens = (run.latencies, run.first_tokens) if run and summary else ((), ())

@@ -12,7 +12,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.stats.ties import row_means, tied
-from runner.wording.statuses import standing as in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -68,9 +67,6 @@ class Standing(NamedTuple):
     rows: int | None = None
     same_as: str | None = None
     same: int = 0
-
-    def __str__(self) -> str:
-        return in_words(self.word, self.left_out)
 
 
 def rank(cells: Sequence[Entrant], score: str, *, lower_is_better: bool) -> dict[str, Standing]:

@@ -119,7 +119,7 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
             "right",
         )
     if manifest.primary:
-        columns[""] = (lambda row: standing(row["standing"], (row["n"] or 0) - (row["scored"] or 0)), "left")
+        columns[""] = (standing, "left")
     columns["ok"] = (lambda row: "-" if row["n"] is None else f"{row['ok']:,}/{row['n']:,}", "right")
     for name, heading in columns_of(rows).items():
         columns[heading] = (lambda row, name=name: "-" if row.get(name) is None else f"{row[name]:,}", "right")

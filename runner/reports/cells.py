@@ -11,7 +11,7 @@ from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
 from runner.wording.numbers import bounds, dollars, interval, mean, score, seconds
-from runner.wording.statuses import ADVICE, PARTIAL, columns_of
+from runner.wording.statuses import ADVICE, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def _row(row: dict[str, Any], part: Part, columns: _Columns) -> list[Content]:
         row["cell"],
         *(brief(part.values[key], 60) if key in part.values else None for key in columns.keys),
         *means,
-        str(part.standing) or None,
+        standing(row) or None,
         tag("span", row["status"], class_=f"pill {row['status']}"),
         row["n"],
         *(row[name] for name in columns.counts),

@@ -32,9 +32,12 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {_WORDS.get(status, status)}" for status, count in counts.items() if count)
 
 
-def standing(word: str | None, left_out: int) -> str:
-    """Write where a cell stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing."""
-    return f"{word}, {left_out:,} left out" if word in ("best", "tied") and left_out else word or ""
+def standing(row: Mapping[str, Any]) -> str:
+    """Write where the cell of a row of the table stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing."""
+    left_out = (row["n"] or 0) - (row["scored"] or 0)
+    return (
+        f"{row['standing']}, {left_out:,} left out" if row["standing"] in ("best", "tied") and left_out else row["standing"] or ""
+    )
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], *, always: tuple[str, ...] = ()) -> dict[str, str]:
