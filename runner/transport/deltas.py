@@ -170,8 +170,12 @@ def _whole(pieces: Any) -> Any:
         return pieces or None
     if all(type(piece) is str for piece in pieces):
         return "".join(pieces)
-    blocks = [block for piece in pieces for block in (piece if isinstance(piece, list) else [piece])]
-    return [_joined(list(group)) if isinstance(kind, tuple) else "".join(group) for kind, group in groupby(blocks, _kind)]
+    parts = [part for piece in pieces for part in (piece if isinstance(piece, list) else [piece])]
+    whole: list[Any] = []
+    for kind, group in groupby(parts, _kind):
+        of_kind = list(group)
+        whole += of_kind if kind is None else [_joined(of_kind)]
+    return whole
 
 
 def _shown(hidden: list[Any]) -> dict[str, Any] | None:
@@ -180,7 +184,7 @@ def _shown(hidden: list[Any]) -> dict[str, Any] | None:
 
 
 def _kind(block: Any) -> tuple[Any, ...] | None:
-    """Return what the pieces of one block have in common; None for a text."""
+    """Return what the pieces of one block have in common; None for what is not a block, such as a text."""
     return (block.get("type"), block.get("index")) if isinstance(block, dict) else None
 
 

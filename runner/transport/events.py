@@ -73,6 +73,6 @@ def _as_error(data: bytes) -> bytes:
     """Return the data of an error as JSON with an ``error``."""
     try:
         told = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         told = data.decode(errors="replace")
     return data if isinstance(told, dict) and "error" in told else json.dumps({"error": told}).encode()

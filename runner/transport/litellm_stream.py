@@ -1,6 +1,6 @@
 """Read what litellm returns for a streamed answer.
 
-litellm (1.106, 1.110) makes a stream that broke off look whole: it adds ``stop`` where no finish reason came, counts tokens
+litellm (1.106) makes a stream that broke off look whole: it adds ``stop`` where no finish reason came, counts tokens
 itself where no usage came, and passes over events that it cannot parse. So the bytes of the server are read here, by
 `StreamedAnswer`, wherever they are of OpenAI's format and can be reached. Of other formats litellm's chunks are read, without
 what it has added.
