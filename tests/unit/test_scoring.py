@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 import runner.scoring
 from runner.errors import ConfigError, DataError
+from runner.finetune.data.rows import normalised
 from runner.scoring import F1, Choice, Contains, Exact, JsonMatch, Numeric, Python, Regex, summarise, summarise_by_row
+from runner.scoring.text import words
 from runner.types import Score
 
 
@@ -355,3 +357,17 @@ def test_missing_repeats_weigh_less():
 
 def test_the_package_exports_its_scorers():
     assert all(hasattr(runner.scoring, name) for name in runner.scoring.__all__)
+
+
+def test_scorers_and_the_check_of_training_rows_share_one_normal_form():
+    for one, other in [
+        ("It’s  “Here”", 'it\'s "here"'),
+        ("ﬁne", "FINE"),
+        ("Cafe\u0301", "CAFÉ"),
+        ("１２", "12"),
+        ("Straße", "STRASSE"),
+    ]:
+        assert normalised(one) == normalised(other)
+        assert words(one) == words(other)
+    assert normalised("not 5") != normalised("not -5")
+    assert words("-5") != words("5")
