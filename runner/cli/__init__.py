@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+from runner.cli import dotenv
 from runner.errors import OstinatoError
 from runner.secrets import redact
 from runner.wording.suggest import suggest
@@ -77,6 +78,7 @@ def _guarded(verb: str, words: list[str]) -> int:
     warnings.showwarning = _show_warning
     code = 0
     try:
+        dotenv.read()
         code = _dispatch(verb, words)
         sys.stdout.flush()  # here, where a closed pipe can still be handled
     except OstinatoError as error:

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import structs
 
 from runner.config.schema import RunConfig
+from runner.config.units import in_unit_of
 from runner.errors import ConfigError
 from runner.secrets import is_secret, names_a_secret
 from runner.wording.suggest import suggest
@@ -154,6 +155,7 @@ def _prepare(value: Any, path: str, origin: Origin) -> Any:
         if is_literal(path):
             return _unescape(value)
         _refuse_secret(value, path, origin)
+        return in_unit_of(path, value)
     return value
 
 
