@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.analysis.load import Run
 
-_BESIDE = ("name", "runs_dir", "execution")
+_BESIDE = ("name", "runs_dir", "execution", "expect")
 """Config keys that do not change what is asked."""
 
 _NAMES = ("A", "B")

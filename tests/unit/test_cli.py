@@ -176,7 +176,7 @@ def test_ls_show_and_score_agree_about_a_run(ostinato):
     assert "samples" not in ostinato("show", "--json").json
 
     done = ostinato("score", "capitals", "scoring=exact", "--json")
-    assert (done.code, done.json["scores"]) == (0, {"exact": {"mean": 1 / 3, "stderr": 1 / 3, "n": 3}})
+    assert (done.code, done.json["scores"]["exact"].items() >= {"mean": 1 / 3, "stderr": 1 / 3, "n": 3}.items()) == (0, True)
     assert ostinato("score", "capitals").out.startswith("capitals: complete")
     assert ostinato("score", "capitals", "model=fake").code == 2
     assert ostinato("score", "nope").code == 1

@@ -17,7 +17,7 @@ from runner.config import mistakes, yaml
 from runner.config.compose import compose, read, to_yaml
 from runner.config.folders import folders
 from runner.config.load import dump, load
-from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, config_hash, group_of, identity_hash
+from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, UNNAMED, config_hash, group_of, identity_hash
 from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
 from runner.errors import ConfigError
 from runner.reports import differences
@@ -356,7 +356,7 @@ ANOTHER = {
     "name": "name=other", "model": "model=fake", "sampling": "sampling.seed=1", "prompt": "prompt.system=x",
     "data": "data.limit=1", "adapter": "adapter=json", "scoring": "scoring=none", "cache": "cache.mode=off",
     "finetune": "finetune=default", "limits": "limits.rpm=60", "budget": "budget.usd=1", "launch": "launch.parallel=2",
-    "execution": "execution.orchestrator=none", "alias": "alias=tickets", "gate": "gate.min_gain=0.1",
+    "execution": "execution.orchestrator=none", "expect": "expect.rows=x", "alias": "alias=tickets", "gate": "gate.min_gain=0.1",
     "sweep": "sweep.concurrency=2", "schedule": "schedule.retries=1", "runs_dir": "runs_dir=elsewhere",
 }  # fmt: skip
 
@@ -368,7 +368,7 @@ def test_only_groups_of_the_identity_change_the_identity_hash(group):
 
 @pytest.mark.parametrize("group", ROLES)
 def test_the_config_hash_leaves_out_the_execution_and_what_is_aside(group):
-    assert (config_hash(config(ANOTHER[group])) == config_hash(config())) == (group in {"execution", *ASIDE})
+    assert (config_hash(config(ANOTHER[group])) == config_hash(config())) == (group in UNNAMED)
 
 
 def test_comparisons_and_reports_hide_no_group_that_changes_answers():

@@ -274,7 +274,7 @@ def test_a_missing_key_fails_only_its_cells(server):
 
 def test_a_sweep_resumes_only_in_its_working_directory(server, monkeypatch, tmp_path):
     result = sweep(served(server, TEMPERATURES, "budget.requests=6"))
-    with pytest.raises(ConfigError, match="a resumed sweep keeps its config; only limits, budget, launch, execution may change"):
+    with pytest.raises(ConfigError, match="a resumed sweep keeps its config; only limits, budget, launch, expect, "):
         resume_sweep(result.folder, ["sampling.seed=1"])
     Path("rows.jsonl").write_text(Path("rows.jsonl").read_text().replace("What", "Which"))
     with pytest.raises(RecordError, match="the configs or the data have changed since this sweep began"):
