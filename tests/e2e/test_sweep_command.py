@@ -131,8 +131,8 @@ def test_the_command_prints_a_table_of_cells(asked):
     assert lines[0] == f"rows: complete, {CELLS} of {CELLS} cells"
     assert lines[1].split() == ["temperature", "exact", "ok", "tokens", "p50", "p95"]
     assert [line.split()[:4] for line in lines[2:4]] == [
-        ["0", "1.000", "[0.398,", "1.000]"],
-        ["0.5", "1.000", "[0.398,", "1.000]"],
+        ["0", "1.000", "[0.541,", "1.000]"],
+        ["0.5", "1.000", "[0.541,", "1.000]"],
     ]
     assert ["best" in line for line in lines[2:6]] == [True, False, False, False]
     assert ["tied" in line for line in lines[2:6]] == [False, True, False, False]
