@@ -166,8 +166,9 @@ def test_scoring_again_says_what_changed():
 
 
 def test_answers_without_anything_to_compare_are_marked():
-    result = runner.run(overrides=[*written([5, 6]), "model.choices=[five,'7']", "model.reply=null"])
-    assert all(sample.unread == (["numeric"] if sample.output == "five" else None) for sample in result.samples)
+    result = runner.run(overrides=[*written([5] * 20), "model.choices=[none,'7']", "model.reply=null"])
+    found = {(sample.output, str(sample.unread), sample.scores["numeric"]) for sample in result.samples}
+    assert found == {("none", "['numeric']", 0.0), ("7", "None", 0.0)}
 
 
 GSM8K = {  # openai/grade-school-math: the form of its targets; answers as chat models give them
