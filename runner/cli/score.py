@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "Score the answers of a run, or of all cells of a sweep, again and replace its scores. Overrides (scoring=f1, "
         "scoring.pattern=...) choose other scorers. The model is not asked. Printed is what has changed."
     )
-    add_run_and_overrides(parser, "overrides of the group scoring")
+    add_run_and_overrides(parser, "overrides of the groups scoring and expect")
     add_runs_dir(parser)
     add_json(parser)
 

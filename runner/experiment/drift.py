@@ -57,7 +57,11 @@ def rescored(manifest: dict[str, Any], config: RunConfig, rooted_config: RunConf
     }
     kept["files"] |= {key: digest(content) for key, content in files.items()}
     kept["texts"] |= {key: text for key, content in files.items() if (text := kept_text(content)) is not None}
-    before = {"config": manifest["config"] | {"scoring": plain(config.scoring)}} if "config" in manifest else {}
+    before = (
+        {"config": manifest["config"] | {"scoring": plain(config.scoring), "expect": plain(config.expect)}}
+        if "config" in manifest
+        else {}
+    )
     return {**manifest, **before, **kept}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.batch.asker import status_of
+from runner.config.roles import group_of
 from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored
 from runner.experiment.experiment import Experiment, recorded_overrides
@@ -103,18 +104,21 @@ def _rescored(record: RunFolder, overrides: Sequence[str]) -> Rescored:
 
 
 def _with_scorers(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> RunConfig:
-    """Return `config` with the scorers that `overrides` choose. Raises ConfigError if one of them concerns another group."""
+    """Return `config` with the scorers and expectations that `overrides` choose. Raises ConfigError for other groups."""
     from runner.config.compose import compose
 
     if not overrides:
         return config
-    if other := [override for override in overrides if not override.lstrip("+~").startswith("scoring")]:
-        raise ConfigError(f"'{other[0]}' does not concern scoring; `ostinato score` only changes the scorers")
+    if other := [override for override in overrides if group_of(override) not in ("scoring", "expect")]:
+        raise ConfigError(
+            f"'{other[0]}' does not concern scoring; `ostinato score` only changes the scorers, and what is expected"
+        )
     if any(override.startswith("scoring=") for override in overrides):  # another option of the group
         chosen = compose(list(overrides))
     else:  # other values of the recorded option
         chosen = compose(list(overrides), config_name=record.config_file.stem, config_dir=str(record.path))
-    return msgspec.structs.replace(config, scoring=chosen.config().scoring)
+    groups = {group_of(override) for override in overrides}
+    return msgspec.structs.replace(config, **{group: getattr(chosen.config(), group) for group in groups})
 
 
 def _scored(experiment: Experiment) -> tuple[list[Sample], dict[str, Change]]:

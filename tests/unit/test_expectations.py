@@ -242,6 +242,19 @@ def test_expectations_do_not_rename_a_run():
     assert config_hash(RunConfig()) == config_hash(RunConfig(expect=Expect(that=["exact >= 0.5"], stop_early=True)))
 
 
+def test_scoring_again_judges_again(run):
+    run("--expect", "exact >= 0.9")
+    again = ostinato("score", "latest", "expect.that=['exact <= 0.5']", "--json")
+    assert [one["verdict"] for one in again.json["expectations"]] == ["fail"]
+    other = ostinato("score", "latest", "scoring=f1")
+    assert (other.code, other.err.count("\n")) == (2, 1)
+    assert "expect.that: there is no score 'exact'" in other.err
+    assert (
+        ostinato("score", "latest", "scoring=f1", "expect.that=['f1 >= 0.9']", "--json").json["expectations"][0]["verdict"]
+        == "pass"
+    )
+
+
 # --- stopping early
 
 
