@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.options import shorten
 from runner.wording import numbers
 from runner.wording.printable import printable
-from runner.wording.statuses import ADVICE, PARTIAL, columns_of, standing
+from runner.wording.statuses import ADVICE_FOR_CELLS, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +95,7 @@ def print_cells(folder: str, manifest: SweepManifest, rows: Sequence[dict[str, A
 def _remarks(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
     if any(row["standing"] == "partial" for row in rows):
-        yield f"partial: {PARTIAL}; {ADVICE}"
+        yield f"partial: {PARTIAL}; {ADVICE_FOR_CELLS}"
     labels = {
         row["cell"]: ", ".join(f"{_heading(key, manifest.keys)}={_value(row[key])}" for key in manifest.keys) for row in rows
     }

@@ -11,7 +11,7 @@ from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
 from runner.wording.numbers import bounds, dollars, interval, mean, score, seconds
-from runner.wording.statuses import ADVICE, PARTIAL, columns_of, standing
+from runner.wording.statuses import ADVICE_FOR_CELLS, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class _Columns(NamedTuple):
 def _remarks(parts: list[Part]) -> Iterator[Html]:
     """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
     if any(part.standing.word == "partial" for part in parts):
-        yield tag("p", f"partial: {PARTIAL}, nor drawn below; {ADVICE}", class_="note")
+        yield tag("p", f"partial: {PARTIAL}, nor drawn below; {ADVICE_FOR_CELLS}", class_="note")
     numbers = {part.id: part.number for part in parts}
     twins = [part for part in parts if part.standing.same_as]
     if twins:

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 ADVICE = "ask failed rows again (ostinato retry), or say how they count (ostinato score RUN scoring.refused=zero)"
 """What to do about samples that were left out of the scores."""
 
+ADVICE_FOR_CELLS = (
+    "ask failed rows again (ostinato resume SWEEP), or say how they count (ostinato score SWEEP scoring.refused=zero)"
+)
+"""The same for the cells of a sweep."""
+
 PARTIAL = "less than nine tenths of the samples are scored, so the cell is not ranked"
 """Why a cell is partial: see `runner.analysis.ranking`."""
 
