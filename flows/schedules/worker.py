@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from prefect._internal import _observation_delivery  # noqa: TID253
 from prefect.states import Cancelling  # noqa: TID253 - a home of Prefect; serve imports it inside
 from prefect.workers.process import ProcessWorker  # noqa: TID253
 
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
     from prefect.workers.process import ProcessWorkerResult
-
-_POLLS = "prefect._internal." + ("observers" if version("prefect").startswith("3.8.") else "_observation_delivery")
-"""The module of Prefect that polls while the stream of events is down."""
 
 
 class Worker(ProcessWorker):
@@ -91,7 +87,7 @@ def patient() -> Iterator[None]:
 
     While the stream of events is down, Prefect polls for runs to cancel, with a loop that gives up.
     """
-    namespace = vars(importlib.import_module(_POLLS))
+    namespace = vars(_observation_delivery)
     theirs, namespace["critical_service_loop"] = namespace["critical_service_loop"], _patiently
     try:
         yield
