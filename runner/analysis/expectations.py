@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import msgspec
+
 from runner.errors import ConfigError, DataError
 from runner.records.outcome import Outcome, Verdict
 from runner.scoring import RowMean
@@ -206,6 +208,28 @@ def judge(one: Expectation, scores: Mapping[str, Score], observed: Observed, cos
     if one.name in LATENCIES:
         return _latency(one, observed)
     return _judged(one, observed.share(one.name))
+
+
+def with_left_out(one: Expectation, outcome: Outcome, left_out: int, samples: int) -> Outcome:
+    """Return the outcome, undecided if the samples in no score could turn it, whatever they would have scored between 0 and 1.
+
+    Manski (1990), "Nonparametric Bounds on Treatment Effects", as `ostinato compare` does it.
+
+    Args:
+        one: an expectation of a score that lies between 0 and 1.
+        outcome: by the samples that have the score.
+        left_out: samples that were asked and are in no score.
+        samples: all that were asked.
+    """
+    if outcome.verdict == "undecided" or not left_out or outcome.interval is None:
+        return outcome
+    share = (samples - left_out) / samples
+    low, high = outcome.interval[0] * share, outcome.interval[1] * share + 1 - share
+    end = low if one.upward == (outcome.verdict == "pass") else high
+    if one.met(end) == (outcome.verdict == "pass"):
+        return outcome
+    note = f"but {left_out:,} of {samples:,} samples are in no score, and could turn it"
+    return msgspec.structs.replace(outcome, verdict="undecided", note=note)
 
 
 def _judged(one: Expectation, found: Score) -> Outcome:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.analysis.expectations import ALL_ROWS, ROWS, SHARES, Observed, checker, judge, of_row, parse, rows_more
+from runner.analysis.expectations import ALL_ROWS, ROWS, SHARES, Observed, checker, judge, of_row, parse, rows_more, with_left_out
 from runner.errors import ConfigError
 from runner.records.outcome import Outcome
 from runner.scoring import Python
@@ -38,6 +38,7 @@ class Expected:
     def __init__(self, config: RunConfig, dataset: Dataset, scorers: Mapping[str, Scorer]) -> None:
         group = config.expect
         scores = {name: not (scorer.measures or isinstance(scorer, Python)) for name, scorer in scorers.items()}
+        self._bounded = scores
         self._all = [parse(text, scores) for text in group.that]
         if group.rows is None and (lost := next((one for one in self._all if one.name == ROWS), None)):
             raise ConfigError(
@@ -57,13 +58,16 @@ class Expected:
     def __bool__(self) -> bool:
         return bool(self._all) or self._rows
 
-    def outcomes(self, scores: Mapping[str, Score], samples: Iterable[Sample], cost_usd: float | None) -> list[Outcome]:
+    def outcomes(
+        self, scores: Mapping[str, Score], samples: Iterable[Sample], cost_usd: float | None, left_out: tuple[int, int] = (0, 0)
+    ) -> list[Outcome]:
         """Judge all expectations.
 
         Args:
             scores: of the run.
             samples: of the run; read once, if they are needed.
             cost_usd: of the run; None: unknown.
+            left_out: how many samples are in no score, of how many that were asked.
         """
         wanted = list(self._all)
         if self._rows and not any(one.name == ROWS for one in wanted):
@@ -72,7 +76,8 @@ class Expected:
         found = {}
         for one in wanted:
             outcome = self.early.outcome(one) if self.early else None
-            found[str(one)] = outcome or judge(one, scores, observed, cost_usd)
+            outcome = outcome or judge(one, scores, observed, cost_usd)
+            found[str(one)] = with_left_out(one, outcome, *left_out) if self._bounded.get(one.name) else outcome
         return list(found.values())
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from runner.experiment.prepared import Prepared
+    from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
 
 
@@ -352,12 +353,18 @@ class Experiment:
             priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
             left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
-            expectations=self.expected.outcomes(scores, self.record.samples(), tally.cost_usd) if self.expected else [],
+            expectations=self._outcomes(scores),
             stopped_early=self.stopped_early and bool(tally.owed),
         )
         self.record.write_summary(summary)
         self.record.write_manifest(self._manifest(summary))
         return summary
+
+    def _outcomes(self, scores: dict[str, Score]) -> list[Outcome]:
+        if not self.expected:
+            return []
+        left_out = self.tally.unscored.total(), self.tally.status.total()
+        return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out)
 
     def count(self, sample: Sample) -> None:
         """Count a sample of the record; with ``expect.stop_early``, stop when the verdict is certain."""

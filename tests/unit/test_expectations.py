@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner.analysis.expectations import Expectation, Observed, judge, parse, rows_more
+from runner.analysis.expectations import Expectation, Observed, judge, parse, rows_more, with_left_out
 from runner.config.roles import config_hash
 from runner.config.schema import Expect, RunConfig
 from runner.errors import ConfigError
@@ -119,6 +119,26 @@ def test_shares_cost_and_latency_are_judged():
     assert verdict("latency_p95_s <= 0.1", {}, some) == "fail"
     assert verdict("latency_p95_s <= 1", {}, samples(60, latency_s=0.1, cache="hit")) == "undecided"
     assert [verdict("cost_usd <= 1", {}, cost=cost) for cost in (0.5, 1.0, 1.5, None)] == ["pass", "pass", "fail", "undecided"]
+
+
+@pytest.mark.parametrize(
+    ("text", "hits", "left_out", "expected"),
+    [
+        ("contains >= 0.8", 60, 0, "pass"),
+        ("contains >= 0.8", 60, 5, "pass"),
+        ("contains >= 0.8", 60, 30, "undecided"),
+        ("contains >= 0.8", 0, 30, "fail"),
+        ("contains >= 0.8", 0, 300, "undecided"),
+        ("contains <= 0.1", 0, 1, "pass"),
+        ("contains <= 0.1", 0, 30, "undecided"),
+        ("contains <= 0.1", 60, 30, "fail"),
+    ],
+)
+def test_what_was_left_out_may_turn_a_verdict(text, hits, left_out, expected):
+    one = parse(text, SCORES)
+    found = with_left_out(one, judge(one, right(hits, 60), Observed(()), None), left_out, 60 + left_out)
+    assert found.verdict == expected
+    assert ("could turn it" in str(found)) == (expected == "undecided")
 
 
 def test_about_how_many_more_rows_would_decide():
@@ -240,6 +260,14 @@ def test_sweeps_fail_with_their_cells(run):
 
 def test_expectations_do_not_rename_a_run():
     assert config_hash(RunConfig()) == config_hash(RunConfig(expect=Expect(that=["exact >= 0.5"], stop_early=True)))
+
+
+def test_refusals_may_turn_a_verdict(run):
+    fails = ["model.fail_rate=0.4", "model.fail_with=content_filter", "cache.mode=off"]
+    done = run(*fails, "--expect", "exact >= 0.8", "--json")
+    (outcome,) = done.json["expectations"]
+    assert (done.code, outcome["verdict"], done.json["refused"] > 10) == (3, "undecided", True)
+    assert run(*fails, "scoring.refused=zero", "--expect", "exact >= 0.8").code == 100
 
 
 def test_scoring_again_judges_again(run):
