@@ -63,7 +63,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_plain(self) -> bool:
-        """Whether all rows are used in their order, up to the limit."""
+        """True if all rows are used in their order, up to the limit."""
         return self == Selection(limit=self.limit, seed=self.seed)
 
     def order(self, source: Source, id_of: Callable[[int, Fields], str], named: Callable[[int, Fields], Fields]) -> array[int]:
