@@ -50,7 +50,8 @@ def test_records_read_back(runs):
         saved_usd=0.1, cache="hit", latency_s=0.25, attempts=3, model_requested="a/b", model_served="b", finish_reason="stop",
         request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="", tool_calls=[{"id": "1"}], logprobs={"a": []},
         answers=[Choice("a", "stop"), Choice(None, "tool_calls", tool_calls=[{"id": "1"}], reasoning="so")],
-        cost_from="openrouter", held=Held(1, 30, 0.25), unread=["f1"], repaired=True, first_token_s=0.1, cluster="c", unmet=["contains >= 1"],
+        cost_from="openrouter", held=Held(1, 30, 0.25), unread=["f1"], repaired=True, first_token_s=0.1, cluster="c",
+        unmet=["contains >= 1"],
     )  # fmt: skip
     record.append([full])
     record.append([sample(1), sample(2)])
