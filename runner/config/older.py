@@ -24,7 +24,15 @@ SINCE: dict[str, dict[str, Any]] = {
         "answers": "first",
         "pass_at": [],
     },
-    "data": {"cluster": None},
+    "data": {
+        "cluster": None,
+        "where": None,
+        "ids": None,
+        "range": None,
+        "shard": None,
+        "sample": None,
+        "stratify": None,
+    },
 }
 """Fields that came later, with their defaults (in `scoring` those of scorers, several included).
 

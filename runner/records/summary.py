@@ -104,7 +104,7 @@ class Summary(msgspec.Struct, kw_only=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data, every field present, every kind of token counted."""
-        plain: dict[str, Any] = msgspec.to_builtins(self)
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))  # `to_builtins` leaves tuples
         for name in ("usage", "usage_cached"):
             plain[name] = {field: getattr(getattr(self, name), field) for field in Usage.__struct_fields__}
         plain["scored"] = self.scored

@@ -23,7 +23,7 @@ DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
 GROUPS |= {"finetune", "sweep", "gate", "schedule", "expect"}
-REQUIRED = {"data/jsonl": "data.path=x", "data/json": "data.path=x", "data/csv": "data.path=x", "data/tsv": "data.path=x"}
+REQUIRED = {f"data/{kind}": "data.path=x" for kind in ("file", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx")}
 REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -54,7 +54,7 @@ def is_kind(struct):
 
 def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 64
+    assert len(OPTIONS) == 68
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir", "alias"}

@@ -97,7 +97,7 @@ def test_a_gate_that_what_was_left_out_can_turn_is_undecided(loop):
     loop.server.otherwise = refusing
     done = loop.play("gate.min_gain=0.05")
     assert done.code == 3, done.err
-    assert "undecided: the lower bound of the gain is +0.0" in done.err
+    assert "undecided: the lower bound of the gain is -0.004, but -0.020 to +0.253 in the worst and the best case" in done.err
     assert (done.json["status"], done.json["verdict"], done.json["moved"]) == ("incomplete", "undecided", False)
     assert [case["n"] for case in done.json["bounds"]] == [12, 12]
     assert aliases.find("tickets") is None

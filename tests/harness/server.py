@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from runner.stats.seeds import seed_of
 from tests.support.loopback import Loopback, Request, Script, response
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ def answer(asked: str) -> str:
 
 def _nothing() -> None:
     pass
+
+
+REPEATS = {seed_of(0, repeat): repeat for repeat in range(16)}
+"""Repeats by the seed that is sent, where ``sampling.seed=0``."""
 
 
 class CountingServer(Loopback):
@@ -73,7 +78,8 @@ class CountingServer(Loopback):
             return Script((response(b"", 404),))
         body = json.loads(request.body)
         said = str(body["messages"][-1]["content"])
-        self.asked[said, body.get("seed") or 0] += 1
+        seed = body.get("seed") or 0
+        self.asked[said, REPEATS.get(seed, seed)] += 1
         code, reply = (400, _REFUSAL) if said in self.broken else (200, _completion(body, answer(said)))
         if self.asked.total() == self._at:
             self._call()

@@ -18,7 +18,7 @@ from runner.records import RunFolder
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 ROWS = [{"id": f"r{n}", "question": f"What is {n}?", "answer": "odd" if n % 2 else "even"} for n in range(5)]
-ONLY = "a resumed run keeps its config; only limits, budget, launch, execution may change"
+ONLY = "a resumed run keeps its config; only limits, budget, launch, expect, execution may change"
 DATA = ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer"]
 
 

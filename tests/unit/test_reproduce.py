@@ -250,7 +250,7 @@ def test_a_run_can_be_reproduced_from_any_folder_with_other_limits(server, monke
     assert found.folder.parent == there / "mine" / "rows"
     assert (found.agreement.compared, found.agreement.gone, found.exit_code) == (4, 2, 3)
     assert runner.resume(found.folder, ["budget.requests=null"]).summary.ok == 6
-    with pytest.raises(ConfigError, match="only limits, budget, launch, execution may change"):
+    with pytest.raises(ConfigError, match="only limits, budget, launch, expect, execution may change"):
         reproduce(first.folder, ["sampling.temperature=1"])
 
 
