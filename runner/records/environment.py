@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PACKAGES = ("ostinato", "hydra-core", "omegaconf", "litellm", "diskcache", "prefect", "msgspec", "aiohttp", "jinja2", "xllamacpp")
+PACKAGES = (
+    "ostinato",
+    "hydra-core",
+    "omegaconf",
+    "litellm",
+    "diskcache",
+    "prefect",
+    "msgspec",
+    "httptools",
+    "aiohttp",
+    "jinja2",
+    "xllamacpp",
+)
 
 
 def environment(folder: Path | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Speak OpenAI's wire format over aiohttp, at far less cost than litellm. The only module that imports aiohttp."""
+"""Speak OpenAI's wire format, at far less cost than litellm."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ import threading
 import time
 import weakref
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
 from runner.errors import AuthenticationError, BadRequestError, ConnectionLostError, LMError, LMTimeoutError
+from runner.network import general, http1
 from runner.network.said import said
 from runner.secrets import remember
 from runner.transport.answer import read
@@ -28,8 +31,6 @@ from runner.transport.users import Users
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
-    import aiohttp
-
     from runner.transport.base import Hear
     from runner.types import Connection, Request, Response
 
@@ -39,7 +40,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 """Prefixes of models whose servers speak OpenAI's wire format by definition."""
 
-CONNECT_TIMEOUT_S = 30.0
 END_S = 1.0
 """Seconds in which a body must end after its last event for the connection to be kept."""
 
@@ -53,9 +53,8 @@ class DirectTransport:
     from threads without a loop share one.
     """
 
-    def prepare(self, request: Request, connection: Connection) -> None:  # noqa: ARG002 - Transport
-        """Import aiohttp."""
-        import aiohttp  # noqa: F401
+    def prepare(self, request: Request, connection: Connection) -> None:
+        """Do nothing: what sending needs is loaded in milliseconds."""
 
     @staticmethod
     def speaks(request: Request, connection: Connection) -> bool:
@@ -81,52 +80,39 @@ class DirectTransport:
 
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Do as `complete`, without blocking the event loop. The caller sets the timeout."""
-        import aiohttp
-
         route = self._route
         if route is None or route.connection is not connection or not route.usable():
             route = self._route = _route(request, connection)
             _users.join(self)
-        if request.model_type not in route.urls or not self.speaks(request, connection):
+        if request.model_type not in _PATHS or not self.speaks(request, connection):
             why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
             raise failure(None, why, request=request, kind=BadRequestError)
         if connection.stream and (asked := stream_fields(request, connection)):
             return await self._streamed(route, request, connection, hear, asked)
         try:
-            async with route.session.post(
-                route.urls[request.model_type], data=_encode(_body(request, connection)), headers=route.headers
-            ) as answer:
-                data = await answer.read()
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            answer = await route.ask(request.model_type, _encode(_body(request, connection)))
+        except (OSError, ValueError) as error:
             raise _without_answer(error, request, connection) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
-            raise _refused(answer.status, data, answer.headers, request, connection)
-        return read(data, request, connection, answer.headers)
+            raise refused(answer.status, said(answer.body), answer.headers, request=request, connection=connection)
+        return read(answer.body, request, connection, answer.headers)
 
     async def _streamed(
         self, route: _Route, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]
     ) -> Response:
         """Ask for a streamed answer, and put it together. A server that answers at once (JSON) is taken at its word."""
-        import aiohttp
-
         body = _encode(_body(request, connection, asked))
-        data, answered = b"", StreamedAnswer(time.perf_counter())
-        url, quiet = route.urls[request.model_type], _with_silence(connection.silence_s)
+        answered = StreamedAnswer(time.perf_counter())
         try:
-            async with route.session.post(url, data=body, headers=route.headers, timeout=quiet) as answer:
-                if answer.status >= 400:  # noqa: PLR2004
-                    data = await answer.read()
-                else:
-                    await _read_events(answer.content, answered)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            if not (answered.ended or answered.is_whole):
-                raise _without_answer(error, request, connection) from None
+            answer = await route.ask(request.model_type, body, answered, connection.silence_s)
+        except (OSError, ValueError) as error:
+            raise _without_answer(error, request, connection) from None
         if hear is not None:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
-            refusal = _refused(answer.status, data, answer.headers, request, connection)
+            refusal = refused(answer.status, said(answer.body), answer.headers, request=request, connection=connection)
             if learn(refusal, asked, request, connection):
                 return await self.acomplete(request, connection, hear)
             raise refusal
@@ -139,22 +125,95 @@ class DirectTransport:
             await _close()
 
 
+class _Reply(NamedTuple):
+    """An answer: its HTTP status, its headers (names in lower case), and its body, empty if it was streamed."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class _Route:
-    """Everything that is the same for all requests over one connection in one event loop."""
+    """Everything that is the same for all requests over one connection in one event loop.
+
+    Raises:
+        ValueError: the address, or a header, cannot be sent.
+    """
 
     def __init__(self, connection: Connection, base: str, headers: dict[str, str]) -> None:
-        from multidict import CIMultiDict
-        from yarl import URL
-
         self.connection = connection
-        self.session = _session(base)
         self._loop = asyncio.get_running_loop()
-        self.headers = CIMultiDict(headers)
-        self.urls = {model_type: URL(base + path) for model_type, path in _PATHS.items()}
+        self._headers = headers
+        self._urls = {model_type: base + path for model_type, path in _PATHS.items()}
+        self._heads = {model_type: http1.head_of(url, headers) for model_type, url in self._urls.items()}
+        self._origin = None if _needs_more(base) else _origin(base)
 
     def usable(self) -> bool:
-        """Return whether it belongs to the running event loop and its session is open."""
-        return self._loop is asyncio.get_running_loop() and not self.session.closed
+        """Return whether it belongs to the running event loop."""
+        return self._loop is asyncio.get_running_loop()
+
+    async def ask(
+        self, model_type: str, body: bytes, answered: StreamedAnswer | None = None, silence_s: float | None = None
+    ) -> _Reply:
+        """Send a request, and read its answer: whole, or as events into `answered`.
+
+        Raises:
+            OSError, ValueError: those of `http1`.
+        """
+        origin = self._origin
+        if origin is None:
+            return await self._ask_generally(model_type, body, answered, silence_s)
+        connection = await origin.begin(self._heads[model_type], body)
+        try:
+            if answered is None:
+                await connection.whole()
+            else:
+                connection.silence(silence_s or 0.0)
+                await _read(connection, answered)
+            reply = _Reply(connection.status, connection.headers, connection.read())
+        except BaseException:
+            connection.abort()
+            raise
+        origin.end(connection)
+        if reply.status in _REDIRECTS and "location" in reply.headers:
+            return await self._ask_generally(model_type, body, answered, silence_s)
+        return reply
+
+    async def _ask_generally(
+        self, model_type: str, body: bytes, answered: StreamedAnswer | None, silence_s: float | None
+    ) -> _Reply:
+        exchange = await general.begin(self._urls[model_type], self._headers, body, silence_s)
+        try:
+            if answered is None:
+                await exchange.whole()
+            else:
+                await _read(exchange, answered)
+            return _Reply(exchange.status, exchange.headers, exchange.read())
+        finally:
+            exchange.end()
+
+
+async def _read(answer: http1.Connection | general.Exchange, answered: StreamedAnswer) -> None:
+    """Read a streamed answer. What breaks after its last event is passed over; a refusal is read whole.
+
+    After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept.
+    """
+    await answer.head()
+    if answer.status >= 300:  # noqa: PLR2004
+        await answer.whole()
+        return
+    try:
+        while piece := await answer.more():
+            answered.feed(piece)
+            if answered.ended:
+                if not answer.ended:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(END_S):
+                            await answer.whole()
+                return
+    except (OSError, ValueError):
+        if not (answered.ended or answered.is_whole):
+            raise
 
 
 def _route(request: Request, connection: Connection) -> _Route:
@@ -170,80 +229,51 @@ def _route(request: Request, connection: Connection) -> _Route:
 
 
 _LOOPBACK = re.compile(r"^https?://(?:localhost|127\.[\d.]+|\[::1\])(?:[:/]|$)", re.IGNORECASE)
-_sessions: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, aiohttp.ClientSession]] = weakref.WeakKeyDictionary()
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_origins: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, http1.Origin]] = weakref.WeakKeyDictionary()
 
 _users = Users()
 
 
-def _session(base: str) -> aiohttp.ClientSession:
-    """Return the session of this event loop, shared by all transports; requests to this machine never use a proxy."""
-    import aiohttp
+def _origin(base: str) -> http1.Origin:
+    """Return the connections of this event loop to a server, which all transports share."""
+    origins = _origins.setdefault(asyncio.get_running_loop(), {})
+    parts = urlsplit(base)
+    key = f"{parts.scheme}://{parts.netloc}"
+    if key not in origins:
+        origins[key] = http1.Origin(base)
+    return origins[key]
 
-    proxied = _LOOPBACK.match(base) is None
-    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
-    if proxied not in sessions:
-        sessions[proxied] = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the rate limiter bounds requests in flight; a second bound would hide that
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-            trust_env=proxied,
-        )
-    return sessions[proxied]
+
+def _needs_more(base: str) -> bool:
+    """Return whether an address needs a general client: one behind a proxy, or with a user name. This machine has no proxy."""
+    parts = urlsplit(base)
+    if "@" in parts.netloc:
+        return True
+    return _LOOPBACK.match(base) is None and parts.scheme in getproxies() and not proxy_bypass(parts.hostname or "")
 
 
 async def _close() -> None:
-    for session in _sessions.pop(asyncio.get_running_loop(), {}).values():
-        await session.close()
+    for origin in _origins.pop(asyncio.get_running_loop(), {}).values():
+        origin.close()
+    await general.close()
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-async def _read_events(content: aiohttp.StreamReader, answered: StreamedAnswer) -> None:
-    """Read a stream to its end. After ``[DONE]``, the end of the body is awaited for a moment, so that the connection is kept."""
-    while piece := await content.readany():
-        answered.feed(piece)
-        if answered.ended:
-            if not content.is_eof():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(END_S):
-                        await content.wait_eof()
-            return
-
-
-@functools.lru_cache(maxsize=64)
-def _with_silence(silence_s: float) -> aiohttp.ClientTimeout:
-    """Return the limits of a streamed answer; making them takes as long as reading ten events."""
-    import aiohttp
-
-    return aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
-
-
 def _without_answer(error: Exception, request: Request, connection: Connection) -> LMError:
     """Return the error for a request whose connection has failed: before it was sent, or before it was answered."""
-    import aiohttp
-
-    if isinstance(error, aiohttp.SocketTimeoutError):
+    if isinstance(error, http1.SilentError):
         return silent(request, connection)
     if isinstance(error, TimeoutError):
         late = failure(None, "no connection in time", request=request, connection=connection, kind=LMTimeoutError)
         late.sent = False
         return late
-    kind = ConnectionLostError if _was_sent(error) else None
+    kind = ConnectionLostError if isinstance(error, http1.DisconnectedError) else None
     broken = failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind)
     broken.sent = kind is not None
     return broken
-
-
-def _was_sent(error: Exception) -> bool:
-    """Return whether the connection stood when it broke."""
-    import aiohttp
-
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return False
-    return isinstance(
-        error, aiohttp.ClientOSError | aiohttp.ServerDisconnectedError | aiohttp.ClientPayloadError | ConnectionError
-    )
 
 
 def _body(request: Request, connection: Connection, streaming: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -265,12 +295,6 @@ def _authorization(request: Request, connection: Connection) -> dict[str, str]:
         raise failure(None, "OPENAI_API_KEY is not set", request=request, connection=connection, kind=AuthenticationError)
     remember(key)
     return {"authorization": f"Bearer {key}"}
-
-
-def _refused(status: int, data: bytes, headers: Any, request: Request, connection: Connection) -> LMError:
-    """Return the error for an HTTP status from 400 up."""
-    lower = {key.lower(): value for key, value in headers.items()}
-    return refused(status, said(data), lower, request=request, connection=connection)
 
 
 class _Loop:

@@ -14,10 +14,10 @@ from runner.answers.thinking import MARKS, split
 from runner.errors import LMError
 from runner.network.delay import retry_after
 from runner.network.refusal import classify
+from runner.network.said import said
 from runner.transport import DirectTransport
 from runner.transport.answer import read
-from runner.transport.base import failure, malformed
-from runner.transport.direct import _refused
+from runner.transport.base import failure, malformed, refused
 from runner.types import Connection, Request, Response, Sample
 from tests.fuzz.depth import examples
 from tests.fuzz.values import json_values
@@ -163,7 +163,7 @@ def test_any_body_is_an_answer_or_an_error(body, kind):
 @pytest.mark.parametrize("body", NASTY, ids=lambda body: body[:48].decode(errors="replace"))
 def test_known_bad_bodies_are_answers_or_errors(body):
     check(lambda: read(body, REQUESTS["chat"], Connection()))
-    raised = _refused(429, body, {}, REQUESTS["chat"], HERE)
+    raised = refused(429, said(body), {}, request=REQUESTS["chat"], connection=HERE)
     assert isinstance(raised, LMError)
     raised.message.encode()
 
@@ -247,7 +247,13 @@ def test_retry_after_headers_are_read(headers, wait):
 def test_any_refusal_is_an_error(status, body, headers):
     assert issubclass(classify(status, body.decode(errors="replace")), LMError)
     for raised in (
-        _refused(status, body, headers, REQUESTS["chat"], HERE),
+        refused(
+            status,
+            said(body),
+            {name.lower(): value for name, value in headers.items()},
+            request=REQUESTS["chat"],
+            connection=HERE,
+        ),
         failure(status, body.decode(errors="surrogateescape"), request=REQUESTS["text"], connection=HERE),
         malformed(REQUESTS["text"], body.decode(errors="surrogateescape")),
     ):

@@ -46,7 +46,7 @@ async def test_closing_leaves_no_client_behind(server, transport):
     def clients():
         loop = asyncio.get_running_loop()
         if isinstance(transport, AutoTransport):
-            return [session for at, session in direct._sessions.items() if at is loop]
+            return [origins for at, origins in direct._origins.items() if at is loop]
         return list(litellm.in_memory_llm_clients_cache.cache_dict)
 
     litellm.in_memory_llm_clients_cache.cache_dict.clear()  # what other tests have left
