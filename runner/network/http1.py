@@ -216,6 +216,7 @@ class Connection(asyncio.Protocol):
         """Close the connection after what cannot be parsed; an answer that has ended stays good."""
         if self.ended:
             self._error = NotHTTPError("more has come than one answer")
+            self._wake()
         else:
             self._fail(NotHTTPError(f"not HTTP: {error}"))
         self._transport.abort()
@@ -265,6 +266,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header."""
+        if self.ended:
+            return
         lower = name.lower()
         if lower in _END_OF_BODY:
             self._until_closed = False
@@ -272,6 +275,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Keep the status; go on after an interim one."""
+        if self.ended:
+            return
         status = self._parser.get_status_code()
         if status < 200:  # noqa: PLR2004 - interim: the answer follows
             self.headers = {}
@@ -285,11 +290,13 @@ class Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         """Keep a part of the body."""
+        if self.ended:
+            return
         self._pieces.append(self._unpack.decompress(body) if self._unpack is not None else body)
 
     def on_message_complete(self) -> None:
         """End the answer."""
-        if not self.status:
+        if self.ended or not self.status:
             return
         if self._unpack is not None:
             self._pieces.append(self._unpack.flush())
