@@ -6,6 +6,7 @@ import copy
 import json
 
 import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -63,6 +64,7 @@ bodies = st.one_of(
 
 
 @examples(400)
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of the examples below
 @given(bodies, CUTS)
 @example(b"data: " + b"[" * 100_000 + b"\n\n", [])
 @example(b'data: {"choices": ' + b"[" * 20_000 + b"]" * 20_000 + b"}\n\n", [])
