@@ -57,6 +57,8 @@ _decode_stored = msgspec.json.Decoder(Stored).decode
 
 IN_ROW = 2**15
 """Bytes from which diskcache keeps a value in a file, not in its row."""
+TOGETHER = 1000
+"""Entries that are removed in one transaction. Others can write between two of them."""
 TIMEOUT_S = 30.0
 """Seconds to wait for another process's transaction."""
 GATHER_TURNS = 1
@@ -257,8 +259,8 @@ class Cache:
             return int(self._guard(lambda disk: disk.expire(), 0))
         limit = time.time() - older_than
         stale = [key for key, entry in self.entries() if entry.created < limit]
-        for key in stale:
-            self._forget(key)
+        for start in range(0, len(stale), TOGETHER):
+            self._forget(stale[start : start + TOGETHER])
         return len(stale)
 
     def clear(self) -> int:
@@ -266,7 +268,7 @@ class Cache:
         with self._lock:
             self._memory.clear()
         if not self.check():
-            return int(self._guard(lambda disk: disk.clear(), 0))
+            return int(self._guard(_clear, 0))
         self.close()
         for file in [*self.folder.glob("cache.db*"), *self.folder.glob("??/??/*.val")]:  # the files of diskcache
             file.unlink(missing_ok=True)
@@ -334,10 +336,18 @@ class Cache:
             while len(self._memory) > self.memory_entries:
                 self._memory.popitem(last=False)
 
-    def _forget(self, key: str) -> None:
+    def _forget(self, keys: list[str]) -> None:
+        """Remove entries, in one transaction: each of its own would be written to the disk by itself."""
         with self._lock:
-            self._memory.pop(key, None)
-        self._guard(lambda disk: disk.delete(key), None)
+            for key in keys:
+                self._memory.pop(key, None)
+
+        def remove(disk: Any) -> None:
+            with disk.transact():
+                for key in keys:
+                    disk.delete(key)
+
+        self._guard(remove, None)
 
     def _open(self) -> Any:
         if self._table is not None and self._table.process == os.getpid():
@@ -390,6 +400,12 @@ class Cache:
             self._warned = True
             advice = "requests are sent again; run `ostinato cache clear` to start with an empty cache"
             warnings.warn(f"the cache in {self.folder} cannot be used ({error}); {advice}", stacklevel=3)
+
+
+def _clear(disk: Any) -> Any:
+    """Remove all entries in one transaction, and return how many there were."""
+    with disk.transact():
+        return disk.clear()
 
 
 def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
