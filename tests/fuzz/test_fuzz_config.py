@@ -62,7 +62,7 @@ values = CONFIG_TEXT | grammar.map("".join) | json_values().map(str) | st.sample
 overrides = st.builds(lambda sign, key, value: f"{sign}{key}={value}", signs, keys, values) | st.text(max_size=30)
 
 
-@examples(60)
+@examples(40)
 @given(st.lists(overrides, min_size=1, max_size=3))
 @example(["model.name='\ud800'"])
 @example(["name=\x00"])
@@ -137,7 +137,7 @@ NASTY = [
 ]
 
 
-@examples(50)
+@examples(35)
 @given(documents)
 def test_any_document_in_a_record_gives_a_config_or_a_message(document):
     file = Path("any.yaml")
@@ -153,7 +153,7 @@ def test_hostile_documents_give_configs_or_messages(document, place):
     config_or_error(lambda: load_from(place, document))
 
 
-@examples(60)
+@examples(40)
 @given(st.sampled_from(["primary", "group", "experiment", "local"]), documents, st.sampled_from(GROUPS))
 def test_any_document_in_the_users_conf_gives_a_config_or_a_message(place, document, group):
     config_or_error(lambda: load_from(place, document, group))
@@ -195,7 +195,7 @@ def accepted(plain):
     return config_or_error(lambda: load(plain))
 
 
-@examples(150)
+@examples(100)
 @given(of(RunConfig))
 def test_a_written_config_is_read_back_equal(plain):
     config = accepted(plain)
@@ -208,7 +208,7 @@ def test_a_written_config_is_read_back_equal(plain):
     assert config_hash(again) == config_hash(config)
 
 
-@examples(30)
+@examples(20)
 @given(of(RunConfig))
 def test_a_resumed_config_keeps_everything_but_the_override(plain):
     config = accepted(plain)
