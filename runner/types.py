@@ -44,7 +44,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     """The most that one attempt may take."""
     stream: bool = False
-    """Whether to ask for the answer in events, as it is made. Transports that cannot do so send the request without it."""
+    """Ask for the answer in events, as it is made. Transports that cannot do so send the request without it."""
     silence_s: float = 300.0
     """The longest time without a byte in which a streamed answer is waited for."""
     body: dict[str, Any] = {}

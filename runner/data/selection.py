@@ -113,8 +113,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
                 if not where.matches(_Paths(fields)):
                     continue
             if self.ids is not None:
-                known = known or [id_of(position, record)]
                 row_id = id_of(position, record)
+                known = known or [row_id]
                 if row_id not in self.ids:
                     continue
                 missing.pop(row_id, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from array import array
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from runner.errors import DataError
@@ -44,10 +45,10 @@ class Joined:
     def read(self, positions: Iterable[int]) -> Iterator[Record]:
         """Yield the records at `positions`, in that order. Each file is read once, in its own order of them."""
         wanted = array("Q", positions)
-        readers = {}
-        for number in dict.fromkeys(position >> _BITS for position in wanted):
-            own = array("Q", (position & _OWN for position in wanted if position >> _BITS == number))
-            readers[number] = self._sources[number].read(own)
+        own: defaultdict[int, array[int]] = defaultdict(lambda: array("Q"))
+        for position in wanted:
+            own[position >> _BITS].append(position & _OWN)
+        readers = {number: self._sources[number].read(positions) for number, positions in own.items()}
         for position in wanted:
             yield position, next(readers[position >> _BITS])[1]
 

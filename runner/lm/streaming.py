@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Stream: TypeAlias = Literal["auto", "always", "never"]
-"""Whether to stream answers: those that may be long, all, or none."""
+"""Answers to stream: those that may be long, all, or none."""
 
 LONG_ANSWER = 4_000
 """Tokens of an answer that may take long: at 40 tokens per second, 100 seconds."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 PREFIX = "local/"
 
 WITH_ADAPTER = {"lora": [{"id": 0, "scale": 1.0}]}
-"""What each request to llama.cpp says where an adapter is loaded.
+"""Fields of each request to llama.cpp where an adapter is loaded.
 
 Without it, a request after one that switched the adapter off can be answered over the base's prompt cache (xllamacpp 2026.10).
 """

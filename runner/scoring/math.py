@@ -21,10 +21,10 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<![\\$])\$(?
 _PRICED = re.compile(
     r"[0-9.][^\\]*(?:=|(?<!\w)(?!(?:sin|cos|tan|log|ln|exp|mod|max|min|gcd|lcm|pi)\b)[A-Za-z]{2,}\b[^\\]*)", re.DOTALL
 )
-"""What stands between the dollar signs of two prices: ``$20 so 20/4 = $5``, ``$100-$38=$62``."""
+"""Text between the dollar signs of two prices: ``$20 so 20/4 = $5``, ``$100-$38=$62``."""
 _UNIT = re.compile(r"(?<=[0-9}!)\s.])\s*\\(?:text|mathrm|mbox|textrm)\s*\{\s*([A-Za-zµ°%/ .^-]+?)\s*\}(?:\^\{?[0-9]\}?)?\s*$")
 _NOT_COMPARED = re.compile(r"[0-9]\s*:\s*[0-9]|[0-9]_\{?[0-9]|[0-9]{4}-[0-9]{2}-[0-9]{2}")
-"""What math-verify 0.9 reads wrongly: times (10:30 is 10), numbers to a base (101_2 is 101), dates (a difference)."""
+"""Notations that math-verify 0.9 reads wrongly: times (10:30 is 10), numbers to a base (101_2 is 101), dates (a difference)."""
 
 
 _SHORT = 80

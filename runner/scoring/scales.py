@@ -98,4 +98,4 @@ LETTERS_AFTER: dict[str, int] = {"k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9,
 """Letters that multiply an amount of money (``$5M``). Elsewhere only ``k`` does: the others are units, as in 300 K."""
 
 UNITS_AFTER_THOUSAND = "克米瓦卡焦帕伏赫"
-"""What makes 千 the prefix of a unit: 千克 is the kilogram, so 5千克 is the number 5."""
+"""Characters after which 千 is the prefix of a unit: 千克 is the kilogram, so 5千克 is the number 5."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ostinato")
 
 _refused: dict[tuple[str | None, str], str] = {}
-"""What a server has refused for a model: ``stream_options`` or ``stream``. The key is its address and the model."""
+"""Fields that a server has refused for a model: ``stream_options`` or ``stream``. The key is its address and the model."""
 
 
 def stream_fields(request: Request, connection: Connection) -> dict[str, Any]:

@@ -97,7 +97,7 @@ _MOST = 10**12
 """A count beyond this is not one of tokens."""
 
 _UPSTREAM = "cost_details.upstream_inference_cost"
-"""What OpenRouter's upstream charges the owner of the key, beside ``cost``, where ``is_byok`` (OpenRouter docs, 2026)."""
+"""Charge of OpenRouter's upstream to the owner of the key, beside ``cost``, where ``is_byok`` (OpenRouter docs, 2026)."""
 
 
 def read(usage: Mapping[str, Any]) -> Usage | None:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ADVICE = "ask failed rows again (ostinato retry), or say how they count (ostinato score RUN scoring.refused=zero)"
-"""What to do about samples that were left out of the scores."""
+"""Advice about samples that were left out of the scores."""
 
 ADVICE_FOR_CELLS = (
     "ask failed rows again (ostinato resume SWEEP), or say how they count (ostinato score SWEEP scoring.refused=zero)"

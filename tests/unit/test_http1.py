@@ -154,7 +154,14 @@ def test_a_request_has_the_headers_it_needs_and_those_of_the_config():
     assert request.headers["content-type"] == "application/json"
     assert request.headers["accept-encoding"] == "gzip, deflate"
     assert int(request.headers["content-length"]) == len(request.body)
+    assert request.headers["user-agent"] == "ostinato"
     assert request.path == "/v1/chat/completions"
+
+
+def test_a_header_of_the_config_replaces_ours_whatever_its_case():
+    head = http1.head_of("http://h/", {"Host": "other", "USER-AGENT": "mine"})
+    assert head.lower().count(b"host:") == head.lower().count(b"user-agent:") == 1
+    assert b"Host: other" in head
 
 
 @pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "a\0b"])
