@@ -168,7 +168,7 @@ async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> boo
     return bool(found)
 
 
-def _times(schedule: schema.Schedule) -> Any:
+def _times(schedule: schema.schedule.Schedule) -> Any:
     """Return the times as Prefect's schedule. Raises ConfigError, which names the field of our config."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate
     from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule

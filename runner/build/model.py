@@ -45,14 +45,14 @@ def pinned(config: schema.RunConfig) -> schema.RunConfig:
         ConfigError: the alias does not exist, or this version does not know the model that it names.
     """
     model = config.model
-    if not isinstance(model, schema.LocalModel) or not aliases.is_reference(model.name):
+    if not isinstance(model, schema.model.LocalModel) or not aliases.is_reference(model.name):
         return config
     _, version = aliases.resolve(model.name)
     try:
-        named: schema.Model = msgspec.convert(version.model, schema.Model)
+        named: schema.model.Model = msgspec.convert(version.model, schema.model.Model)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{model.name} names a model that this version of ostinato does not know: {error}") from None
-    if isinstance(named, schema.LocalModel):  # the other fields of a local model stay as configured
+    if isinstance(named, schema.model.LocalModel):  # the other fields of a local model stay as configured
         named = msgspec.structs.replace(model, name=named.name)
     return msgspec.structs.replace(config, model=named)
 
@@ -65,7 +65,7 @@ def lm(config: schema.RunConfig) -> LM:
     """
     built = _of_kind(config)
     limits = config.limits
-    pace = {"base_s": 0.01} if isinstance(config.model, schema.FakeModel) else {}  # no server needs a pause
+    pace = {"base_s": 0.01} if isinstance(config.model, schema.model.FakeModel) else {}  # no server needs a pause
     built.retry = RetryPolicy(max_attempts=limits.max_attempts, deadline_s=limits.deadline_s, **pace)
     built.budget = budget(config.budget)
     built.split_thinking = config.model.thinking == "split"
@@ -76,14 +76,14 @@ def _of_kind(config: schema.RunConfig) -> LM:
     """Build the LM, with the transport and the price of its kind of model."""
     arguments = _arguments(config)
     match config.model:
-        case schema.LocalModel() as model:
+        case schema.model.LocalModel() as model:
             launch = {"backend": model.backend, **msgspec.structs.asdict(config.launch)}
             return LM(f"local/{model.name}", launch_kwargs=launch, **arguments)
-        case schema.LiteLLMModel() as model:
+        case schema.model.LiteLLMModel() as model:
             built = LM(model.name, api_base=model.api_base, **arguments)
-        case schema.ServerModel() as model:
+        case schema.model.ServerModel() as model:
             built = LM(f"openai/{model.name}", api_base=model.api_base, api_key="none", **arguments)  # clients require a key
-        case schema.FakeModel() as model:
+        case schema.model.FakeModel() as model:
             # its answers depend on its settings, so they are part of the cache key, as the address of a real model is
             built = LM(f"fake/{model.name}", api_base=_fake_address(model), **arguments)
             built.transport = FakeTransport(
@@ -118,7 +118,7 @@ def _arguments(config: schema.RunConfig) -> dict[str, Any]:
     }
 
 
-def budget(config: schema.Budget) -> Budget | None:
+def budget(config: schema.running.Budget) -> Budget | None:
     """Build the budget; None when nothing is bounded."""
     if all(bound is None for bound in (config.usd, config.tokens, config.requests)):
         return None
@@ -136,7 +136,7 @@ def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
         max_concurrency=limits.max_concurrency,
         rpm=limits.rpm,
         tpm=limits.tpm,
-        adaptive=not isinstance(config.model, schema.FakeModel),
+        adaptive=not isinstance(config.model, schema.model.FakeModel),
     )
 
 
@@ -147,11 +147,13 @@ def access(config: schema.RunConfig) -> dict[str, Any]:
         ConfigError: an environment variable that the config names is not set.
     """
     model = config.model
-    if not isinstance(model, schema.LiteLLMModel | schema.ServerModel):
+    if not isinstance(model, schema.model.LiteLLMModel | schema.model.ServerModel):
         return {}
     found: dict[str, Any] = {}
     usual = (
-        _USUAL_KEYS.get(model.name.partition("/")[0]) if isinstance(model, schema.LiteLLMModel) and not model.api_base else None
+        _USUAL_KEYS.get(model.name.partition("/")[0])
+        if isinstance(model, schema.model.LiteLLMModel) and not model.api_base
+        else None
     )
     if name := model.api_key_env or usual:
         found["api_key"] = from_env(name, where=f"model {model.name}")
@@ -163,7 +165,7 @@ def access(config: schema.RunConfig) -> dict[str, Any]:
     return found
 
 
-def cache(config: schema.Cache) -> Cache:
+def cache(config: schema.running.Cache) -> Cache:
     """Build the response cache. It is not opened yet."""
     folder = expanded(config.dir).absolute() if config.dir else home() / "cache"
     return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
@@ -172,18 +174,18 @@ def cache(config: schema.Cache) -> Cache:
 def remarks(config: schema.RunConfig, params: Mapping[str, Any]) -> list[str]:
     """Return what is to be said of a run's request parameters: where its server is known to ignore them, for example."""
     match config.model:
-        case schema.FakeModel():
+        case schema.model.FakeModel():
             return []
-        case schema.LocalModel() as model:
+        case schema.model.LocalModel() as model:
             return silent(model.backend, params)
-        case schema.ServerModel() as model:
+        case schema.model.ServerModel() as model:
             return silent(model.software, params)
-        case schema.LiteLLMModel() as model:
+        case schema.model.LiteLLMModel() as model:
             server = BY_PREFIX.get(model.name.partition("/")[0])
             return silent(server, params, hosted=server is None and model.api_base is None)
 
 
-def _sampling(config: schema.Sampling) -> dict[str, Any]:
+def _sampling(config: schema.request.Sampling) -> dict[str, Any]:
     return {
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
@@ -205,7 +207,7 @@ def _transport(chosen: Literal["auto", "direct", "litellm"]) -> Transport:
             return LiteLLMTransport()
 
 
-def _price(config: schema.Price) -> Price | None:
+def _price(config: schema.model.Price) -> Price | None:
     """Convert dollars per million tokens to dollars per token; None when no price is given."""
     if config.prompt is None or config.completion is None:
         return None
@@ -214,7 +216,7 @@ def _price(config: schema.Price) -> Price | None:
     return Price(config.prompt / 1e6, config.completion / 1e6, **own)
 
 
-def _fake_address(model: schema.FakeModel) -> str | None:
+def _fake_address(model: schema.model.FakeModel) -> str | None:
     settings = (model.reply, model.choices)
     return f"fake://{hashlib.sha256(repr(settings).encode()).hexdigest()[:12]}" if any(settings) else None
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from runner.scoring import Scorer
 
 
-KINDS: dict[type[schema.FileSource], Kind] = {
-    schema.FileData: "file",
-    schema.JsonlData: "jsonl",
-    schema.JsonData: "json",
-    schema.CsvData: "csv",
-    schema.TsvData: "tsv",
-    schema.ParquetData: "parquet",
-    schema.ArrowData: "arrow",
+KINDS: dict[type[schema.data.FileSource], Kind] = {
+    schema.data.FileData: "file",
+    schema.data.JsonlData: "jsonl",
+    schema.data.JsonData: "json",
+    schema.data.CsvData: "csv",
+    schema.data.TsvData: "tsv",
+    schema.data.ParquetData: "parquet",
+    schema.data.ArrowData: "arrow",
 }
 
 
@@ -46,11 +46,11 @@ def dataset(config: schema.RunConfig) -> Dataset:
         "selection": _selection(data),
     }
     match data:
-        case schema.InlineData():
+        case schema.data.InlineData():
             if not data.rows:
                 raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
             return open_dataset("inline", rows=data.rows, **common)
-        case schema.XlsxData():
+        case schema.data.XlsxData():
             return open_dataset("xlsx", path=data.path, sheet=data.sheet, **common)
         case _:
             return open_dataset(KINDS[type(data)], path=data.path, **common)
@@ -64,7 +64,7 @@ def _column(name: str, source: str) -> str | Callable[[dict[str, Any]], str]:
     return lambda fields: template.render(Row("", fields))
 
 
-def _selection(data: schema.Data) -> Selection:
+def _selection(data: schema.data.Data) -> Selection:
     share, _, of = (data.shard or "").partition("/")
     return Selection(
         where=data.where,
@@ -93,14 +93,14 @@ def adapter(config: schema.RunConfig) -> Adapter:
     )
     built: Adapter
     match config.adapter:
-        case schema.ChatAdapter() as chosen:
-            local = isinstance(config.model, schema.LocalModel)
+        case schema.request.ChatAdapter() as chosen:
+            local = isinstance(config.model, schema.model.LocalModel)
             literal = local if chosen.literal_tokens is None else chosen.literal_tokens
             built = adapters.ChatAdapter(built_prompt, literal_tokens=literal)
-        case schema.TextAdapter():
+        case schema.request.TextAdapter():
             built = adapters.TextAdapter(built_prompt)
-        case schema.JsonAdapter() as chosen:
-            literal = isinstance(config.model, schema.LocalModel)
+        case schema.request.JsonAdapter() as chosen:
+            literal = isinstance(config.model, schema.model.LocalModel)
             built = adapters.JsonAdapter(
                 built_prompt,
                 chosen.schema,
@@ -123,9 +123,9 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
         ConfigError: no scorer is named, or one needs a target and the data has none.
     """
     match config.scoring:
-        case schema.NoScoring():
+        case schema.scoring.NoScoring():
             return {}
-        case schema.SeveralScoring() as several:
+        case schema.scoring.SeveralScoring() as several:
             if not several.scorers:
                 raise ConfigError("scoring.scorers is empty; name at least one: scoring.scorers={mine: {kind: exact}}")
             built = {name: _scorer(chosen) for name, chosen in several.scorers.items()}
@@ -147,7 +147,7 @@ def pass_at(config: schema.RunConfig) -> tuple[int, ...]:
         ConfigError: a k is larger than the number of answers per row.
     """
     chosen = config.scoring
-    if not isinstance(chosen, schema.Scored) or not chosen.pass_at:
+    if not isinstance(chosen, schema.scoring.Scored) or not chosen.pass_at:
         return ()
     if (most := max(chosen.pass_at)) > config.sampling.repeats:
         raise ConfigError(f"scoring.pass_at: pass@{most} needs {most} answers per row: sampling.repeats={most} or more")
@@ -157,17 +157,19 @@ def pass_at(config: schema.RunConfig) -> tuple[int, ...]:
 def counting(config: schema.RunConfig) -> Counting:
     """Return how samples without a whole answer count in the scores."""
     chosen = config.scoring
-    return Counting(*chosen.counting) if isinstance(chosen, schema.Scored) else Counting()
+    return Counting(*chosen.counting) if isinstance(chosen, schema.scoring.Scored) else Counting()
 
 
 def scoring_remarks(config: schema.RunConfig) -> list[str]:
     """Return what is to be said of the scorers: where labels may be taken for words, for example."""
-    scorings = config.scoring.scorers if isinstance(config.scoring, schema.SeveralScoring) else {"": config.scoring}
+    scorings = config.scoring.scorers if isinstance(config.scoring, schema.scoring.SeveralScoring) else {"": config.scoring}
     return [
         f"scoring{'.scorers.' * bool(name)}{name}: the labels {', '.join(letters)} are single letters, and words such as 'a' or "
         "'I' may be taken for them; set ignore_case=false"
         for name, chosen in scorings.items()
-        if isinstance(chosen, schema.ChoiceScoring) and chosen.ignore_case and (letters := scoring.single_letters(chosen.labels))
+        if isinstance(chosen, schema.scoring.ChoiceScoring)
+        and chosen.ignore_case
+        and (letters := scoring.single_letters(chosen.labels))
     ]
 
 
@@ -176,19 +178,19 @@ def name(config: schema.RunConfig, data: Dataset) -> str:
     return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
 
 
-def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per kind
+def _scorer(config: schema.scoring.Scorer) -> Scorer:  # noqa: PLR0911 - one return per kind
     match config:
-        case schema.ExactScoring():
+        case schema.scoring.ExactScoring():
             return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip, straight_quotes=config.straight_quotes)
-        case schema.ContainsScoring():
+        case schema.scoring.ContainsScoring():
             return scoring.Contains(
                 ignore_case=config.ignore_case, whole_word=config.whole_word, straight_quotes=config.straight_quotes
             )
-        case schema.RegexScoring():
+        case schema.scoring.RegexScoring():
             return scoring.Regex(config.pattern, ignore_case=config.ignore_case)
-        case schema.ChoiceScoring():
+        case schema.scoring.ChoiceScoring():
             return scoring.Choice(config.labels, pick=config.pick, ignore_case=config.ignore_case)
-        case schema.NumericScoring():
+        case schema.scoring.NumericScoring():
             return scoring.Numeric(
                 tolerance=config.tolerance,
                 relative=config.relative,
@@ -196,60 +198,60 @@ def _scorer(config: schema.Scorer) -> Scorer:  # noqa: PLR0911 - one return per 
                 decimal=config.decimal,
                 target_pattern=config.target_pattern,
             )
-        case schema.MathScoring():
+        case schema.scoring.MathScoring():
             return scoring.Math(limit_s=config.limit_s)
-        case schema.JsonMatchScoring():
+        case schema.scoring.JsonMatchScoring():
             return scoring.JsonMatch(keys=config.keys)
-        case schema.JsonSchemaScoring():
+        case schema.scoring.JsonSchemaScoring():
             return scoring.JsonSchema(config.schema)
-        case schema.F1Scoring():
+        case schema.scoring.F1Scoring():
             return scoring.F1()
-        case schema.PythonScoring():
+        case schema.scoring.PythonScoring():
             return scoring.Python(config.function)
         case _:
             return _further(config)
 
 
 def _further(  # noqa: PLR0911 - one return per kind
-    config: schema.EditScoring
-    | schema.ChrfScoring
-    | schema.BleuScoring
-    | schema.RougeScoring
-    | schema.MeasureScoring
-    | schema.NotScoring
-    | schema.AllScoring
-    | schema.AnyScoring,
+    config: schema.scoring.EditScoring
+    | schema.scoring.ChrfScoring
+    | schema.scoring.BleuScoring
+    | schema.scoring.RougeScoring
+    | schema.scoring.MeasureScoring
+    | schema.scoring.NotScoring
+    | schema.scoring.AllScoring
+    | schema.scoring.AnyScoring,
 ) -> Scorer:
     """Build a scorer that needs the extra `scorers`, that measures, or that is made of others."""
     match config:
-        case schema.EditScoring():
+        case schema.scoring.EditScoring():
             return scoring.Edit(ignore_case=config.ignore_case)
-        case schema.ChrfScoring():
+        case schema.scoring.ChrfScoring():
             return scoring.Chrf(word_order=config.word_order)
-        case schema.BleuScoring():
+        case schema.scoring.BleuScoring():
             return scoring.Bleu(tokenize=config.tokenize)
-        case schema.RougeScoring():
+        case schema.scoring.RougeScoring():
             return scoring.Rouge(variant=config.variant, measure=config.measure)
-        case schema.MeasureScoring():
+        case schema.scoring.MeasureScoring():
             return scoring.Measure(config.what, at_most=config.at_most)
-        case schema.NotScoring():
+        case schema.scoring.NotScoring():
             return scoring.Not(_scorer(config.scorer))
-        case schema.AllScoring() | schema.AnyScoring():
-            how: Literal["all", "any"] = "all" if isinstance(config, schema.AllScoring) else "any"
+        case schema.scoring.AllScoring() | schema.scoring.AnyScoring():
+            how: Literal["all", "any"] = "all" if isinstance(config, schema.scoring.AllScoring) else "any"
             if not config.scorers:
                 raise ConfigError(f"scoring '{how}' has no scorers; name some: scoring.scorers={{mine: {{kind: exact}}}}")
             return scoring.Combined(how, {name: _scorer(chosen) for name, chosen in config.scorers.items()})
 
 
-def _needs_target(config: schema.Scorer) -> bool:
+def _needs_target(config: schema.scoring.Scorer) -> bool:
     match config:
-        case schema.PythonScoring() | schema.MeasureScoring() | schema.JsonSchemaScoring():
+        case schema.scoring.PythonScoring() | schema.scoring.MeasureScoring() | schema.scoring.JsonSchemaScoring():
             return False
-        case schema.RegexScoring(pattern=pattern):
+        case schema.scoring.RegexScoring(pattern=pattern):
             return pattern is None
-        case schema.NotScoring(scorer=scorer):
+        case schema.scoring.NotScoring(scorer=scorer):
             return _needs_target(scorer)
-        case schema.AllScoring(scorers=parts) | schema.AnyScoring(scorers=parts):
+        case schema.scoring.AllScoring(scorers=parts) | schema.scoring.AnyScoring(scorers=parts):
             return any(map(_needs_target, parts.values()))
         case _:
             return True

@@ -29,19 +29,19 @@ def finetuning(config: schema.RunConfig, *, fetch: bool = False) -> Recipe:
     match config.finetune:
         case None:
             raise ConfigError("finetune is not set; choose how to train: finetune=default (or openai, databricks, command)")
-        case schema.LocalFinetune() as chosen:
+        case schema.finetuning.LocalFinetune() as chosen:
             hyper = whole(LocalHyper, _fields(chosen, LocalHyper))
             return Recipe("local", base_of(_local_base(config), fetch=fetch), hyper, window=chosen.max_length)
-        case schema.CommandFinetune() as chosen:
+        case schema.finetuning.CommandFinetune() as chosen:
             hyper = whole(CommandHyper, _command(chosen))
             return Recipe("command", base_of(_local_base(config), fetch=fetch), hyper)
-        case schema.OpenAIFinetune() as chosen:
+        case schema.finetuning.OpenAIFinetune() as chosen:
             return _openai(config, chosen)
-        case schema.DatabricksFinetune() as chosen:
+        case schema.finetuning.DatabricksFinetune() as chosen:
             return _databricks(config, chosen)
 
 
-def _command(chosen: schema.CommandFinetune) -> dict[str, Any]:
+def _command(chosen: schema.finetuning.CommandFinetune) -> dict[str, Any]:
     """Return the words of the program's command line and the text of its config file."""
     if chosen.command is None:
         raise ConfigError("finetune.command: is required; name the program and its arguments, as in a shell")
@@ -55,10 +55,10 @@ def _command(chosen: schema.CommandFinetune) -> dict[str, Any]:
     return {"command": words, "config": text}
 
 
-def _openai(config: schema.RunConfig, chosen: schema.OpenAIFinetune) -> Recipe:
+def _openai(config: schema.RunConfig, chosen: schema.finetuning.OpenAIFinetune) -> Recipe:
     """Train at the address and with the key of `finetune`; those of the model are the defaults."""
     address, key = chosen.api_base, chosen.api_key_env
-    if isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
+    if isinstance(config.model, schema.model.LiteLLMModel | schema.model.ServerModel):
         address, key = address or config.model.api_base, key or config.model.api_key_env
     return Recipe(
         "openai",
@@ -70,7 +70,7 @@ def _openai(config: schema.RunConfig, chosen: schema.OpenAIFinetune) -> Recipe:
     )
 
 
-def _databricks(config: schema.RunConfig, chosen: schema.DatabricksFinetune) -> Recipe:
+def _databricks(config: schema.RunConfig, chosen: schema.finetuning.DatabricksFinetune) -> Recipe:
     for name in ("train_data_path", "register_to"):
         if getattr(chosen, name) is None:
             raise ConfigError(f"finetune.{name}: is required; give it as finetune.{name}=...")
@@ -84,7 +84,7 @@ def _databricks(config: schema.RunConfig, chosen: schema.DatabricksFinetune) -> 
     )
 
 
-def _fields(config: schema.Finetune, hyper: type[Hyper]) -> dict[str, Any]:
+def _fields(config: schema.finetuning.Finetune, hyper: type[Hyper]) -> dict[str, Any]:
     """Return the hyper-parameters of a config, which has fields of the same names."""
     return {name: getattr(config, name) for name in hyper.__struct_fields__}
 
@@ -92,7 +92,7 @@ def _fields(config: schema.Finetune, hyper: type[Hyper]) -> dict[str, Any]:
 def _local_base(config: schema.RunConfig) -> str:
     if config.finetune is not None and config.finetune.base is not None:
         return config.finetune.base.removeprefix("local/")
-    if not isinstance(config.model, schema.LocalModel):
+    if not isinstance(config.model, schema.model.LocalModel):
         kind = config.model.__struct_config__.tag
         raise ConfigError(f"model.kind is {kind}, but this machine trains only local weights; name them: finetune.base=smollm2")
     return config.model.name
@@ -101,6 +101,6 @@ def _local_base(config: schema.RunConfig) -> str:
 def _hosted_base(config: schema.RunConfig) -> str:
     if config.finetune is not None and config.finetune.base is not None:
         return config.finetune.base
-    if not isinstance(config.model, schema.LiteLLMModel | schema.ServerModel):
+    if not isinstance(config.model, schema.model.LiteLLMModel | schema.model.ServerModel):
         raise ConfigError("finetune.base is not set; give the provider's name of the model to train: finetune.base=...")
     return config.model.name

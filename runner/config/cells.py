@@ -15,7 +15,7 @@ from runner.config.interpolation import interpolates, resolve
 from runner.config.load import escape, is_literal, is_open, load, unknown_key, walk
 from runner.config.roles import ASIDE
 from runner.config.schema import RunConfig
-from runner.config.schema import Sweep as Section
+from runner.config.schema.sweep import Sweep as Section
 from runner.config.sweepers import sweeper_of
 from runner.errors import ConfigError
 from runner.wording.suggest import suggest

@@ -11,7 +11,8 @@ import msgspec
 
 from runner.config.load import dump
 from runner.config.older import hashed
-from runner.config.schema import Role, RunConfig
+from runner.config.schema import RunConfig
+from runner.config.schema.roles import Role
 
 if TYPE_CHECKING:
     from collections.abc import Collection

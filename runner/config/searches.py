@@ -13,7 +13,7 @@ from runner.secrets import redact
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from runner.config.schema import Sweep as Section
+    from runner.config.schema.sweep import Sweep as Section
 
 
 _ENDS = ("No trials are completed yet", "`Study.stop` is supposed to be invoked")

@@ -24,7 +24,7 @@ from runner.config.compose import hydra, hydra_compose
 from runner.config.folders import folders
 from runner.config.grammar import listed, ranged, sweep_of, text_of
 from runner.config.mistakes import explained
-from runner.config.schema import Sweep as Section
+from runner.config.schema.sweep import Sweep as Section
 from runner.config.searches import Search
 from runner.errors import ConfigError
 

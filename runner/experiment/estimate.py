@@ -9,7 +9,7 @@ import msgspec
 
 from runner import build
 from runner.batch.engine import plan
-from runner.config.schema import JsonAdapter
+from runner.config.schema.request import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
 from runner.experiment import targets

@@ -16,7 +16,7 @@ from runner.batch.engine import Stop, ask, plan
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
-from runner.config.schema import FakeModel, LocalModel, RunConfig
+from runner.config.schema.model import FakeModel, LocalModel
 from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus

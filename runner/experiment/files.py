@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config.schema import FileSource, PythonScoring, RunConfig, SeveralScoring
+from runner.config.schema.data import FileSource
+from runner.config.schema.scoring import PythonScoring, SeveralScoring
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from runner.config.schema import RunConfig
 
 MAX_TEXT = 64 * 2**10
 """Largest file, in bytes, whose text is kept in the manifest."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from runner import build
-from runner.config.schema import InlineData
+from runner.config.schema.data import InlineData
 from runner.experiment import targets
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
@@ -18,7 +18,8 @@ from runner.experiment.training import PreparedTraining, TrainingRows, prepare_t
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.config.schema import Model, RunConfig
+    from runner.config.schema import RunConfig
+    from runner.config.schema.model import Model
     from runner.data import Dataset
 
 T = TypeVar("T")

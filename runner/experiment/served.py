@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner import build
 from runner.cache.served import LastServed
-from runner.config.schema import LiteLLMModel, ServerModel
+from runner.config.schema.model import LiteLLMModel, ServerModel
 from runner.errors import ConfigError, RecordError
 from runner.lm.connection import connection_of
 from runner.lm.lm import Pinned

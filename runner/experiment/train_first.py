@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.config.schema import LiteLLMModel, LocalModel, Model, ServerModel
+from runner.config.schema.model import LiteLLMModel, LocalModel, Model, ServerModel
 from runner.errors import FinetuneError
 from runner.finetune.jobs import ledger
 

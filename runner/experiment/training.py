@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.adapters import Adapter
-    from runner.config.schema import RunConfig, TrainingData
+    from runner.config.schema import RunConfig
+    from runner.config.schema.finetuning import TrainingData
     from runner.data import Dataset
     from runner.finetune.data.check import Problem
     from runner.finetune.data.rows import Row

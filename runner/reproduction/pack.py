@@ -154,13 +154,13 @@ class _Packing:
         for known in (data, self.in_place.data):
             if path := getattr(known, "path", None):
                 self.moved[path] = DATA
-        rows = schema.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
+        rows = schema.data.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
         replace = msgspec.structs.replace
         config = replace(config, data=rows, cache=replace(config.cache, dir=None), runs_dir="runs")
         plain_config = schema.RunConfig()
         config = replace(config, **{name: getattr(plain_config, name) for name in ("schedule", "sweep", "gate", "alias")})
         model, launch = config.model, config.launch
-        if isinstance(model, schema.LocalModel):
+        if isinstance(model, schema.model.LocalModel):
             self.endpoint = short(self.endpoint)
             config = replace(config, model=replace(model, name=short(model.name)))
             config = replace(config, launch=replace(launch, args=[short(text) for text in launch.args]))

@@ -211,14 +211,14 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
 
 def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
     """Return `config` without the scorers that are code, and their names."""
-    scoring: schema.Scoring = config.scoring
-    if isinstance(scoring, schema.PythonScoring):
-        return msgspec.structs.replace(config, scoring=schema.NoScoring()), [scoring.function.rpartition(":")[2]]
-    if not isinstance(scoring, schema.SeveralScoring):
+    scoring: schema.scoring.Scoring = config.scoring
+    if isinstance(scoring, schema.scoring.PythonScoring):
+        return msgspec.structs.replace(config, scoring=schema.scoring.NoScoring()), [scoring.function.rpartition(":")[2]]
+    if not isinstance(scoring, schema.scoring.SeveralScoring):
         return config, []
-    code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, schema.PythonScoring)]
+    code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, schema.scoring.PythonScoring)]
     kept = {name: scorer for name, scorer in scoring.scorers.items() if name not in code}
-    rest = msgspec.structs.replace(scoring, scorers=kept) if kept else schema.NoScoring()
+    rest = msgspec.structs.replace(scoring, scorers=kept) if kept else schema.scoring.NoScoring()
     return msgspec.structs.replace(config, scoring=rest), code
 
 
@@ -244,11 +244,11 @@ def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
     """Return the groups of the run's config that decide its answers. Every file in it must be one of the capsule's."""
     config = msgspec.convert(as_recorded({name: recorded[name] for name in _ASKED if name in recorded}), schema.RunConfig)
     named = [path for _, path in named_files(config)]
-    if not isinstance(config.data, schema.JsonlData) or config.data.path != DATA:
+    if not isinstance(config.data, schema.data.JsonlData) or config.data.path != DATA:
         raise RecordError(f"its data is not {DATA}")
     if strange := [path for path in named if not path.startswith(FILES) or path not in members]:
         raise RecordError(f"its config names the file {strange[0]!r}, which is not in it")
-    return msgspec.structs.replace(config, cache=schema.Cache(mode="off"))
+    return msgspec.structs.replace(config, cache=schema.running.Cache(mode="off"))
 
 
 def _lines(file: Path, kind: type[Any]) -> Iterator[Any]:

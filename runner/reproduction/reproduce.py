@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from runner.config.schema import Cache
+from runner.config.schema.running import Cache
 from runner.errors import RecordError
 from runner.experiment.drift import adjusted
 from runner.experiment.estimate import announcement, expected, forecast, reasks

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.roles import config_hash
-from runner.config.schema import RunConfig, Schedule
+from runner.config.schema import RunConfig
+from runner.config.schema.schedule import Schedule
 from runner.errors import CanaryFailed, CanaryUndecided, ConfigError, OstinatoError, ScheduleError
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from runner.config.schema import RunConfig
-    from runner.config.schema import Sweep as Section
+    from runner.config.schema.sweep import Sweep as Section
     from runner.config.sweepers import Asked
 
 

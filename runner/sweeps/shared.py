@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from runner import build
 from runner.batch.tally import Tally
-from runner.config.schema import LocalModel
+from runner.config.schema.model import LocalModel
 from runner.lm.flight import SingleFlight
 from runner.records.spending import unrecorded
 

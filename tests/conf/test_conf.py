@@ -36,20 +36,26 @@ def name(file):
 def kinds(group):
     """Return the Structs of a group by kind; a group without kinds has one, under None."""
     default = default_of(group)
-    if not isinstance(default, schema.Kind):
+    if not isinstance(default, schema.base.Kind):
         return {None: type(default)}
-    base = {"model": "Model", "data": "Data", "adapter": "Adapter", "scoring": "Scoring", "finetune": "Finetune"}[group]
-    options = [struct for name, struct in vars(schema).items() if name.endswith(base) and name != base and is_kind(struct)]
+    module, base = {
+        "model": (schema.model, "Model"),
+        "data": (schema.data, "Data"),
+        "adapter": (schema.request, "Adapter"),
+        "scoring": (schema.scoring, "Scoring"),
+        "finetune": (schema.finetuning, "Finetune"),
+    }[group]
+    options = [struct for name, struct in vars(module).items() if name.endswith(base) and name != base and is_kind(struct)]
     return {struct.__struct_config__.tag: struct for struct in options}
 
 
 def default_of(group):
     """Return what a group's default.yaml stands for. In a default config `finetune` is null."""
-    return getattr(RunConfig(), group) or {"finetune": schema.LocalFinetune()}[group]
+    return getattr(RunConfig(), group) or {"finetune": schema.finetuning.LocalFinetune()}[group]
 
 
 def is_kind(struct):
-    return isinstance(struct, type) and issubclass(struct, schema.Kind)
+    return isinstance(struct, type) and issubclass(struct, schema.base.Kind)
 
 
 def test_every_group_has_a_default_file_and_a_field():

@@ -14,23 +14,9 @@ from runner.transport import DirectTransport, LiteLLMTransport
 from runner.transport.streamed import StreamedAnswer
 from runner.types import Choice, Connection, Request, Response, Usage
 from tests.support.answers import CASES
+from tests.support.seen_streams import CALL, FOUR, PLAIN, ROLE, SPENT, STOP, STREAMS, TEXT, delta, stream
 from tests.support.server import Raw, Reply, Server, Status, Stream
-from tests.support.streams import (
-    CALL,
-    DONE,
-    FOUR,
-    PLAIN,
-    ROLE,
-    SPENT,
-    STOP,
-    STREAMS,
-    TEXT,
-    delta,
-    events_of,
-    of_anthropic,
-    of_gemini,
-    stream,
-)
+from tests.support.streams import DONE, events_of, of_anthropic, of_gemini
 from tests.support.transports import KEY, QUIET, TOOLS, response_of, served_lm
 
 pytestmark = QUIET

@@ -13,8 +13,8 @@ from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
 from tests.support.clock import wait_until
 from tests.support.command import Running, ostinato
+from tests.support.seen_streams import ROLE, TEXT, stream
 from tests.support.server import Reply, Server, Stream
-from tests.support.streams import ROLE, TEXT, stream
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

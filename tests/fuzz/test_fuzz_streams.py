@@ -15,7 +15,8 @@ from runner.transport.answer import read
 from runner.transport.streamed import StreamedAnswer
 from tests.fuzz.depth import examples
 from tests.fuzz.test_fuzz_answers import ANY, HERE, REQUESTS, SURROGATES, check, nearly, places, torn
-from tests.support.streams import CALL, DONE, HEAD, STREAMS, USAGE, events_of, stream
+from tests.support.seen_streams import CALL, HEAD, STREAMS, USAGE, stream
+from tests.support.streams import DONE, events_of
 
 CUTS = st.lists(st.integers(1, 400), max_size=8)
 

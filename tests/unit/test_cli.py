@@ -12,7 +12,7 @@ import pytest
 
 from runner.cli import VERBS, main
 from runner.config.compose import compose
-from runner.config.schema import FakeModel
+from runner.config.schema.model import FakeModel
 from runner.errors import LaunchError
 from tests.support.command import REPOSITORY, Done
 

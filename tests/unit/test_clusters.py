@@ -9,7 +9,8 @@ from runner.analysis.cells import ranked
 from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.config.roles import config_hash
-from runner.config.schema import InlineData, RunConfig
+from runner.config.schema import RunConfig
+from runner.config.schema.data import InlineData
 from runner.data import Columns, open_dataset
 from runner.errors import DataError
 from runner.records import SweepFolder

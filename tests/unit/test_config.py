@@ -18,7 +18,9 @@ from runner.config.compose import compose, read, to_yaml
 from runner.config.folders import folders
 from runner.config.load import dump, load
 from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, UNNAMED, config_hash, group_of, identity_hash
-from runner.config.schema import FakeModel, LiteLLMModel, RunConfig, Sampling, ServerModel
+from runner.config.schema import RunConfig
+from runner.config.schema.model import FakeModel, LiteLLMModel, ServerModel
+from runner.config.schema.request import Sampling
 from runner.errors import ConfigError
 from runner.reports import differences
 from runner.system.paths import shipped_conf

@@ -13,7 +13,8 @@ import yaml
 
 from runner.analysis.expectations import Expectation, Observed, judge, parse, rows_more, with_left_out
 from runner.config.roles import config_hash
-from runner.config.schema import Expect, RunConfig
+from runner.config.schema import RunConfig
+from runner.config.schema.scoring import Expect
 from runner.errors import ConfigError
 from runner.records.outcome import Outcome, worst
 from runner.scoring import summarise

@@ -12,7 +12,9 @@ import runner
 from runner.cli import main
 from runner.config import yaml
 from runner.config.roles import config_hash, identity_hash
-from runner.config.schema import Limits, RunConfig, ServerModel
+from runner.config.schema import RunConfig
+from runner.config.schema.model import ServerModel
+from runner.config.schema.running import Limits
 from runner.experiment.rescore import score
 from runner.records import RunFolder
 from runner.reproduction.pack import pack

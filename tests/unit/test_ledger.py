@@ -63,7 +63,10 @@ def test_hyper_parameters_are_complete_and_equal_those_of_the_config():
         hyper.whole(hyper.LocalHyper, {"learning_rate": 1})
     with pytest.raises(ConfigError, match=r"train_kwargs: Expected `float` > 0"):
         hyper.whole(hyper.LocalHyper, {"lr": 0.0})
-    for kind, config in ((hyper.LocalHyper, schema.LocalFinetune()), (hyper.OpenAIHyper, schema.OpenAIFinetune())):
+    for kind, config in (
+        (hyper.LocalHyper, schema.finetuning.LocalFinetune()),
+        (hyper.OpenAIHyper, schema.finetuning.OpenAIFinetune()),
+    ):
         assert hyper.whole(kind, {}) == hyper.whole(kind, {name: getattr(config, name) for name in kind.__struct_fields__})
 
 

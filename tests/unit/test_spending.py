@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from runner.config.compose import compose
-from runner.config.schema import Budget
+from runner.config.schema.running import Budget
 from runner.cost.pricing import Price
 from runner.cost.tokens import most
 from runner.errors import (

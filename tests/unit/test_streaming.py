@@ -13,8 +13,8 @@ from runner.lm.attempt import may_be_billed
 from runner.lm.lm import LM
 from runner.lm.streaming import LONG_ANSWER
 from runner.network.retry import TIMEOUT_ATTEMPTS, RetryPolicy, without_sleeping
+from tests.support.seen_streams import ROLE, TEXT, stream
 from tests.support.server import Hang, Server, Stream
-from tests.support.streams import ROLE, TEXT, stream
 from tests.support.transports import KEY
 
 SHORT = {"max_tokens": 1000}

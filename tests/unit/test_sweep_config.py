@@ -14,7 +14,7 @@ from runner.config.grammar import parsed, text_of
 from runner.config.load import load
 from runner.config.overrides import bare_keys
 from runner.config.ranges import for_search, nearest, values_of
-from runner.config.schema import Sweep
+from runner.config.schema.sweep import Sweep
 from runner.config.sweepers import split
 from runner.errors import ConfigError, DataError
 from runner.sweeps.forecast import outlook

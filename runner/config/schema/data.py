@@ -1,0 +1,80 @@
+"""Declare `data`: where rows come from, and which of them are used."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+from msgspec import Meta
+
+from runner.config.schema.base import Count, Kind, Positive, Text
+
+
+class Data(Kind, frozen=True, kw_only=True):
+    """Hold the fields that every kind of data has."""
+
+    name: Text | None = None
+    id: str | None = None
+    target: str | None = None
+    cluster: Text | None = None
+    columns: dict[str, str] = {}
+    where: Text | None = None
+    ids: Annotated[list[str | int], Meta(min_length=1)] | None = None
+    range: Annotated[list[Count], Meta(min_length=2, max_length=2)] | None = None
+    shard: Annotated[str, Meta(pattern=r"^[0-9]+/[0-9]+$")] | None = None
+    sample: Positive | None = None
+    stratify: Text | None = None
+    shuffle: bool = False
+    limit: Positive | None = None
+    seed: int = 0
+
+
+class InlineData(Data, frozen=True, kw_only=True, tag="inline"):
+    """Take rows from the YAML itself."""
+
+    rows: list[dict[str, Any]] = []
+
+
+Paths: TypeAlias = Text | Annotated[list[Text], Meta(min_length=1)]
+
+
+class FileSource(Data, frozen=True, kw_only=True):
+    """Name a file; ``*``, ``?`` and ``[...]`` stand for all files that match, and a list names several."""
+
+    path: Paths
+
+
+class FileData(FileSource, frozen=True, kw_only=True, tag="file"):
+    """Read files, each of the kind that its name says."""
+
+
+class JsonlData(FileSource, frozen=True, kw_only=True, tag="jsonl"):
+    """Read a file with one JSON object per line."""
+
+
+class JsonData(FileSource, frozen=True, kw_only=True, tag="json"):
+    """Read a file that holds one JSON list of objects."""
+
+
+class CsvData(FileSource, frozen=True, kw_only=True, tag="csv"):
+    """Read comma-separated values with a header line."""
+
+
+class TsvData(FileSource, frozen=True, kw_only=True, tag="tsv"):
+    """Read tab-separated values with a header line."""
+
+
+class ParquetData(FileSource, frozen=True, kw_only=True, tag="parquet"):
+    """Read a Parquet file."""
+
+
+class ArrowData(FileSource, frozen=True, kw_only=True, tag="arrow"):
+    """Read an Arrow file, or a folder that `datasets` has saved."""
+
+
+class XlsxData(FileSource, frozen=True, kw_only=True, tag="xlsx"):
+    """Read one sheet of a workbook, whose first row names the columns."""
+
+    sheet: Text | None = None
+
+
+DataSource: TypeAlias = InlineData | FileData | JsonlData | JsonData | CsvData | TsvData | ParquetData | ArrowData | XlsxData
