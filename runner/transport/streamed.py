@@ -13,7 +13,7 @@ from runner.transport.answer import Answer, read, response_of
 from runner.transport.base import malformed, not_an_answer, refused_with_200
 from runner.transport.choices import mend, says_something
 from runner.transport.deltas import ChoiceDelta, StreamedChoice
-from runner.transport.events import END, EventStream, data_of
+from runner.transport.events import END, EventStream, data_of, joined
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,8 @@ _PLAIN = b"data: "
 _LAST = END + _PLAIN + _DONE
 _SPACE = b" \t\r\n"
 _SHOWN = 200
+_MOST_HELD = 1 << 16
+"""Bytes of events that are kept unread: after the first token, they are read together, which costs less than one by one."""
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
@@ -45,7 +47,7 @@ _decode_all = msgspec.json.Decoder(list[_Chunk], strict=False).decode
 
 
 class StreamedAnswer:
-    """Put a streamed answer together.
+    """Put a streamed answer together. Events are read when they may matter: until the first token, and at the end.
 
     An answer is whole when each of its choices has a finish reason. ``[DONE]`` is not needed, and does not make up for one:
     some servers never send it, and some gateways always do. Comments and events without choices (``ping``) are passed over.
@@ -67,6 +69,8 @@ class StreamedAnswer:
         self._error: Any = None
         self._events = EventStream()
         self._head = Answer([])
+        self._held: list[bytes] = []
+        self._held_size = 0
         self._plain: list[bytes] | None = None
         self._unreadable = b""
         self._usages: list[dict[str, Any]] = []
@@ -74,6 +78,7 @@ class StreamedAnswer:
     @property
     def is_whole(self) -> bool:
         """Return whether every choice has ended."""
+        self._read_on()
         return bool(self._choices) and all(choice.finish_reason or choice.error for choice in self._choices.values())
 
     def feed(self, piece: bytes) -> None:
@@ -87,11 +92,24 @@ class StreamedAnswer:
                 self._plain = [piece]
                 return
         if events := self._events.feed(piece):
-            self.add(events)
+            self._held.append(events)
+            self._held_size += len(events)
+            if self.first_token_s is None or self._held_size > _MOST_HELD or _may_end(events):
+                self._read_on()
+
+    def _read_on(self) -> None:
+        """Read the events that have come since the last time."""
+        if held := self._held:
+            self._held, self._held_size = [], 0
+            self.add(held[0] if len(held) == 1 else END.join(held))
 
     def add(self, events: bytes) -> None:
-        """Add events. Most are one line of data each, and are decoded at once."""
+        """Add events. Most are one line of data each, and are decoded at once; runs of alike ones are one event by then."""
         plain = events.removesuffix(_LAST)
+        shorter, left_out = joined(plain)
+        alike = self._one(left_out) if left_out else None
+        if alike is not None and _adds_nothing(alike):
+            events, plain = shorter + events[len(plain) :], shorter
         try:
             chunks = _decode_all(b"[%b]" % plain[len(_PLAIN) :].replace(END + _PLAIN, b",")) if plain.startswith(_PLAIN) else []
         except _UNREADABLE:
@@ -103,6 +121,8 @@ class StreamedAnswer:
                     self._take_error(chunk.error, plain.split(END)[number][len(_PLAIN) :])
         else:
             self._add_one_by_one(data_of(events))
+        if alike is not None:
+            self._take_head(alike)
         if self.first_token_s is None and any(choice.said for choice in self._choices.values()):
             self.first_token_s = time.perf_counter() - self._began
 
@@ -121,6 +141,7 @@ class StreamedAnswer:
             raise
 
     def _whole(self, request: Request, connection: Connection, headers: Mapping[str, str] | None) -> Response:
+        self._read_on()
         if not self.ended and (rest := self._events.close()):
             unreadable = self._unreadable
             self.add(rest)
@@ -159,12 +180,15 @@ class StreamedAnswer:
                 self.ended = True
         if chunk.usage:
             self._usages[1:] = [chunk.usage]  # the first and the last
+        self._take_head(chunk)
+        return bool(pieces or chunk.usage) and not chunk.error
+
+    def _take_head(self, chunk: _Chunk) -> None:
         head = self._head
         if not head.model:
             head.id, head.model, head.created = head.id or chunk.id, chunk.model, head.created or chunk.created
         if head.system_fingerprint is None:
             head.system_fingerprint = chunk.system_fingerprint
-        return bool(pieces or chunk.usage) and not chunk.error
 
     def _take_error(self, error: Any, data: bytes) -> None:
         """Look for an error in an event: in ``error``, or the event as a whole (vLLM until 0.10, MiniMax)."""
@@ -195,6 +219,21 @@ class StreamedAnswer:
             return f"the stream holds no answer: {self._beginning.decode(errors='replace')}"
         why = "the stream ended before the answer, without a finish reason"
         return f"{why}; for a server that never sends one, set limits.stream=never"
+
+
+def _may_end(events: bytes) -> bool:
+    """Return whether one of these events may be the last one: ``[DONE]``, or an error by any of its names."""
+    return b"[DONE]" in events or b"error" in events or b"base_resp" in events
+
+
+def _adds_nothing(chunk: _Chunk) -> bool:
+    """Return whether an event with an empty text holds nothing else that counts."""
+    if chunk.usage or chunk.error or chunk.choices is None or len(chunk.choices) != 1:
+        return False
+    choice = chunk.choices[0]
+    delta = choice.delta
+    in_choice = choice.text, choice.finish_reason, choice.logprobs, choice.error, choice.provider_specific_fields, choice.message
+    return not any(in_choice) and (delta is None or not any(getattr(delta, name) for name in delta.__struct_fields__))
 
 
 def _with_messages(data: bytes) -> bytes:

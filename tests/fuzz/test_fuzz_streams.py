@@ -107,3 +107,50 @@ def test_a_valid_answer_is_the_same_in_events(text, thinking, reason, cuts):
         assert made.choices[0].text is None
         made = msgspec.structs.replace(made, choices=[msgspec.structs.replace(made.choices[0], text="")])
     assert made == plain
+
+
+TEXTS = ["a", "", 'say "b"', "\\", "\n\n", "data: ", "é", "\U0001f600", '"content": "x"', "[DONE]", "an error"]
+DELTAS = [{"content": text} for text in TEXTS]
+ODD = [
+    {},
+    {"reasoning": "2 + 2"},
+    {"content": "4", "reasoning": "2 + 2"},
+    {"tool_calls": [{"index": 0, **CALL}]},
+    {"content": None},
+    {"role": "assistant", "content": "b"},
+]
+
+
+@examples(200)
+@given(
+    st.lists(st.one_of(st.sampled_from(DELTAS), st.sampled_from(DELTAS), st.sampled_from(ODD)), min_size=8, max_size=40),
+    st.lists(st.sampled_from(["choice", "usage", "comment", "model"]), max_size=2),
+    st.sampled_from([(", ", ": "), (",", ":")]),
+    CUTS,
+)
+@example([*DELTAS, *DELTAS], [], (",", ":"), [])
+@example([{"content": "4", "reasoning": "2 + 2"}] * 12, [], (", ", ": "), [])
+def test_events_that_are_joined_are_the_same_answer(deltas, odd, separators, cuts):
+    made = [{**HEAD, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    for number, kind in enumerate(odd, 3):
+        made[number] |= {"choice": {"choices": [{**made[number]["choices"][0], "index": 1}]}, "usage": {"usage": USAGE}}.get(
+            kind, {}
+        )
+        made[number] |= {"model": {"model": "other"}}.get(kind, {})
+    made.append({**HEAD, "choices": [{"index": at, "delta": {}, "finish_reason": "stop"} for at in (0, 1)]})
+    sent = [b"data: %b\n\n" % json.dumps(one, separators=separators).encode() for one in made]
+    if "comment" in odd:
+        sent.insert(5, b": ping\n\n")
+    body = b"".join([*sent, DONE])
+    answered = StreamedAnswer(0.0)
+    for one in sent:  # what the reader does with events that differ
+        answered.add(one.removesuffix(b"\n\n"))
+    assert outcome(answered.response, REQUESTS["chat"], HERE) == outcome(streamed, body, cuts)
+
+
+def outcome(read, *arguments):
+    """Return the answer without its time, or the class of the error."""
+    try:
+        return msgspec.structs.replace(read(*arguments), first_token_s=None)
+    except LMError as error:
+        return type(error)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.transport.events import EventStream, data_of
+from runner.transport.events import EventStream, data_of, joined
 
 CASES = {
     "events": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
@@ -60,3 +60,15 @@ def test_errors_are_data_with_an_error(name):
     sent, expected = ERRORS[name]
     [data] = data_of(EventStream().feed(sent))
     assert json.loads(data) == expected
+
+
+def test_runs_of_alike_events_are_one():
+    def one(text, **more):
+        return b"data: " + json.dumps({**more, "choices": [{"delta": {"content": text}}]}).encode()
+
+    texts = [f'{n}"\\n' for n in range(12)]
+    events = b"\n\n".join([one("", id="first"), *map(one, texts), one("?", usage={})])
+    shorter, left_out = joined(events)
+    assert data_of(shorter) == [one("".join(texts), id="first")[6:], one("?", usage={})[6:]]
+    assert left_out == one("")[6:]
+    assert joined(b"\n\n".join(map(one, texts[:5]))) == (b"\n\n".join(map(one, texts[:5])), b"")
