@@ -102,7 +102,7 @@ def test_a_gate_that_what_was_left_out_can_turn_is_undecided(loop):
     assert [case["n"] for case in done.json["bounds"]] == [12, 12]
     assert aliases.find("tickets") is None
     assert loop.play("gate.min_gain=0.05").code == 3  # nothing has changed
-    tuned = next(run.parent for run in Path("runs/tickets").glob("2*/config.yaml") if "name: openai/ft:" in run.read_text())
+    tuned = next(run.parent for run in Path("runs/tickets").glob("2*/config.yaml") if "name: ft:" in run.read_text())
     assert ostinato("score", str(tuned), "scoring.refused=zero").code == 0
     decided = loop.play("gate.min_gain=0.05")
     assert decided.code == 100, decided.err
