@@ -106,9 +106,14 @@ def _cache() -> Check:
 
 def _weights() -> Iterator[Check]:
     from runner.models import weights
+    from runner.servers import server
 
     if find_spec("xllamacpp") is None:
         yield Check("llama.cpp", "note", "not installed; models of this machine need it: pip install 'ostinato[local]'")
+    else:
+        threads, slots = server.threads(), server.Settings().parallel
+        detail = f"{threads} thread{'s' * (threads > 1)} (launch.threads), {slots} requests at once (launch.parallel)"
+        yield Check("llama.cpp", "ok", detail)
     for name in weights.REGISTERED:
         try:
             path = weights.find(name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import warnings
-from itertools import compress
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
-from runner.errors import BudgetExceeded, CacheError, EndpointClosedError, LMError, OstinatoError, RecordError
+from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from runner.experiment.prepared import Prepared
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
+
+_SHOWN = 16  # rows whose prompts say what those of all rows begin with
 
 
 class Experiment:
@@ -267,7 +270,17 @@ class Experiment:
             await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
         self._launched = True  # set before the launch: `kill` then ends a server that is still starting
         await asyncio.to_thread(self.lm.launch)
+        await asyncio.to_thread(self._share_prefix)
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
+
+    def _share_prefix(self) -> None:
+        """Show the model's server some requests of this run, so that what their prompts have in common is evaluated once."""
+        step = max(1, -(-len(self.dataset) // _SHOWN))
+        requests = []
+        for row in islice(self.dataset, 0, None, step):
+            with contextlib.suppress(DataError):  # it is reported when the row is asked
+                requests.append(self.asker.request(self.asker.adapter.format(row), 0))
+        self.lm.provider.share(self.lm, requests)
 
     async def ask(self) -> dict[str, Any]:
         """Ask what is owed. A worker records each finished sample before it begins the next.

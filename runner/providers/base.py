@@ -8,7 +8,10 @@ from runner.errors import FinetuneError
 from runner.finetune.jobs import future
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.finetune.data.formats import TrainDataFormat
+    from runner.types import Request
 
 
 class Launchable(Protocol):
@@ -66,6 +69,14 @@ class Provider:
         Args:
             lm: the LM that no longer needs its model.
             launch_kwargs: settings that override ``lm.launch_kwargs``.
+        """
+
+    def share(self, lm: Launchable, requests: Sequence[Request]) -> None:
+        """Prepare the model that `launch` has brought up for many requests like these. Answers stay repeatable.
+
+        Args:
+            lm: the LM that will send them.
+            requests: some of them, from all over a run.
         """
 
     def endpoint(self, lm: Launchable) -> str | None:  # noqa: ARG002 - the base class serves no weights

@@ -23,13 +23,16 @@ from runner.finetune.trainers.child import ChildTrainer
 from runner.models import served
 from runner.models.bases import base_of
 from runner.providers.trainable import TrainableProvider
-from runner.servers import kept, server
+from runner.servers import kept, prefixes, server
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.finetune.jobs.backend import Backend
     from runner.finetune.jobs.future import TrainingJob
     from runner.finetune.jobs.spec import ProviderName
     from runner.providers.base import Launchable
+    from runner.types import Request
 
 PREFIX = "local/"
 
@@ -130,6 +133,15 @@ class LocalProvider(TrainableProvider):
         if settings.backend == "llamacpp" and served.has_adapter(name):
             lm.kwargs["api_body"] = WITH_ADAPTER
 
+    def share(self, lm: Launchable, requests: Sequence[Request]) -> None:
+        """Have llama.cpp evaluate once what these requests' prompts have in common (see `runner.servers.prefixes`)."""
+        api_base, api_key = lm.kwargs.get("api_base"), lm.kwargs.get("api_key")
+        if len(requests) < 2 or not api_base or not api_key or server.Settings.of(lm.launch_kwargs).backend != "llamacpp":  # noqa: PLR2004
+            return
+        body = lm.kwargs.get("api_body", {})
+        if name := server.share(api_base, api_key, [{**_prompt(one), **body} for one in requests]):
+            lm.kwargs["api_body"] = {**body, prefixes.FIELD: name}
+
     def kill(self, lm: Launchable, launch_kwargs: dict[str, Any] | None = None) -> None:  # noqa: ARG002 - the base's signature
         """Release the LM's server. It ends if no other LM of this process uses it; a kept one keeps running. Idempotent.
 
@@ -167,6 +179,14 @@ class LocalProvider(TrainableProvider):
         for shared in unused:
             shared.stop()
         return released
+
+
+def _prompt(request: Request) -> dict[str, Any]:
+    """Return the part of a request's body that its prompt is made of."""
+    if request.model_type == "text":
+        return {"prompt": request.prompt}
+    params = {**request.params, **request.params.get("extra_body", {})}
+    return {"messages": request.messages, **{name: params[name] for name in prefixes.FORM if name in params}}
 
 
 def _start(shared: _Shared, identity: str, name: str, settings: server.Settings) -> None:

@@ -127,6 +127,9 @@ class Summary(msgspec.Struct, kw_only=True):
         lines.append(("requests", f"{self.requests:,}"))
         tokens = f"{self.usage.prompt_tokens:,} in, {self.usage.completion_tokens:,} out"
         lines.append(("tokens", tokens if self.requests else "none sent"))
+        if self.usage.cached_tokens and self.model.startswith("local/"):
+            evaluated = self.usage.prompt_tokens - self.usage.cached_tokens
+            lines.append(("evaluated", f"{evaluated:,} prompt tokens, {evaluated / self.requests:,.1f} per request"))
         if self.tokens_per_s is not None:
             lines.append(("tokens/s", f"{self.tokens_per_s:,.0f}"))
         lines.append(("cost", self._cost()))

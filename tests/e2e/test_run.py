@@ -72,6 +72,18 @@ def test_the_default_experiment_scores_between_chance_and_perfect_and_replays_fr
     assert replayed["cache_hits"] == 24
 
 
+@pytest.mark.slow
+def test_answers_of_a_shared_prefix_do_not_depend_on_what_is_in_flight(offline):
+    words = ["+experiment=capitals_fewshot", "data.limit=6", "cache.mode=off", "execution.orchestrator=none"]
+    runs = [
+        played(*words, f"limits.max_concurrency={count}", f"launch.parallel={slots}", cwd=offline)
+        for count, slots in ((1, 1), (6, 3))
+    ]
+    assert [run["usage"]["prompt_tokens"] - run["usage"]["cached_tokens"] <= 60 for run in runs] == [True, True]  # of 486
+    outputs = [{sample.id: sample.output for sample in RunFolder.open(Path(run["run"])).samples()} for run in runs]
+    assert outputs[0] == outputs[1]
+
+
 def test_a_numeric_task_can_be_declared_on_the_command_line(offline):
     rows = [
         {"question": "Tom has 2 apples and gets 3 more. How many apples does he have?", "answer": "2 + 3 = 5\n#### 5"},
