@@ -1,9 +1,9 @@
 """Serve one GGUF file with llama.cpp, as a child process. The only module that imports xllamacpp.
 
 `prefixes` serves in front of it where the system can (Linux). It imports nothing of Ostinato and is run by its path
-(``python -P .../llamacpp.py``), so that a folder called ``runner`` in the working directory cannot be mistaken for this package. The
-API key comes in the environment, never in the arguments, which every user of the machine can read. llama.cpp gives the same error for
-every failed start; the reason is on stderr, which is the log that the parent keeps.
+(``python -P .../llamacpp.py``), so that a folder called ``runner`` in the working directory cannot be mistaken for this
+package. The API key comes in the environment, never in the arguments, which every user of the machine can read. llama.cpp gives
+the same error for every failed start; the reason is on stderr, which is the log that the parent keeps.
 """
 
 from __future__ import annotations
