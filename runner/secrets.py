@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
 from collections import Counter
+from urllib.parse import parse_qsl
 
 from runner.errors import ConfigError
 
@@ -21,6 +23,17 @@ _KNOWN = re.compile(
     )"""
 )
 _BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}")
+_SIGNING = {
+    # AWS signature 4 and CloudFront, Google Cloud Storage V4, Azure SAS (2026-02-06): they sign, or say until when and for whom
+    *(f"x-{who}-{what}" for who in ("amz", "goog") for what in ("algorithm", "credential", "date", "expires", "signature")),
+    *("x-amz-signedheaders", "x-amz-security-token", "x-goog-signedheaders", "x-id", "x-amz-checksum-mode"),
+    *("signature", "expires", "policy", "key-pair-id", "awsaccesskeyid", "googleaccessid"),
+    *("sig", "sv", "se", "st", "sp", "sr", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"),
+}
+"""Parameters of signed URLs, in lower case."""
+_SIGNS = r"(?:(?:x-(?:amz|goog)-)?signature|sig|[\w.-]*(?:token|secret|password|credential|auth)[\w.-]*|(?:[\w.-]+[-_])?key)"
+_SIGNED_QUERY = re.compile(rf"(?i)(://[^\s?#\"'<>]*\?)(?:[^\s#\"'<>?]*&)?{_SIGNS}=[^\s#\"'<>]*")
+_CONCEALED = re.compile(r"\?\*\*\*[0-9a-f]{0,8}(?=#|$)")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 _SENSITIVE_NAME = re.compile(r"(?i)(?:^|[-_.]|api)(key|token|secret|password|passwd|authorization|credentials?|auth)(?:$|[-_.])")
 
@@ -32,6 +45,8 @@ _SHORTEST = len("basic 12345678")
 """Length of the shortest text that can look like a secret: pages and tables clean very many short texts."""
 
 _seen: set[str] = set()
+_queries: dict[str, str] = {}
+"""URLs with a secret query of this process, by what `concealed` made of them."""
 
 
 def names_a_secret(name: str) -> bool:
@@ -88,7 +103,33 @@ def redact(text: str) -> str:
     if len(text) >= _SHORTEST and _is_suspect(text):
         text = _KNOWN.sub("***", text)
         text = _BEARER.sub(r"\1 ***", text)
-    return _USERINFO.sub("***@", text) if "://" in text else text
+    return _SIGNED_QUERY.sub(r"\1***", _USERINFO.sub("***@", text)) if "://" in text else text
+
+
+def concealed(url: str) -> str:
+    """Return a URL as it may be written: a signed one without its query, which this process keeps for `revealed`.
+
+    Parameters that do not sign are hashed, so that two files of one path differ.
+    """
+    base, asked, query = url.partition("?")
+    query, hashed, pin = query.partition("#")
+    if not asked or not _SIGNED_QUERY.search(url) or _CONCEALED.search(url):
+        return url
+    others = sorted((name, value) for name, value in parse_qsl(query, keep_blank_values=True) if not _signs(name))
+    mark = hashlib.sha256(repr(others).encode()).hexdigest()[:8] if others else ""
+    shown = f"{base}?***{mark}"
+    remember(query)
+    _queries[shown] = f"{base}?{query}"
+    return f"{shown}{hashed}{pin}"
+
+
+def revealed(url: str) -> str | None:
+    """Return the URL that `concealed` made `url` of; any other as it is; None if it was concealed by another process."""
+    return _queries.get(url) if _CONCEALED.search(url) else url
+
+
+def _signs(name: str) -> bool:
+    return name.lower() in _SIGNING or names_a_secret(name)
 
 
 def _is_suspect(text: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from runner import adapters, scoring
 from runner.adapters.templates import Template
 from runner.config import schema
-from runner.data import Columns, Dataset, Kind, Selection, open_dataset
+from runner.data import Columns, Dataset, Kind, Selection, open_anywhere, open_dataset
 from runner.errors import ConfigError
 from runner.scoring.counting import Counting
 from runner.system.paths import expanded
@@ -51,9 +51,9 @@ def dataset(config: schema.RunConfig) -> Dataset:
                 raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
             return open_dataset("inline", rows=data.rows, **common)
         case schema.data.XlsxData():
-            return open_dataset("xlsx", path=data.path, sheet=data.sheet, **common)
+            return open_anywhere("xlsx", data.path, sheet=data.sheet, token_env=data.token_env, **common)
         case _:
-            return open_dataset(KINDS[type(data)], path=data.path, **common)
+            return open_anywhere(KINDS[type(data)], data.path, token_env=data.token_env, **common)
 
 
 def _column(name: str, source: str) -> str | Callable[[dict[str, Any]], str]:

@@ -32,6 +32,7 @@ SINCE: dict[str, dict[str, Any]] = {
         "shard": None,
         "sample": None,
         "stratify": None,
+        "token_env": None,
     },
 }
 """Fields that came later, with their defaults (in `scoring` those of scorers, several included).

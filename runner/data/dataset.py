@@ -24,8 +24,9 @@ from runner.wording.numbers import count
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
+    from runner.data.remote import Kept
     from runner.data.sources import Record, Source
 
 Kind = Literal["inline", "file"] | FileKind
@@ -74,6 +75,7 @@ class Dataset:
         fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
             JSON (a content id without its ``-2``).
         remarks: what people should know of the rows: blank ones that were left out, repeated ones.
+        fetched: the remote files that the rows are from; none for local ones.
 
     Made by `open_dataset`, which takes the same arguments.
     """
@@ -97,6 +99,7 @@ class Dataset:
         if not selection.is_plain:
             self._order = selection.order(source, self._id_of, self._identified)
         self._repeated: frozenset[str] = frozenset()
+        self.fetched: tuple[Kept, ...] = ()
         self._check()
 
     def __len__(self) -> int:
@@ -297,18 +300,19 @@ def open_dataset(
         ConfigError: `path` and `rows` do not fit `kind`, or reading this kind needs a package that is not installed.
         DataError: the data cannot be used; the message names file, line and what to do.
     """
-    return Dataset(_source(kind, path, rows, sheet), name=name, columns=columns, selection=selection)
-
-
-def _source(kind: Kind, path: str | Sequence[str] | None, rows: Iterable[Mapping[str, Any]] | None, sheet: str | None) -> Source:
     if kind == "inline":
         if rows is None or path is not None:
             raise ConfigError("data.kind is inline: give data.rows, and no data.path")
-        return Items("inline", rows, "data.rows")
+        return Dataset(Items("inline", rows, "data.rows"), name=name, columns=columns, selection=selection)
     if not path or rows is not None:
         raise ConfigError(f"data.kind is {kind}: give data.path, and no data.rows")
-    paths = [found for one in ([path] if isinstance(path, str) else path) for found in matching(one)]
-    sources = [_file(kind if kind != "file" else _told_by_name(one), one, sheet) for one in paths]
+    given = [path] if isinstance(path, str) else path
+    source = _source(kind, [found for one in given for found in matching(one)], sheet)
+    return Dataset(source, name=name, columns=columns, selection=selection)
+
+
+def _source(kind: FileKind | Literal["file"], paths: Sequence[str], sheet: str | None) -> Source:
+    sources = [_file(_told_by_name(one) if kind == "file" else kind, one, sheet) for one in paths]
     return sources[0] if len(sources) == 1 else Joined(sources[0].name, sources)
 
 

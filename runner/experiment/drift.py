@@ -34,6 +34,8 @@ def manifest_of(config: RunConfig, rooted_config: RunConfig, data: Dataset) -> d
     facts: dict[str, Any] = {"name": data.name, "rows": len(data), "fingerprint": data.fingerprint}
     if len(data) <= MAX_IDS:  # the ids of larger data are only in the samples
         facts["ids"] = list(data.ids())
+    if data.fetched:
+        facts["fetched"] = plain(data.fetched)
     files = contents_of(rooted_config)
     return {
         "config": plain(config),

@@ -11,6 +11,7 @@ import msgspec
 
 from runner.config.schema.data import FileSource
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
+from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
 from runner.system.paths import expanded
@@ -32,14 +33,20 @@ def digests_of(config: RunConfig) -> dict[str, str]:
 
 
 def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
-    """Return `config` with absolute paths, as seen from the folder in which the run began."""
+    """Return `config` with absolute paths, as seen from the folder in which the run began, and the remote data that it read."""
     cwd = Path(manifest.get("cwd", "."))
     replace = msgspec.structs.replace
     if isinstance(config.data, FileSource):
         path = config.data.path
-        there = [str(cwd / expanded(one)) for one in ([path] if isinstance(path, str) else path)]
-        config = replace(config, data=replace(config.data, path=there[0] if isinstance(path, str) else there))
+        there = [_rooted(one, cwd) for one in ([path] if isinstance(path, str) else path)]
+        if (kept := manifest.get("data", {}).get("fetched")) and all(map(is_remote, there)):
+            there = [pinned(one["url"], one["sha256"]) for one in kept]
+        config = replace(config, data=replace(config.data, path=there[0] if isinstance(path, str) and len(there) == 1 else there))
     return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
+
+
+def _rooted(path: str, cwd: Path) -> str:
+    return path if is_remote(path) else str(cwd / expanded(path))
 
 
 def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:

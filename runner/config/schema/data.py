@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeAlias
 
+import msgspec
 from msgspec import Meta
 
 from runner.config.schema.base import Count, Kind, Positive, Text
+from runner.secrets import concealed
 
 
 class Data(Kind, frozen=True, kw_only=True):
@@ -38,9 +40,20 @@ Paths: TypeAlias = Text | Annotated[list[Text], Meta(min_length=1)]
 
 
 class FileSource(Data, frozen=True, kw_only=True):
-    """Name a file; ``*``, ``?`` and ``[...]`` stand for all files that match, and a list names several."""
+    """Name a file; ``*``, ``?`` and ``[...]`` stand for all files that match, and a list names several.
+
+    An address (``https://``, ``s3://``, ``hf://``) that is signed is held without its query, which `secrets` keeps.
+    """
 
     path: Paths
+    token_env: Text | None = None
+
+    def __post_init__(self) -> None:
+        path = concealed(self.path) if isinstance(self.path, str) else [concealed(one) for one in self.path]
+        if path != self.path:
+            msgspec.structs.force_setattr(self, "path", path)
+        if self.token_env is not None and not self.token_env.isidentifier():
+            raise ValueError("token_env is the name of an environment variable that holds the token, not the token itself")
 
 
 class FileData(FileSource, frozen=True, kw_only=True, tag="file"):
