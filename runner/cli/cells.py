@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.options import shorten
+from runner.cli.options import shorten, tagged
 from runner.wording import numbers
 from runner.wording.printable import printable
 from runner.wording.statuses import ADVICE_FOR_CELLS, PARTIAL, columns_of, standing
@@ -39,7 +39,7 @@ def play(args: argparse.Namespace) -> int:
     more = ["sweep.fail_fast=true"] if args.fail_fast else []
     plan = Plan([*args.overrides, *more], config_name=args.config_name, config_dir=args.config_dir)
     display = Display(args.display)
-    return report(sweep_to_end(Sweep.create(plan), notify=display.say, watch=display.watch_sweep), args)
+    return report(sweep_to_end(Sweep.create(plan, tagged(args)), notify=display.say, watch=display.watch_sweep), args)
 
 
 def report(result: SweepResult, args: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--to", required=True, choices=get_args(Format), help="the format; parquet needs polars")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the file to write (default: stdout)")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE without asking")
     parser.add_argument(
         "--exact",
         action="store_true",
@@ -38,8 +39,8 @@ def main(args: argparse.Namespace) -> int:
     """Export. Return 0.
 
     Raises:
-        RecordError: there is no such record, or FILE cannot be written.
-        ConfigError: Parquet without a file to put it in, or without polars.
+        RecordError: there is no such record, or FILE cannot be written, or belongs to a record.
+        ConfigError: Parquet without a file to put it in, or without polars; FILE is there already.
     """
     from runner.analysis.export import export
     from runner.analysis.load import load
@@ -51,10 +52,26 @@ def main(args: argparse.Namespace) -> int:
         export(record, args.to, sys.stdout.buffer, exact=args.exact)
         sys.stdout.buffer.flush()
         return 0
+    _may_write(args.output, force=args.force)
     with _whole(args.output) as file:
         export(record, args.to, file, exact=args.exact)
     print(f"written: {shorten(args.output.absolute())}", file=sys.stderr)
     return 0
+
+
+def _may_write(path: Path, *, force: bool) -> None:
+    """Ask before a file is overwritten. Raise ConfigError if nobody can be asked, or says no; RecordError for a record's file."""
+    if not path.is_file():
+        return
+    if any((folder / "manifest.json").is_file() for folder in path.resolve().parents):
+        raise RecordError(f"{path} belongs to a record and is not overwritten; name another file")
+    if force:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{path} is there already: give another name, or overwrite it with --force")
+    print(f"{path} is there already. Overwrite it? [y/N] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"{path} is left as it was")
 
 
 @contextlib.contextmanager

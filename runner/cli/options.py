@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
+from runner.secrets import redact
 
 if TYPE_CHECKING:
     from runner.config.compose import Composition
+
+_TAG = re.compile(r"[\w.:/@+-]{1,64}")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +73,25 @@ def add_display(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Declare ``--json``."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def add_tag(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--tag``."""
+    parser.add_argument(
+        "--tag",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="record a word to find the run by (ostinato ls tag=WORD); may be repeated",
+    )
+
+
+def tagged(args: argparse.Namespace) -> list[str]:
+    """Return the tags, each once. Raise ConfigError for one that is not a word, or looks like a secret."""
+    for tag in args.tag:
+        if not _TAG.fullmatch(tag) or redact(tag) != tag:
+            raise ConfigError(f"--tag {redact(tag)!r}: give a word of letters, digits and ._:/@+- (at most 64)")
+    return list(dict.fromkeys(args.tag))
 
 
 def count(text: str) -> int:

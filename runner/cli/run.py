@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli import EXIT_CODES
-from runner.cli.options import add_config, add_display, composed, shorten
+from runner.cli.options import add_config, add_display, add_tag, composed, shorten, tagged
 
 if TYPE_CHECKING:
     import argparse
@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the run has to reach, such as 'contains >= 0.8' or 'invalid <= 2%%'; may be repeated. Judged by the 95%% "
         "interval: exit code 0 if it holds, 100 if not, 3 if there are too few rows to tell (docs/statistics.md)",
     )
+    add_tag(parser)
     parser.epilog = EXIT_CODES
     add_display(parser)
 
@@ -79,7 +80,8 @@ def main(args: argparse.Namespace) -> int:
 
     display = Display(args.display)
     prepared = train_first(prepare(composition.config()), display.say)
-    experiment = Experiment.create(prepared, composition.overrides)
+    tags = tagged(args)
+    experiment = Experiment.create(prepared, composition.overrides, facts={"tags": tags} if tags else None)
     result = run_to_end(experiment, notify=display.say, watch=display.watch)
     return report(result, args, _command(args))
 

@@ -39,6 +39,7 @@ class SweepManifest(msgspec.Struct, kw_only=True):
         keys: the varied keys, dotted, in order.
         primary: the score that cells are ranked by; None if nothing is scored.
         problem: what stopped the last sitting; None if nothing did.
+        tags: given by ``--tag``; the runs of all cells have them.
         cells: by the first 12 digits of the hash of their effective config.
     """
 
@@ -56,6 +57,7 @@ class SweepManifest(msgspec.Struct, kw_only=True):
     problem: str | None = None
     cwd: str
     cells: dict[str, CellRecord] = {}
+    tags: list[str] = []
 
 
 class SweepFolder(Folder):

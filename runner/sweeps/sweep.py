@@ -119,8 +119,12 @@ class Sweep:
             raise
 
     @classmethod
-    def create(cls, plan: Plan) -> Sweep:
+    def create(cls, plan: Plan, tags: Sequence[str] = ()) -> Sweep:
         """Make the sweep's folder, or resume in the one with the same base config and varied keys.
+
+        Args:
+            plan: what is swept.
+            tags: words to find the sweep and its runs by; they are added to those that it has.
 
         Raises:
             RecordError: the folder cannot be written, or is being played.
@@ -140,7 +144,9 @@ class Sweep:
                 cwd=str(Path.cwd()),
             )
             record = SweepFolder.create(Path(plan.config.runs_dir), manifest, asked=plan.as_yaml())
-        return cls(plan, record)
+        sweep = cls(plan, record)
+        sweep.manifest.tags = list(dict.fromkeys([*sweep.manifest.tags, *tags]))
+        return sweep
 
     @classmethod
     def reopen(cls, folder: Path, overrides: Sequence[str] = ()) -> Sweep:
@@ -443,7 +449,8 @@ class Sweep:
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
             prepared = self._trained(key)
-            experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS)
+            facts = {"tags": self.manifest.tags} if self.manifest.tags else None
+            experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS, facts=facts)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         cell.status, cell.problem = "running", None
         self._save()
