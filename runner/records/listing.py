@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class _Rows(msgspec.Struct):
+class _Rows(msgspec.Struct, frozen=True):
     rows: int | None = None
 
 
-class _Model(msgspec.Struct):
+class _Model(msgspec.Struct, frozen=True):
     requested: str | None = None
 
 

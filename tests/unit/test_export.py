@@ -239,7 +239,7 @@ def test_a_failed_export_leaves_the_old_file(capsys, in_tmp, monkeypatch):
     (in_tmp / "file").unlink()
     (in_tmp / "rows.parquet").write_text("old")
     monkeypatch.setitem(__import__("sys").modules, "polars", None)
-    assert main(["export", "--to", "parquet", "-o", "rows.parquet"]) == 2
+    assert main(["export", "--to", "parquet", "-o", "rows.parquet", "--force"]) == 2
     assert "needs polars" in capsys.readouterr().err
     assert (in_tmp / "rows.parquet").read_text() == "old"
     assert main(["export", "nothing", "--to", "md"]) == 1
