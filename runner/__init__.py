@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runner.finetune.data.formats import TrainDataFormat
     from runner.finetune.jobs.future import TrainingJob
     from runner.finetune.jobs.status import TrainingStatus
+    from runner.foreign.record import Imported, import_run
     from runner.lm.history import settings
     from runner.lm.lm import LM
     from runner.pipelines.run import PipelineResult, pipeline
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Comparison": "runner.analysis.compare",
+    "Imported": "runner.foreign.record",
     "LM": "runner.lm.lm",
     "Packed": "runner.reproduction.pack",
     "PipelineResult": "runner.pipelines.run",
@@ -51,6 +53,7 @@ _HOMES = {
     "TrainingStatus": "runner.finetune.jobs.status",
     "compare": "runner.analysis.compare",
     "compare_all": "runner.analysis.compare",
+    "import_run": "runner.foreign.record",
     "load": "runner.analysis.load",
     "pack": "runner.reproduction.pack",
     "pipeline": "runner.pipelines.run",
@@ -70,6 +73,7 @@ _HOMES = {
 __all__ = [
     "LM",
     "Comparison",
+    "Imported",
     "Packed",
     "PipelineResult",
     "Provider",
@@ -90,6 +94,7 @@ __all__ = [
     "compare",
     "compare_all",
     "errors",
+    "import_run",
     "load",
     "pack",
     "pipeline",

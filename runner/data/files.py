@@ -108,7 +108,7 @@ class DataFile:
     def _raw(self) -> BinaryIO:
         if not self.packed:
             return self.path.open("rb")
-        return cast("BinaryIO", gzip.open(self.path) if self.path.suffix == ".gz" else _zstd().open(self.path))
+        return cast("BinaryIO", gzip.open(self.path) if self.path.suffix == ".gz" else zstd_module().open(self.path))
 
     @contextmanager
     def _unpacked(self) -> Iterator[BinaryIO]:
@@ -137,7 +137,7 @@ class DataFile:
         raise DataError(f"{self.path}: no such file{hint}")
 
 
-def _zstd() -> Any:
+def zstd_module() -> Any:
     """Return the module that reads ``.zst``. Of those that are kept, it alone notices that a file was cut off."""
     try:
         if sys.version_info >= (3, 14):

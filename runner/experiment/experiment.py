@@ -167,6 +167,7 @@ class Experiment:
             ConfigError, DataError: the config or the data cannot be used any more, or the config was changed.
         """
         record = RunFolder.open(folder)
+        record.refuse_foreign("resumed or retried")
         record.lock()
         try:
             return cls._reopened(record, overrides, like, again)

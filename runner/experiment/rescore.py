@@ -74,6 +74,8 @@ def score(run: str | Path, overrides: Sequence[str] = (), *, runs_dir: str | Pat
         ConfigError, DataError: the scorers cannot be built, or the data is gone.
     """
     record = find_run(str(run), Path(runs_dir))
+    if not overrides:
+        record.refuse_foreign("scored by its own scorers (name one of ours: scoring=exact)")
     record.lock()
     try:
         return _rescored(record, overrides)

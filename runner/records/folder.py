@@ -101,6 +101,14 @@ class RunFolder(Folder):
         """Return the path of the resolved config."""
         return self.path / "config.yaml"
 
+    def refuse_foreign(self, verb: str) -> None:
+        """Raise RecordError if another tool made this run (`runner.foreign`): it has no requests that could be sent again."""
+        if made := self.manifest().get("foreign"):
+            raise RecordError(
+                f"{self.path} was imported from {made.get('tool')}, and cannot be {verb}: it has answers, and no requests of "
+                "ours; report, compare, score, export and fine-tuning take it"
+            )
+
     # --- samples
 
     def append(self, samples: Iterable[Sample]) -> None:

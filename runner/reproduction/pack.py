@@ -66,6 +66,7 @@ def pack(run: str | Path, file: str | Path | None = None, *, runs_dir: str | Pat
         ConfigError, DataError: the config or the data can no longer be used.
     """
     record = find_run(str(run), Path(runs_dir))
+    record.refuse_foreign("packed")
     file = Path(file) if file else Path(f"{record.path.parent.name}-{record.path.name}.ostinato")
     if file.exists() and not capsule.is_capsule(file):
         raise RecordError(f"{file} already exists and is not a capsule; give another name")

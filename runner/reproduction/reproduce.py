@@ -171,7 +171,9 @@ class _Inspected(NamedTuple):
 
 
 def _record(run: str | Path, runs_dir: str | Path | None) -> RunFolder:
-    return find_run(str(run), Path(runs_dir or "runs"))
+    record = find_run(str(run), Path(runs_dir or "runs"))
+    record.refuse_foreign("reproduced")
+    return record
 
 
 def _inspect(record: RunFolder, overrides: Sequence[str], *, replay: bool, strict: bool, notify: Notify | None) -> _Inspected:

@@ -42,6 +42,7 @@ def look(run: str | Path) -> None:
     if compared[0].difference is not None:
         assert_type(compared[0].difference.p, float | None)
     assert_type(runner.report(run, "page.html"), Path)
+    assert_type(runner.import_run("log.eval", id="metadata.id"), list[runner.Imported])
 
 
 def repeat(run: str | Path) -> None:

@@ -1,0 +1,1 @@
+"""Turn what other tools made into ours: their runs become records."""
