@@ -190,10 +190,28 @@ def _written(default: Any) -> Any:
     return msgspec.field(default_factory=constant or (lambda: default))
 
 
+class Judgement(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Say what a scorer that asks a model has decided about one answer, and why.
+
+    Attributes:
+        label: the label that was chosen; None where the judge gives a number.
+        reason: why, in the judge's words.
+        cost_usd: what its requests cost; 0 from the cache; None: unknown.
+        request_key: the key of the request whose answer decided.
+        model: the judge as it names itself.
+    """
+
+    label: str | None = None
+    reason: str | None = None
+    cost_usd: float | None = None
+    request_key: str | None = None
+    model: str | None = None
+
+
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last eleven fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last thirteen fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -209,6 +227,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         first_token_s: seconds until the first token of the answer, if it was streamed.
         cluster: the value of `data.cluster` in this row; rows of one cluster are not independent.
         unmet: expectations of this row (``expect.rows``) that its answer does not meet; empty: it meets all; None: it has none.
+        named: what was spent on other models than the main one, by name: judges, models of scorers and of solvers.
+        judgements: labels and reasons of scorers that give them, by score.
     """
 
     id: str
@@ -244,6 +264,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     first_token_s: float | None = None
     cluster: str | None = None
     unmet: list[str] | None = None
+    named: dict[str, Spent] | None = None
+    judgements: dict[str, Judgement] | None = None
 
 
 class Score(msgspec.Struct, frozen=True):

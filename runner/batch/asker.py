@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
 from runner.adapters import Adapter, Formatted, ParseError, Repaired
 from runner.answers import Ending, ending_of, spoken, without_thinking
+from runner.batch.asking import Clock, Models, NotKnown, in_cache, in_own_loop
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
 from runner.errors import ContentFilterError, DataError, LMError
 from runner.scoring.counting import Counting
 from runner.scoring.measure import Measure
+from runner.scoring.targets import Asked, Verdict
 from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
 if TYPE_CHECKING:
+    from runner.batch.asking import Known
     from runner.lm.lm import LM
     from runner.scoring import Scorer
 
@@ -28,6 +32,22 @@ SCORED: frozenset[Status] = frozenset({"ok", "truncated", "empty", "invalid"})
 """The statuses of samples that have an answer, which is scored."""
 Slot: TypeAlias = tuple[Row, int]
 """A row, and the number of the repeat."""
+
+
+class Answered(NamedTuple):
+    """An answer that scorers have yet to judge.
+
+    Attributes:
+        row: the row that it answers.
+        sample: the answer.
+        account: what was spent on the slot.
+        is_new: whether it was asked now; else it is in the record, with what it has cost.
+    """
+
+    row: Row
+    sample: Sample
+    account: Account
+    is_new: bool = True
 
 
 class Asker:
@@ -43,8 +63,13 @@ class Asker:
         answers: of several answers to one request (``n``): score the first, or take the mean, the highest or the lowest score.
 
     Attributes:
+        named: the models that scorers ask, by name.
+        asks: whether scorers ask models, so that answers and judgements are asked side by side.
+        answered: samples, by slot, whose answer is known and has to be scored only; each is used once.
+        clock: what scorers cost in time, of those that tell.
         seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
-        keep: called with a slot and what it has spent, before each attempt is sent and after each that has brought no answer.
+        keep: called with a slot, what it has spent, and on which named model (None: the main one), before each attempt is sent
+            and after each that has brought no answer.
         check: given a row and the scores of its answer, returns what the row expects and the answer does not meet.
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
@@ -61,18 +86,24 @@ class Asker:
         counting: Counting = Counting(),  # noqa: B008 - it is immutable
         answers: Literal["first", "mean", "best", "worst"] = "first",
     ) -> None:
+        self.named: Mapping[str, LM] = {}
         self.answers = answers
         self.counting = counting
-        self._zeros = {name: 0.0 for name, scorer in scorers.items() if not scorer.measures}
+        self._zeros = {
+            score: 0.0 for name, scorer in scorers.items() if not scorer.measures for score in names_of(name, scorer) or (name,)
+        }
         self.lm = lm
         self.adapter = adapter
         self.scorers = scorers
         self.seed = seed
         self.seed_rule = RULE
         self.retry_empty = retry_empty
-        self.keep: Callable[[tuple[str, int], Spent], None] | None = None
+        self.keep: Callable[[tuple[str, int], Spent, str | None], None] | None = None
         self.check: Callable[[Row, Mapping[str, float]], list[str] | None] | None = None
-        self.on_cut: Callable[[Spent], None] | None = None
+        self.on_cut: Callable[[Spent, str | None], None] | None = None
+        self.answered: dict[tuple[str, int], Sample] = {}
+        self.clock = Clock()
+        self.asks = any(scorer.asks for scorer in scorers.values())
         self._blocks = any(scorer.blocks for scorer in scorers.values())
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
@@ -102,7 +133,7 @@ class Asker:
         store = self.lm.store
         if store is None or not store.reads:
             return [None] * len(slots)
-        begun = [(turns := self.turns(*slot), *self._first(turns, slot[1])) for slot in slots]
+        begun = [(turns := self.turns(*slot, scored=not self.asks), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
         samples: list[Sample | None] = []
         for turns, first, ended in begun:
@@ -115,7 +146,24 @@ class Asker:
                     key, sample = None, end.value
             turns.close()
             samples.append(sample)
+        if self.asks and any(sample is not None for sample in samples):
+            return in_own_loop(self._judged_from_cache([slot[0] for slot in slots], samples))
         return samples
+
+    async def _judged_from_cache(self, rows: Sequence[Row], samples: Sequence[Sample | None]) -> list[Sample | None]:
+        """Score samples by judgements that the cache has; None for those that need a judge."""
+        return [
+            sample if sample is not None and await self.score_known(sample, row, in_cache) else None
+            for row, sample in zip(rows, samples, strict=True)
+        ]
+
+    async def score_known(self, sample: Sample, row: Row, look: Known) -> bool:
+        """Score a sample in place by what models have answered before. Return False if `look` lacks one of these answers."""
+        try:
+            await self.ascore(sample, row, Models.known(self.named, look))
+        except NotKnown:
+            return False
+        return True
 
     async def ask(self, slot: Slot) -> Sample:
         """Ask one slot of the model, or of the cache if it has the answer. A failure of this row is returned as its sample.
@@ -125,7 +173,29 @@ class Asker:
             BudgetExceeded: as above.
             CacheError: a miss in replay mode.
         """
-        turns, account = self.turns(*slot, scored=not self._blocks), self._account(slot)
+        answered = await self.answer(slot)
+        return await self.judge(answered) if self.asks else answered.sample
+
+    async def judge(self, answered: Answered) -> Sample:
+        """Have an answer scored by scorers that ask models. Raises as `ask`."""
+        sample, account = answered.sample, answered.account
+        try:
+            if sample.status in SCORED:
+                await self.ascore(sample, answered.row, Models.sending(self.named, account))
+        except BaseException:
+            self._cut(account)
+            raise
+        if answered.is_new:
+            account.close(sample)
+        else:
+            account.close_named(sample)
+        return sample
+
+    async def answer(self, slot: Slot) -> Answered:
+        """Do as `ask`, but leave the scores to `judge` if scorers ask models."""
+        if self.answered and (known := self.answered.pop((slot[0].id, slot[1]), None)) is not None:
+            return Answered(slot[0], known, self._account(slot), is_new=False)
+        turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
         encoded = self._pattern(slot[1])[1]
         try:
             request = next(turns)
@@ -141,16 +211,17 @@ class Asker:
                     request = turns.send(completion)
         except StopIteration as end:
             sample: Sample = end.value
-            if self._blocks and sample.status in SCORED:
-                await asyncio.to_thread(self.score, sample, slot[0])
-            account.close(sample)
-            return sample
+            if not self.asks:
+                if self._blocks and sample.status in SCORED:
+                    await asyncio.to_thread(self.score, sample, slot[0])
+                account.close(sample)
+            return Answered(slot[0], sample, account)
 
     def _account(self, slot: Slot) -> Account:
         if (keep := self.keep) is None:
             return Account()
         name = slot[0].id, slot[1]
-        return Account(lambda spent: keep(name, spent))
+        return Account(lambda spent, model: keep(name, spent, model))
 
     def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
         """Return the key of the first request, or the sample of a row that failed before it sent one."""
@@ -161,10 +232,11 @@ class Asker:
 
     def _cut(self, account: Account) -> None:
         """Report what the attempts of a conversation have cost that was cut off."""
-        if account.spent.requests:
-            account.write()
-            if self.on_cut is not None:
-                self.on_cut(account.spent)
+        for name, one in ((None, account), *(account.named or {}).items()):
+            if one.spent.requests:
+                one.write()
+                if self.on_cut is not None:
+                    self.on_cut(one.total, name)
 
     def _answers(self, completion: Completion) -> list[Choice]:
         """Return the answers as they are parsed, scored and recorded: with thinking parted from them, unless it is kept."""
@@ -176,36 +248,90 @@ class Asker:
 
         If a scorer fails, that becomes its error, and the answer is kept.
         """
-        self._score(sample, row)
+        if (output := self._to_score(sample)) is not None:
+            try:
+                for name, scorer in self.scorers.items():
+                    since = time.perf_counter() if scorer.timed else 0.0
+                    self._enter(sample, row, output, name, self._value(scorer, sample, row, output))
+                    if scorer.timed:
+                        self.clock.add(name, since)
+            except DataError as error:
+                _not_scored(sample, error)
         sample.unmet = self.check(row, sample.scores) if self.check is not None and sample.scores else None
 
-    def _score(self, sample: Sample, row: Row) -> None:
+    async def ascore(self, sample: Sample, row: Row, models: Models) -> None:
+        """Do as `score`, with scorers that ask models, or that take so long that a thread has to run them.
+
+        Raises:
+            LMError, BudgetExceeded, CacheError: no other answer could be scored either.
+        """
+        if (output := self._to_score(sample)) is not None:
+            try:
+                for name, scorer in self.scorers.items():
+                    since = time.perf_counter() if scorer.timed else 0.0
+                    value: float | Verdict | None
+                    if scorer.asks:
+                        texts = [output] if self.answers == "first" or not sample.answers else _texts(sample.answers)
+                        value = self._of([await scorer.judge(Asked(sample, text, row), models) for text in texts])
+                    elif scorer.blocks:
+                        value = await asyncio.to_thread(self._value, scorer, sample, row, output)
+                    else:
+                        value = self._value(scorer, sample, row, output)
+                    self._enter(sample, row, output, name, value)
+                    if scorer.timed:
+                        self.clock.add(name, since)
+            except DataError as error:
+                _not_scored(sample, error)
+            except LMError as error:
+                if not _is_of_row(error):
+                    raise
+                _not_scored(sample, error)
+        sample.unmet = self.check(row, sample.scores) if self.check is not None and sample.scores else None
+
+    def _to_score(self, sample: Sample) -> str | None:
+        """Return the text to score; None if the scorers do not decide. Earlier scores are dropped."""
         rule = self.counting.rule_of(sample)
         sample.scores, sample.unread = self._zeros.copy() if rule == "zero" else {}, None
+        sample.judgements = None
         if rule != "score":
-            return
+            return None
         output = sample.output or ""
-        if not self.lm.split_thinking:
-            output = spoken(output)
-        try:
-            for name, scorer in self.scorers.items():
-                value = self._value(scorer, sample, row, output)
-                if value is None:
-                    continue
-                sample.scores[name] = value
-                if not value and not scorer.reads(output, row.target, sample.parsed):
-                    sample.unread = [*(sample.unread or ()), name]
-        except DataError as error:
-            sample.scores, sample.unread = {}, None
-            sample.status, sample.error = "error", RowError("scoring", str(error))
+        return output if self.lm.split_thinking else spoken(output)
 
-    def _value(self, scorer: Scorer, sample: Sample, row: Row, output: str) -> float | None:
-        """Return one score; None if the sample has none of this kind."""
+    def _enter(self, sample: Sample, row: Row, output: str, name: str, value: float | Verdict | None) -> None:
+        """Write what a scorer says into the sample."""
+        if value is None:
+            return
+        if isinstance(value, Verdict):
+            sample.scores |= {_named(name, part): one for part, one in value.scores.items()}
+            if value.judgements:
+                judgements = {_named(name, part): one for part, one in value.judgements.items()}
+                sample.judgements = {**(sample.judgements or {}), **judgements}
+            return
+        sample.scores[name] = value
+        if not value and not self.scorers[name].reads(output, row.target, sample.parsed):
+            sample.unread = [*(sample.unread or ()), name]
+
+    def _value(self, scorer: Scorer, sample: Sample, row: Row, output: str) -> float | Verdict | None:
+        """Return what a scorer says; None if the sample has no score of this kind."""
         if isinstance(scorer, Measure):
             return scorer.measure(sample, output)
         if self.answers == "first" or not sample.answers:
             return scorer.score(output, row.target, row.fields, sample.parsed)
-        values = [scorer.score(text, row.target, row.fields, self._parsed(text)) for text in _texts(sample.answers)]
+        return self._of([scorer.score(text, row.target, row.fields, self._parsed(text)) for text in _texts(sample.answers)])
+
+    def _of(self, values: list[float | Verdict]) -> float | Verdict:
+        """Return the mean, the highest or the lowest of the scores of several answers, of each score if there are several."""
+        first = values[0]
+        if len(values) == 1:
+            return first
+        if isinstance(first, Verdict):
+            verdicts = [value for value in values if isinstance(value, Verdict)]
+            scores = {name: self._mean([one.scores[name] for one in verdicts if name in one.scores]) for name in first.scores}
+            return Verdict(scores, first.judgements)
+        return self._mean([value for value in values if not isinstance(value, Verdict)])
+
+    def _mean(self, values: list[float]) -> float:
         if self.answers == "mean":
             return fmean(values)
         return max(values) if self.answers == "best" else min(values)
@@ -265,6 +391,22 @@ class Asker:
             if scored:
                 self.score(sample, row)
             return sample
+
+
+def _named(scorer: str, part: str) -> str:
+    """Return the name of a score of a scorer with several: ``SCORER.PART``; an empty part is the scorer's own."""
+    return f"{scorer}.{part}" if part else scorer
+
+
+def names_of(name: str, scorer: Scorer) -> tuple[str, ...] | None:
+    """Return the names of a scorer's scores in the record; `name` is the scorer's. None: its results say them."""
+    return None if scorer.names is None else tuple(_named(name, part) for part in scorer.names)
+
+
+def _not_scored(sample: Sample, error: DataError | LMError) -> None:
+    """Record that a sample cannot be scored. Its answer is kept."""
+    sample.scores, sample.unread, sample.judgements = {}, None, None
+    sample.status, sample.error = "error", RowError("scoring", str(error))
 
 
 def _texts(answers: list[Choice]) -> list[str]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from runner.errors import BudgetExceeded, LMError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Container, Iterable, Iterator
 
-    from runner.batch.asker import Asker, Slot
+    from runner.batch.asker import Answered, Asker, Slot
     from runner.types import Sample
 
 Keep: TypeAlias = "Callable[[list[Sample]], None]"
@@ -82,6 +82,10 @@ async def ask(asker: Asker, slots: Iterable[Slot], keep: Keep, *, concurrency: i
         RecordError: a finished sample could not be written; requests in flight are cancelled.
     """
     stream = iter(slots)
+    workers = concurrency + concurrency // AHEAD
+    if asker.asks:
+        await _ask_and_judge(asker, stream, keep, workers, stop)
+        return
 
     async def work() -> None:
         for slot in stream:
@@ -95,5 +99,42 @@ async def ask(asker: Asker, slots: Iterable[Slot], keep: Keep, *, concurrency: i
             keep([sample])
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(concurrency + concurrency // AHEAD):
+        for _ in range(workers):
             group.create_task(work())
+
+
+async def _ask_and_judge(asker: Asker, stream: Iterator[Slot], keep: Keep, workers: int, stop: Stop) -> None:
+    """Ask slots with some workers, and judge their answers with as many others, so that both models are busy at once.
+
+    After a stop, answers that no judge has seen stay owed: the cache has them.
+    """
+    answers: asyncio.Queue[Answered | None] = asyncio.Queue(workers)
+
+    async def answer() -> None:
+        for slot in stream:
+            if stop.requested:
+                return
+            try:
+                answered = await asker.answer(slot)
+            except (LMError, BudgetExceeded) as error:
+                stop.request(error)
+                return
+            await answers.put(answered)
+
+    async def judge() -> None:
+        while (answered := await answers.get()) is not None:
+            try:
+                sample = await asker.judge(answered)
+            except (LMError, BudgetExceeded) as error:
+                stop.request(error)
+                continue
+            keep([sample])
+
+    async with asyncio.TaskGroup() as judging:
+        for _ in range(workers):
+            judging.create_task(judge())
+        async with asyncio.TaskGroup() as asking:
+            for _ in range(workers):
+                asking.create_task(answer())
+        for _ in range(workers):
+            await answers.put(None)

@@ -12,7 +12,7 @@ from runner.stats.pass_at import pass_at_k
 from runner.types import Held, Sample, Score, Spent, Status, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class _Failure(NamedTuple):
@@ -50,6 +50,8 @@ class Tally:
         self._used_cached = [0] * len(Usage.__struct_fields__)
         self.known_usd = 0.0
         self.held = Held()
+        self.named: dict[str, Spent] = {}
+        self._named_usd: dict[str, float] = {}
         self.unpriced = False
         self.saved_usd = 0.0
         self.model_s = 0.0
@@ -94,13 +96,27 @@ class Tally:
         return {"usd": self.known_usd + self.held.usd, "tokens": tokens, "requests": self.requests}
 
     @property
+    def counted_named(self) -> dict[str, dict[str, Any]]:
+        """The same of each named model."""
+        return {
+            name: {
+                "usd": self._named_usd[name] + spent.held.usd,
+                "tokens": spent.usage.total_tokens + spent.held.tokens,
+                "requests": spent.requests,
+            }
+            for name, spent in self.named.items()
+        }
+
+    @property
     def usage_cached(self) -> Usage:
         """Tokens of answers that came from the cache."""
         return Usage(*self._used_cached)
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
-        if failure := self._again.pop((sample.id, sample.repeat), None):
+        if sample.named is not None:
+            self._spend_named(sample.named)
+        if (failure := self._again.pop((sample.id, sample.repeat), None)) is not None:
             self.status[failure.status] -= 1
             self.unscored[failure.status] -= not failure.scores
             if failure.status == "error":
@@ -118,7 +134,7 @@ class Tally:
             self.saved_usd += sample.saved_usd or 0.0
             if sample.usage is not None:
                 _add(self._used_cached, sample.usage)
-        else:
+        elif failure is None or failure.code != "scoring":  # else its answer is counted already
             self._spend(sample)
         if self.repeats > 1:
             self._add_repeat(sample)
@@ -131,18 +147,24 @@ class Tally:
         assert sample.error is not None
         self._again[sample.id, sample.repeat] = _Failure(sample.status, sample.error.code, sample.scores, sample.cluster)
         self._count(sample)
-        self._spend(sample)
+        self._spend_named(sample.named or {})
+        if sample.cache != "hit":
+            self._spend(sample)
 
     def superseded(self, sample: Sample) -> None:
         """Count the cost of a sample that another one has replaced.
 
-        A sample whose scoring failed adds nothing: the sample that replaced it has the same answer, and its cost.
+        Of a sample whose scoring failed, only that counts: the sample that replaced it has the same answer, and its cost.
         """
+        self._spend_named(sample.named or {})
         if sample.cache != "hit" and (sample.error is None or sample.error.code != "scoring"):
             self._spend(sample)
 
-    def charge(self, spent: Spent) -> None:
-        """Count what was spent on samples that have no line in the record."""
+    def charge(self, spent: Spent, model: str | None = None) -> None:
+        """Count what was spent on samples that have no line in the record: on the main model, or on a named one."""
+        if model is not None:
+            self._spend_named({model: spent})
+            return
         self.unrecorded += spent
         self.requests += spent.requests
         self.held += spent.held
@@ -155,6 +177,11 @@ class Tally:
         if sample.error and sample.status == "error":
             self.errors[sample.error.code] += 1
             self.messages.setdefault(sample.error.code, sample.error.message)
+
+    def _spend_named(self, named: Mapping[str, Spent]) -> None:
+        for name, spent in named.items():
+            self.named[name] = self.named.get(name, Spent()) + spent
+            self._named_usd[name] = self._named_usd.get(name, 0.0) + (spent.cost_usd or 0.0)
 
     def _spend(self, sample: Sample) -> None:
         self.requests += sample.attempts

@@ -4,6 +4,7 @@ Each function matches on `kind` once. Secrets are read from the environment here
 """
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
+from runner.build.named import each_model, named, scoring_budget, scoring_models
 from runner.build.task import adapter, counting, dataset, name, pass_at, scorers, scoring_remarks
 from runner.build.training import finetuning
 
@@ -14,13 +15,17 @@ __all__ = [
     "cache",
     "counting",
     "dataset",
+    "each_model",
     "finetuning",
     "limiter",
     "lm",
     "name",
+    "named",
     "pass_at",
     "pinned",
     "remarks",
     "scorers",
+    "scoring_budget",
+    "scoring_models",
     "scoring_remarks",
 ]

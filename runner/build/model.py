@@ -36,17 +36,16 @@ _TAKEN = (set(inspect.signature(LM).parameters) | CONNECTION_KEYS) - {"temperatu
 """Names that `model.params` may not use, because other fields of the config set them."""
 
 
-def pinned(config: schema.RunConfig) -> schema.RunConfig:
-    """Replace a model's alias (``tickets@latest``) in the config by the model that it names now.
+def pinned(model: schema.model.Model) -> schema.model.Model:
+    """Return the model that an alias (``tickets@latest``) names now; any other model as it is.
 
     The record then says which model was asked, whatever the alias names later.
 
     Raises:
         ConfigError: the alias does not exist, or this version does not know the model that it names.
     """
-    model = config.model
     if not isinstance(model, schema.model.LocalModel) or not aliases.is_reference(model.name):
-        return config
+        return model
     _, version = aliases.resolve(model.name)
     try:
         named: schema.model.Model = msgspec.convert(version.model, schema.model.Model)
@@ -54,7 +53,7 @@ def pinned(config: schema.RunConfig) -> schema.RunConfig:
         raise ConfigError(f"{model.name} names a model that this version of ostinato does not know: {error}") from None
     if isinstance(named, schema.model.LocalModel):  # the other fields of a local model stay as configured
         named = msgspec.structs.replace(model, name=named.name)
-    return msgspec.structs.replace(config, model=named)
+    return named
 
 
 def lm(config: schema.RunConfig) -> LM:
@@ -118,11 +117,11 @@ def _arguments(config: schema.RunConfig) -> dict[str, Any]:
     }
 
 
-def budget(config: schema.running.Budget) -> Budget | None:
-    """Build the budget; None when nothing is bounded."""
+def budget(config: schema.running.Budget, key: str = "budget") -> Budget | None:
+    """Build the budget that the config has under `key`; None when nothing is bounded."""
     if all(bound is None for bound in (config.usd, config.tokens, config.requests)):
         return None
-    return Budget(**msgspec.structs.asdict(config))
+    return Budget(**msgspec.structs.asdict(config), key=key)
 
 
 def limiter(config: schema.RunConfig, lm: LM) -> Limiter:

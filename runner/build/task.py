@@ -128,7 +128,7 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
         case schema.scoring.SeveralScoring() as several:
             if not several.scorers:
                 raise ConfigError("scoring.scorers is empty; name at least one: scoring.scorers={mine: {kind: exact}}")
-            built = {name: _scorer(chosen) for name, chosen in several.scorers.items()}
+            built = {name: _scorer(chosen, name) for name, chosen in several.scorers.items()}
             needy = [chosen for chosen in several.scorers.values() if _needs_target(chosen)]
         case single:
             scorer = _scorer(single)
@@ -178,7 +178,8 @@ def name(config: schema.RunConfig, data: Dataset) -> str:
     return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
 
 
-def _scorer(config: schema.scoring.Scorer) -> Scorer:  # noqa: PLR0911 - one return per kind
+def _scorer(config: schema.scoring.Scorer, name: str = "") -> Scorer:  # noqa: PLR0911 - one return per kind
+    """Build a scorer; `name` is its name among several."""
     match config:
         case schema.scoring.ExactScoring():
             return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip, straight_quotes=config.straight_quotes)
@@ -207,7 +208,7 @@ def _scorer(config: schema.scoring.Scorer) -> Scorer:  # noqa: PLR0911 - one ret
         case schema.scoring.F1Scoring():
             return scoring.F1()
         case schema.scoring.PythonScoring():
-            return scoring.Python(config.function)
+            return scoring.Python(config.function, config.models, name)
         case _:
             return _further(config)
 

@@ -23,6 +23,8 @@ SINCE: dict[str, dict[str, Any]] = {
         "truncated": "score",
         "answers": "first",
         "pass_at": [],
+        "models": {},
+        "budget": {"usd": None, "tokens": None, "requests": None, "unknown_price": "refuse"},
     },
     "data": {
         "cluster": None,

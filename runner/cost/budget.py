@@ -22,9 +22,10 @@ _ROUNDING = 1e-9
 class Reservation:
     """The most that one request may use, reserved by `Budget.reserve`. Settle it exactly once."""
 
-    __slots__ = ("_amounts", "_budget", "_open")
+    __slots__ = ("_amounts", "_budget", "_open", "within")
 
     def __init__(self, budget: Budget, amounts: _Amounts) -> None:
+        self.within: Reservation | None = None
         self._budget = budget
         self._amounts = amounts
         self._open = True
@@ -45,6 +46,8 @@ class Reservation:
                 "requests": 1,
             }
             self._budget._settled(self._amounts, used if sent else _nothing())  # noqa: SLF001 - the two belong together
+            if self.within is not None:
+                self.within.settle(usd=usd, tokens=tokens, sent=sent)
 
 
 class Budget:
@@ -56,6 +59,8 @@ class Budget:
     Args:
         usd, tokens, requests: the bounds (US dollars; tokens of prompts and answers; attempts sent); None is no bound.
         unknown_price: what a dollar bound does with a request whose price is unknown: ``refuse`` it, or ``allow`` it uncounted.
+        key: the config's name of the budget, for messages.
+        within: the whole that this budget is a part of: a request has to fit in both.
     """
 
     def __init__(
@@ -65,7 +70,11 @@ class Budget:
         tokens: int | None = None,
         requests: int | None = None,
         unknown_price: Literal["refuse", "allow"] = "refuse",
+        key: str = "budget",
+        within: Budget | None = None,
     ) -> None:
+        self.key = key
+        self.within = within
         self.bounds: dict[str, float | None] = {"usd": usd, "tokens": tokens, "requests": requests}
         self.unknown_price = unknown_price
         self._spent = _nothing()
@@ -104,24 +113,36 @@ class Budget:
             EndpointClosedError: the budget was closed.
         """
         place = self._enter(usd, tokens)
-        if isinstance(place, Reservation):
-            return place
-        try:
-            return await asyncio.wrap_future(place)
-        except BaseException:
-            self._leave(place)
-            raise
+        if not isinstance(place, Reservation):
+            try:
+                place = await asyncio.wrap_future(waiting := place)
+            except BaseException:
+                self._leave(waiting)
+                raise
+        if self.within is not None:
+            try:
+                place.within = await self.within.reserve(usd=usd, tokens=tokens)
+            except BaseException:
+                place.settle(sent=False)
+                raise
+        return place
 
     def reserve_blocking(self, *, usd: float | None, tokens: int | None) -> Reservation:
         """Do as `reserve`, in a thread without an event loop."""
         place = self._enter(usd, tokens)
-        if isinstance(place, Reservation):
-            return place
-        try:
-            return place.result()
-        except BaseException:
-            self._leave(place)
-            raise
+        if not isinstance(place, Reservation):
+            try:
+                place = (waiting := place).result()
+            except BaseException:
+                self._leave(waiting)
+                raise
+        if self.within is not None:
+            try:
+                place.within = self.within.reserve_blocking(usd=usd, tokens=tokens)
+            except BaseException:
+                place.settle(sent=False)
+                raise
+        return place
 
     def close(self, cause: LMError) -> None:
         """Refuse waiting and further requests with `cause`. Requests in flight still settle."""
@@ -134,12 +155,12 @@ class Budget:
         bounded = [name for name in ("tokens", "usd") if self.bounds[name] is not None]
         if tokens is None and bounded:
             raise BudgetExceeded(
-                f"budget.{bounded[0]} is set, but the length of an answer has no known bound; set sampling.max_tokens"
+                f"{self.key}.{bounded[0]} is set, but the length of an answer has no known bound; set sampling.max_tokens"
             )
         if usd is None and self.bounds["usd"] is not None and self.unknown_price == "refuse":
             raise BudgetExceeded(
-                "budget.usd is set, but the price of this model is unknown; set model.price, bound budget.tokens or "
-                "budget.requests instead, or do not count it: budget.unknown_price=allow"
+                f"{self.key}.usd is set, but the price of this model is unknown; set model.price, bound {self.key}.tokens or "
+                f"{self.key}.requests instead, or do not count it: {self.key}.unknown_price=allow"
             )
         asked: _Amounts = {"usd": usd or 0.0, "tokens": tokens or 0, "requests": 1}
         with self._lock:
@@ -204,8 +225,8 @@ class Budget:
         for name, bound in self.bounds.items():
             if bound is not None and self._spent[name] + asked[name] > bound + _ROUNDING:
                 return BudgetExceeded(
-                    f"budget.{name}={_said(bound)} does not allow another request: {_said(self._spent[name])} spent, "
-                    f"up to {_said(asked[name])} needed; resume with a larger one: ostinato resume RUN budget.{name}=..."
+                    f"{self.key}.{name}={_said(bound)} does not allow another request: {_said(self._spent[name])} spent, "
+                    f"up to {_said(asked[name])} needed; resume with a larger one: ostinato resume RUN {self.key}.{name}=..."
                 )
         return None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.analysis.expectations import ALL_ROWS, ROWS, SHARES, Observed, checker, judge, of_row, parse, rows_more, with_left_out
+from runner.batch.asker import names_of
 from runner.errors import ConfigError
 from runner.records.outcome import Outcome
 from runner.scoring import Python
@@ -37,7 +38,11 @@ class Expected:
 
     def __init__(self, config: RunConfig, dataset: Dataset, scorers: Mapping[str, Scorer]) -> None:
         group = config.expect
-        scores = {name: not (scorer.measures or isinstance(scorer, Python)) for name, scorer in scorers.items()}
+        scores = {
+            score: not (scorer.measures or isinstance(scorer, Python))
+            for name, scorer in scorers.items()
+            for score in names_of(name, scorer) or (name,)
+        }
         self._bounded = scores
         self._all = [parse(text, scores) for text in group.that]
         if group.rows is None and (lost := next((one for one in self._all if one.name == ROWS), None)):

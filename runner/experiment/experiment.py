@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.batch.asker import Slot, status_of
+from runner.batch.asker import Slot, names_of, status_of
 from runner.batch.engine import Stop, ask, plan
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
@@ -23,6 +23,7 @@ from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, re
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.models import Models
+from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
 from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped, swapped
 from runner.models import served
@@ -71,10 +72,13 @@ class Experiment:
         self.folder = record.path
         self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
+        self.named = NamedModels(config) if parts.named is None else parts.named
         self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats, pass_at=parts.pass_at)
         self.spending = Spending(record)
-        self.tally.charge(self.spending.earlier)
+        self.tally.charge(self.spending.earlier.spent)
+        for name, spent in self.spending.earlier.named.items():
+            self.tally.charge(spent, name)
         self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
         self.expected = Expected(config, self.dataset, self.scorers)
         self.asker.check = self.expected.check
@@ -131,6 +135,7 @@ class Experiment:
             "cwd": str(prepared.cwd or Path.cwd()),
             **manifest_of(config, in_place, parts.dataset),
             "model": {"requested": parts.lm.model, "endpoint": parts.lm.request(prompt="").endpoint, **parts.lm.recorded_form},
+            **({"models": models} if (models := parts.named.facts() if parts.named else {}) else {}),
             "seeds": {"rule": seeds.RULE},
             **({"remarks": remarks} if (remarks := parts.remarks(config)) else {}),
             **(facts or {}),
@@ -196,27 +201,38 @@ class Experiment:
             record.write_manifest({**record.manifest(), "config": plain(config)})
         if summary := record.summary():
             experiment.restore(summary)
+        experiment._done = experiment._recount(again)
+        tally, budget = experiment.tally, experiment.lm.budget
+        for counted in (tally.counted, *tally.counted_named.values()) if budget else ():
+            budget.charge(**counted)  # it covers all sittings of the run
+        experiment.named.charge(tally.counted_named)
+        return experiment
+
+    def _recount(self, again: Container[str]) -> set[tuple[str, int]]:
+        """Count the samples of the record, and return the slots that are done: not failures with one of the codes `again`."""
         done = set()
         answered: dict[tuple[str, int], Sample] = {}
-        for sample, counts in record.history():
+        for sample, counts in self.record.history():
             if not counts:
-                experiment.tally.superseded(sample)
+                self.tally.superseded(sample)
                 continue
             slot = sample.id, sample.repeat
             failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
             if failure is None or failure not in again:
-                experiment.count(sample)
+                self.count(sample)
+                done.add(slot)
             elif failure == "scoring":  # the sample has its answer
                 answered[slot] = sample
             else:
-                experiment.tally.again(sample)
-                continue
-            done.add(slot)
-        experiment._score_again(answered)
-        if experiment.lm.budget:  # the budget covers all sittings of the run
-            experiment.lm.budget.charge(**experiment.tally.counted)
-        experiment._done = done
-        return experiment
+                self.tally.again(sample)
+        if not self.asker.asks:
+            self._score_again(answered)
+            return done | answered.keys()
+        for sample in answered.values():  # they are judged with the rows that are owed
+            self.tally.again(sample)
+            unscored(sample).named = None  # the old line has it
+        self.asker.answered = answered
+        return done
 
     def plan(self) -> None:
         """Record what the cache can answer, and note what is owed, for `owed`, `due` and `ask`. Only the first call does it.
@@ -254,6 +270,7 @@ class Experiment:
         """Send requests in the form and with the seeds that a record has, whatever is known of the model today."""
         manifest, own = record.manifest(), self.record.manifest()
         self.lm.as_recorded(manifest.get("model", {}))
+        self.named.as_recorded(manifest.get("models", {}))
         self.asker.seed_rule = rule = seeds.recorded_rule(manifest)
         if rule != seeds.recorded_rule(own):  # the run plays another one again, and is resumed as it began
             self.record.write_manifest({**own, "seeds": {**own.get("seeds", {}), "rule": rule}})
@@ -261,17 +278,19 @@ class Experiment:
     @property
     def needs_launch(self) -> bool:
         """Return whether a local model server has to be started before anything can be asked."""
-        return isinstance(self.config.model, LocalModel)
+        return isinstance(self.config.model, LocalModel) or self.named.needs_launch
 
     async def launch(self) -> dict[str, Any]:
-        """Start the model server, unless one runs already. Raises LaunchError."""
+        """Start the servers of local models, unless they run already. Raises LaunchError."""
         began = time.perf_counter()
         model = self.config.model
-        if isinstance(model, LocalModel) and model.backend == "llamacpp":
-            await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
-        self._launched = True  # set before the launch: `kill` then ends a server that is still starting
-        await asyncio.to_thread(self.lm.launch)
-        await asyncio.to_thread(self._share_prefix)
+        if isinstance(model, LocalModel):
+            if model.backend == "llamacpp":
+                await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
+            self._launched = True  # set before the launch: `kill` then ends a server that is still starting
+            await asyncio.to_thread(self.lm.launch)
+            await asyncio.to_thread(self._share_prefix)
+        await self.named.launch(self._fetched)
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 
     def _share_prefix(self) -> None:
@@ -315,15 +334,22 @@ class Experiment:
         """Send nothing more. Requests in flight are finished and recorded; rows waiting for a retry or the limiter stay owed."""
         self.stop.request()
         asked = EndpointClosedError("the run was asked to stop", model=self.lm.model)
-        for gate in (self.lm.limiter, self.lm.budget):
-            if gate is not None:
-                gate.close(asked)
+        for lm in (self.lm, *self.named.lms.values()):
+            for gate in (lm.limiter, lm.budget):
+                if gate is not None:
+                    gate.close(asked)
 
     async def kill(self) -> None:
-        """Stop the server that `launch` started. A second call does nothing."""
+        """Stop the servers that `launch` started. A second call does nothing."""
+        await self.named.kill()
         if self._launched:
             self._launched = False
             await asyncio.to_thread(self.lm.kill)
+
+    async def aclose(self) -> None:
+        """Close the connections of all models. Call it before the event loop ends."""
+        await self.named.aclose()
+        await self.lm.aclose()
 
     def summarise(self) -> Summary:
         """Write the current summary and manifest, and return the summary."""
@@ -352,7 +378,8 @@ class Experiment:
             owed=tally.owed,
             cache_hits=tally.cache_hits,
             requests=tally.requests,
-            scores={name: scores.get(name, Score(None, None, 0)) for name in self.scorers} | self.tally.passes(),
+            scores=self._named_scores(scores) | self.tally.passes(),
+            scoring_s={name: round(spent, 3) for name, spent in self.asker.clock.seconds.items()},
             usage=tally.usage,
             usage_cached=tally.usage_cached,
             cost_usd=tally.cost_usd,
@@ -364,6 +391,7 @@ class Experiment:
             unrecorded=tally.unrecorded,
             unknown_endings=dict(tally.unknown_endings),
             held=tally.held,
+            named=tally.named,
             cost_known_usd=tally.known_usd,
             priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
@@ -374,6 +402,15 @@ class Experiment:
         self.record.write_summary(summary)
         self.record.write_manifest(self._manifest(summary))
         return summary
+
+    def _named_scores(self, scores: dict[str, Score]) -> dict[str, Score]:
+        """Return the scores in the order of their scorers: those that are sure to be there, and those that results have."""
+        names: list[str] = []
+        for scorer_name, scorer in self.scorers.items():
+            known = names_of(scorer_name, scorer)
+            found = [name for name in scores if name == scorer_name or name.startswith(f"{scorer_name}.")]
+            names += known if known is not None else found or [scorer_name]
+        return {name: scores.get(name, Score(None, None, 0)) for name in names}
 
     def _outcomes(self, scores: dict[str, Score]) -> list[Outcome]:
         if not self.expected:
@@ -394,6 +431,7 @@ class Experiment:
         """Take over the times of an earlier sitting, which ``samples.jsonl`` does not hold."""
         self._wall_before, self._since = before.wall_s, time.perf_counter()
         self.tally.model_s = before.model_s
+        self.asker.clock.seconds = dict(before.scoring_s)
 
     def record_failure(self, error: OstinatoError) -> bool:
         """Record the error that ended the run. Return True for a refusal by the model or the budget: the summary explains it."""
@@ -426,6 +464,7 @@ class Experiment:
         """Close the files."""
         self.spending.close()
         self.record.close()
+        self.named.close()
         if self.lm.store:
             self.lm.store.close()
 
@@ -442,11 +481,16 @@ class Experiment:
         recorded: str | None = manifest.get("model", {}).get("endpoint")
         if begun or names_weights(recorded):
             pin_recorded(self.lm, recorded)
+            self.named.pin(manifest.get("models", {}))
             return recorded
         pin(self.config, self.lm)
+        changed: dict[str, Any] = {}
+        if self.named.pin(None):
+            changed["models"] = self.named.facts()
         if self.lm.pinned is not None:
-            model = {**manifest["model"], "endpoint": self.lm.pinned.endpoint}
-            self.record.write_manifest({**manifest, "model": model})
+            changed["model"] = {**manifest["model"], "endpoint": self.lm.pinned.endpoint}
+        if changed:
+            self.record.write_manifest({**manifest, **changed})
         return None
 
     @property
@@ -490,8 +534,7 @@ class Experiment:
         """Score answers whose scoring failed, by slot. They are not asked again: an answer is never paid for twice."""
         for row, repeat in self._slots() if answered else ():
             if sample := answered.get((row.id, repeat)):
-                sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
-                self.asker.score(sample, row)
+                self.asker.score(unscored(sample), row)
                 self._keep([sample])
 
     def _keep(self, samples: list[Sample]) -> None:
@@ -532,6 +575,13 @@ class Experiment:
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
+
+
+def unscored(sample: Sample) -> Sample:
+    """Give a sample whose scoring failed the status of its answer again, and return it."""
+    if sample.error is not None and sample.error.code == "scoring":
+        sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
+    return sample
 
 
 def report_or_warn(folder: Path) -> None:

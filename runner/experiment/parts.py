@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runner import build
 from runner.batch.asker import Asker
+from runner.experiment.named import NamedModels
 from runner.scoring.counting import Counting
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Parts(NamedTuple):
     counting: Counting = Counting()
     answers: Literal["first", "mean", "best", "worst"] = "first"
     pass_at: tuple[int, ...] = ()
+    named: NamedModels | None = None
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
@@ -41,6 +43,7 @@ class Parts(NamedTuple):
             build.counting(config),
             getattr(config.scoring, "answers", "first"),
             build.pass_at(config),
+            NamedModels(config),
         )
 
     @property
@@ -56,7 +59,7 @@ class Parts(NamedTuple):
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""
-        return Asker(
+        asker = Asker(
             self.lm,
             self.adapter,
             self.scorers,
@@ -65,3 +68,6 @@ class Parts(NamedTuple):
             counting=self.counting,
             answers=self.answers,
         )
+        if self.named is not None:
+            asker.named = self.named.lms
+        return asker

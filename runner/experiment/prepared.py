@@ -55,10 +55,13 @@ class Sources:
 
     def pinned(self, config: RunConfig) -> RunConfig:
         """Replace the alias of a model (``tickets@latest``) by the model that it named when it was first resolved here."""
-        key = _encoded(config.model)
+        return build.each_model(config, self._pinned)
+
+    def _pinned(self, model: Model) -> Model:
+        key = _encoded(model)
         if key not in self._models:
-            self._models[key] = build.pinned(config).model
-        return msgspec.structs.replace(config, model=self._models[key])
+            self._models[key] = build.pinned(model)
+        return self._models[key]
 
     def dataset(self, config: RunConfig) -> Dataset:
         """Open the data of a config. Raises ConfigError and DataError."""
@@ -144,6 +147,7 @@ class Prepared:
         Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take
+        parts.named.check()
         return parts
 
     def _training(self) -> PreparedTraining:

@@ -235,7 +235,7 @@ async def launch_and_ask(experiment: Experiment, notify: Notify) -> None:
             await experiment.ask()
         finally:
             await experiment.kill()
-            await experiment.lm.aclose()
+            await experiment.aclose()
 
 
 async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestrate | None = None) -> None:
@@ -249,14 +249,15 @@ async def _orchestrated(experiment: Experiment, notify: Notify, given: Orchestra
         try:
             await orchestrate(experiment, notify=notify)
         finally:
-            await experiment.lm.aclose()
+            await experiment.aclose()
 
 
 @contextlib.contextmanager
 def _access(experiment: Experiment) -> Iterator[None]:
-    """Read the model's key, and share the limiter of its endpoint with all runs of this process."""
+    """Read the models' keys, and share the limiters of their endpoints with all runs of this process."""
     lm = experiment.lm
     lm.kwargs.update(build.access(experiment.config))
     lm.limiter = build.limiter(experiment.config, lm)
-    with lm.limiter.using():
+    experiment.named.lend(lm.budget, build.limiter)
+    with lm.limiter.using(), experiment.named.using():
         yield

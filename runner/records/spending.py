@@ -1,10 +1,11 @@
 """``spending.jsonl``: what a run has spent that ``samples.jsonl`` does not say, so that neither a stop nor a kill forgets it.
 
 The first line is the balance of earlier sittings: what was spent on samples without a line, and how many lines
-``samples.jsonl`` had then. Each further line is the sum of one slot, written before each of its attempts is sent and after each
-that has failed. The last line of a slot counts, until a later line of ``samples.jsonl`` has the slot's sample, which says what it
-has used itself. So a run that was killed knows which requests were in flight: each counts as sent, and as using the most that it
-may use. A run that has ended keeps one line; none if every sample has its line.
+``samples.jsonl`` had then. Each further line is the sum of one slot, written before each of its attempts is sent and after
+each that has failed. Named models, such as a judge, have lines of their own, with the model's name. The last line of a slot
+and a model counts, until a later line of ``samples.jsonl`` has the slot's sample, which says what it has used itself. So a
+run that was killed knows which requests were in flight: each counts as sent, and as using the most that it may use. A run
+that has ended keeps one line; none if every sample has its line.
 """
 
 from __future__ import annotations
@@ -29,15 +30,30 @@ _LARGEST = 2**20
 """Bytes from which the file is written again without the lines that count no more."""
 
 
+class Unrecorded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was spent on slots that have no sample: on the main model, and on named ones."""
+
+    spent: Spent = Spent()
+    named: dict[str, Spent] = {}
+
+    def plus(self, spent: Spent, model: str | None) -> Unrecorded:
+        """Return the sum with what one more slot has spent on a model."""
+        if model is None:
+            return Unrecorded(self.spent + spent, self.named)
+        return Unrecorded(self.spent, {**self.named, model: self.named.get(model, Spent()) + spent})
+
+
 class _Balance(msgspec.Struct, omit_defaults=True):
     lines: int
     spent: Spent = Spent()
+    named: dict[str, Spent] = {}
 
 
 class _Entry(msgspec.Struct, omit_defaults=True):
     id: str
     repeat: int = 0
     spent: Spent = Spent()
+    model: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -58,21 +74,21 @@ class Spending:
         self._file = record.path / "spending.jsonl"
         self._handle: int | None = None
         self._size = 0
-        self._open: dict[_Slot, Spent] = {}
+        self._open: dict[_Slot, dict[str | None, Spent]] = {}
         self._lines = record.count_lines()
         self.earlier = unrecorded(record)
         if self._file.exists():
             self._rewrite()
 
     @property
-    def total(self) -> Spent:
+    def total(self) -> Unrecorded:
         """Spending on slots that have no sample, over all sittings."""
-        return sum(self._open.values(), self.earlier)
+        return _sum(self.earlier, self._open)
 
-    def keep(self, slot: _Slot, spent: Spent) -> None:
-        """Write down what a slot has spent so far. Raises RecordError."""
-        self._open[slot] = spent
-        line = _encode(_Entry(*slot, spent)) + b"\n"
+    def keep(self, slot: _Slot, spent: Spent, model: str | None = None) -> None:
+        """Write down what a slot has spent so far on a model; None is the main one. Raises RecordError."""
+        self._open.setdefault(slot, {})[model] = spent
+        line = _encode(_Entry(*slot, spent, model)) + b"\n"
         try:
             if self._handle is None:
                 self._handle = os.open(self._file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
@@ -96,7 +112,7 @@ class Spending:
         """Leave one line, of what has no sample; no file if there is nothing. Raises RecordError."""
         self.close()
         self.earlier, self._open = self.total, {}
-        if self.earlier != Spent():
+        if self.earlier != Unrecorded():
             self._rewrite()
         else:
             self._file.unlink(missing_ok=True)
@@ -109,14 +125,16 @@ class Spending:
 
     def _rewrite(self) -> None:
         self.close()
-        entries = [_encode(_Entry(*slot, spent)) + b"\n" for slot, spent in self._open.items()]
+        entries = [
+            _encode(_Entry(*slot, spent, model)) + b"\n" for slot, models in self._open.items() for model, spent in models.items()
+        ]
         self._record.replace(self._file.name, b"".join([self._balance(), *entries]))
 
     def _balance(self) -> bytes:
-        return _encode(_Balance(self._lines, self.earlier)) + b"\n"
+        return _encode(_Balance(self._lines, self.earlier.spent, self.earlier.named)) + b"\n"
 
 
-def unrecorded(record: RunFolder) -> Spent:
+def unrecorded(record: RunFolder) -> Unrecorded:
     """Return what a run has spent on slots that have no sample, also if it was killed. Raises RecordError."""
     file = record.path / "spending.jsonl"
     try:
@@ -124,9 +142,11 @@ def unrecorded(record: RunFolder) -> Spent:
         whole = [line for line in lines if line.endswith(b"\n")]  # a torn line is of an attempt that was not sent
         if not whole:  # the run has ended, or is of a version without this file
             summary = record.summary()
-            return summary.unrecorded if summary else Spent()
+            return Unrecorded(summary.unrecorded) if summary else Unrecorded()
         balance = _decode_balance(whole[0])
-        entries = {(entry.id, entry.repeat): entry.spent for entry in map(_decode_entry, whole[1:])}
+        entries: dict[_Slot, dict[str | None, Spent]] = {}
+        for entry in map(_decode_entry, whole[1:]):
+            entries.setdefault((entry.id, entry.repeat), {})[entry.model] = entry.spent
     except OSError as error:
         raise RecordError(f"{file}: {error.strerror}") from None
     except msgspec.MsgspecError as error:
@@ -134,4 +154,11 @@ def unrecorded(record: RunFolder) -> Spent:
     for number, slot in record.slots() if entries else ():
         if number >= balance.lines:
             entries.pop(slot, None)
-    return sum(entries.values(), balance.spent)
+    return _sum(Unrecorded(balance.spent, balance.named), entries)
+
+
+def _sum(total: Unrecorded, slots: dict[_Slot, dict[str | None, Spent]]) -> Unrecorded:
+    for models in slots.values():
+        for model, spent in models.items():
+            total = total.plus(spent, model)
+    return total

@@ -8,13 +8,15 @@ import msgspec
 
 from runner.records.outcome import Outcome
 from runner.types import Held, Score, Spent, Usage
-from runner.wording.numbers import dollars, listed, score_in_full, seconds
+from runner.wording.numbers import count, dollars, listed, score_in_full, seconds
 from runner.wording.statuses import counted
 
 RunStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
 
 _OTHERS = ("refused", "truncated", "empty", "invalid", "owed")
 _COUNTS = {"error": "errors", "refused": "refused", "truncated": "truncated", "empty": "empty", "invalid": "invalid"}
+
+_WORTH_TELLING_S = 0.1
 
 ENOUGH = 0.9
 """The least share of its samples that a run must have scored to be ranked with others: fewer may be a lucky choice."""
@@ -38,6 +40,8 @@ class Summary(msgspec.Struct, kw_only=True):
         stopped_early: whether the rows that are owed were not asked because the verdict was certain without them.
         wall_s: seconds from start to end, over all sittings of the run.
         model_s: seconds in which requests were in flight; `tokens_per_s` is completion tokens over these.
+        named: what was spent on named models (a judge, models of a scorer), by name. It is not in the numbers above.
+        scoring_s: what scorers of your own and judges cost in time, by name: seconds, summed over the samples.
         left_out: samples that are in no score, by status; None: an earlier version has not recorded it (see `unscored`).
     """
 
@@ -73,6 +77,8 @@ class Summary(msgspec.Struct, kw_only=True):
     left_out: dict[str, int] | None = None
     expectations: list[Outcome] = []
     stopped_early: bool = False
+    named: dict[str, Spent] = {}
+    scoring_s: dict[str, float] = {}
 
     @property
     def unscored(self) -> dict[str, int]:
@@ -108,6 +114,11 @@ class Summary(msgspec.Struct, kw_only=True):
         for name in ("usage", "usage_cached"):
             plain[name] = {field: getattr(getattr(self, name), field) for field in Usage.__struct_fields__}
         plain["scored"] = self.scored
+        if self.named:
+            plain["named"] = {name: _in_full(spent) for name, spent in self.named.items()}
+        for name in ("named", "scoring_s"):  # a plain run has neither
+            if not plain[name]:
+                del plain[name]
         return plain
 
     def table(self) -> list[dict[str, Any]]:
@@ -133,6 +144,8 @@ class Summary(msgspec.Struct, kw_only=True):
         if self.tokens_per_s is not None:
             lines.append(("tokens/s", f"{self.tokens_per_s:,.0f}"))
         lines.append(("cost", self._cost()))
+        lines += [(f"model {name}", _said(spent)) for name, spent in self.named.items()]
+        lines += [(f"time of {name}", seconds(spent)) for name, spent in self.scoring_s.items() if spent >= _WORTH_TELLING_S]
         lines.append(("time", seconds(self.wall_s)))
         return [{"measure": measure, "value": value} for measure, value in lines]
 
@@ -154,3 +167,16 @@ class Summary(msgspec.Struct, kw_only=True):
         bounds = [f"at least {dollars(least)}"] if least else []
         bounds += [f"at most {dollars(least + self.held.usd)}"] if self.held.usd else []
         return f"{' and '.join(bounds) or 'unknown'} (unknown for {count:,} of {self.requests:,} requests)"
+
+
+def _in_full(spent: Spent) -> dict[str, Any]:
+    """Return what was spent on a named model as plain JSON data, every kind of token counted."""
+    usage = {field: getattr(spent.usage, field) for field in Usage.__struct_fields__}
+    return {"requests": spent.requests, "usage": usage, "cost_usd": spent.cost_usd, "held": msgspec.to_builtins(spent.held)}
+
+
+def _said(spent: Spent) -> str:
+    """Say what was spent on a named model."""
+    tokens = f"{spent.usage.prompt_tokens:,} tokens in, {spent.usage.completion_tokens:,} out"
+    cost = "cost unknown" if spent.cost_usd is None or spent.held.attempts else dollars(spent.cost_usd)
+    return f"{count(spent.requests, 'request')}, {tokens}, {cost}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from runner.scoring.targets import Comparison
 
@@ -33,7 +33,7 @@ class Combined(Comparison):
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:
         """Score with each of them."""
-        return self._of(scorer.score(output, target, fields, parsed) for scorer in self._scorers)
+        return self._of(cast("float", scorer.score(output, target, fields, parsed)) for scorer in self._scorers)
 
     def reads(self, output: str, target: Any, parsed: Any) -> bool:
         """Return whether one of the scorers found something to compare."""
@@ -55,4 +55,4 @@ class Not(Comparison):
 
     def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:
         """Turn the other score around."""
-        return 1.0 - self._scorer.score(output, target, fields, parsed)
+        return 1.0 - cast("float", self._scorer.score(output, target, fields, parsed))

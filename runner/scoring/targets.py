@@ -4,12 +4,42 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runner.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runner.types import Judgement, Row, Sample
+
+
+class Verdict(NamedTuple):
+    """What a scorer says that gives more than one number: scores by name, and labels and reasons by the same names."""
+
+    scores: dict[str, float]
+    judgements: dict[str, Judgement] | None = None
+
+
+class Asked(NamedTuple):
+    """An answer to be judged.
+
+    Attributes:
+        sample: the answer, with all that is recorded of it.
+        output: its text, without thinking.
+        row: the row that it answers.
+    """
+
+    sample: Sample
+    output: str
+    row: Row
+
+
+class Models(Protocol):
+    """The models that a scorer may ask for one answer, by name."""
+
+    def __call__(self, name: str) -> Any:
+        """Return a model: ``await lm.acall(prompt)``."""
 
 
 class Scorer(Protocol):
@@ -22,11 +52,20 @@ class Scorer(Protocol):
         name: the metric's name in ``scores``.
         blocks: whether scoring takes so long that it is done outside the event loop.
         measures: whether the score is a quantity (a latency, a length), which has no worst value that a missing answer could get.
+        asks: whether it asks models, or waits for something else: `judge` is awaited in place of calling `score`.
+        timed: whether what it costs in time is worth telling.
+        names: what is added to its own name for each of its scores; None: only its results say that.
     """
 
     name: str
     blocks: bool
     measures: bool
+    asks: bool
+    timed: bool
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Return what is added to its own name for each of its scores, after a point."""
 
     def check(self, target: Any) -> None:
         """Check a target before anything is sent.
@@ -38,7 +77,15 @@ class Scorer(Protocol):
     def reads(self, output: str, target: Any, parsed: Any) -> bool:
         """Return whether an answer that scored 0 holds anything of the kind that is compared: a number, a label, JSON."""
 
-    def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float:
+    async def judge(self, asked: Asked, models: Models) -> float | Verdict:
+        """Score one answer, and ask models for it.
+
+        Raises:
+            DataError: as `score`; or what a model answers cannot be used.
+            LMError, BudgetExceeded, CacheError: a model does not answer.
+        """
+
+    def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float | Verdict:
         """Score one answer.
 
         Args:
@@ -61,6 +108,17 @@ class Comparison:
     name: str
     blocks = False
     measures = False
+    asks = False
+    timed = False
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Return one empty text: it has one score, of its own name."""
+        return ("",)
+
+    async def judge(self, asked: Asked, models: Models) -> float | Verdict:
+        """Raise NotImplementedError: a comparison asks nothing."""
+        raise NotImplementedError
 
     def check(self, target: Any) -> None:
         """Raise DataError if `target` is missing, empty or an object."""

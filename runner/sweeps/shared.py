@@ -44,7 +44,8 @@ class Shared:
         """Charge what earlier sittings have used to the budget."""
         for run in runs if self.budget else ():
             assert self.budget is not None
-            self.budget.charge(**_spent(run))
+            for counted in _spent(run):
+                self.budget.charge(**counted)
 
     def expect(self, configs: Iterable[RunConfig]) -> None:
         """Announce all cells that will run, so that a server ends as soon as none of them needs it."""
@@ -56,20 +57,29 @@ class Shared:
         lm.kwargs.update(build.access(config))
         lm.budget = self.budget
         lm.flights = self._flights.setdefault(config.cache, SingleFlight())
+        lm.limiter = self._limiter(config, lm)
+        experiment.named.lend(self.budget, self._limiter)
+
+    def _limiter(self, config: RunConfig, lm: LM) -> Limiter:
+        """Return the limiter of an endpoint, which the cells share."""
         way = (lm.channel().endpoint, config.limits)
         if way not in self._limiters:
             self._limiters[way] = build.limiter(config, lm)
             self._using.enter_context(self._limiters[way].using())
-        lm.limiter = self._limiters[way]
+        return self._limiters[way]
 
     async def launch(self, experiment: Experiment) -> None:
         """Start the model's server, unless another cell has started it. Raises LaunchError."""
         await experiment.launch()
+        if not isinstance(experiment.config.model, LocalModel):
+            return
         self._servers.setdefault(_server(experiment.config), experiment.lm)
 
     async def release(self, experiment: Experiment) -> None:
         """Release an experiment that asks no more. A server that it has launched stays up for other cells."""
-        if self._servers.get(_server(experiment.config)) is not experiment.lm:
+        if self._servers.get(_server(experiment.config)) is experiment.lm:
+            await experiment.named.kill()
+        else:
             await experiment.kill()
 
     async def ended(self, config: RunConfig) -> None:
@@ -93,13 +103,15 @@ def _server(config: RunConfig) -> _Server:
     return config.model.name, repr((config.model, config.launch))
 
 
-def _spent(run: RunFolder) -> dict[str, Any]:
+def _spent(run: RunFolder) -> list[dict[str, Any]]:
     """Return what a budget counts of a run: its lines (a killed sitting leaves no summary), and amounts without a line."""
-    tally = Tally(0)
-    tally.charge(unrecorded(run))
+    tally, apart = Tally(0), unrecorded(run)
+    tally.charge(apart.spent)
+    for name, spent in apart.named.items():
+        tally.charge(spent, name)
     for sample, counts in run.history():
         if counts:
             tally.add(sample)
         else:
             tally.superseded(sample)
-    return tally.counted
+    return [tally.counted, *tally.counted_named.values()]

@@ -421,7 +421,7 @@ class Sweep:
             raise
         finally:
             await self.shared.release(experiment)
-            await experiment.lm.aclose()
+            await experiment.aclose()
 
     def _compare_weights(self) -> None:
         """Warn if the cells, over all sittings, were answered by different weights behind one address and name."""

@@ -97,7 +97,7 @@ def test_a_run_uses_the_model_of_the_alias_and_records_its_version(in_tmp):
 
 def test_other_model_keys_apply_to_the_model_of_the_alias():
     aliases.register("tickets", TUNED, {})
-    model = build.pinned(compose(["model=tickets@latest", "model.params.seed=7"]).config()).model
+    model = build.pinned(compose(["model=tickets@latest", "model.params.seed=7"]).config().model)
     assert (model.name, model.params) == ("ft-0123456789ab", {"seed": 7})
 
 

@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from runner.config.schema.base import Config, Kind, Positive, Seconds, Text
+from runner.config.schema.base import Config, Kind, Name, Positive, Seconds, Text
+from runner.config.schema.model import Model
+from runner.config.schema.running import Budget
 
 
 class NoScoring(Kind, frozen=True, kw_only=True, tag="none"):
@@ -35,6 +37,14 @@ class Scored(Kind, frozen=True, kw_only=True):
         if any(getattr(self, name) != getattr(Scored(), name) for name in Scored.__struct_fields__):
             names = ", ".join(Scored.__struct_fields__)
             raise ValueError(f"{where}: {names} apply to all scores: scoring.refused=...")
+        if getattr(self, "budget", Budget()) != Budget():
+            raise ValueError(f"{where}: the budget is that of all scorers: scoring.budget.usd=...")
+
+
+class Asking(Scored, frozen=True, kw_only=True):
+    """Hold the field of scorers that ask models: the part of the run's budget that they may use."""
+
+    budget: Budget = Budget()
 
 
 class ExactScoring(Scored, frozen=True, kw_only=True, tag="exact"):
@@ -134,10 +144,11 @@ class MeasureScoring(Scored, frozen=True, kw_only=True, tag="measure"):
     at_most: Annotated[float, Meta(ge=0)] | None = None
 
 
-class PythonScoring(Scored, frozen=True, kw_only=True, tag="python"):
-    """Score with a function of your own: ``file.py:function``, called with (output, target, row)."""
+class PythonScoring(Asking, frozen=True, kw_only=True, tag="python"):
+    """Score with a function of your own: ``file.py:function``, called with (output, target, row), and with models."""
 
     function: Text
+    models: dict[Name, Model] = {}
 
 
 Comparing: TypeAlias = (
@@ -179,7 +190,7 @@ class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
 Scorer: TypeAlias = Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | PythonScoring
 
 
-class SeveralScoring(Scored, frozen=True, kw_only=True, tag="several"):
+class SeveralScoring(Asking, frozen=True, kw_only=True, tag="several"):
     """Use several scorers, by name. The first is the primary one."""
 
     scorers: dict[str, Scorer] = {}

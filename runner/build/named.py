@@ -1,0 +1,84 @@
+"""Named models: those that a run asks beside its main one, such as the judge of its answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from runner.build.model import budget
+from runner.config import schema
+from runner.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from runner.config.schema.model import Model
+    from runner.config.schema.request import Sampling
+    from runner.cost.budget import Budget
+
+
+def named(config: schema.RunConfig) -> dict[str, schema.RunConfig]:
+    """Return what each named model is built from: the run's config with that model, and its sampling.
+
+    Its cache, limits, launch and budget are the run's. `build.lm`, `build.access` and `build.limiter` take such a config.
+
+    Raises:
+        ConfigError: two models have one name.
+    """
+    found: dict[str, schema.RunConfig] = {}
+    for name, model, sampling in declared(config):
+        if name in found:
+            raise ConfigError(f"two models of this run are named '{name}'; give one of them another name")
+        found[name] = msgspec.structs.replace(config, model=model, sampling=sampling, finetune=None)
+    return found
+
+
+def declared(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
+    """Yield the named models of a config: name, model and sampling."""
+    yield from scoring_models(config)
+
+
+def scoring_models(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
+    """Yield the models that scorers ask: ``SCORER.NAME`` for those of a function."""
+    for scorer_name, scorer in scorings(config.scoring).items():
+        if isinstance(scorer, schema.scoring.PythonScoring):
+            prefix = scorer_name or scorer.function.rpartition(":")[2]
+            for name, model in scorer.models.items():
+                yield f"{prefix}.{name}", model, sampling_of(model)
+
+
+def scorings(config: schema.scoring.Scoring) -> Mapping[str, schema.scoring.Scoring]:
+    """Return the scorers of a config by name; one that stands alone has none (an empty text)."""
+    return config.scorers if isinstance(config, schema.scoring.SeveralScoring) else {"": config}
+
+
+def sampling_of(model: Model) -> Sampling:
+    """Return the sampling of a model that has no such group: the defaults, but for what ``params`` sets."""
+    return msgspec.structs.replace(
+        schema.request.Sampling(), **{name: None for name in ("temperature", "max_tokens") if name in model.params}
+    )
+
+
+def scoring_budget(config: schema.RunConfig) -> Budget | None:
+    """Return the part of the run's budget that its scorers may use; None: as much as the run."""
+    if not isinstance(config.scoring, schema.scoring.Asking):
+        return None
+    return budget(config.scoring.budget, key="scoring.budget")
+
+
+def each_model(config: schema.RunConfig, change: Callable[[Model], Model]) -> schema.RunConfig:
+    """Return the config with each of its models, named ones included, as `change` returns it."""
+    replace = msgspec.structs.replace
+    scoring = config.scoring
+    if isinstance(scoring, schema.scoring.SeveralScoring):
+        scoring = replace(scoring, scorers={name: _changed(one, change) for name, one in scoring.scorers.items()})
+    else:
+        scoring = _changed(scoring, change)
+    return replace(config, model=change(config.model), scoring=scoring)
+
+
+def _changed(scorer: schema.scoring.Scoring, change: Callable[[Model], Model]) -> schema.scoring.Scoring:
+    if isinstance(scorer, schema.scoring.PythonScoring) and scorer.models:
+        return msgspec.structs.replace(scorer, models={name: change(model) for name, model in scorer.models.items()})
+    return scorer
