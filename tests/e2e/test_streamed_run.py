@@ -44,7 +44,7 @@ def test_a_streamed_run_is_interrupted_killed_resumed_packed_and_replayed(tmp_pa
             assert running.wait().code == 130
         (folder,) = Path("runs/rows").glob("2*")
         assert recorded(folder) == 1
-        spent = unrecorded(RunFolder.open(folder))
+        spent = unrecorded(RunFolder.open(folder)).spent
         assert (spent.requests, spent.held.attempts) == (2, 2)
         assert spent.held.usd > 0
 
@@ -54,7 +54,7 @@ def test_a_streamed_run_is_interrupted_killed_resumed_packed_and_replayed(tmp_pa
             wait_until(lambda: recorded(folder) == 2, "a second sample")
             running.signal(signal.SIGKILL)
             running.wait()
-        killed = unrecorded(RunFolder.open(folder))
+        killed = unrecorded(RunFolder.open(folder)).spent
         assert (killed.requests, killed.held.attempts) == (4, 4)
         assert killed.held.usd == pytest.approx(2 * spent.held.usd)
 

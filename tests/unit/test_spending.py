@@ -31,7 +31,7 @@ from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.network.retry import RetryPolicy
 from runner.records import RunFolder
-from runner.records.spending import Spending, unrecorded
+from runner.records.spending import Spending, Unrecorded, unrecorded
 from runner.types import Choice, Held, Response, Sample, Spent, Usage
 
 PRICE = Price(prompt=0.002, completion=0.01)
@@ -251,21 +251,21 @@ def test_a_run_that_has_ended_keeps_one_line_or_none(tmp_path):
     spending = Spending(record)
     for name in ("a", "b"):
         spending.keep((name, 0), Spent(1, held=Held(1, 30, 0.5)))
-    assert unrecorded(record) == spending.total == Spent(2, held=Held(2, 60, 1.0))
+    assert unrecorded(record) == spending.total == Unrecorded(Spent(2, held=Held(2, 60, 1.0)))
     samples = [Sample(id="a"), Sample(id="b")]
     record.append(samples[:1])
     spending.recorded(samples[:1])
-    assert unrecorded(record) == spending.total == Spent(1, held=Held(1, 30, 0.5))
+    assert unrecorded(record) == spending.total == Unrecorded(Spent(1, held=Held(1, 30, 0.5)))
     spending.finish()
     assert len((tmp_path / "spending.jsonl").read_text().splitlines()) == 1
     again = Spending(record)
     again.keep(("b", 0), Spent(1))
     again.keep(("b", 0), Spent(2, Usage(1, 1, 2), 0.25))
-    assert unrecorded(record) == again.total == Spent(3, Usage(1, 1, 2), 0.25, Held(1, 30, 0.5))
+    assert unrecorded(record) == again.total == Unrecorded(Spent(3, Usage(1, 1, 2), 0.25, Held(1, 30, 0.5)))
     record.append(samples[1:])
     again.recorded(samples[1:])
     again.finish()
-    assert unrecorded(record) == Spent(1, held=Held(1, 30, 0.5))
+    assert unrecorded(record).spent == Spent(1, held=Held(1, 30, 0.5))
     record.close()
 
 
@@ -285,9 +285,9 @@ def test_a_retry_in_flight_is_not_taken_for_the_failure_that_it_replaces(tmp_pat
     record.append([Sample(id="a", status="error"), Sample(id="b")])
     spending = Spending(record)
     spending.keep(("a", 0), Spent(1))
-    assert unrecorded(record) == Spent(1)
+    assert unrecorded(record).spent == Spent(1)
     record.append([Sample(id="a")])
-    assert unrecorded(record) == Spent()
+    assert unrecorded(record).spent == Spent()
     spending.close()
     record.close()
 
@@ -303,7 +303,7 @@ def test_the_file_is_shortened_while_a_run_goes_on(tmp_path, monkeypatch):
             record.append([sample])
             spending.recorded([sample])
     assert (tmp_path / "spending.jsonl").stat().st_size < 1500
-    assert unrecorded(record) == Spent(10)
+    assert unrecorded(record).spent == Spent(10)
     spending.close()
     record.close()
 
@@ -320,7 +320,7 @@ def test_runs_of_earlier_versions_say_it_in_their_summary(tmp_path):
     (tmp_path / "summary.json").write_text(
         '{"run": "x", "name": "x", "model": "m", "status": "incomplete", "unrecorded": {"requests": 3, "cost_usd": null}}'
     )
-    assert unrecorded(record) == Spent(3, cost_usd=None)
+    assert unrecorded(record).spent == Spent(3, cost_usd=None)
 
 
 @pytest.mark.parametrize("fault", [EndpointClosedError, QuotaError])
@@ -338,6 +338,6 @@ def test_what_is_not_this_rows_fault_leaves_it_owed_and_counts(begun, tmp_path, 
     sample = Sample(id="r0")
     with pytest.raises(fault):
         asyncio.run(experiment.asker.ask((next(iter(experiment.dataset)), 0)))
-    assert experiment.tally.unrecorded.requests == experiment.spending.total.requests == 2
+    assert experiment.tally.unrecorded.requests == experiment.spending.total.spent.requests == 2
     assert sample.held is None
     experiment.close()
