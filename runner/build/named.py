@@ -46,6 +46,11 @@ def scoring_models(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampl
             prefix = scorer_name or scorer.function.rpartition(":")[2]
             for name, model in scorer.models.items():
                 yield f"{prefix}.{name}", model, sampling_of(model)
+        elif isinstance(scorer, schema.judging.Judging):
+            yield scorer_name or str(scorer.__struct_config__.tag), scorer.model, scorer.sampling
+        elif isinstance(scorer, schema.judging.PanelScoring):
+            for name, judge in scorer.judges.items():
+                yield f"{scorer_name or 'panel'}.{name}", judge.model, judge.sampling
 
 
 def scorings(config: schema.scoring.Scoring) -> Mapping[str, schema.scoring.Scoring]:
@@ -62,7 +67,7 @@ def sampling_of(model: Model) -> Sampling:
 
 def scoring_budget(config: schema.RunConfig) -> Budget | None:
     """Return the part of the run's budget that its scorers may use; None: as much as the run."""
-    if not isinstance(config.scoring, schema.scoring.Asking):
+    if not isinstance(config.scoring, schema.judging.Asking):
         return None
     return budget(config.scoring.budget, key="scoring.budget")
 
@@ -81,4 +86,9 @@ def each_model(config: schema.RunConfig, change: Callable[[Model], Model]) -> sc
 def _changed(scorer: schema.scoring.Scoring, change: Callable[[Model], Model]) -> schema.scoring.Scoring:
     if isinstance(scorer, schema.scoring.PythonScoring) and scorer.models:
         return msgspec.structs.replace(scorer, models={name: change(model) for name, model in scorer.models.items()})
+    if isinstance(scorer, schema.judging.Judging):
+        return msgspec.structs.replace(scorer, model=change(scorer.model))
+    if isinstance(scorer, schema.judging.PanelScoring):
+        judges = {name: msgspec.structs.replace(one, model=change(one.model)) for name, one in scorer.judges.items()}
+        return msgspec.structs.replace(scorer, judges=judges)
     return scorer

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner import adapters, scoring
 from runner.adapters.templates import Template
+from runner.build.judging import judging
+from runner.build.text import text_in
 from runner.config import schema
 from runner.data import Columns, Dataset, Kind, Selection, open_anywhere, open_dataset
 from runner.errors import ConfigError
 from runner.scoring.counting import Counting
-from runner.system.paths import expanded
 from runner.types import Row
 
 if TYPE_CHECKING:
@@ -128,10 +129,13 @@ def scorers(config: schema.RunConfig) -> dict[str, Scorer]:
         case schema.scoring.SeveralScoring() as several:
             if not several.scorers:
                 raise ConfigError("scoring.scorers is empty; name at least one: scoring.scorers={mine: {kind: exact}}")
-            built = {name: _scorer(chosen, name) for name, chosen in several.scorers.items()}
+            _check_order(several)
+            built = {name: _scorer(chosen, name, config.runs_dir) for name, chosen in several.scorers.items()}
             needy = [chosen for chosen in several.scorers.values() if _needs_target(chosen)]
         case single:
-            scorer = _scorer(single)
+            if isinstance(single, schema.judging.JudgeScoring) and single.when is not None:
+                raise ConfigError("scoring.when: there is no other score; put both scorers into scoring=several")
+            scorer = _scorer(single, runs_dir=config.runs_dir)
             built = {scorer.name: scorer}
             needy = [single] if _needs_target(single) else []
     if needy and config.data.target is None:
@@ -147,7 +151,7 @@ def pass_at(config: schema.RunConfig) -> tuple[int, ...]:
         ConfigError: a k is larger than the number of answers per row.
     """
     chosen = config.scoring
-    if not isinstance(chosen, schema.scoring.Scored) or not chosen.pass_at:
+    if not isinstance(chosen, schema.scored.Scored) or not chosen.pass_at:
         return ()
     if (most := max(chosen.pass_at)) > config.sampling.repeats:
         raise ConfigError(f"scoring.pass_at: pass@{most} needs {most} answers per row: sampling.repeats={most} or more")
@@ -157,7 +161,7 @@ def pass_at(config: schema.RunConfig) -> tuple[int, ...]:
 def counting(config: schema.RunConfig) -> Counting:
     """Return how samples without a whole answer count in the scores."""
     chosen = config.scoring
-    return Counting(*chosen.counting) if isinstance(chosen, schema.scoring.Scored) else Counting()
+    return Counting(*chosen.counting) if isinstance(chosen, schema.scored.Scored) else Counting()
 
 
 def scoring_remarks(config: schema.RunConfig) -> list[str]:
@@ -178,9 +182,21 @@ def name(config: schema.RunConfig, data: Dataset) -> str:
     return config.name or re.sub(r"[^A-Za-z0-9._-]+", "-", data.name).strip("-.")[:64] or "run"
 
 
-def _scorer(config: schema.scoring.Scorer, name: str = "") -> Scorer:  # noqa: PLR0911 - one return per kind
+def _check_order(several: schema.scoring.SeveralScoring) -> None:
+    """Raise ConfigError if a judge waits for a score that does not stand before it."""
+    before: list[str] = []
+    for name, scorer in several.scorers.items():
+        if isinstance(scorer, schema.judging.JudgeScoring) and scorer.when is not None and scorer.when.score not in before:
+            told = f"the scores before it are {', '.join(before)}" if before else "it is the first"
+            raise ConfigError(f"scoring.scorers.{name}.when.score: '{scorer.when.score}' is not a score before this one; {told}")
+        before.append(name)
+
+
+def _scorer(config: schema.scoring.Scorer, name: str = "", runs_dir: str = "runs") -> Scorer:  # noqa: PLR0911 - one per kind
     """Build a scorer; `name` is its name among several."""
     match config:
+        case schema.judging.JudgeScoring() | schema.judging.PairwiseScoring() | schema.judging.PanelScoring():
+            return judging(config, name, runs_dir)
         case schema.scoring.ExactScoring():
             return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip, straight_quotes=config.straight_quotes)
         case schema.scoring.ContainsScoring():
@@ -244,10 +260,14 @@ def _further(  # noqa: PLR0911 - one return per kind
             return scoring.Combined(how, {name: _scorer(chosen) for name, chosen in config.scorers.items()})
 
 
-def _needs_target(config: schema.scoring.Scorer) -> bool:
+def _needs_target(config: schema.scoring.Scorer) -> bool:  # noqa: PLR0911 - one return per kind
     match config:
         case schema.scoring.PythonScoring() | schema.scoring.MeasureScoring() | schema.scoring.JsonSchemaScoring():
             return False
+        case schema.judging.JudgeScoring(reference=reference) | schema.judging.PairwiseScoring(reference=reference):
+            return reference
+        case schema.judging.PanelScoring(judges=judges):
+            return any(map(_needs_target, judges.values()))
         case schema.scoring.RegexScoring(pattern=pattern):
             return pattern is None
         case schema.scoring.NotScoring(scorer=scorer):
@@ -256,17 +276,3 @@ def _needs_target(config: schema.scoring.Scorer) -> bool:
             return any(map(_needs_target, parts.values()))
         case _:
             return True
-
-
-def text_in(path: str, key: str) -> str:
-    """Read a text file that the config names under `key`.
-
-    Raises:
-        ConfigError: the file cannot be read, or is not UTF-8.
-    """
-    try:
-        return expanded(path).read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(f"{key}: {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{key}: {path}: not UTF-8 at byte {error.start}") from None

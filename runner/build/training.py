@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from runner.build.task import text_in
+from runner.build.text import text_in
 from runner.config import schema
 from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import CommandHyper, DatabricksHyper, Hyper, LocalHyper, OpenAIHyper, whole

@@ -203,8 +203,9 @@ class Experiment:
             experiment.restore(summary)
         experiment._done = experiment._recount(again)
         tally, budget = experiment.tally, experiment.lm.budget
-        for counted in (tally.counted, *tally.counted_named.values()) if budget else ():
-            budget.charge(**counted)  # it covers all sittings of the run
+        if budget is not None:  # it covers all sittings of the run
+            for counted in (tally.counted, *tally.counted_named.values()):
+                budget.charge(**counted)
         experiment.named.charge(tally.counted_named)
         return experiment
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.schema.data import FileSource
+from runner.config.schema.judging import Judging, PanelScoring
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
@@ -57,18 +58,23 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
         config = replace(config, prompt=replace(config.prompt, **prompts))
     scoring = config.scoring
 
-    def own(scorer: PythonScoring, key: str) -> PythonScoring:
-        return replace(scorer, function=f"{named[key]}:{scorer.function.rpartition(':')[2]}")
-
-    if isinstance(scoring, PythonScoring):
-        return replace(config, scoring=own(scoring, "scoring.function"))
     if isinstance(scoring, SeveralScoring):
-        scorers = {
-            name: own(scorer, f"scoring.scorers.{name}.function") if isinstance(scorer, PythonScoring) else scorer
-            for name, scorer in scoring.scorers.items()
-        }
+        scorers = {name: _renamed(one, f"scoring.scorers.{name}", named) for name, one in scoring.scorers.items()}
         return replace(config, scoring=replace(scoring, scorers=scorers))
-    return config
+    return replace(config, scoring=_renamed(scoring, "scoring", named))
+
+
+def _renamed(scorer: Any, key: str, named: dict[str, str]) -> Any:
+    """Return a scorer with other paths for its files."""
+    replace = msgspec.structs.replace
+    if isinstance(scorer, PythonScoring):
+        return replace(scorer, function=f"{named[f'{key}.function']}:{scorer.function.rpartition(':')[2]}")
+    if isinstance(scorer, Judging) and scorer.rubric_file is not None:
+        return replace(scorer, rubric_file=named[f"{key}.rubric_file"])
+    if isinstance(scorer, PanelScoring):
+        judges = {name: _renamed(one, f"{key}.judges.{name}", named) for name, one in scorer.judges.items()}
+        return replace(scorer, judges=judges)
+    return scorer
 
 
 def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
@@ -77,12 +83,22 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
     for key in ("system_file", "user_file"):
         if path := getattr(config.prompt, key):
             yield f"prompt.{key}", path
-    if isinstance(scoring, PythonScoring):
-        yield "scoring.function", scoring.function.rpartition(":")[0]
-    elif isinstance(scoring, SeveralScoring):
+    if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
-            if isinstance(scorer, PythonScoring):
-                yield f"scoring.scorers.{name}.function", scorer.function.rpartition(":")[0]
+            yield from _files_of(scorer, f"scoring.scorers.{name}")
+    else:
+        yield from _files_of(scoring, "scoring")
+
+
+def _files_of(scorer: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the files that a scorer names."""
+    if isinstance(scorer, PythonScoring):
+        yield f"{key}.function", scorer.function.rpartition(":")[0]
+    elif isinstance(scorer, Judging) and scorer.rubric_file is not None:
+        yield f"{key}.rubric_file", scorer.rubric_file
+    elif isinstance(scorer, PanelScoring):
+        for name, judge in scorer.judges.items():
+            yield from _files_of(judge, f"{key}.judges.{name}")
 
 
 def contents_of(config: RunConfig) -> dict[str, bytes]:

@@ -147,7 +147,8 @@ class Prepared:
         Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take
-        parts.named.check()
+        if parts.named is not None:
+            parts.named.check()
         return parts
 
     def _training(self) -> PreparedTraining:

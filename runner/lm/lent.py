@@ -12,7 +12,7 @@ from runner.lm.arguments import as_text, check_messages, outputs_of
 
 if TYPE_CHECKING:
     from runner.lm.lm import LM
-    from runner.types import Completion, Message, Request
+    from runner.types import Completion, Message, Request, Response
 
 Complete: TypeAlias = Callable[["Request"], Awaitable["Completion"]]
 """Answers one request: by the engine, or from the cache alone."""
@@ -58,12 +58,21 @@ class Lent:
             raise ConfigError("nothing to send: pass a prompt or messages")
         conversation = messages or [{"role": "user", "content": prompt}]
         check_messages(conversation)
-        said: dict[str, Any] = {"messages": conversation}
+        completion = await self.complete(conversation, rollout=kwargs.pop("rollout_id", None), **kwargs)
+        return outputs_of(self._said(completion), wants_logprobs=bool(kwargs.get("logprobs")))
+
+    async def complete(self, messages: list[Message], *, rollout: int | None = None, **kwargs: Any) -> Completion:
+        """Send a conversation, and return the answer as it came. Raises as `acall`."""
         if self._lm.model_type == "text":
-            said = {"prompt": as_text(conversation)}
-        completion = await self.acomplete(self._lm.request(rollout=kwargs.pop("rollout_id", None), **said, **kwargs))
-        response = without_thinking(completion.response) if self._lm.split_thinking else completion.response
-        return outputs_of(response, wants_logprobs=bool(kwargs.get("logprobs")))
+            return await self.acomplete(self._lm.request(prompt=as_text(messages), rollout=rollout, **kwargs))
+        return await self.acomplete(self._lm.request(messages=messages, rollout=rollout, **kwargs))
+
+    def spoken(self, completion: Completion) -> str:
+        """Return the text of an answer, without thinking."""
+        return self._said(completion).choices[0].text or ""
+
+    def _said(self, completion: Completion) -> Response:
+        return without_thinking(completion.response) if self._lm.split_thinking else completion.response
 
     def __call__(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """Do as `acall`, in a thread that may block. Raises ConfigError in the event loop itself."""

@@ -136,7 +136,7 @@ class _Packing:
         """Copy the files that the config names. Returns the config that names the copies."""
         named: dict[str, str] = {}
         for number, (key, path) in enumerate(named_files(self.in_place), 1):
-            code = key.startswith("scoring")
+            code = key.endswith(".function")
             content = expanded(path).read_bytes()
             if code and holds_secret_code(content):
                 raise RecordError(f"{path} holds what looks like a secret; have the scorer read it from the environment")

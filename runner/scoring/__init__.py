@@ -3,9 +3,12 @@
 from runner.scoring.choice import Choice, single_letters
 from runner.scoring.combined import Combined, Not
 from runner.scoring.edit import Edit
+from runner.scoring.judge import Judge
 from runner.scoring.math import Math
 from runner.scoring.measure import Measure
 from runner.scoring.numeric import Numeric
+from runner.scoring.pairwise import Pairwise
+from runner.scoring.panel import Panel
 from runner.scoring.python import Python
 from runner.scoring.rouge import Rouge
 from runner.scoring.structured import JsonMatch, JsonSchema
@@ -25,10 +28,13 @@ __all__ = [
     "Exact",
     "JsonMatch",
     "JsonSchema",
+    "Judge",
     "Math",
     "Measure",
     "Not",
     "Numeric",
+    "Pairwise",
+    "Panel",
     "Python",
     "Regex",
     "Rouge",

@@ -129,6 +129,17 @@ class Comparison:
         return True
 
 
+class Question(Comparison):
+    """Defaults of scorers that ask models."""
+
+    asks = True
+    timed = True
+
+    def score(self, output: str, target: Any, fields: Mapping[str, Any], parsed: Any) -> float | Verdict:
+        """Raise NotImplementedError: `judge` is awaited instead."""
+        raise NotImplementedError
+
+
 def wanted(scorer: str, target: Any) -> list[Any]:
     """Return the accepted targets, none of which is missing, empty or an object. The error names `scorer`.
 

@@ -299,7 +299,6 @@ def test_python_refuses_functions_that_cannot_be_loaded(code, tmp_path):
     broken.write_text("def f(:")
     for function, message in [
         (f"{code}:lenght", "has no function 'lenght'; did you mean 'length'?"),
-        (f"{code}:later", "is async"),
         (f"{code}", "is not of the form"),
         (f"{tmp_path}/none.py:f", "cannot be read: No such file"),
         (f"{broken}:f", "cannot be run: SyntaxError"),

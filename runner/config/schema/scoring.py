@@ -6,45 +6,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from runner.config.schema.base import Config, Kind, Name, Positive, Seconds, Text
-from runner.config.schema.model import Model
-from runner.config.schema.running import Budget
+from runner.config.schema.base import Config, Kind, Name, Seconds, Text
+from runner.config.schema.judging import Asking, JudgeScoring, PairwiseScoring, PanelScoring
+from runner.config.schema.model import Model  # noqa: TC001 - msgspec evaluates the annotation
+from runner.config.schema.scored import Scored
 
 
 class NoScoring(Kind, frozen=True, kw_only=True, tag="none"):
     """Record answers without scoring them."""
-
-
-Rule: TypeAlias = Literal["score", "leave_out", "zero"]
-
-
-class Scored(Kind, frozen=True, kw_only=True):
-    """Say how samples without a whole answer count, and several answers. Each kind has these fields; they apply to all scores."""
-
-    refused: Literal["leave_out", "zero"] = "leave_out"
-    errors: Literal["leave_out", "zero"] = "leave_out"
-    truncated: Literal["score", "leave_out", "zero"] = "score"
-    answers: Literal["first", "mean", "best", "worst"] = "first"
-    pass_at: list[Positive] = []
-
-    @property
-    def counting(self) -> tuple[Rule, Rule, Rule]:
-        """Return the first three fields."""
-        return self.refused, self.errors, self.truncated
-
-    def refuse_inside(self, where: str) -> None:
-        """Raise ValueError if a scorer that is part of another one sets a field of this class."""
-        if any(getattr(self, name) != getattr(Scored(), name) for name in Scored.__struct_fields__):
-            names = ", ".join(Scored.__struct_fields__)
-            raise ValueError(f"{where}: {names} apply to all scores: scoring.refused=...")
-        if getattr(self, "budget", Budget()) != Budget():
-            raise ValueError(f"{where}: the budget is that of all scorers: scoring.budget.usd=...")
-
-
-class Asking(Scored, frozen=True, kw_only=True):
-    """Hold the field of scorers that ask models: the part of the run's budget that they may use."""
-
-    budget: Budget = Budget()
 
 
 class ExactScoring(Scored, frozen=True, kw_only=True, tag="exact"):
@@ -187,7 +156,10 @@ class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
             scorer.refuse_inside(f"scorers.{name}")
 
 
-Scorer: TypeAlias = Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | PythonScoring
+Scorer: TypeAlias = (
+    Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | PythonScoring | JudgeScoring | PairwiseScoring
+    | PanelScoring
+)  # fmt: skip
 
 
 class SeveralScoring(Asking, frozen=True, kw_only=True, tag="several"):
