@@ -9,6 +9,7 @@ from prefect import flow, task  # noqa: TID253 - the home of Prefect; other modu
 from prefect.artifacts import acreate_table_artifact  # noqa: TID253
 from prefect.cache_policies import NO_CACHE  # noqa: TID253
 
+from flows.ahead import taken
 from flows.begun import note
 from flows.untagged import untagged
 
@@ -26,13 +27,13 @@ def _attach(folder: str) -> Experiment:
 @task(name="launch", task_run_name="launch", retries=1, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def launch(folder: str) -> dict[str, Any]:
     """Start the model server of the experiment. It may be repeated, so Prefect retries a failed start once."""
-    return await _attach(folder).launch()
+    return await taken(folder, "launch", lambda: _attach(folder).launch())
 
 
 @task(name="play", task_run_name="play", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])
 async def play(folder: str) -> dict[str, Any]:
     """Ask the rows that are owed. Returns counts."""
-    return await _attach(folder).ask()
+    return await taken(folder, "ask", lambda: _attach(folder).ask())
 
 
 @task(name="kill", task_run_name="kill", retries=0, cache_policy=NO_CACHE, persist_result=False, on_running=[note])

@@ -1,7 +1,8 @@
 """Run an experiment, a sweep or a pipeline as a Prefect flow on the right server, and leave the flow run in its true state.
 
 `run_experiment`, `run_sweep` and `run_pipeline` are the orchestrators of ``execution.orchestrator=prefect``, looked up by name.
-Prefect is imported inside them, while a private server boots; its settings, logging and environment are restored afterwards.
+Prefect is imported inside them, while a private server boots and the first rows are asked; its
+settings, logging and environment are restored afterwards.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from flows import quiet
+from flows.ahead import ahead
 from flows.connection import import_flow, pointed_at, reach
 from flows.servers.choice import resolve
 from flows.servers.private import PrivateServer
@@ -22,6 +24,7 @@ from runner.secrets import redact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from uuid import UUID
 
     from prefect import Flow
@@ -47,8 +50,11 @@ class Piece(Protocol):
 
 
 async def run_experiment(experiment: Experiment, *, notify: Callable[[str], None]) -> None:
-    """Run what the experiment owes as one flow run, with a task per stage. Raises as `run_as` does."""
-    await run_as("flows.experiment:experiment_flow", experiment, notify=notify)
+    """Run what the experiment owes as one flow run, with a task per stage. No row waits for a server that has to start first.
+
+    Raises as `run_as` does.
+    """
+    await run_as("flows.experiment:experiment_flow", experiment, notify=notify, meanwhile=lambda: ahead(experiment))
 
 
 async def run_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
@@ -61,13 +67,20 @@ async def run_pipeline(pipeline: Pipeline, *, notify: Callable[[str], None]) -> 
     await run_as("flows.pipeline:pipeline_flow", pipeline, notify=notify)
 
 
-async def run_as(target: str, piece: Piece, *, notify: Callable[[str], None]) -> None:
+async def run_as(
+    target: str,
+    piece: Piece,
+    *,
+    notify: Callable[[str], None],
+    meanwhile: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+) -> None:
     """Run a piece as one run of a flow, whose parameters are the folder and the overrides.
 
     Args:
         target: the flow, ``module:name``; its module imports Prefect.
         piece: what is run.
         notify: called with each line for people: where to watch the run, and problems that do not end it.
+        meanwhile: entered for the whole run if a private server has to start first: what goes on before it is up.
 
     Raises:
         OrchestratorError: no server is available, or it was lost during the run.
@@ -77,19 +90,20 @@ async def run_as(target: str, piece: Piece, *, notify: Callable[[str], None]) ->
     choice = resolve()
     private = PrivateServer() if choice.api_url is None else None
     try:
-        with quiet.environment():
-            flow = import_flow(target)
-            with (
-                pointed_at(private.api_url if private else choice.api_url, own=choice.kind != "named"),
-                quiet.log_to(piece.folder / "run.log"),
-            ):
-                if private:
-                    await private.ready()
-                    notify(f"Prefect: {private.ui_url} shows this run while it lasts (later: ostinato server start)")
-                else:
-                    await reach(choice)
-                    notify(f"Prefect: {redact(choice.api_url or '')}, from {choice.source}")
-                await _run(flow, piece, notify, private)
+        async with meanwhile() if private else contextlib.nullcontext():
+            with quiet.environment():
+                flow = await asyncio.to_thread(import_flow, target)
+                with (
+                    pointed_at(private.api_url if private else choice.api_url, own=choice.kind != "named"),
+                    quiet.log_to(piece.folder / "run.log"),
+                ):
+                    if private:
+                        await private.ready()
+                        notify(f"Prefect: {private.ui_url} shows this run while it lasts (later: ostinato server start)")
+                    else:
+                        await reach(choice)
+                        notify(f"Prefect: {redact(choice.api_url or '')}, from {choice.source}")
+                    await _run(flow, piece, notify, private)
     finally:
         if private:
             await asyncio.to_thread(private.stop)
@@ -111,7 +125,7 @@ async def _run(flow: Flow[Any, Any], piece: Piece, notify: Callable[[str], None]
                 state=Pending(),
             )
             if private:
-                private.plays(str(run.id))
+                await asyncio.to_thread(private.plays, str(run.id))
             playing = asyncio.create_task(_play(flow, run))
             watching = asyncio.create_task(_cancel_when_told(client, run.id, playing, notify))
             try:

@@ -6,8 +6,11 @@ file, so a process that starts a server holds a lock on its file. Concurrent run
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import sqlite3
+from datetime import UTC
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import OrchestratorError
@@ -15,7 +18,11 @@ from runner.network.client import request
 from runner.system import files, paths
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
+
+_BUSY_S = 10.0
+"""How long the server may be writing to the database."""
 
 
 def folder() -> Path:
@@ -81,6 +88,13 @@ class History:
         self._lock.truncate(0)
         json.dump({"who": who, "flow_run": flow_run}, self._lock)
         self._lock.flush()
+
+    def date(self, flow_run: str, began: datetime) -> None:
+        """Say when a flow run began that Prefect has just learned of: its API takes no times. Prefect keeps a start it finds."""
+        times = [began.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")] * 2
+        open_history = contextlib.closing(sqlite3.connect(self.database, timeout=_BUSY_S))
+        with contextlib.suppress(sqlite3.Error), open_history as history, history:
+            history.execute("UPDATE flow_run SET start_time = ?, expected_start_time = ? WHERE id = ?", [*times, flow_run])
 
     def bury(self, port: int) -> None:
         """Mark what an earlier holder left running as crashed, through the server that now has the database.

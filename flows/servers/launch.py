@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from flows.servers import schema
 from runner.errors import OrchestratorError
 from runner.network.client import request
 from runner.secrets import redact
@@ -15,7 +16,7 @@ from runner.system import processes
 HOST = "127.0.0.1"
 POLL_S = 0.05
 START_TIMEOUT_S = 120.0
-"""The first start creates the database (15 s on two slow cores); later ones take about 5 s."""
+"""Prefect may have to create the database (15 s on two slow cores); other starts take about 5 s."""
 
 _OTHERS_RUNS = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
 
@@ -45,7 +46,10 @@ def start(database: Path, port: int, *, log: Path, private: bool) -> processes.P
         log: the file that it writes to.
         private: whether it serves one run alone: then it runs no schedules and leaves other runs alone.
     """
-    return processes.start(_command(port), log=log, env=_environment(database, port, private=private))
+    env = _environment(database, port, private=private)
+    if schema.prepared(database):
+        env["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "0"
+    return processes.start(_command(port), log=log, env=env)
 
 
 def is_up(process: processes.Process, port: int, deadline: float) -> bool:
@@ -95,8 +99,9 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",  # no other pages
     }
     service = "PREFECT_SERVER_SERVICES"
-    if private:  # schedules and other runs are left to a server that stays
+    if private:  # schedules, other runs and types of blocks are left to a server that stays
         ours |= {f"{service}_{name}_ENABLED": "0" for name in _OTHERS_RUNS}
+        ours |= {"PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "0", "PREFECT_SERVER_MEMOIZE_BLOCK_AUTO_REGISTRATION": "0"}
     else:
         # with files, a run keeps its hold on its schedule while the server restarts
         ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"

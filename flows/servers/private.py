@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from datetime import UTC, datetime
 
 from flows.servers import launch
 from flows.servers.databases import History
@@ -19,6 +20,7 @@ class PrivateServer(launch.Address):
     """
 
     def __init__(self) -> None:
+        self._began = datetime.now(UTC)
         self._history = History.take_any()
         try:
             self.port = processes.free_port()
@@ -41,8 +43,9 @@ class PrivateServer(launch.Address):
         await asyncio.to_thread(self._history.bury, self.port)
 
     def plays(self, flow_run: str) -> None:
-        """Record the id of the flow run that ends with this process, in case the process is killed."""
+        """Record the id of the flow run that ends with this process, in case the process is killed, and when it truly began."""
         self._history.describe(self._who(), flow_run)
+        self._history.date(flow_run, self._began)
 
     def stop(self) -> None:
         """Stop the server and free its database. Idempotent."""

@@ -111,6 +111,7 @@ def test_a_private_run_is_in_the_history_in_its_true_state(private_runs, history
     assert history.task_states("ok-run") == dict.fromkeys(("launch", "play", "kill", "summarise"), "COMPLETED")
     assert run["parameters"] == {"folder": str(private_runs.ok_folder), "overrides": ["sampling.temperature=0.5"]}
     assert set(run["tags"]) == {"ostinato", "Demo.one"}
+    assert run["start_time"] == run["expected_start_time"] < run["created"]  # rows were asked before the server was up
 
 
 def test_the_summary_is_a_table_artifact(history):
