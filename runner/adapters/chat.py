@@ -61,4 +61,8 @@ class ChatAdapter:
 
     def message(self, role: str, content: str) -> Message:
         """Return a message, with control tokens broken up if `literal_tokens` is set."""
-        return {"role": role, "content": content.replace("<|", "< |") if self._literal_tokens else content}
+        return {"role": role, "content": self.literal(content)}
+
+    def literal(self, text: str) -> str:
+        """Return a text, with control tokens broken up if `literal_tokens` is set."""
+        return text.replace("<|", "< |") if self._literal_tokens else text

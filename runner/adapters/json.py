@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from runner.adapters.chat import ChatAdapter
+from runner.adapters.conversation import chat_adapter
 from runner.adapters.prompt import Formatted, ParseError, Repaired
 from runner.answers.repair import available, repaired
 from runner.answers.schema import Schema
@@ -15,6 +15,7 @@ from runner.errors import ConfigError
 
 if TYPE_CHECKING:
     from runner.adapters.prompt import Prompt
+    from runner.attachments import Attachments
     from runner.types import Row
 
 
@@ -36,6 +37,10 @@ class JsonAdapter:
             every object in it forbids additional properties and requires all its own, as OpenAI's strict mode demands),
             ``json_object`` (JSON of any shape) or ``none``.
         literal_tokens: as in `ChatAdapter`.
+        attachments: finds the images, sounds and files of `Prompt.messages`.
+
+    Attributes:
+        chat: the adapter that makes the messages.
 
     Raises:
         ConfigError: the schema is not a valid JSON Schema, a template has a syntax error, or json-repair is not installed.
@@ -52,19 +57,18 @@ class JsonAdapter:
         send_schema: Literal["json_schema", "json_object", "none"] = "json_schema",
         literal_tokens: bool = False,
         repair: bool = False,
+        attachments: Attachments | None = None,
     ) -> None:
         if retries < 0:
             raise ConfigError(f"adapter.retries is {retries}: give 0 or more")
         self._follows = Schema(schema, "adapter.schema")
-        self._chat = ChatAdapter(prompt, literal_tokens=literal_tokens)
+        self.chat = chat_adapter(prompt, attachments, literal_tokens=literal_tokens)
         self._schema = schema
         self._retries = retries
         self._send_schema = send_schema
         self._repair = repair
         if repair:
             available()
-        self._asked_once = 1 + (prompt.system is not None) + 2 * len(prompt.examples)
-        """The messages of the first request; each correction adds two."""
 
     def params(self) -> dict[str, Any]:
         """Return the ``response_format`` in OpenAI's form, if any."""
@@ -77,7 +81,7 @@ class JsonAdapter:
 
     def format(self, row: Row) -> Formatted:
         """Return the messages of `row`."""
-        return self._chat.format(row)
+        return self.chat.format(row)
 
     def parse(self, text: str) -> Any:
         """Return the JSON in `text`; `Repaired` if it had to be repaired.
@@ -109,11 +113,11 @@ class JsonAdapter:
 
     def reask(self, formatted: Formatted, text: str, error: ParseError) -> Formatted | None:
         """Return the messages with the invalid answer and its errors added, or None after `retries` corrections."""
-        messages = formatted.messages or []
-        if (len(messages) - self._asked_once) // 2 >= self._retries:
+        if formatted.corrections >= self._retries:
             return None
         wish = f"That answer cannot be used: {error}. Answer again with nothing but JSON that follows the schema."
-        return Formatted([*messages, self._chat.message("assistant", text), self._chat.message("user", wish)])
+        said = [self.chat.message("assistant", text), self.chat.message("user", wish)]
+        return Formatted([*(formatted.messages or []), *said], corrections=formatted.corrections + 1)
 
 
 def _is_closed(schema: Any) -> bool:

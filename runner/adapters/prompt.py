@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
+from runner.attachments import Kind
 from runner.errors import ConfigError, OstinatoError
 from runner.types import Message
 
@@ -24,6 +25,22 @@ class Repaired(NamedTuple):
     value: Any
 
 
+class PartTemplate(msgspec.Struct, frozen=True):
+    """One part of a message: what it is (None: text), the template of its text or source, and what is said of it."""
+
+    kind: Kind | None
+    source: str
+    detail: str | None = None
+    filename: str | None = None
+
+
+class MessageTemplate(msgspec.Struct, frozen=True):
+    """One message of a prompt: its role, and the template of its text or its parts."""
+
+    role: str
+    content: str | list[PartTemplate]
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """A configured prompt.
 
@@ -31,6 +48,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
         user: the template of the user's turn.
         system: the template of the system message; None sends none (some models then insert their own; ``""`` prevents that).
         examples: few-shot pairs ``{"user": ..., "assistant": ...}`` that come before the user's turn. Literal text.
+        messages: all messages, in place of the above; or the template of a column that holds a whole conversation.
 
     Raises:
         ConfigError: an example has other keys.
@@ -39,6 +57,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     user: str
     system: str | None = None
     examples: Sequence[Mapping[str, str]] = ()
+    messages: Sequence[MessageTemplate] | str | None = None
 
     def __post_init__(self) -> None:
         for number, example in enumerate(self.examples, 1):
@@ -49,11 +68,13 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class Formatted(msgspec.Struct, frozen=True):
     """The text sent to the model: `messages` (chat) or `prompt` (text); the other is None.
 
-    Messages that are the same for every row are the same objects: do not change them in place.
+    Messages that are the same for every row are the same objects: do not change them in place. `corrections` counts how often
+    the model was asked again because its answer did not have the requested form.
     """
 
     messages: list[Message] | None = None
     prompt: str | None = None
+    corrections: int = 0
 
 
 class Adapter(Protocol):

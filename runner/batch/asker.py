@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 
-from runner.adapters import Adapter, Formatted, ParseError, Repaired
+from runner.adapters import Adapter, Formatted, ParseError, Repaired, conversation_of
 from runner.answers import Ending, ending_of, spoken, without_thinking
 from runner.batch.asking import Clock, Models, NotKnown, in_cache, in_own_loop
 from runner.cache import encoded_params, request_key
@@ -105,6 +105,7 @@ class Asker:
         self.clock = Clock()
         self.asks = any(scorer.asks for scorer in scorers.values())
         self._blocks = any(scorer.blocks for scorer in scorers.values())
+        self._conversation = conversation_of(adapter)
         self._patterns: dict[int, tuple[Request, bytes]] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
@@ -133,6 +134,8 @@ class Asker:
         store = self.lm.store
         if store is None or not store.reads:
             return [None] * len(slots)
+        if self._conversation is not None:
+            self._conversation.prepare(row for row, _ in slots)
         begun = [(turns := self.turns(*slot, scored=not self.asks), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
         samples: list[Sample | None] = []
@@ -195,6 +198,8 @@ class Asker:
         """Do as `ask`, but leave the scores to `judge` if scorers ask models."""
         if self.answered and (known := self.answered.pop((slot[0].id, slot[1]), None)) is not None:
             return Answered(slot[0], known, self._account(slot), is_new=False)
+        if self._conversation is not None:
+            await asyncio.to_thread(self._conversation.prepare, [slot[0]])
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
         encoded = self._pattern(slot[1])[1]
         try:

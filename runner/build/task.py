@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner import adapters, scoring
+from runner import scoring
 from runner.adapters.templates import Template
 from runner.build.judging import judging
-from runner.build.text import text_in
 from runner.config import schema
 from runner.data import Columns, Dataset, Kind, Selection, open_anywhere, open_dataset
 from runner.errors import ConfigError
@@ -18,7 +17,6 @@ from runner.types import Row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from runner.adapters import Adapter
     from runner.scoring import Scorer
 
 
@@ -78,43 +76,6 @@ def _selection(data: schema.data.Data) -> Selection:
         limit=data.limit,
         seed=data.seed,
     )
-
-
-def adapter(config: schema.RunConfig) -> Adapter:
-    """Build the adapter with its prompt.
-
-    Raises:
-        ConfigError: the adapter does not fit the model, or a prompt file cannot be read.
-    """
-    prompt = config.prompt
-    built_prompt = adapters.Prompt(
-        system=text_in(prompt.system_file, "prompt.system_file") if prompt.system_file else prompt.system,
-        user=text_in(prompt.user_file, "prompt.user_file") if prompt.user_file else prompt.user or "",
-        examples=[{"user": example.user, "assistant": example.assistant} for example in prompt.examples],
-    )
-    built: Adapter
-    match config.adapter:
-        case schema.request.ChatAdapter() as chosen:
-            local = isinstance(config.model, schema.model.LocalModel)
-            literal = local if chosen.literal_tokens is None else chosen.literal_tokens
-            built = adapters.ChatAdapter(built_prompt, literal_tokens=literal)
-        case schema.request.TextAdapter():
-            built = adapters.TextAdapter(built_prompt)
-        case schema.request.JsonAdapter() as chosen:
-            literal = isinstance(config.model, schema.model.LocalModel)
-            built = adapters.JsonAdapter(
-                built_prompt,
-                chosen.schema,
-                retries=chosen.retries,
-                send_schema=chosen.send_schema,
-                literal_tokens=literal,
-                repair=chosen.repair,
-            )
-    wanted = "text" if config.model.model_type == "text" else "chat"
-    if built.model_type not in (None, wanted):
-        fix = "adapter=text" if wanted == "text" else "model.model_type=text"
-        raise ConfigError(f"adapter.kind: '{config.adapter.__struct_config__.tag}' does not fit model_type {wanted}; add {fix}")
-    return built
 
 
 def scorers(config: schema.RunConfig) -> dict[str, Scorer]:

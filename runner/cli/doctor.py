@@ -157,7 +157,7 @@ def _prefect() -> Check:
         return Check("prefect", "ok", "no server is running or named: each run starts its own (or: ostinato server start)")
     where = f"{redact(choice.api_url)}, from {choice.source}"
     try:
-        reply = request("GET", f"{choice.api_url}/health", timeout_s=5, read=False)
+        reply = request("GET", f"{choice.api_url}/health", timeout_s=5, limit=0)
     except (OSError, ValueError) as error:
         problem = str(error)
     else:

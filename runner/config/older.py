@@ -15,6 +15,7 @@ SINCE: dict[str, dict[str, Any]] = {
     "limits": {"retry_empty": 0, "stream": "auto", "silence_s": 300.0},
     "cache": {"served": "warn"},
     "adapter": {"repair": False},
+    "prompt": {"messages": None, "files": None},
     "scoring": {
         "straight_quotes": False,
         "decimal": "point",

@@ -66,7 +66,8 @@ def _prepared(override: str, places: Sequence[Path], *, lists_experiment: bool) 
         return [f"~{key}"]
     if value == "null" and (found := options(key, places)):
         raise ConfigError(f"{key}=null: the group {key} needs an option; it has {', '.join(found)}")
-    if key in VERBATIM and not _is_quoted(value) and value != "null":
+    names_column = key.startswith("prompt.") and value.startswith("{{")
+    if (key in VERBATIM or names_column) and not _is_quoted(value) and value != "null":
         return [f"{sign}{key}={quote(value)}"]
     if not sign and is_open(key):
         sign = "++"  # mappings such as model.params take any key

@@ -131,6 +131,11 @@ class Dataset:
         """
         return (fields for _, fields in self._records())
 
+    def place(self, number: int) -> str:
+        """Say where the row with this number, from 0, stands in the source. Costs a pass over the data up to it."""
+        position, _ = next(islice(self._records(), number, None))
+        return self._source.place(position)
+
     def _records(self) -> Iterator[Record]:
         records = self._source.scan() if self._order is None else self._source.read(self._order)
         return records if self._limit is None else islice(records, self._limit)

@@ -19,6 +19,7 @@ from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
 from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
+from runner.experiment.conversations import refuse_by_server
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
@@ -73,6 +74,8 @@ class Experiment:
         self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
         self.named = NamedModels(config) if parts.named is None else parts.named
+        self._parts = parts
+        parts.keep_attachments(record.path)
         self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats, pass_at=parts.pass_at)
         self.spending = Spending(record)
@@ -315,6 +318,7 @@ class Experiment:
             RecordError: the record cannot be written.
         """
         self.begun = True
+        await asyncio.to_thread(refuse_by_server, self._parts)
         self.tally.started()
         try:
             asked = await self._ask_first(self._unsure) if self._unsure is not None else 0

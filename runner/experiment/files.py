@@ -43,6 +43,10 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
         if (kept := manifest.get("data", {}).get("fetched")) and all(map(is_remote, there)):
             there = [pinned(one["url"], one["sha256"]) for one in kept]
         config = replace(config, data=replace(config.data, path=there[0] if isinstance(path, str) and len(there) == 1 else there))
+    if config.prompt.files is not None:
+        config = replace(config, prompt=replace(config.prompt, files=str(cwd / expanded(config.prompt.files))))
+    elif config.prompt.messages is not None and not isinstance(config.data, FileSource):
+        config = replace(config, prompt=replace(config.prompt, files=str(cwd)))
     return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
 
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from runner import build
+from runner.adapters import conversation_of
+from runner.attachments.store import FOLDER as ATTACHED
 from runner.batch.asker import Asker
 from runner.experiment.named import NamedModels
 from runner.scoring.counting import Counting
+from runner.transport.attaching import AttachingTransport
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.adapters import Adapter
     from runner.config.schema import RunConfig
     from runner.data import Dataset
@@ -34,17 +39,25 @@ class Parts(NamedTuple):
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
         """Build the parts of a config, on data that is open already or is opened here. Raises ConfigError and DataError."""
         data = build.dataset(config) if dataset is None else dataset
+        lm, adapter = build.lm(config), build.adapter(config)
+        if (conversation := conversation_of(adapter)) is not None:
+            lm.transport = AttachingTransport(lm.transport, conversation.attachments)
         return cls(
             data,
             build.scorers(config),
-            build.lm(config),
-            build.adapter(config),
+            lm,
+            adapter,
             config.limits.retry_empty,
             build.counting(config),
             getattr(config.scoring, "answers", "first"),
             build.pass_at(config),
             NamedModels(config),
         )
+
+    def keep_attachments(self, folder: Path, *, sealed: bool = False) -> None:
+        """Keep what rows attach in the folder of a record; if `sealed`, take nothing from elsewhere."""
+        if (conversation := conversation_of(self.adapter)) is not None:
+            conversation.attachments.keep(folder / ATTACHED, sealed=sealed)
 
     @property
     def seed(self) -> int | None:

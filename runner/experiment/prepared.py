@@ -9,7 +9,7 @@ import msgspec
 
 from runner import build
 from runner.config.schema.data import InlineData
-from runner.experiment import targets
+from runner.experiment import conversations, targets
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
@@ -69,6 +69,11 @@ class Sources:
         if key not in self._datasets:
             self._datasets[key] = build.dataset(config)
         return self._datasets[key]
+
+    def checked_conversations(self, config: RunConfig, parts: Parts) -> bool:
+        """Check the conversations of all rows, once; return whether there are any. Raises ConfigError and DataError."""
+        made = (config.data, config.prompt, config.adapter, config.model)
+        return self.once.get("conversations", made, lambda: conversations.check(parts))
 
     def training_rows(self, config: RunConfig) -> TrainingRows:
         """Read the training rows of a config. Raises as `read_rows` does."""
@@ -143,7 +148,8 @@ class Prepared:
             ConfigError, DataError: found before anything is made on disk or sent.
         """
         parts = Parts.of(self.in_place, self.dataset)
-        parts.adapter.format(next(iter(parts.dataset)))
+        if not self._sources.checked_conversations(self.in_place, parts):
+            parts.adapter.format(next(iter(parts.dataset)))
         Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take

@@ -39,7 +39,7 @@ def request(
     body: bytes | None = None,
     timeout_s: float = 60.0,
     proxies: bool = True,
-    read: bool = True,
+    limit: int | None = None,
 ) -> Reply:
     """Send one request and return the reply, whatever its status. Redirects are followed.
 
@@ -50,7 +50,8 @@ def request(
         body: sent as it is.
         timeout_s: seconds to wait for the connection, and for each part of the reply.
         proxies: whether the environment's proxies are used; False for servers on this machine.
-        read: whether the body is read; False returns as soon as the status is there, with an empty body.
+        limit: the most bytes of a body that are wanted; 0 returns as soon as the status is there, with an empty body; any other
+            limit reads one byte more, which says that there are more. None: all.
 
     Raises:
         ValueError: `url` is not an http(s) URL.
@@ -66,12 +67,29 @@ def request(
     opener = build_opener() if proxies else _without_proxies()
     try:
         with opener.open(sent, timeout=timeout_s) as reply:
-            return Reply(reply.status, reply.reason, reply.headers.get("Retry-After"), reply.read() if read else b"")
+            return Reply(reply.status, reply.reason, reply.headers.get("Retry-After"), _content(reply, limit))
     except HTTPError as refusal:
         with refusal:
-            return Reply(refusal.code, refusal.reason, refusal.headers.get("Retry-After"), _body(refusal) if read else b"")
+            return Reply(refusal.code, refusal.reason, refusal.headers.get("Retry-After"), _body(refusal) if limit != 0 else b"")
     except HTTPException as error:
         raise URLError(str(error) or type(error).__name__) from error
+
+
+MAX_DOWNLOAD = 64 * 2**20
+"""The most bytes that `downloaded` takes."""
+
+
+def downloaded(url: str) -> bytes:
+    """Return the content at a URL. Raises OSError if there is none, it is cut off, or it has more than `MAX_DOWNLOAD` bytes."""
+    try:
+        reply = request("GET", url, headers={"Accept-Encoding": "identity", "User-Agent": "ostinato"}, limit=MAX_DOWNLOAD)
+    except ValueError as error:
+        raise OSError(str(error)) from None
+    if not reply.ok:
+        raise OSError(f"{reply.status} {reply.reason}")
+    if len(reply.body) > MAX_DOWNLOAD:
+        raise OSError(f"it has more than {MAX_DOWNLOAD // 2**20} MB")
+    return reply.body
 
 
 def send(
@@ -116,6 +134,16 @@ def _without_proxies() -> OpenerDirector:
     from urllib.request import ProxyHandler, build_opener
 
     return build_opener(ProxyHandler({}))
+
+
+def _content(reply: Any, limit: int | None) -> bytes:
+    if not limit:
+        return bytes(reply.read()) if limit is None else b""
+    content = bytes(reply.read(limit + 1))
+    told = reply.headers.get("Content-Length", "")
+    if told.isdigit() and len(content) < min(int(told), limit):  # reading a part of a body hides that it was cut off
+        raise OSError(f"the answer was cut off after {len(content)} of {told} bytes")
+    return content
 
 
 def _body(refusal: HTTPError) -> bytes:

@@ -40,15 +40,16 @@ MAX_RATIO = 200
 SMALL_BYTES = 2**26
 """The unpacked size, in bytes, up to which the ratio is not checked."""
 
-MAX_FILES = 64
+MAX_FILES = 20_000
 MAX_DEPTH = 64
 """Levels of nesting in one JSON value."""
 
 CONTENTS = "capsule.json"
 
-_MAX_DIRECTORY = 2**16
+_MAX_DIRECTORY = 2**22
 _MARK = re.compile(rb"ostinato capsule (\d{1,9}) sha256:([0-9a-f]{64})\Z")
-_NAME = re.compile(r"(?:[a-z]+\.(?:json|jsonl|yaml)|files/[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(?:txt|py))")
+_ENDINGS = "txt|py|jsonl|png|jpg|gif|webp|wav|mp3|pdf"
+_NAME = re.compile(rf"(?:[a-z]+\.(?:json|jsonl|yaml)|files/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.(?:{_ENDINGS}))")
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _BLOCK = 2**20

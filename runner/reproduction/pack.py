@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner import build
+from runner.attachments import names_in
+from runner.attachments.store import FOLDER, INDEX, index_lines
 from runner.cache import Cache, Entry, request_key
 from runner.config import schema
 from runner.errors import RecordError
@@ -115,6 +117,7 @@ class _Packing:
         remember_keys(self.config)
         _write_rows(self.folder / DATA, self.dataset)
         config = self._portable(self._copy_files())
+        self._copy_attachments()
         here = {str(self.record.path): self.name, self.manifest.get("cwd", ""): "."}
         self.places = Places({**here, **self.moved})
         manifest = self._portable_manifest(config)
@@ -149,6 +152,20 @@ class _Packing:
         self.moved |= {path: named[key] for key, path in named_files(self.config)}
         return renamed(self.config, named)
 
+    def _copy_attachments(self) -> None:
+        """Copy what the samples of the record attach, and the index of its sources."""
+        kept = self.record.path / FOLDER
+        if not kept.is_dir():
+            return
+        used = {name for sample in self.record.samples() for _, name in names_in(sample.messages)}
+        for name in sorted(used):
+            self.names.append(f"{FILES}{name}")
+            self._put(f"{FILES}{name}", (kept / name).read_bytes())
+        lines = [line for line in index_lines(kept) if line["file"] in used]
+        if lines:
+            self.names.append(f"{FILES}{INDEX}")
+            self._put(f"{FILES}{INDEX}", b"".join(_encode(line) + b"\n" for line in lines))
+
     def _portable(self, config: RunConfig) -> RunConfig:
         """Return `config` without anything that only this machine has."""
         data = config.data
@@ -157,7 +174,8 @@ class _Packing:
                 self.moved[path] = DATA
         rows = schema.data.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
         replace = msgspec.structs.replace
-        config = replace(config, data=rows, cache=replace(config.cache, dir=None), runs_dir="runs")
+        prompt = replace(config.prompt, files=None)
+        config = replace(config, data=rows, prompt=prompt, cache=replace(config.cache, dir=None), runs_dir="runs")
         plain_config = schema.RunConfig()
         config = replace(config, **{name: getattr(plain_config, name) for name in ("schedule", "sweep", "gate", "alias")})
         model, launch = config.model, config.launch

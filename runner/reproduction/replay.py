@@ -202,6 +202,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
     parts = Parts.of(rooted(config, {"cwd": str(folder)}))
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
+    parts.keep_attachments(folder, sealed=True)
     parts.lm.pinned = Pinned(manifest.model.endpoint)
     parts.lm.as_recorded(msgspec.structs.asdict(manifest.model))
     asker = parts.asker()

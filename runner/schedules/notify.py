@@ -56,7 +56,7 @@ def _post(webhook_env: str, body: bytes) -> str | None:
         return "it is not an http:// or https:// URL"
     headers = {"Content-Type": "application/json", "User-Agent": "ostinato"}
     try:
-        reply = request("POST", url, headers=headers, body=body, timeout_s=TIMEOUT_S, read=False)
+        reply = request("POST", url, headers=headers, body=body, timeout_s=TIMEOUT_S, limit=0)
     except (OSError, ValueError) as error:  # ValueError: a malformed URL
         return f"{type(error).__name__}: {error}"
     return None if reply.ok else f"HTTP {reply.status} {reply.reason}".rstrip()

@@ -19,6 +19,8 @@ from runner.network.client import request
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.attachments import Kind
+
 TIMEOUT_S = 2.0
 """Seconds to wait for each part of an answer."""
 _NO_LIST = (404, 405, 501)
@@ -128,6 +130,17 @@ def weights_of(api_base: str, model: str, headers: Mapping[str, str], timeout_s:
             more = _entry((more or {}).get(software.inside[0]), software.inside[1], str(entry["id"]))
         facts |= _fields(more or {}, software.told)
     return Weights({name: value for name, value in facts.items() if value != model})  # the name is part of every key
+
+
+_MODALITIES: dict[str, Kind] = {"vision": "image", "audio": "audio"}
+"""What llama.cpp's server calls the attachments that its model takes (``/props``, xllamacpp 2026.10)."""
+
+
+def modalities_of(api_base: str, timeout_s: float = TIMEOUT_S) -> set[Kind] | None:
+    """Return the attachments that the model of llama.cpp's server takes. None: it is another server, or is not up."""
+    _, told = _get(api_base.rstrip("/").removesuffix("/v1") + "/props", {}, timeout_s)
+    known = (told or {}).get("modalities")
+    return {_MODALITIES[name] for name in _MODALITIES if known.get(name)} if isinstance(known, dict) else None
 
 
 def _get(url: str, headers: Mapping[str, str], timeout_s: float) -> tuple[int, dict[str, Any] | None]:

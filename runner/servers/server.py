@@ -168,7 +168,7 @@ def answers(api_base: str, api_key: str, timeout_s: float = 2.0) -> bool:
     """Return whether a server answers at this address and accepts this key. Proxies are not used."""
     headers = {"Authorization": f"Bearer {api_key}"}
     try:
-        return request("GET", f"{api_base}/models", headers=headers, timeout_s=timeout_s, proxies=False, read=False).ok
+        return request("GET", f"{api_base}/models", headers=headers, timeout_s=timeout_s, proxies=False, limit=0).ok
     except OSError:
         return False
 

@@ -378,6 +378,8 @@ def _as_part(part: dict[str, Any], role: str) -> dict[str, Any]:
     if part.get("type") == "image_url":
         image = part["image_url"]
         return {"type": "input_image", "image_url": image} if isinstance(image, str) else _as_image(image)
+    if part.get("type") == "file":
+        return {"type": "input_file", **part["file"]}
     return part
 
 

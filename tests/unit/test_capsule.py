@@ -184,7 +184,8 @@ def test_a_bomb_is_noticed_while_it_is_unpacked(good, refused, monkeypatch):
     assert "more than a capsule may have" in refused(good.read_bytes())
 
 
-def test_a_directory_of_too_many_files_is_refused(good, refused):
+def test_a_directory_of_too_many_files_is_refused(good, refused, monkeypatch):
+    monkeypatch.setattr(capsule, "MAX_FILES", 64)
     members = [("capsule.json", b"{}"), *((f"files/f{n}.txt", b"") for n in range(100))]
     assert "its directory is larger than that of 64 files" in refused(sealed(zipped(members)))
     raw = bytearray(unsealed(good.read_bytes()))

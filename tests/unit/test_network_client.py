@@ -142,7 +142,7 @@ class CutOff(Loopback):
 @pytest.mark.parametrize("status", [200, 503])
 def test_the_body_is_not_read_if_only_the_status_is_needed(status):
     with CutOff(status) as server:
-        reply = request("GET", server.address, read=False)
+        reply = request("GET", server.address, limit=0)
     assert (reply.status, reply.body) == (status, b"")
 
 

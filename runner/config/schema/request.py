@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
 from runner.config.schema.base import Config, Count, Kind, Positive
+
+COLUMN = re.compile(r"\s*\{\{\s*[A-Za-z_]\w*(?:\.\w+)*\s*\}\}\s*")
+"""Fits the name of a column as a template: the value itself is meant, not its text."""
 
 
 class Sampling(Config, frozen=True, kw_only=True):
@@ -29,20 +33,67 @@ class Example(Config, frozen=True, kw_only=True):
     assistant: str
 
 
+class Part(Config, frozen=True, kw_only=True):
+    """Hold one part of a message: a text, an image, a sound or a file. Each is a template, or the column that holds it."""
+
+    text: str | None = None
+    image: str | None = None
+    audio: str | None = None
+    file: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in ("text", "image", "audio", "file") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(f"a part is one of text, image, audio and file, not {' and '.join(given) or 'none'} of them")
+        if self.detail is not None and self.image is None:
+            raise ValueError("detail is for images")
+        if self.name is not None and self.file is None:
+            raise ValueError("name is for files")
+
+
+class PromptMessage(Config, frozen=True, kw_only=True):
+    """Hold one message of a prompt. Its content is a template, or a list of parts."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+
+_QUESTION = "{{ question }}"
+
+
 class Prompt(Config, frozen=True, kw_only=True):
-    """Say what the model is asked. `system` and `user` are templates: ``{{ column }}``."""
+    """Say what the model is asked. `system`, `user` and the content of `messages` are templates: ``{{ column }}``."""
 
     system: str | None = None
-    user: str | None = "{{ question }}"
+    user: str | None = _QUESTION
     system_file: str | None = None
     user_file: str | None = None
     examples: list[Example] = []
+    messages: list[PromptMessage] | str | None = None
+    files: str | None = None
 
     def __post_init__(self) -> None:
-        if self.user_file is None and not self.user:
+        if self.messages is not None:
+            self._check_messages(self.messages)
+        elif self.user_file is None and not self.user:
             raise ValueError("user is empty; say what to ask, for example prompt.user='{{ question }}'")
         if self.system is not None and self.system_file is not None:
             raise ValueError("system and system_file are both given; keep one")
+
+    def _check_messages(self, messages: list[PromptMessage] | str) -> None:
+        given = [name for name in ("system", "system_file", "user_file", "examples") if getattr(self, name)]
+        given += ["user"] if self.user not in (_QUESTION, None, "") else []
+        if given:
+            raise ValueError(f"messages and {given[0]} are both given; write all of the prompt as messages, or none")
+        if not messages:
+            raise ValueError("messages is empty; give [{role: user, content: '{{ question }}'}], or a column: '{{ messages }}'")
+        if isinstance(messages, str):
+            if COLUMN.fullmatch(messages) is None:
+                raise ValueError(f"messages is {messages!r}; name the column that holds the conversation: '{{{{ messages }}}}'")
+        elif messages[-1].role != "user":
+            raise ValueError(f"messages ends with the role {messages[-1].role}; the last message is the user's")
 
 
 class ChatAdapter(Kind, frozen=True, kw_only=True, tag="chat"):
