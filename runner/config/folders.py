@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.config import yaml
 from runner.errors import ConfigError
 from runner.system.paths import expanded, shipped_conf
 
@@ -43,6 +44,16 @@ def file_of(option: str, places: Sequence[Path]) -> Path | None:
 def options(group: str, places: Sequence[Path]) -> list[str]:
     """Return the options of a config group, sorted; an empty list if `group` is not a group."""
     return sorted({file.stem for place in places for file in (place / group).glob("*.yaml")})
+
+
+def kind_of(file: Path) -> str | None:
+    """Return the `kind` that an option writes out; None if it takes it from the option that it builds on, or has none.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    kind = yaml.read(file).get("kind")
+    return kind if isinstance(kind, str) else None
 
 
 def shortened(path: Path) -> str:
