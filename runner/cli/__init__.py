@@ -24,6 +24,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "retry": ("runner.cli.retry", "ask the failed rows of a run again"),
     "validate": ("runner.cli.validate", "check a config, its data and its prompts, and send nothing"),
     "config": ("runner.cli.config", "list and show the config groups and their options"),
+    "schema": ("runner.cli.schema", "print the JSON Schema of config files, for editors"),
     "ls": ("runner.cli.ls", "list runs and sweeps"),
     "show": ("runner.cli.show", "show a run with its summary and rows, or a sweep"),
     "report": ("runner.cli.report", "write one HTML page of a run or a sweep: plots, errors, every sample"),

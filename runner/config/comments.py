@@ -25,7 +25,7 @@ def meanings(group: str = "", kind: str | None = None) -> dict[str, str]:
     Under '' is what it says about the option as a whole. Keys that the option does not explain are as in the group's default.
 
     Args:
-        group: a config group; '' for the keys of a config that are not groups, such as ``runs_dir``.
+        group: a config group; '' for the keys of a config, such as ``runs_dir``, and what groups are for (``defaults.GROUP``).
         kind: of a group with kinds, whose fields are meant; None: the group's default.
     """
     if not group:
@@ -55,12 +55,14 @@ def comments(text: str) -> dict[str, str]:
 
 
 def _keys(node: yaml.MappingNode, above: str = "") -> Iterator[tuple[str, yaml.Node, yaml.Node]]:
-    """Yield each key that has a line of its own, with its path and its value."""
+    """Yield each key that has a line of its own, with its path and its value. A list adds nothing to a path."""
     for key, value in node.value:
         path = f"{above}.{key.value}" if above else str(key.value)
         yield path, key, value
-        if isinstance(value, yaml.MappingNode) and not value.flow_style:
-            yield from _keys(value, path)
+        inner = value.value if isinstance(value, yaml.SequenceNode) and not value.flow_style else [value]
+        for item in inner:
+            if isinstance(item, yaml.MappingNode) and not item.flow_style:
+                yield from _keys(item, path)
 
 
 def _behind(lines: list[str], key: yaml.Node, value: yaml.Node) -> str:

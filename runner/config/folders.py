@@ -56,6 +56,24 @@ def kind_of(file: Path) -> str | None:
     return kind if isinstance(kind, str) else None
 
 
+def kind_of_option(group: str, option: str, places: Sequence[Path]) -> str | None:
+    """Return the `kind` of an option of a group: its own, or that of the last option it builds on; None if that is not told.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    seen = set()
+    while option not in seen and (file := file_of(f"{group}/{option}", places)):
+        seen.add(option)
+        content = yaml.read(file)
+        if isinstance(kind := content.get("kind"), str):
+            return kind
+        built_on = content.get("defaults")
+        names = [name for name in built_on if isinstance(name, str) and name != "_self_"] if isinstance(built_on, list) else []
+        option = names[-1] if names else option
+    return None
+
+
 def shortened(path: Path) -> str:
     """Return the path as messages show it: relative to the working directory where it lies in there."""
     try:

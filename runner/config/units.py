@@ -26,11 +26,18 @@ def in_unit_of(key: str, text: str) -> float | str:
     Raises:
         ConfigError: there is no such unit.
     """
-    group, _, name = key.partition(".")
-    units = SECONDS if name == "ttl" or name.endswith("_s") else GIGABYTES if name.endswith("_gb") else None
-    if not group or "." in name or "[" in name or units is None or not (found := _QUANTITY.fullmatch(text.strip())):
+    units = units_of(key)
+    if units is None or not (found := _QUANTITY.fullmatch(text.strip())):
         return text
     number, unit = found.groups()
     if unit not in units:
         raise ConfigError(f"{key}: there is no unit '{unit}'{suggest(unit, units) or ';'} units are {', '.join(units)}")
     return float(number) * units[unit]
+
+
+def units_of(key: str) -> dict[str, float] | None:
+    """Return the units that the value of a group's key may have, with what each stands for; None if it has none."""
+    group, _, name = key.partition(".")
+    if not group or "." in name or "[" in name:
+        return None
+    return SECONDS if name == "ttl" or name.endswith("_s") else GIGABYTES if name.endswith("_gb") else None

@@ -2,16 +2,19 @@
 
 import contextlib
 import faulthandler
+import json
 import random
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from jsonschema import Draft7Validator
 
 from runner import build
 from runner.config import yaml
 from runner.config.compose import compose, read, to_yaml
+from runner.config.json_schema import json_schema
 from runner.config.load import dump, load, walk
 from runner.config.roles import config_hash
 from runner.config.schema import RunConfig
@@ -23,6 +26,7 @@ from tests.fuzz.values import CONFIG_TEXT, json_values, of
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
 GROUPS = sorted(folder.name for folder in shipped_conf().iterdir() if folder.is_dir())
+SCHEMA = Draft7Validator(json_schema([shipped_conf()]))
 SHIPPED = sorted(file for file in shipped_conf().rglob("*.yaml"))
 KEYS = sorted(
     {path.partition("[")[0] for path, _ in walk(dump(RunConfig()))} | {"model.params.x", "data.path", "scoring.pattern"}
@@ -206,6 +210,27 @@ def test_a_written_config_is_read_back_equal(plain):
     again = read(file)
     assert again == config
     assert config_hash(again) == config_hash(config)
+
+
+@examples(60)
+@given(of(RunConfig))
+def test_the_json_schema_takes_what_is_loaded(plain):
+    if accepted(plain) is not None:
+        assert [error.message for error in SCHEMA.iter_errors(json.loads(json.dumps(plain)))] == []
+
+
+@examples(60)
+@given(st.sampled_from([file for file in SHIPPED if file.parent != shipped_conf()]), st.integers(0, 2**32))
+def test_the_json_schema_takes_a_changed_file_that_is_loaded(file, seed):
+    group = file.parent.name
+    text = mutated(file.read_text("utf-8"), seed)
+    place = "experiment" if group == "experiment" else "group"
+    if text.partition("\n")[0] == file.read_text("utf-8").partition("\n")[0] and config_or_error(
+        lambda: load_from(place, text.encode(), group)
+    ):
+        Path("any.yaml").write_text(text, "utf-8")
+        schema = SCHEMA if place == "experiment" else Draft7Validator(json_schema([shipped_conf()], group))
+        assert [error.message for error in schema.iter_errors(yaml.read(Path("any.yaml")) or None)] == []
 
 
 @examples(20)
