@@ -42,7 +42,7 @@ def comments(text: str) -> dict[str, str]:
     """Return the comment on each key of a YAML text, by the key's path; '' has the lines above all keys.
 
     A comment stands behind the value, and goes on in lines of its own below it, in the same column. If there is none, the
-    lines right above the key are taken.
+    lines right above the key are taken. An item ``/GROUP@KEY: OPTION`` of the defaults list speaks for KEY.
     """
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     lines = text.splitlines()
@@ -51,6 +51,8 @@ def comments(text: str) -> dict[str, str]:
         for path, key, value in _keys(root):
             if said := _behind(lines, key, value) or (_above(lines, key) if key.start_mark.line else ""):
                 found[path] = said
+    for path in [path for path in found if path.startswith("defaults./") and "@" in path]:
+        found.setdefault(path.partition("@")[2], found[path])
     return {path: said for path, said in found.items() if said}
 
 

@@ -6,7 +6,9 @@ in its `defaults` list. Draft 7 is what every editor reads.
 
 from __future__ import annotations
 
+import functools
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -30,6 +32,7 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 _LATER = r"\$\{|^\?\?\?$"
 """What OmegaConf fills in later: an interpolation, and a value that is missing yet."""
 
+_REFERENCE = re.compile(r"#/definitions/([\w.]+)")
 _ENV = r"^\s*\$\{\s*oc\.env:"
 _NAMES: dict[type, str] = {
     inspect.NoneType: "null",
@@ -60,7 +63,9 @@ def json_schema(places: Sequence[Path], group: str | None = None) -> Node:
     if group is None:
         return _config_schema({each.name: each for each in groups}, places)
     (chosen,) = (each for each in groups if each.name == group)
-    return {"$schema": DRAFT, **chosen.as_file(), "definitions": chosen.definitions()}
+    definitions = {name: node for each in groups for name, node in each.definitions().items()}
+    file = chosen.as_file()
+    return {"$schema": DRAFT, **file, "definitions": {name: definitions[name] for name in _needed(file, definitions)}}
 
 
 def written(schema: Node) -> str:
@@ -93,9 +98,8 @@ def write_into(folder: Path, places: Sequence[Path], group: str | None = None) -
         ConfigError: there is no such group.
     """
     there = [name for name in group_names() if (folder / name).is_dir()]
-    files = [(each, folder / each / "schema.json") for each in ([group] if group else there)]
-    if group is None:
-        files.insert(0, (None, folder / "schema.json"))
+    names: list[str | None] = [group] if group else [None, *there]
+    files = [(name, folder / (name or "") / "schema.json") for name in names]
     for name, file in files:
         text = written(json_schema(places, name))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -246,7 +250,7 @@ def _object(struct: inspect.StructType, said: Mapping[str, str], group: str, abo
 def _field(field: inspect.Field, said: Mapping[str, str], group: str, above: str) -> Node:
     path = f"{above}{field.encode_name}"
     node = _described(_value(field.type, said, group, path), said.get(path, ""))
-    if not isinstance(field.default, msgspec.Struct) and field.default is not inspect.NODEFAULT:
+    if not isinstance(field.default, msgspec.Struct) and field.default is not msgspec.NODEFAULT:
         node["default"] = field.default
     return node
 
@@ -257,7 +261,8 @@ def _value(kind: inspect.Type, said: Mapping[str, str], group: str, path: str) -
     if any(isinstance(member, inspect.AnyType) for member in members):
         return {}
     if structs := [member for member in members if isinstance(member, inspect.StructType)]:
-        return _one_of(structs, said, group, path)
+        given = _one_of(structs, said, group, path)
+        return {"anyOf": [given, {"type": "null"}]} if any(isinstance(member, inspect.NoneType) for member in members) else given
     types: list[str] = []
     node: Node = {}
     allowed: list[Any] = []
@@ -282,10 +287,19 @@ def _value(kind: inspect.Type, said: Mapping[str, str], group: str, path: str) -
 
 
 def _one_of(structs: list[inspect.StructType], said: Mapping[str, str], group: str, path: str) -> Node:
-    """Return the schema of a group inside a group: a Struct in its place, or a scorer, which `kind` tells."""
-    if _tag(structs[0]) is None:
+    """Return the schema of a Struct inside a group: in its place, or as the group that it is of, such as a judge's `model`."""
+    home = _homes().get(structs[0].cls)
+    if home is None:
         return _object(structs[0], said, group, f"{path}.")
-    return _by_kind([str(_tag(struct)) for struct in structs], lambda part: {"$ref": f"#/definitions/{group}{part}"})
+    if _tag(structs[0]) is None:
+        return {"allOf": [{"$ref": f"#/definitions/{home}"}]}
+    return _by_kind([str(_tag(struct)) for struct in structs], lambda part: {"$ref": f"#/definitions/{home}{part}"})
+
+
+@functools.cache
+def _homes() -> dict[type, str]:
+    """Return the group that each Struct stands for, or is a kind of."""
+    return {struct.cls: field.encode_name for field in _fields(RunConfig) for struct in _structs(field.type)}
 
 
 def _plain(member: inspect.Type, said: Mapping[str, str], group: str, path: str) -> tuple[str, Node]:
@@ -329,6 +343,17 @@ def _undescribed(node: Any) -> Any:
     if not isinstance(node, dict):
         return node
     return {key: _undescribed(value) for key, value in node.items() if key not in ("description", "default")}
+
+
+def _needed(node: Node, definitions: Node) -> list[str]:
+    """Return the names of the definitions that a schema refers to, directly or not, in their order."""
+    needed: set[str] = set()
+    new = {json.dumps(node)}
+    while new:
+        names = {name for text in new for name in _REFERENCE.findall(text)} - needed
+        needed |= names
+        new = {json.dumps(definitions[name]) for name in names}
+    return [name for name in definitions if name in needed]
 
 
 def _described(node: Node, said: str) -> Node:

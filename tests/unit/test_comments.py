@@ -11,6 +11,8 @@ TEXT = """\
 # yaml-language-server: $schema=schema.json
 # The heading,
 # in two lines.
+defaults:
+  - /model@judge: smollm2  # who judges
 kind: a   # a | b
 price:    # dollars
   prompt: null  # per "million" # of tokens
@@ -31,6 +33,8 @@ last: "a # b"
 def test_comments_behind_below_and_above_keys():
     assert comments(TEXT) == {
         "": "The heading, in two lines.",
+        "defaults./model@judge": "who judges",
+        "judge": "who judges",
         "kind": "a | b",
         "price": "dollars",
         "price.prompt": 'per "million" # of tokens and more',
