@@ -12,6 +12,7 @@
     │   └── CanaryUndecided          what was left out could turn the verdict on a canary   exit 3
     ├── CanaryFailed                 scores significantly worse than the reference's         exit 100
     ├── FinetuneError                a training job that could not be run                    exit 1
+    ├── SolverError                  the program of a row failed                             its row
     ├── StageError                   a stage of a pipeline that is incomplete                exit 3
     └── LMError                      one request to a model failed
         ├── AuthenticationError      401          stop   the key is missing or refused
@@ -100,6 +101,10 @@ class CanaryUndecided(ScheduleError):  # noqa: N818 - likewise
 
 class FinetuneError(OstinatoError):
     """Signal that a fine-tuning job could not be run."""
+
+
+class SolverError(OstinatoError):
+    """Signal that a solver could not answer a row, for example because the user's function raised. It is this row's error."""
 
 
 class StageError(OstinatoError):

@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections import Counter
+from typing import Any
 from urllib.parse import parse_qsl
 
 from runner.errors import ConfigError
@@ -130,6 +131,15 @@ def revealed(url: str) -> str | None:
 
 def _signs(name: str) -> bool:
     return name.lower() in _SIGNING or names_a_secret(name)
+
+
+def redacted(value: Any) -> Any:
+    """Return JSON data with every text in it redacted. Done before encoding, which the mask could break."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {name: redacted(part) for name, part in value.items()}
+    return [redacted(part) for part in value] if isinstance(value, list) else value
 
 
 def _is_suspect(text: str) -> bool:

@@ -184,6 +184,38 @@ class RowError(msgspec.Struct, frozen=True, omit_defaults=True):
     request_id: str | None = None
 
 
+class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Hold one request of a sample that made several, as its solver decided, and the answer. Unknown is None, never zero.
+
+    The conversation of a step is that of the step `after`, which it continues, and `added`. So no message is written twice.
+
+    Attributes:
+        request_key: the key of the request in the cache.
+        added: the messages that the request adds to the conversation, and the answer, in OpenAI's form.
+        after: the number of the step whose conversation this one continues, from 0; None: it begins one.
+        model: the model that was asked, if it is not the run's.
+        finish_reason: why the answer ended.
+        usage: its tokens.
+        cost_usd: its cost in dollars; 0 from the cache.
+        saved_usd: what an answer from the cache cost when it was made.
+        latency_s: seconds until the answer.
+        cache: where the answer comes from, as in `Completion`.
+        error: why there is no answer. The solver may have gone on without it.
+    """
+
+    request_key: str
+    added: list[Message] = []
+    after: int | None = None
+    model: str | None = None
+    finish_reason: str | None = "stop"
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    latency_s: float | None = None
+    cache: Literal["hit", "miss", "off"] = "off"
+    error: RowError | None = None
+
+
 def _written(default: Any) -> Any:
     """Return the default of a field that is written even if it has this value; msgspec leaves out plain defaults alone."""
     constant = {None: type(None), 0: int}.get(default)  # called in C, which takes a fifth of the time
@@ -211,7 +243,7 @@ class Judgement(msgspec.Struct, frozen=True, omit_defaults=True):
 class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Hold one line of ``samples.jsonl``: one row × one repeat. Unknown is None, never zero; times are in seconds.
 
-    The last thirteen fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
+    The last fourteen fields are left out of the line when there is nothing to say (format 2; lines of format 1 lack them):
 
     Attributes:
         output: the answer as it was parsed and scored, without thinking; of tool calls without text, their JSON.
@@ -229,6 +261,8 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         unmet: expectations of this row (``expect.rows``) that its answer does not meet; empty: it meets all; None: it has none.
         named: what was spent on other models than the main one, by name: judges, models of scorers and of solvers.
         judgements: labels and reasons of scorers that give them, by score.
+        steps: the requests that a solver made for it, in the order in which they were begun; None for a plain row. Tokens, costs
+            and times of the sample are sums over them.
     """
 
     id: str
@@ -266,6 +300,14 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     unmet: list[str] | None = None
     named: dict[str, Spent] | None = None
     judgements: dict[str, Judgement] | None = None
+    steps: list[Step] | None = None
+
+    @property
+    def asked(self) -> list[Message]:
+        """The messages that were asked, for people: the conversation, the prompt as a message, or what the steps say."""
+        if self.messages is not None or self.prompt is not None:
+            return self.messages or [{"role": "prompt", "content": self.prompt}]
+        return [message for step in self.steps or () for message in step.added]
 
 
 class Score(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from runner.analysis import frames as tables
 from runner.analysis.flat import flat_run, interval_in, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
-from runner.secrets import redact
+from runner.secrets import redacted
 from runner.types import Score
 from runner.wording.numbers import dollars, mean, score_in_full, seconds
 from runner.wording.statuses import columns_of, standing
@@ -40,26 +40,17 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
     """
     match to:
         case "parquet":
-            tables.write_parquet(map(_masked, record.table()), file)
+            tables.write_parquet(map(redacted, record.table()), file)
             return
         case "csv":
-            lines = _csv(map(_masked, record.table()), exact=exact)
+            lines = _csv(map(redacted, record.table()), exact=exact)
         case "jsonl":
-            lines = (to_json(row) + "\n" for row in map(_masked, record.table()))
+            lines = (to_json(row) + "\n" for row in map(redacted, record.table()))
         case "md":
             lines = _markdown(record)
         case "junit":
             lines = junit(record)
     file.writelines(line.encode() for line in lines)
-
-
-def _masked(value: Any) -> Any:
-    """Return the value with every text in it cleaned of secrets; done before encoding, which the mask could break."""
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, dict):
-        return {name: _masked(part) for name, part in value.items()}
-    return [_masked(part) for part in value] if isinstance(value, list) else value
 
 
 def _csv(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
@@ -96,7 +87,7 @@ def _is_number(text: str) -> bool:
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:
     """Yield a table with one row per run or cell: varied values, scores with interval and n, what they stand on, and cost."""
-    rows = [_masked(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
+    rows = [redacted(row) for row in ([_run_row(record)] if isinstance(record, Run) else record.table())]
     varied = [] if isinstance(record, Run) else record.keys
     counts = columns_of(rows, always=("errors",))
     common = any(value is not None for row in rows for name, value in row.items() if name.endswith(".common.n"))

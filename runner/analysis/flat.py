@@ -40,9 +40,9 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
     row |= {"messages": sample.messages, "prompt": sample.prompt}
     row |= {f"error.{field}": getattr(sample.error, field, None) for field in _ERROR}
     row |= {f"usage.{field}": getattr(sample.usage, field, None) for field in Usage.__struct_fields__}
-    taken = {"scores", "error", "usage", "answers", *row}
+    taken = {"scores", "error", "usage", "answers", "steps", *row}
     row |= {field: getattr(sample, field) for field in type(sample).__struct_fields__ if field not in taken}
-    return row | {"answers": msgspec.to_builtins(sample.answers)}
+    return row | {name: msgspec.to_builtins(getattr(sample, name)) for name in ("answers", "steps")}
 
 
 class RunFacts(NamedTuple):

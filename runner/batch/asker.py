@@ -6,26 +6,30 @@ import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeGuard
-
-import msgspec
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from runner.adapters import Adapter, Formatted, ParseError, Repaired, conversation_of
-from runner.answers import Ending, ending_of, spoken, without_thinking
+from runner.answers import spoken, without_thinking
 from runner.batch.asking import Clock, Models, NotKnown, in_cache, in_own_loop
+from runner.batch.entries import fail, record, say
+from runner.batch.solving import Solving
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
-from runner.errors import ContentFilterError, DataError, LMError
+from runner.errors import DataError, LMError
 from runner.scoring.counting import Counting
 from runner.scoring.measure import Measure
 from runner.scoring.targets import Asked, Verdict
+from runner.solvers import is_of_row
 from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
 if TYPE_CHECKING:
     from runner.batch.asking import Known
+    from runner.cache import Cache
+    from runner.cost.account import Keep
     from runner.lm.lm import LM
     from runner.scoring import Scorer
+    from runner.solvers import Look, Solver
 
 Turns: TypeAlias = Generator[Request, Completion, Sample]
 SCORED: frozenset[Status] = frozenset({"ok", "truncated", "empty", "invalid"})
@@ -63,10 +67,11 @@ class Asker:
         answers: of several answers to one request (``n``): score the first, or take the mean, the highest or the lowest score.
 
     Attributes:
-        named: the models that scorers ask, by name.
+        named: the models that scorers and solvers ask beside the main one, by name.
         asks: whether scorers ask models, so that answers and judgements are asked side by side.
         answered: samples, by slot, whose answer is known and has to be scored only; each is used once.
         clock: what scorers cost in time, of those that tell.
+        solving: answers rows by a solver; None asks once, and again as the adapter wants (`solve_with`).
         seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
         keep: called with a slot, what it has spent, and on which named model (None: the main one), before each attempt is sent
             and after each that has brought no answer.
@@ -87,6 +92,7 @@ class Asker:
         answers: Literal["first", "mean", "best", "worst"] = "first",
     ) -> None:
         self.named: Mapping[str, LM] = {}
+        self.solving: Solving | None = None
         self.answers = answers
         self.counting = counting
         self._zeros = {
@@ -124,16 +130,28 @@ class Asker:
     def _pattern(self, repeat: int) -> tuple[Request, bytes]:
         found = self._patterns.get(repeat)
         if found is None:
-            params = self.adapter.params() | ({} if self.seed is None else {"seed": seed_of(self.seed, repeat, self.seed_rule)})
-            pattern = self.lm.request(rollout=repeat or None, **params)
+            pattern = self.lm.request(rollout=repeat or None, **self.adapter.params(), **self._seeded(repeat))
             found = self._patterns[repeat] = (pattern, encoded_params(pattern.params))
         return found
+
+    def _seeded(self, repeat: int) -> dict[str, Any]:
+        return {} if self.seed is None else {"seed": seed_of(self.seed, repeat, self.seed_rule)}
+
+    def solve_with(self, solver: Solver) -> None:
+        """Have a solver answer the rows, in place of asking once, and again as the adapter wants."""
+        self.solving = Solving(solver, self.lm, self.adapter, self._seeded)
 
     def from_cache(self, slots: Sequence[Slot]) -> list[Sample | None]:
         """Answer slots from the cache alone; None for those that need the model. First turns are looked up in one batch."""
         store = self.lm.store
         if store is None or not store.reads:
             return [None] * len(slots)
+        samples = self._turned(store, slots) if self.solving is None else in_own_loop(self._solved(self.solving, store, slots))
+        if self.asks and any(sample is not None for sample in samples):
+            return in_own_loop(self._judged_from_cache([slot[0] for slot in slots], samples))
+        return samples
+
+    def _turned(self, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
         if self._conversation is not None:
             self._conversation.prepare(row for row, _ in slots)
         begun = [(turns := self.turns(*slot, scored=not self.asks), *self._first(turns, slot[1])) for slot in slots]
@@ -149,8 +167,13 @@ class Asker:
                     key, sample = None, end.value
             turns.close()
             samples.append(sample)
-        if self.asks and any(sample is not None for sample in samples):
-            return in_own_loop(self._judged_from_cache([slot[0] for slot in slots], samples))
+        return samples
+
+    async def _solved(self, solving: Solving, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
+        samples = [await solving.known(slot, store) for slot in slots]
+        for sample, slot in zip(samples, slots, strict=True):
+            if sample is not None and not self.asks and sample.status in SCORED:
+                self.score(sample, slot[0])
         return samples
 
     async def _judged_from_cache(self, rows: Sequence[Row], samples: Sequence[Sample | None]) -> list[Sample | None]:
@@ -198,6 +221,8 @@ class Asker:
         """Do as `ask`, but leave the scores to `judge` if scorers ask models."""
         if self.answered and (known := self.answered.pop((slot[0].id, slot[1]), None)) is not None:
             return Answered(slot[0], known, self._account(slot), is_new=False)
+        if self.solving is not None:
+            return await self._solve(slot, self.solving)
         if self._conversation is not None:
             await asyncio.to_thread(self._conversation.prepare, [slot[0]])
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
@@ -208,7 +233,7 @@ class Asker:
                 try:
                     completion = await self.lm.acomplete(request, account, encoded=encoded)
                 except BaseException as error:
-                    if not _is_of_row(error):
+                    if not is_of_row(error):
                         self._cut(account)
                         raise
                     request = turns.throw(error)
@@ -222,11 +247,49 @@ class Asker:
                 account.close(sample)
             return Answered(slot[0], sample, account)
 
+    async def _solve(self, slot: Slot, solving: Solving) -> Answered:
+        steps = solving.steps(slot[1], self.named, keep=self._keeper(slot))
+        try:
+            sample = await solving.play(slot, steps)
+        except BaseException:
+            self._cut(steps.account())
+            raise
+        account = steps.account()
+        if not self.asks:
+            if sample.status in SCORED:
+                await asyncio.to_thread(self.score, sample, slot[0]) if self._blocks else self.score(sample, slot[0])
+            account.close(sample)
+        return Answered(slot[0], sample, account)
+
+    def replay(self, slot: Slot, look: Look) -> Sample | None:
+        """Return the scored sample of a slot, from answers that `look` finds; None if it does not know one of them."""
+        if self.solving is not None:
+            return in_own_loop(self._replayed(self.solving, slot, look))
+        turns = self.turns(*slot)
+        try:
+            request = next(turns)
+            while (entry := look(request)) is not None:
+                request = turns.send(Completion.hit(request_key(request), entry.response, entry.cost_usd))
+        except StopIteration as end:
+            sample: Sample = end.value
+            return sample
+        turns.close()
+        return None
+
+    async def _replayed(self, solving: Solving, slot: Slot, look: Look) -> Sample | None:
+        sample = await solving.known(slot, look)
+        if sample is not None and sample.status in SCORED:
+            self.score(sample, slot[0])
+        return sample
+
     def _account(self, slot: Slot) -> Account:
+        return Account(self._keeper(slot))
+
+    def _keeper(self, slot: Slot) -> Keep | None:
         if (keep := self.keep) is None:
-            return Account()
+            return None
         name = slot[0].id, slot[1]
-        return Account(lambda spent, model: keep(name, spent, model))
+        return lambda spent, model: keep(name, spent, model)
 
     def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
         """Return the key of the first request, or the sample of a row that failed before it sent one."""
@@ -288,7 +351,7 @@ class Asker:
             except DataError as error:
                 _not_scored(sample, error)
             except LMError as error:
-                if not _is_of_row(error):
+                if not is_of_row(error):
                     raise
                 _not_scored(sample, error)
         sample.unmet = self.check(row, sample.scores) if self.check is not None and sample.scores else None
@@ -365,15 +428,12 @@ class Asker:
             try:
                 completion = yield request
             except LMError as error:
-                sample.status = "refused" if isinstance(error, ContentFilterError) else "error"
                 sample.attempts += error.attempts
-                if sample.cache == "hit":  # the turns before this one cost nothing
-                    sample.cache, sample.usage = "miss", None
-                sample.error = RowError(error.code, error.message, error.status, error.request_id)
+                fail(sample, error)
                 self.score(sample, row)
                 return sample
-            usage = _record(sample, completion, usage)
-            _say(sample, self._answers(completion), logprobs=bool(request.params.get("logprobs")))
+            usage = record(sample, completion, usage)
+            say(sample, self._answers(completion), logprobs=bool(request.params.get("logprobs")))
             text = sample.output or ""
             if sample.status == "refused":
                 self.score(sample, row)
@@ -416,69 +476,3 @@ def _not_scored(sample: Sample, error: DataError | LMError) -> None:
 
 def _texts(answers: list[Choice]) -> list[str]:
     return [spoken(choice.text or "") for choice in answers]
-
-
-def _record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:
-    """Write one answer into the sample. Over several turns, tokens and costs add up, and the last answer counts."""
-    response = completion.response
-    first = sample.request_key is None
-    usage = (
-        _usage(before, response.usage, paid=(sample.cache != "hit", completion.cache != "hit")) if not first else response.usage
-    )
-    sample.usage = usage
-    sample.cache = completion.cache if first or sample.cache == completion.cache else "miss"
-    sample.cost_from = completion.cost_from or sample.cost_from
-    sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd, first=first)
-    sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd, first=first)
-    sample.latency_s = _sum(sample.latency_s, completion.latency_s, first=first)
-    sample.attempts += completion.attempts
-    sample.first_token_s = completion.first_token_s
-    sample.model_served = response.model
-    sample.system_fingerprint = response.system_fingerprint
-    sample.request_key = completion.key
-    sample.started_at = sample.started_at or completion.started_at
-    return usage
-
-
-def _say(sample: Sample, choices: list[Choice], *, logprobs: bool) -> None:
-    """Write what was said into the sample: the first answer's, and all of them if there are several."""
-    choice = choices[0]
-    sample.output = choice.text if choice.text is not None or not choice.tool_calls else _tool_calls(choice.tool_calls)
-    sample.finish_reason = choice.finish_reason
-    sample.status = status_of(choice.finish_reason, empty=not sample.output)
-    sample.reasoning = choice.reasoning
-    sample.tool_calls = choice.tool_calls
-    sample.logprobs = choice.logprobs if logprobs else None
-    sample.answers = None
-    if len(choices) > 1:
-        sample.answers = choices if logprobs else [msgspec.structs.replace(one, logprobs=None) for one in choices]
-
-
-def _is_of_row(error: BaseException) -> TypeGuard[LMError]:
-    """Return whether only this row has failed."""
-    return isinstance(error, LMError) and error.disposition != "stop"
-
-
-def _usage(before: Usage | None, new: Usage | None, *, paid: tuple[bool, bool]) -> Usage | None:
-    """Add the tokens of two turns. If one of them came from the cache, return those of the other, which was paid for."""
-    if paid == (False, True) or before is None:
-        return new
-    return before if paid == (True, False) or new is None else before + new
-
-
-_STATUSES: dict[Ending, Status] = {"cut": "truncated", "refused": "refused"}
-
-
-def status_of(finish_reason: str | None, *, empty: bool) -> Status:
-    """Return the status of an answer with this finish reason; `empty`: it has neither text nor a tool call."""
-    return _STATUSES.get(ending_of(finish_reason), "empty" if empty else "ok")
-
-
-def _sum(before: float | None, new: float | None, *, first: bool) -> float | None:
-    if first:
-        return new
-    return None if before is None or new is None else before + new
-
-
-def _tool_calls(calls: list[dict[str, Any]]) -> str:
-    return msgspec.json.encode(calls).decode()

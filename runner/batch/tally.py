@@ -185,7 +185,8 @@ class Tally:
 
     def _spend(self, sample: Sample) -> None:
         self.requests += sample.attempts
-        self.retries += max(0, sample.attempts - 1)
+        made = 1 if sample.steps is None else sum(step.cache != "hit" for step in sample.steps)
+        self.retries += max(0, sample.attempts - made)
         if sample.usage is not None:
             _add(self._used, sample.usage)
         if sample.held is not None:

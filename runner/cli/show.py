@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
     from runner.records import RunFolder, SweepFolder
-    from runner.types import Sample
+    from runner.types import Message, Sample, Step
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,8 +84,10 @@ def _describe(sample: Sample) -> str:
     repeat = f" (repeat {sample.repeat})" if sample.repeat else ""
     scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.items())
     lines = [f"\n{sample.id}{repeat}: {sample.status}{f'; {scores}' if scores else ''}"]
-    asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
-    lines += [f"  {message['role']}: {message['content']}" for message in asked]
+    if sample.steps is None or sample.messages is not None:
+        lines += [f"  {message['role']}: {_said(message)}" for message in sample.asked]
+    else:
+        lines += [line for number, step in enumerate(sample.steps) for line in _step(number, step)]
     if sample.reasoning:
         lines.append(f"  thinking: {sample.reasoning}")
     if sample.output is not None:
@@ -95,3 +97,18 @@ def _describe(sample: Sample) -> str:
     if sample.error is not None:
         lines.append(f"  error: {sample.error.code}: {sample.error.message}")
     return "\n".join(lines)
+
+
+def _step(number: int, step: Step) -> list[str]:
+    facts = [
+        f"step {number}",
+        *([f"after step {step.after}"] if step.after is not None else []),
+        *([step.model] if step.model else []),
+    ]
+    lines = [f"  {', '.join(facts)}:", *(f"    {message['role']}: {_said(message)}" for message in step.added)]
+    return [*lines, f"    error: {step.error.code}: {step.error.message}"] if step.error else lines
+
+
+def _said(message: Message) -> object:
+    """Return what a message says: its text, or else the tools that it calls."""
+    return message.get("content") or message.get("tool_calls") or ""

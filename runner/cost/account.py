@@ -66,6 +66,11 @@ class Account:
         if not answered:
             self.write()
 
+    def add(self, other: Account) -> None:
+        """Add what another account of the same slot has spent."""
+        self.spent = self.spent + other.spent if self.spent.requests else other.spent
+        self.priced_usd += other.priced_usd
+
     def write(self) -> None:
         """Have the sum written down."""
         if self._keep is not None:

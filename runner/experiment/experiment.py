@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.batch.asker import Slot, names_of, status_of
+from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
+from runner.batch.entries import status_of
 from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash

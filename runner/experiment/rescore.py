@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.batch.asker import status_of
+from runner.batch.entries import status_of
 from runner.config.roles import group_of
 from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored

@@ -48,14 +48,13 @@ class Rows:
 
     def add(self, sample: Sample, part: int) -> None:
         """Add a sample of the cell with this number."""
-        asked = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
         self.samples.append(
             Shown(
                 id=redact(sample.id),
                 repeat=sample.repeat or None,
                 part=part or None,
                 status=sample.status,
-                messages=[self._number(message) for message in asked],
+                messages=[self._number(message) for message in sample.asked],
                 output=None if sample.output is None else cut(sample.output),
                 target=None if sample.target is None else text_of(sample.target),
                 scores=sample.scores or None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from runner.batch.asker import status_of
+from runner.batch.entries import status_of
 from runner.experiment.drift import plain
 from runner.wording.differences import differences
 
@@ -100,7 +100,12 @@ def label(sample: Sample) -> str:
 
 
 def has_answer(sample: Sample) -> bool:
-    """Return whether the record is enough to compute a sample again: it has an answer, or failed before anything was sent."""
+    """Return whether the record is enough to compute a sample again: it has an answer, or failed before anything was sent.
+
+    It is not if a step has failed that its solver went on without: a cache holds answers, and no errors.
+    """
+    if any(step.error is not None for step in sample.steps or ()):
+        return False
     if sample.status == "refused":
         return sample.error is None  # the model refused; with an error, the provider did, before the model was asked
     return sample.status != "error" or (sample.error is not None and sample.error.code in ("scoring", "data"))
@@ -119,7 +124,7 @@ class _Known(NamedTuple):
     def of(cls, sample: Sample) -> _Known:
         code = sample.error.code if sample.error else None
         return cls(
-            _digest((sample.messages, sample.prompt, sample.target)),
+            _digest((sample.messages, sample.prompt, sample.target, *_steps(sample))),
             _digest((sample.output, sample.parsed, sample.finish_reason)),
             f"{_status(sample)} {code}",
             tuple(sorted(sample.scores.items())),
@@ -131,7 +136,12 @@ def _answer(sample: Sample, unscored: set[str]) -> dict[str, Any]:
     answer = {name: getattr(sample, name) for name in _ANSWER}
     scores = {name: value for name, value in sample.scores.items() if name not in unscored}
     told = {"status": _status(sample), "error": sample.error.code if sample.error else None}
-    return {**told, **answer, "scores": scores}
+    return {**told, **answer, "scores": scores, **({} if sample.steps is None else {"steps": _steps(sample)})}
+
+
+def _steps(sample: Sample) -> list[str]:
+    """Return what each step has asked and heard, in an order that does not depend on which of them was first."""
+    return sorted(_encode((step.added, step.finish_reason)).decode() for step in sample.steps or ())
 
 
 def _status(sample: Sample) -> str:

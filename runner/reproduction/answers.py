@@ -11,7 +11,7 @@ import msgspec
 from runner.cache import ENTRY_VERSION, Entry, Stored, request_key
 from runner.errors import RecordError
 from runner.reproduction.agreement import changes, has_answer
-from runner.types import Choice, Completion, Request, Response, Sample, Usage
+from runner.types import Choice, Message, Request, Response, Sample, Step, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,23 +88,23 @@ class Answers:
 
 def _played(asker: Asker, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
     """Replay a sample from the answers that `look` finds. Returns it and these answers by key; None if one is missing."""
-    turns = asker.turns(row, sample.repeat)
     asked: dict[str, Stored] = {}
-    try:
-        request = next(turns)
-        while (entry := look(request, sample)) is not None:
+
+    def looked_up(request: Request) -> Entry | None:
+        if (entry := look(request, sample)) is not None:
             key = request_key(request)
             asked[key] = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
-            request = turns.send(Completion.hit(key, entry.response, entry.cost_usd))
-    except StopIteration as end:
-        return end.value, asked
-    turns.close()
-    return None
+        return entry
+
+    played = asker.replay((row, sample.repeat), looked_up)
+    return None if played is None else (played, asked)
 
 
 def _from_sample(request: Request, sample: Sample) -> Entry | None:
     """Return the answer in the record: the last one, or an earlier one of the conversation."""
     created = datetime.fromisoformat(sample.started_at).timestamp() if sample.started_at else 0.0
+    if sample.steps is not None:
+        return _from_steps(request, sample.steps, sample, created)
     said = sample.messages or []
     turn = len(request.messages or [])
     if turn < len(said):
@@ -120,6 +120,26 @@ def _from_sample(request: Request, sample: Sample) -> Entry | None:
         system_fingerprint=sample.system_fingerprint,
     )
     return Entry(ENTRY_VERSION, created, response, sample.saved_usd if sample.cache == "hit" else sample.cost_usd)
+
+
+def _from_steps(request: Request, steps: list[Step], sample: Sample, created: float) -> Entry | None:
+    """Return the answer of the step that has asked the same; None if several have, and had different answers."""
+    said = request.messages if request.messages is not None else [{"role": "user", "content": request.prompt}]
+    heard: list[list[Message]] = []
+    found: dict[bytes, Entry] = {}
+    for step in steps:
+        heard.append([*(heard[step.after] if step.after is not None else ()), *step.added])
+        if step.error is not None or heard[-1][:-1] != said:
+            continue
+        answer = step.added[-1]
+        choice = Choice(
+            answer.get("content"), step.finish_reason, None, answer.get("tool_calls"), answer.get("reasoning_content")
+        )
+        response = Response(choices=[choice], model=sample.model_served, usage=step.usage or Usage())
+        cost = step.saved_usd if step.cache == "hit" else step.cost_usd
+        entry = Entry(ENTRY_VERSION, created, response, cost)
+        found[_encode((choice.text, choice.tool_calls))] = entry
+    return next(iter(found.values())) if len(found) == 1 else None
 
 
 def _said(stored: Stored) -> bytes:

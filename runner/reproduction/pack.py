@@ -219,7 +219,7 @@ class _Packing:
             for sample, counts in self.record.history():
                 if counts and (answer := found.find(sample)) is not None:
                     answers, from_record = answers + 1, from_record + (not answer.cached)
-                    sample.request_key = answer.sample.request_key
+                    _rekey(sample, answer.sample)
                     for stored in found.use(answer):
                         entries.write(_encode(stored) + b"\n")
                 elif counts:
@@ -246,13 +246,22 @@ class _Packing:
         if self.cache is None:
             return None
         endpoint = self.manifest["model"]["endpoint"]
-        here = msgspec.structs.replace(request, model=self.lm.model, endpoint=endpoint)
-        return self.cache.get(request_key(here))
+        if request.model == self.asker.lm.model:  # a solver may ask others
+            request = msgspec.structs.replace(request, model=self.lm.model, endpoint=endpoint)
+        return self.cache.get(request_key(request))
 
     def _put(self, name: str, content: bytes) -> None:
         file = self.folder / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(content)
+
+
+def _rekey(sample: Sample, played: Sample) -> None:
+    """Give a sample the keys that its requests have in the capsule."""
+    sample.request_key = played.request_key
+    if sample.steps is not None and played.steps is not None:
+        keys = {_encode(step.added): step.request_key for step in played.steps}
+        sample.steps = [msgspec.structs.replace(step, request_key=keys.get(_encode(step.added), "")) for step in sample.steps]
 
 
 def _cache(manifest: dict[str, Any], config: RunConfig) -> Cache | None:

@@ -1,0 +1,104 @@
+"""The LM that a solver asks: a `runner.LM` whose calls are steps of one sample."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from runner.lm.lm import LM
+from runner.lm.parameters import LastParameters
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+    from contextlib import AbstractContextManager
+
+    from runner.cost.account import Account
+    from runner.lm.arguments import Inputs
+    from runner.types import Completion, Message, Request
+
+T = TypeVar("T")
+
+
+class Taker(Protocol):
+    """Take the calls of a `StepLM`, as `runner.solvers.steps.Steps` does."""
+
+    async def take(self, lm: StepLM, request: Request, key: str, kwargs: Mapping[str, Any]) -> Completion:
+        """Answer one request."""
+
+    def wait(self, asked: Coroutine[Any, Any, T]) -> T:
+        """Run a call of a thread."""
+
+
+class StepLM(LM):
+    """An LM under a run's cache, limiter, budget and retries, whose calls are steps of one sample. Made by `of` and `begin`.
+
+    `lm(...)` blocks, so it is for plain functions, which run in a thread; `await lm.acall(...)` is for async ones. Copies of it
+    (``lm.copy(temperature=1)``) make steps of the same sample.
+    """
+
+    _steps: Taker
+    _repeat: int
+    _name: str | None
+
+    @classmethod
+    def of(cls, lm: LM, repeat: int, params: Mapping[str, Any], name: str | None = None) -> StepLM:
+        """Return what the LMs of all samples of one repeat are made from.
+
+        Args:
+            lm: an LM of the run.
+            repeat: separates the cache entries of repeats, as for plain rows.
+            params: request parameters of this repeat, such as its ``seed``.
+            name: its name among the named models; None: it is the main one.
+        """
+        new = object.__new__(cls)
+        vars(new).update(vars(lm))
+        new.kwargs = {**lm.kwargs, **params}
+        new.callbacks = list(lm.callbacks)
+        new._parameters = LastParameters()
+        new._repeat, new._name = repeat, name
+        return new
+
+    @property
+    def repeat(self) -> int:
+        """The number of the repeat."""
+        return self._repeat
+
+    @property
+    def name(self) -> str | None:
+        """The name among the named models; None: it is the main one."""
+        return self._name
+
+    def begin(self, steps: Taker) -> StepLM:
+        """Return the LM of one sample, with its own history and arguments."""
+        new = object.__new__(type(self))
+        vars(new).update(vars(self))
+        new.kwargs, new.history, new._steps = self.kwargs.copy(), [], steps
+        return new
+
+    async def complete(self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None) -> Completion:
+        """Answer a request as an LM does that makes no steps."""
+        return await super()._complete(request, key, kwargs, account)
+
+    async def _complete(
+        self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None = None
+    ) -> Completion:
+        del account  # of whoever calls `acomplete`: the sample has its own
+        return await self._steps.take(self, request, key, kwargs)
+
+    def _call(self, inputs: Inputs) -> list[Any]:
+        return self._steps.wait(self._acall(inputs))
+
+    def _asking(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()  # the run uses the endpoint as long as it lasts
+
+    def _request(
+        self,
+        given: Mapping[str, Any],
+        params: dict[str, Any],
+        *,
+        messages: list[Message] | None = None,
+        prompt: str | None = None,
+        rollout: int | None = None,
+    ) -> Request:
+        own = (self._repeat << 32) + rollout if self._repeat and rollout else rollout or self._repeat or None
+        return super()._request(given, params, messages=messages, prompt=prompt, rollout=own)
