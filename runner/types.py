@@ -324,3 +324,23 @@ class Score(msgspec.Struct, frozen=True):
     stderr: float | None
     n: int
     interval: tuple[float, float] | None = None
+
+
+class Corrected(msgspec.Struct, frozen=True):
+    """A mean score, corrected for the errors of the judge.
+
+    Attributes:
+        mean: the estimate; None if the labels tell nothing (a judge no better than chance).
+        interval: its interval, which contains the sampling of rows and that of labels.
+        method: the estimator of `runner.stats.corrected`.
+        labels: labelled answers behind it.
+        n: answers that the judge has scored.
+        more: about how many more labels would halve the interval; None: no number would, since the run has too few answers.
+    """
+
+    mean: float | None
+    interval: tuple[float, float]
+    method: Literal["posterior", "regression", "rates"]
+    labels: int
+    n: int
+    more: int | None = None

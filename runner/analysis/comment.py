@@ -54,6 +54,9 @@ def _comparison(found: Comparison) -> Iterator[str]:
     yield f"### {plain(found.b)} against {plain(found.a)}\n"
     for name, change in found.scores.items():
         yield f"- {_verdict(name, change)}"
+    for name, one in found.corrected.items():
+        told = numbers.change(one.difference, one.interval)
+        yield f"- {plain(name)}, corrected for the errors of the judge: {told} ({numbers.count(one.labels, 'label')})"
     if not found.scores:
         yield "- **no verdict**: the runs have no score in common"
     yield f"\n| score | {plain(found.a)} | {plain(found.b)} | difference | {found.level:.0%} interval | p | rows |"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.analysis.changes import ScoreChange, Verdict, change, judged
+from runner.analysis.corrected_pairs import CorrectedChange, corrected_change
 from runner.analysis.pairs import Flip, Pairs, Side, Source
 from runner.errors import ConfigError, RecordError
 from runner.stats.stats import Paired, quantile
@@ -47,6 +48,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         changed: samples whose answers differ.
         same: samples of B that are an answer of A as well (see `runner.analysis.same`): they are not independent.
         scores: by name.
+        corrected: differences that are corrected for the errors of a judge, by labels of people; verdicts are about raw scores.
         missing: scores that only one of the runs has.
         measures: ``prompt_tokens``, ``completion_tokens`` and ``price_usd`` (what the answers cost, those from the cache
             included) per sample; ``latency_p50_s`` and ``latency_p95_s`` over samples that were not answered from the cache.
@@ -73,6 +75,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     flips: list[Flip]
     config_changes: list[str]
     data_changes: list[str]
+    corrected: dict[str, CorrectedChange] = {}
 
     @property
     def difference(self) -> Paired | None:
@@ -218,6 +221,7 @@ def _compared(
         flips=pairs.flips(primary, rows, lower_is_better=primary in lower_is_better),
         config_changes=list(_config_changes(a.run, b.run)),
         data_changes=list(_data_changes(a.run, b.run)),
+        corrected={name: one for name in names if (one := corrected_change(pairs, name, clusters, level)) is not None},
     )
 
 

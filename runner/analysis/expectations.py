@@ -13,10 +13,11 @@ from runner.errors import ConfigError, DataError
 from runner.records.outcome import Outcome, Verdict
 from runner.scoring import RowMean
 from runner.stats.stats import quantile
+from runner.wording.numbers import mean
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
-    from runner.types import Row, Sample, Score
+    from runner.types import Corrected, Row, Sample, Score
 
 Sign = Literal[">=", ">", "<=", "<"]
 
@@ -208,6 +209,17 @@ def judge(one: Expectation, scores: Mapping[str, Score], observed: Observed, cos
     if one.name in LATENCIES:
         return _latency(one, observed)
     return _judged(one, observed.share(one.name))
+
+
+def judge_corrected(one: Expectation, found: Corrected, raw: Score) -> Outcome:
+    """Judge an expectation of a score by its mean as corrected for the errors of its judge; the note has the raw one."""
+    told = f"as corrected by {found.labels:,} labels; raw {mean(raw.mean, raw.interval)}"
+    if found.mean is None:
+        return Outcome(str(one), "undecided", None, n=0, note="the judge of this score is no better than chance")
+    low, high = found.interval
+    first, last = (low, high) if one.upward else (high, low)
+    verdict: Verdict = "pass" if one.met(first) else "undecided" if one.met(last) else "fail"
+    return Outcome(str(one), verdict, found.mean, found.interval, found.n, note=told)
 
 
 def with_left_out(one: Expectation, outcome: Outcome, left_out: int, samples: int) -> Outcome:

@@ -7,7 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.analysis import frames as tables
-from runner.analysis.flat import flat_run, interval_in, to_json
+from runner.analysis.flat import corrected_names, flat_run, interval_in, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
 from runner.secrets import redacted
@@ -43,7 +43,7 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
             tables.write_parquet(map(redacted, record.table()), file)
             return
         case "csv":
-            lines = _csv(map(redacted, record.table()), exact=exact)
+            lines = csv_lines(map(redacted, record.table()), exact=exact)
         case "jsonl":
             lines = (to_json(row) + "\n" for row in map(redacted, record.table()))
         case "md":
@@ -53,7 +53,7 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
     file.writelines(line.encode() for line in lines)
 
 
-def _csv(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
+def csv_lines(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
     """Yield the lines, ended as in RFC 4180; unknown is empty, lists and objects are JSON text."""
     header: list[str] | None = None
     for row in rows:
@@ -101,7 +101,7 @@ def _markdown(record: Run | Sweep) -> Iterator[str]:
 
 
 def _run_row(run: Run) -> dict[str, Any]:
-    return flat_run(run.facts(), list(run.summary.scores) if run.summary else [])
+    return flat_run(run.facts(), list(run.summary.scores) if run.summary else [], corrected_names([run.summary]))
 
 
 def _markdown_row(row: dict[str, Any], varied: Iterable[str], counts: Mapping[str, str], *, common: bool) -> dict[str, str]:
@@ -111,6 +111,9 @@ def _markdown_row(row: dict[str, Any], varied: Iterable[str], counts: Mapping[st
         score = name.removeprefix("score.")
         found = Score(row[name], row[f"{name}.stderr"], row[f"{name}.n"] or 0, interval_in(row, score))
         cells[score] = "–" if found.mean is None else score_in_full(found)
+        if f"{name}.corrected" in row:
+            low, high = (row.get(f"{name}.corrected.{end}") for end in ("low", "high"))
+            cells[f"{score}, corrected"] = mean(row[f"{name}.corrected"], None if low is None or high is None else (low, high))
         if f"{name}.common" in row and common:
             cells["ranked by"] = mean(row[f"{name}.common"])
     if "standing" in row:

@@ -66,13 +66,19 @@ class CellFacts(NamedTuple):
     standing: Standing = Standing()
 
 
-def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
-    """Return a run as one row, whose columns depend on `scores` alone.
+def corrected_names(summaries: Iterable[Summary | None]) -> list[str]:
+    """Return the scores that are corrected for the errors of their judge in one of the summaries."""
+    return list(dict.fromkeys(name for summary in summaries if summary for name in summary.corrected))
+
+
+def flat_run(run: RunFacts | None, scores: Sequence[str], corrected: Sequence[str] = ()) -> dict[str, Any]:
+    """Return a run as one row, whose columns depend on `scores` and `corrected` alone.
 
     Columns: ``run``, ``model``, ``status``, ``n`` (samples: rows × repeats), for each of `scores` ``score.NAME`` (its mean)
-    with ``.stderr``, ``.n`` and its 95 % interval, ``.low`` and ``.high``, counts of samples by status, ``scored`` and
-    ``cache_hits`` (samples), ``requests``, tokens of requests made (``prompt_tokens``, ``completion_tokens``) and of answers
-    from the cache (the same with ``cached_``), ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``,
+    with ``.stderr``, ``.n`` and its 95 % interval, ``.low`` and ``.high``, for each of `corrected` ``score.NAME.corrected`` (its
+    mean, corrected for the errors of its judge) with ``.low``, ``.high`` and ``.labels``, counts of samples by status,
+    ``scored`` and ``cache_hits`` (samples), ``requests``, tokens of requests made (``prompt_tokens``, ``completion_tokens``)
+    and of answers from the cache (the same with ``cached_``), ``cost_usd``, ``saved_usd``, and ``wall_s``, ``latency_p50_s``,
     ``latency_p95_s`` and ``first_token_p50_s`` (of streamed answers) in seconds. Unknown is None: a run without a summary has
     its name and its status alone.
     """
@@ -85,6 +91,10 @@ def flat_run(run: RunFacts | None, scores: Sequence[str]) -> dict[str, Any]:
         row |= {f"score.{name}{part}": getattr(score, field, None) for part, field in _SCORE.items()}
         interval = score.interval if score else None
         row |= {f"score.{name}{part}": interval[index] if interval else None for index, part in enumerate(_ENDS)}
+        if name in corrected:
+            found = summary.corrected.get(name) if summary else None
+            values = (found.mean, *found.interval, found.labels) if found else (None,) * 4
+            row |= {f"score.{name}.corrected{part}": value for part, value in zip(("", *_ENDS, ".labels"), values, strict=True)}
     row |= {count: getattr(summary, count, None) for count in _COUNTS}
     for prefix, field in (("", "usage"), ("cached_", "usage_cached")):
         usage = getattr(summary, field, None)
@@ -110,10 +120,10 @@ def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | N
     """
     summaries = [cell.run.summary for cell in cells if cell.run and cell.run.summary]
     scores = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
-    rows = []
+    rows, corrected = [], corrected_names(summaries)
     for cell in cells:
         varied = {key: cell.values.get(key) for key in keys}
-        row = {"cell": cell.id, **varied, **flat_run(cell.run, scores)}
+        row = {"cell": cell.id, **varied, **flat_run(cell.run, scores, corrected)}
         row |= {"rank": cell.standing.rank, "standing": cell.standing.word}
         if primary in scores:
             row |= {f"score.{primary}.common": cell.standing.mean, f"score.{primary}.common.n": cell.standing.rows}

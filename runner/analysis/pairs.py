@@ -233,7 +233,7 @@ def _price(sample: Sample) -> float | None:
 
 
 def _flip(a: Sample, b: Sample, score_a: float | None, score_b: float | None) -> Flip:
-    asked_a, asked_b = _asked(a), _asked(b)
+    asked_a, asked_b = question_of(a), question_of(b)
     return Flip(
         id=a.id,
         repeat=a.repeat,
@@ -247,8 +247,8 @@ def _flip(a: Sample, b: Sample, score_a: float | None, score_b: float | None) ->
     )
 
 
-def _asked(sample: Sample) -> str:
-    """Return the last user message, or the text to continue."""
+def question_of(sample: Sample) -> str:
+    """Return what was asked: the last user message, or the text to continue."""
     if sample.messages is None:
         return sample.prompt or ""
     said: Sequence[Message] = [message for message in sample.messages if message.get("role") == "user"] or sample.messages

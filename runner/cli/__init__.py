@@ -29,6 +29,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "show": ("runner.cli.show", "show a run with its summary and rows, or a sweep"),
     "report": ("runner.cli.report", "write one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),
+    "labels": ("runner.cli.labels", "draw answers to be labelled by people, and take in their labels"),
+    "calibrate": ("runner.cli.calibrate", "measure how often a judge errs, by labels, and correct its mean score"),
     "compare": ("runner.cli.compare", "compare runs row by row: differences, their significance, and the rows that flipped"),
     "power": ("runner.cli.power", "say how many rows or repeats a comparison needs to find a difference"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),

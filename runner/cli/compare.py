@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from runner.analysis.changes import ScoreChange
     from runner.analysis.compare import Comparison, Measure
+    from runner.analysis.corrected_pairs import CorrectedChange
     from runner.analysis.load import Run
     from runner.analysis.pairs import Flip
 
@@ -228,6 +229,8 @@ def _notes(found: Comparison) -> Iterator[str]:
             told = [f"{numbers.change(found.mean or 0.0)} ({case} case)" for case, found in cases]
             number = change.bounds.samples
             yield f"  B - A in {name} is {' to '.join(told)}, with 0 or 1 for {number:,} samples that one side lacks"
+    for name, corrected in found.corrected.items():
+        yield _corrected(name, corrected, found.scores[name])
     for number, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
         if number:
             yield f"only in {run}: {number:,} samples, of rows {', '.join(ids)}{', ...' if number > len(ids) else ''}"
@@ -235,6 +238,16 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield f"scores that only one of them has: {', '.join(found.missing)}"
     if found.same:
         yield f"not independent: {found.same:,} samples of B answer the same requests as samples of A"
+
+
+def _corrected(name: str, found: CorrectedChange, raw: ScoreChange) -> str:
+    how = f"{found.labels:,} rows labelled in both" if found.paired else f"{found.labels:,} labels, taken for independent"
+    told = f"{name}, corrected by labels: A {numbers.mean(found.mean_a)}, B {numbers.mean(found.mean_b)}, "
+    told += f"B - A {numbers.change(found.difference, found.interval)} ({how})"
+    decided = raw.verdict in ("better", "worse")
+    holds = found.interval[0] > 0 or found.interval[1] < 0
+    same = found.difference * (raw.difference.mean or 0.0) > 0
+    return told if not decided or (holds and same) else f"{told}; the labels do not confirm the verdict"
 
 
 def _verdicts(found: Comparison, clustered: str) -> Iterator[str]:

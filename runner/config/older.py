@@ -26,6 +26,7 @@ SINCE: dict[str, dict[str, Any]] = {
         "pass_at": [],
         "models": {},
         "budget": {"usd": None, "tokens": None, "requests": None, "unknown_price": "refuse"},
+        "calibration": None,
     },
     "data": {
         "cluster": None,

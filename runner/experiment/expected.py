@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from runner.analysis.expectations import ALL_ROWS, ROWS, SHARES, Observed, checker, judge, of_row, parse, rows_more, with_left_out
+from runner.analysis.expectations import (
+    ALL_ROWS,
+    ROWS,
+    SHARES,
+    Observed,
+    checker,
+    judge,
+    judge_corrected,
+    of_row,
+    parse,
+    rows_more,
+    with_left_out,
+)
 from runner.batch.asker import names_of
 from runner.errors import ConfigError
 from runner.records.outcome import Outcome
@@ -22,7 +34,7 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.data import Dataset
     from runner.scoring import Scorer
-    from runner.types import Sample
+    from runner.types import Corrected, Sample
 
 
 class Expected:
@@ -64,7 +76,12 @@ class Expected:
         return bool(self._all) or self._rows
 
     def outcomes(
-        self, scores: Mapping[str, Score], samples: Iterable[Sample], cost_usd: float | None, left_out: tuple[int, int] = (0, 0)
+        self,
+        scores: Mapping[str, Score],
+        samples: Iterable[Sample],
+        cost_usd: float | None,
+        left_out: tuple[int, int] = (0, 0),
+        corrected: Mapping[str, Corrected] | None = None,
     ) -> list[Outcome]:
         """Judge all expectations.
 
@@ -73,6 +90,7 @@ class Expected:
             samples: of the run; read once, if they are needed.
             cost_usd: of the run; None: unknown.
             left_out: how many samples are in no score, of how many that were asked.
+            corrected: scores that are judged as corrected for the errors of their judge.
         """
         wanted = list(self._all)
         if self._rows and not any(one.name == ROWS for one in wanted):
@@ -81,6 +99,8 @@ class Expected:
         found = {}
         for one in wanted:
             outcome = self.early.outcome(one) if self.early else None
+            if outcome is None and corrected and one.name in corrected:
+                outcome = judge_corrected(one, corrected[one.name], scores[one.name])
             outcome = outcome or judge(one, scores, observed, cost_usd)
             found[str(one)] = with_left_out(one, outcome, *left_out) if self._bounded.get(one.name) else outcome
         return list(found.values())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.analysis.calibration import corrections, remarks_on
+from runner.analysis.load import Run
 from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
 from runner.batch.entries import status_of
@@ -20,6 +22,7 @@ from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
 from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
+from runner.experiment.calibrated import calibration_of
 from runner.experiment.conversations import refuse_by_server
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
@@ -37,7 +40,7 @@ from runner.secrets import redact
 from runner.session.sitting import live
 from runner.stats import seeds
 from runner.system.clock import now
-from runner.types import Sample, Score
+from runner.types import Corrected, Sample, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -86,6 +89,7 @@ class Experiment:
         self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
         self.expected = Expected(config, self.dataset, self.scorers)
         self.asker.check = self.expected.check
+        self.calibration = calibration_of(config)
         self.stopped_early = False
         self.stop = Stop()
         self.begun = False
@@ -362,6 +366,7 @@ class Experiment:
         tally, scores = self.tally, self.tally.scores()
         if self.expected.early:
             scores = self.expected.early.intervals(scores)
+        corrected = corrections(self.record, scores, self.calibration)
         answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
         if self.stop.requested and self.stop.reason is None and not self.stopped_early and tally.done < tally.rows:
@@ -402,7 +407,9 @@ class Experiment:
             priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
             problem=redact(problem) if problem else None,
             left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
-            expectations=self._outcomes(scores),
+            expectations=self._outcomes(scores, corrected),
+            corrected=corrected,
+            calibration=remarks_on(self.calibration, Run(self.record), corrected, self._scorer_facts()),
             stopped_early=self.stopped_early and bool(tally.owed),
         )
         self.record.write_summary(summary)
@@ -418,11 +425,11 @@ class Experiment:
             names += known if known is not None else found or [scorer_name]
         return {name: scores.get(name, Score(None, None, 0)) for name in names}
 
-    def _outcomes(self, scores: dict[str, Score]) -> list[Outcome]:
+    def _outcomes(self, scores: dict[str, Score], corrected: dict[str, Corrected]) -> list[Outcome]:
         if not self.expected:
             return []
         left_out = self.tally.unscored.total(), self.tally.status.total()
-        return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out)
+        return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out, corrected)
 
     def count(self, sample: Sample) -> None:
         """Count a sample of the record; with ``expect.stop_early``, stop when the verdict is certain."""
@@ -561,7 +568,7 @@ class Experiment:
             "status": summary.status,
             "ended_at": now(),
             "model": {**previous["model"], **self.lm.recorded_form, **self._served()},
-            "scorers": {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()},
+            "scorers": self._scorer_facts(),
             "seeds": {
                 "sampling": self.asker.seed,
                 "data": self.config.data.seed if self.config.data.shuffle else None,
@@ -578,6 +585,9 @@ class Experiment:
             "wall_s": summary.wall_s,
             "environment": previous.get("environment") or environment(),
         }
+
+    def _scorer_facts(self) -> dict[str, Any]:
+        return {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()}
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}

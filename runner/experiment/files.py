@@ -11,6 +11,7 @@ import msgspec
 
 from runner.config.schema.data import FileSource
 from runner.config.schema.judging import Judging, PanelScoring
+from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
@@ -60,6 +61,8 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
     prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
     if prompts:
         config = replace(config, prompt=replace(config.prompt, **prompts))
+    if "scoring.calibration" in named:
+        config = replace(config, scoring=replace(config.scoring, calibration=named["scoring.calibration"]))
     scoring = config.scoring
 
     if isinstance(scoring, SeveralScoring):
@@ -87,6 +90,8 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
     for key in ("system_file", "user_file"):
         if path := getattr(config.prompt, key):
             yield f"prompt.{key}", path
+    if isinstance(scoring, Scored) and scoring.calibration:
+        yield "scoring.calibration", scoring.calibration
     if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
             yield from _files_of(scorer, f"scoring.scorers.{name}")

@@ -8,6 +8,7 @@ from runner import build
 from runner.adapters import conversation_of
 from runner.attachments.store import FOLDER as ATTACHED
 from runner.batch.asker import Asker
+from runner.experiment.calibrated import calibration_remarks
 from runner.experiment.named import NamedModels
 from runner.scoring.counting import Counting
 from runner.transport.attaching import AttachingTransport
@@ -68,7 +69,7 @@ class Parts(NamedTuple):
     def remarks(self, config: RunConfig) -> list[str]:
         """Return what is to be said of the rows, the parameters that are sent (servers may ignore some), and the scorers."""
         sent = build.remarks(config, self.lm.parameters(**self.adapter.params()))
-        return [*self.dataset.remarks, *sent, *build.scoring_remarks(config)]
+        return [*self.dataset.remarks, *sent, *build.scoring_remarks(config), *calibration_remarks(config)]
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""

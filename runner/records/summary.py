@@ -7,8 +7,8 @@ from typing import Any, Literal
 import msgspec
 
 from runner.records.outcome import Outcome
-from runner.types import Held, Score, Spent, Usage
-from runner.wording.numbers import count, dollars, listed, score_in_full, seconds
+from runner.types import Corrected, Held, Score, Spent, Usage
+from runner.wording.numbers import corrected, count, dollars, listed, score_in_full, seconds
 from runner.wording.statuses import counted
 
 RunStatus = Literal["running", "complete", "incomplete", "failed", "interrupted"]
@@ -43,6 +43,8 @@ class Summary(msgspec.Struct, kw_only=True):
         named: what was spent on named models (a judge, models of a scorer), by name. It is not in the numbers above.
         scoring_s: what scorers of your own and judges cost in time, by name: seconds, summed over the samples.
         left_out: samples that are in no score, by status; None: an earlier version has not recorded it (see `unscored`).
+        corrected: scores corrected for the errors of their judge, by labels of this run's answers or by a calibration.
+        calibration: the remarks on it: how the judge of this run differs from the one that was calibrated, for example.
     """
 
     run: str
@@ -79,6 +81,8 @@ class Summary(msgspec.Struct, kw_only=True):
     stopped_early: bool = False
     named: dict[str, Spent] = {}
     scoring_s: dict[str, float] = {}
+    corrected: dict[str, Corrected] = {}
+    calibration: list[str] = []
 
     @property
     def unscored(self) -> dict[str, int]:
@@ -130,6 +134,8 @@ class Summary(msgspec.Struct, kw_only=True):
             lines.append(("unknown endings", f"{sum(self.unknown_endings.values()):,}{listed(self.unknown_endings)}"))
         for name, score in self.scores.items():
             lines.append((f"score {name}", score_in_full(score)))
+            if one := self.corrected.get(name):
+                lines.append((f"corrected {name}", corrected(one)))
         lines += [(f"expected {one.expected}", str(one)) for one in self.expectations]
         share = f" ({self.cache_hits / self.rows:.0%})" if self.rows else ""
         if self.scores:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from runner.reports.cells import cells_table, sweep_tiles
 from runner.reports.differences import differences, flat, ranges
+from runner.reports.judges import judges
 from runner.reports.markup import Content, Html, join, section, table, tag, tile
 from runner.reports.plots import charts_of, names_of_scores, spread_of, spreads
 from runner.reports.text import brief
 from runner.stats.stats import quantile
-from runner.wording.numbers import count, dollars, interval, score, seconds, share, when
+from runner.wording.numbers import bounds, count, dollars, interval, mean, score, seconds, share, when
 from runner.wording.statuses import COUNTS, counted
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def sections(subject: Subject) -> Iterator[Html]:
     yield tag("a", "Skip to the samples", href="#samples", class_="skip")
     yield _header(subject)
     sweep = subject.kind == "sweep"
-    first = [_sweep_summary(subject), _sweep_scores(subject)] if sweep else [_summary(subject), _scores(subject)]
+    parts = [_sweep_summary, _sweep_scores] if sweep else [_summary, _scores, judges]
+    first = [part(subject) for part in parts]
     yield tag("main", *first, _errors(subject), _samples(subject), _config(subject))
     yield tag("footer", f"Made by Ostinato from {subject.folder}. This file is complete: it loads nothing from the network.")
 
@@ -60,6 +62,10 @@ def _tiles(part: Part) -> Iterator[Html]:
     left_out = f"; left out: {told}" if (told := counted(summary.unscored)) else ""
     for name, found in summary.scores.items():
         yield tile(name, score(found), f"{interval(found)}{left_out}", lead=True)
+        if (one := summary.corrected.get(name)) is not None:
+            yield tile(
+                f"{name}, corrected", mean(one.mean), f"{bounds(one.interval)} (95 %), {count(one.labels, 'label')}", lead=True
+            )
     for outcome in summary.expectations:
         yield tile(f"expected {outcome.expected}", outcome.verdict, str(outcome).partition(": ")[2])
     answered = summary.rows - summary.errors - summary.owed

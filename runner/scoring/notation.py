@@ -88,7 +88,7 @@ def _vulgar(found: re.Match[str]) -> str:
 # -- LaTeX
 
 _NUMBER = re.compile(r"\s*(-?)\s*((?:[0-9]+(?:,[0-9]{3})*|)(?:\.[0-9]+)?)\s*")
-_FRACTION = re.compile(r"([0-9]?)\s*\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
+_FRACTION = re.compile(r"(?:([0-9])\s*)?\\[dtc]?frac\s*(?:\{([^{}]*)\}|([0-9]))\s*(?:\{([^{}]*)\}|([0-9]))")
 _STYLED = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|sc|normal)?|math(?:rm|bf|it|sf|tt|bb|cal|ord)|[mh]box|operatorname|boldsymbol|bm|emph|underline"
     r"|boxed|fbox|ensuremath)\*?\s*\{([^{}]*)\}"
@@ -141,7 +141,7 @@ def _opaque_powers(text: str) -> str:
 def _fraction(found: re.Match[str]) -> str:
     top, bottom = (_NUMBER.fullmatch(found[one] if found[one] is not None else found[other]) for one, other in ((2, 3), (4, 5)))
     if top is None or bottom is None or not top[2] or not bottom[2] or (top[1] and found[1]):
-        return found[1] + OPAQUE
+        return (found[1] or "") + OPAQUE
     sign = "-" if bool(top[1]) != bool(bottom[1]) else ""
     return (f"{found[1]} " if found[1] else "") + f"{sign}{top[2]}/{bottom[2]}"
 

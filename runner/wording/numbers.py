@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runner.types import Score
+    from runner.types import Corrected, Score
 
 
 def score(found: Score | None) -> str:
@@ -56,6 +56,18 @@ def p_value(p: float) -> str:
 def p_equals(p: float) -> str:
     """Write ``p=0.023`` or ``p=<0.001``, for running text."""
     return f"p={p_value(p).replace('< ', '<')}"
+
+
+_METHODS = {
+    "posterior": "labels of this run",
+    "regression": "labels of this run",
+    "rates": "labels of another run",
+}
+
+
+def corrected(found: Corrected) -> str:
+    """Write ``0.781 [0.702, 0.849] (100 labels of this run)``: a corrected mean, its interval, and what it is corrected by."""
+    return f"{mean(found.mean, found.interval, unknown='unknown')} ({found.labels:,} {_METHODS[found.method]})"
 
 
 def interval(found: Score | None) -> str:

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tests.bench import coverage, harness
+from tests.bench import coverage, harness, judged
 from tests.bench.harness import Column, interleaved, ours, output, table
 from tests.bench.server import Server
 
@@ -140,3 +140,11 @@ def test_coverage_is_that_of_the_shipped_formulas(draw):
     check = coverage._check_scores if draw in coverage.KINDS else coverage._check_differences
     for cell in islice(draw(np.random.default_rng(1), 12), 0, None, 37):
         check(cell)
+
+
+def test_judged_scores_are_simulated_with_the_shipped_formulas():
+    for draw, formulas in judged.KINDS.values():
+        for cell in islice(draw(np.random.default_rng(1), 4), 0, None, 53):
+            judged.check(cell, next(iter(formulas.values())))
+    for cell in islice(judged.graded(np.random.default_rng(1), 4), 0, None, 9):
+        judged.check_graded(cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import runner
@@ -40,4 +41,15 @@ def sweep(cells, **more):
         }
     manifest = {"format": 1, "kind": "sweep", "name": "capitals", "status": "incomplete", "primary": "contains", "cells": listed}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "keys": ["sampling.temperature"], **more}))
+    return folder
+
+
+def format_1():
+    """A run of nine sums as the last version before format 2 has left it; its answers are in notations that were misread."""
+    here = Path(__file__).parent / "format_1"
+    folder = Path("runs/sums/20261124-101112-15ff92").absolute()
+    shutil.copytree(here, folder, ignore=shutil.ignore_patterns("sums.jsonl"))
+    shutil.copy(here / "sums.jsonl", "sums.jsonl")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "cwd": str(Path.cwd())}))
     return folder

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import runner
-from runner.analysis.export import _csv, export
+from runner.analysis.export import csv_lines, export
 from runner.analysis.junit import _attribute, _text
 from runner.cli import main
 from runner.types import RowError, Sample, Usage
@@ -75,22 +75,22 @@ def test_csv_reads_back(made):
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1", "\r=1", "- a list"])
 def test_no_csv_cell_is_a_formula(text):
-    (row,) = csv.DictReader(io.StringIO("".join(_csv([{"a": text}], exact=False)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text}], exact=False)), newline=""))
     assert row["a"] == f"'{text}"
-    (row,) = csv.DictReader(io.StringIO("".join(_csv([{"a": text}], exact=True)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text}], exact=True)), newline=""))
     assert row["a"] == text
 
 
 @pytest.mark.parametrize("text", ["-5", "+1.5e3", "plain", "a=b", ""])
 def test_numbers_and_plain_text_stay_as_they_are(text):
-    (row,) = csv.DictReader(io.StringIO("".join(_csv([{"a": text, "b": -1.5}], exact=False)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text, "b": -1.5}], exact=False)), newline=""))
     assert row == {"a": text, "b": "-1.5"}
 
 
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_any_text_reads_back_from_csv(texts):
-    lines = "".join(_csv([{"a": one, "b": other} for one, other in texts], exact=True))
+    lines = "".join(csv_lines([{"a": one, "b": other} for one, other in texts], exact=True))
     assert [(row["a"], row["b"]) for row in csv.DictReader(io.StringIO(lines, newline=""))] == texts
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-from runner.config.schema.base import Kind, Positive
+from runner.config.schema.base import Kind, Positive, Text
 from runner.config.schema.running import Budget
 
 Rule: TypeAlias = Literal["score", "leave_out", "zero"]
@@ -18,6 +18,7 @@ class Scored(Kind, frozen=True, kw_only=True):
     truncated: Literal["score", "leave_out", "zero"] = "score"
     answers: Literal["first", "mean", "best", "worst"] = "first"
     pass_at: list[Positive] = []
+    calibration: Text | None = None
 
     @property
     def counting(self) -> tuple[Rule, Rule, Rule]:

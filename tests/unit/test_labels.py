@@ -1,0 +1,245 @@
+"""Labels of people: drawn, taken in, checked; what they say of a judge; and the corrected score everywhere a score is shown."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+import runner
+from runner.analysis.calibration import calibrate
+from runner.cli import main
+from runner.config.roles import config_hash
+from runner.config.schema import RunConfig
+from runner.config.schema.scoring import ExactScoring
+from runner.records.labels import read_labels
+from tests.support.command import ostinato
+from tests.support.records import OFFLINE
+
+pytestmark = pytest.mark.usefixtures("in_tmp")
+
+JUDGE = '''
+import hashlib
+
+def judge(output, target, row):
+    """Be wrong about one right answer in ten, and about one wrong answer in five."""
+    right = output == target
+    lot = int(hashlib.sha256(row["question"].encode()).hexdigest(), 16) % 100
+    return not right if lot < (10 if right else 20) else right
+
+
+def grade(output, target, row):
+    """Give a mark of 0, 0.25, ... 1."""
+    return len(row["question"]) % 5 / 4
+'''
+SCORERS = "scoring.scorers={judge: {kind: python, function: judge.py:judge}, truth: {kind: exact}}"
+ROWS = 240
+
+
+def play(*more, choices="yes, yes, no", name="answers"):
+    """A run of yes-or-no questions, scored by a judge that errs and by known targets."""
+    Path("judge.py").write_text(JUDGE)
+    rows = [{"id": f"r{number}", "question": f"{name} {number}?", "answer": "yes"} for number in range(ROWS)]
+    Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = [f"name={name}", "data=jsonl", f"data.path={name}.jsonl", "data.id=id", "data.target=answer", "prompt=default"]
+    config = [*OFFLINE, f"model.choices=[{choices}]", *data, "prompt.user='{{ question }}'", "scoring=several", SCORERS]
+    return runner.run(overrides=[*config, *more])
+
+
+def table(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def write(rows, file="labels.csv"):
+    with Path(file).open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return file
+
+
+def labelled(run, *how, count="120"):
+    """Have answers labelled by their targets."""
+    done = ostinato("labels", str(run.folder), "--sample", count, "--fill", "truth", *how)
+    assert done.code == 0, done.err
+    Path("labels.csv").write_text(done.out)
+    return ostinato("labels", str(run.folder), "--import", "labels.csv")
+
+
+def test_a_corrected_score_covers_the_truth_and_is_shown_everywhere():
+    run = play()
+    truth, raw = (run.summary.scores[name].mean for name in ("truth", "judge"))
+    drawn = ostinato("labels", "latest", "--sample", "120")
+    assert (drawn.code, "fill in the column `label`" in drawn.err) == (0, True)
+    rows = table(drawn.out)
+    assert (len(rows), len({row["id"] for row in rows})) == (120, 120)
+    assert {row["label"] for row in rows} == {""}
+    assert "judge" not in str([{**row, "score": ""} for row in rows])  # nobody is told the verdict
+    assert ostinato("labels", "latest", "--sample", "120").out == drawn.out  # the draw is by seed
+    done = labelled(run)
+    assert (done.code, done.out.splitlines()[0].startswith("120 labels taken in")) == (0, True)
+    summary = runner.load(run.folder).summary
+    found = summary.corrected["judge"]
+    assert (found.labels, found.n, found.method) == (120, ROWS, "posterior")
+    assert found.interval[0] < truth < found.interval[1]
+    assert abs(found.mean - truth) < abs(raw - truth)
+    shown = f"corrected judge  {found.mean:.3f} [{found.interval[0]:.3f}, {found.interval[1]:.3f}] (120 labels of this run)"
+    assert shown in ostinato("show", "latest").out
+    assert f"{found.mean:.3f} \\[" in ostinato("export", "latest", "--to", "md").out
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "How wrong is the judge?" in page
+    assert "labelled wrong" in page
+    told = ostinato("calibrate", "latest", "--json").json
+    assert sum(told["table"].values()) == 120
+    assert told["corrected"]["interval"] == list(found.interval)
+    assert told["sensitivity"]["interval"][0] < 0.9 < told["sensitivity"]["interval"][1]
+    assert told["specificity"]["interval"][0] < 0.8 < told["specificity"]["interval"][1]
+    printed = ostinato("calibrate", "latest").out
+    for part in ("judged right", "kappa", "corrected score", "halve the interval", "Beta posteriors"):
+        assert part in printed
+    again = ostinato("labels", "latest", "--sample", "200")
+    assert len(table(again.out)) == ROWS - 120  # what has a label is not drawn again
+
+
+def test_a_calibration_corrects_other_runs_and_says_whether_their_judge_is_another():
+    first = play()
+    labelled(first, "--by-verdict")
+    assert {round(one.weight, 2) for one in read_labels(first.folder)} != {1.0}
+    done = ostinato("calibrate", "answers", "-o", "judge.json")
+    assert (done.code, "scoring.calibration=judge.json" in done.out) == (0, True)
+    expect = ["scoring.calibration=judge.json", "expect.that=['judge >= 0.2', 'judge >= 0.95']"]
+    other = play(*expect, name="others", choices="yes, no")
+    truth, found = other.summary.scores["truth"].mean, other.summary.corrected["judge"]
+    assert (found.method, other.summary.calibration) == ("rates", [])
+    assert found.interval[0] < truth < found.interval[1]
+    passed, failed = other.summary.expectations
+    assert (passed.verdict, failed.verdict, passed.value) == ("pass", "fail", found.mean)
+    assert "as corrected by 120 labels; raw 0." in passed.note
+    Path("judge.py").write_text(JUDGE.replace("< (10", "< (11"))
+    assert main(["score", "others"]) == 0
+    (remark,) = runner.load(other.folder).summary.calibration
+    assert remark.startswith("judge: the judge is not the one that was calibrated: scorer.file_sha256: ")
+    labelled(other)
+    assert runner.load(other.folder).summary.corrected["judge"].method == "posterior"
+
+
+def test_compare_uses_labels_of_both_runs():
+    one, other = play(), play(choices="yes, no", name="answers")
+    labelled(one)
+    labelled(other)
+    found = ostinato("compare", str(one.folder), str(other.folder), "--json").json["comparisons"][0]
+    change = found["corrected"]["judge"]
+    truth = other.summary.scores["truth"].mean - one.summary.scores["truth"].mean
+    assert change["interval"][0] < truth < change["interval"][1]
+    assert (change["paired"], change["labels"]) == (True, 120)
+    assert "judge, corrected by labels: A 0." in ostinato("compare", str(one.folder), str(other.folder)).out
+    assert "corrected for the errors of the judge" in ostinato("compare", str(one.folder), str(other.folder), "--markdown").out
+
+
+def test_several_people_are_compared_and_the_last_word_of_each_counts():
+    run = play()
+    rows = table(ostinato("labels", "latest", "--sample", "40").out)
+    first = [{**row, "label": "right" if row["answer"] == row["target"] else "Wrong"} for row in rows]
+    assert ostinato("labels", "latest", "--import", write(first), "--who", "first").code == 0
+    second = [{**row, "label": "0" if index < 4 else row["label"]} for index, row in enumerate(first)]
+    done = ostinato("labels", "latest", "--import", write(second), "--who", "second")
+    assert "judge: 2 people: 9" in done.out
+    assert "of pairs agree on 40 answers with several labels; Krippendorff's alpha 0." in done.out
+    assert len(read_labels(run.folder)) == 80
+    ostinato("labels", "latest", "--import", write(first), "--who", "second")
+    found = ostinato("calibrate", "latest", "--json").json
+    assert (found["people"], found["labels"], found["among_people"]["alpha"]) == (["first", "second"], 40, 1.0)
+    assert all(one.when and one.format == 1 for one in read_labels(run.folder))
+
+
+def test_marks_are_labelled_with_numbers_and_corrected_by_regression():
+    marks = "scoring.scorers={grade: {kind: python, function: judge.py:grade}}"
+    run = play(marks)
+    rows = [{"id": sample.id, "score": "grade", "label": f"{0.8 * sample.scores['grade'] + 0.1:.2f}"} for sample in run.samples][
+        :60
+    ]
+    assert ostinato("labels", "latest", "--import", write(rows), "--who", "me").code == 0
+    found = ostinato("calibrate", "latest", "--score", "grade", "--json").json
+    assert (found["corrected"]["method"], found["table"]) == ("regression", None)
+    assert found["corrected"]["mean"] == pytest.approx(0.8 * run.summary.scores["grade"].mean + 0.1, abs=0.01)
+    done = ostinato("labels", "latest", "--import", write([{**rows[1], "label": "good"}]), "--who", "me")
+    assert "line 2, row 'r1': 'good' is not a number" in done.err
+    ostinato("calibrate", "latest", "--score", "grade", "-o", "marks.json")
+    other = play(marks, "scoring.calibration=marks.json", name="others")
+    assert "by labels of another run only scores of 0 and 1 are" in other.summary.calibration[0]
+
+
+def test_an_answer_that_has_changed_since_is_left_out():
+    run = play("model.fail_rate=0.5", "model.fail_with=context_window", "cache.mode=off", "scoring.errors=zero")
+    rows = [{"id": sample.id, "label": "wrong"} for sample in run.samples][:60]
+    assert ostinato("labels", "latest", "--import", write(rows), "--who", "me").code == 0
+    lines = (run.folder / "samples.jsonl").read_text().splitlines()
+    changed = [json.loads(line) for line in lines if json.loads(line)["status"] == "error"][:1]
+    for sample in changed:
+        sample["output"] = "yes"
+    with (run.folder / "samples.jsonl").open("a") as file:
+        file.write("".join(json.dumps(sample) + "\n" for sample in changed))
+    told = calibrate(runner.load(run.folder), "judge", "now")
+    assert told.labels == 59
+    assert "1 label left out: the answers have changed since they were labelled" in told.remarks
+
+
+BAD = [
+    ({"id": "r999"}, "has no such row"),
+    ({"label": "maybe"}, "there is no label 'maybe'; there is 1, 1.0, yes"),
+    ({"label": "rigt"}, "there is no label 'rigt'; did you mean 'right'?"),
+    ({"answer_sha256": "0" * 16}, "the answer has changed since it was drawn; draw again"),
+    ({"score": "truht"}, "there is no score 'truht'; did you mean 'truth'?"),
+    ({"who": ""}, "nobody says whose label this is"),
+    ({"weight": "heavy"}, "weight: 'heavy' is not a number"),
+    ({"label": ""}, "no row has a label"),
+]
+
+
+def test_bad_labels_are_one_line_of_error_and_nothing_is_taken_in():
+    run = play()
+    (row,) = table(ostinato("labels", "latest", "--sample", "1").out)
+    for change, told in BAD:
+        rows = [{**row, "label": "right", "who": "me", **change}]
+        done = ostinato("labels", "latest", "--import", write(rows))
+        assert (done.code, told in done.err, len(done.err.splitlines())) == (1, True, 1), done.err
+    assert not (run.folder / "labels.jsonl").exists()
+    for words, told in (
+        (["labels", "latest", "--import", "nowhere.csv"], "nowhere.csv: No such file"),
+        (["labels", "latest", "--sample", "5", "--score", "juge"], "did you mean 'judge'?"),
+        (["labels", "latest", "--sample", "5", "--fill", "nothing"], "have no such score"),
+        (["calibrate", "latest"], "has no labels of the score 'judge' (labels: none)"),
+    ):
+        done = ostinato(*words)
+        assert (done.code in (1, 2), told in done.err) == (True, True), done.err
+    labelled(run, count="10")
+    assert "remark: 10 labels are few" in ostinato("calibrate", "latest").out
+
+
+def test_a_bad_calibration_is_an_error_before_anything_is_asked():
+    play()
+    Path("broken.json").write_text("{")
+    Path("other.json").write_text('{"kind": "calibration", "format": 99}')
+    Path("none.json").write_text('{"a": 1}')
+    before = len(list(Path("runs/answers").iterdir()))
+    for file, told in (
+        ("broken.json", "broken.json is not a calibration"),
+        ("other.json", "its format is 99, and this version of ostinato reads 1"),
+        ("none.json", "`ostinato calibrate RUN -o FILE` writes one"),
+        ("gone.json", "No such file"),
+    ):
+        done = ostinato("run", *OFFLINE, f"scoring.calibration={file}")
+        assert (done.code, told in done.err) == (2, True), done.err
+    labelled(runner.load("answers"), count="40")
+    ostinato("calibrate", "answers", "-o", "judge.json")
+    done = ostinato(
+        "run", *OFFLINE, "scoring=several", "scoring.scorers={other: {kind: exact}}", "scoring.calibration=judge.json"
+    )
+    assert (done.code, "is of the score 'judge'; this config has other" in done.err) == (2, True), done.err
+    assert len(list(Path("runs/answers").iterdir())) == before
+
+
+def test_a_config_without_a_calibration_has_the_hash_that_it_had():
+    assert config_hash(RunConfig(scoring=ExactScoring(calibration=None))) == config_hash(RunConfig())
+    assert config_hash(RunConfig(scoring=ExactScoring(calibration="x.json"))) != config_hash(RunConfig())
