@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config import yaml
-from runner.config.folders import file_of, folders, shortened, state_of
+from runner.config.folders import file_of, folders, options, shortened, state_of
 from runner.config.interpolation import interpolates, resolve
 from runner.config.load import dump, load, walk
 from runner.config.mistakes import explained, told
@@ -152,11 +152,14 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
     if primary.startswith("experiment/") and "@package _global_" in file.read_text("utf-8"):
         raise ConfigError(f"-cn {primary}: is only a part of a config; add it to one: +{primary.replace('/', '=', 1)}")
     try:
-        return copy.deepcopy(_put_together(primary, tuple(prepared(overrides, places, primary)), _surroundings(places)))
+        chosen, values = _by_use(prepared(overrides, places, primary), places)
+        composed = copy.deepcopy(_put_together(primary, tuple(chosen), _surroundings(places)))
+        _apply(values, composed)
     except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):
         raise
     except Exception as error:  # noqa: BLE001 - boundary: on a malformed defaults list, Hydra raises errors of any type
         raise ConfigError(f"the defaults lists and the chosen options cannot be put together: {error}") from None
+    return composed
 
 
 def read_run(path: Path) -> RunConfig:
@@ -164,12 +167,38 @@ def read_run(path: Path) -> RunConfig:
     return _read(path, as_recorded)
 
 
-@functools.lru_cache(maxsize=4)
-def _put_together(primary: str, overrides: tuple[str, ...], surroundings: object) -> Any:  # noqa: ARG001 - part of the key
-    """Compose with Hydra. A sweep asks three times for the same config, and each time costs a seventh of a second."""
+@functools.lru_cache(maxsize=8)
+def _put_together(primary: str, chosen: tuple[str, ...], surroundings: object) -> Any:  # noqa: ARG001 - part of the key
+    """Put the chosen options together with Hydra. Each time costs a seventh of a second, and cells of a sweep share them."""
     from hydra import compose as put_together
 
-    return put_together(primary, overrides=list(overrides), return_hydra_config=True)
+    return put_together(primary, overrides=list(chosen), return_hydra_config=True)
+
+
+def _by_use(overrides: Sequence[str], places: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Return the overrides that choose options, or that Hydra reads itself, and those that set values in what was chosen."""
+    chosen: list[str] = []
+    values: list[str] = []
+    for override in overrides:
+        key = override.lstrip("~+").partition("=")[0]
+        sets_value = (
+            not key.startswith("hydra") and "@" not in key and "/" not in key and ("." in key or not options(key, places))
+        )
+        (values if sets_value else chosen).append(override)
+    return chosen, values
+
+
+def _apply(values: Sequence[str], composed: Any) -> None:
+    """Set values in a composed config, as Hydra's own composition does after it has put the options together (1.3.8)."""
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.types import RunMode
+
+    parsed = OverridesParser.create().parse_overrides(overrides=list(values))
+    loader = GlobalHydra.instance().config_loader()
+    loader.validate_sweep_overrides_legal(overrides=parsed, run_mode=RunMode.RUN, from_shell=False)
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, composed)  # noqa: SLF001 - Hydra has no public name for it
 
 
 def _surroundings(places: Sequence[Path]) -> tuple[object, ...]:

@@ -9,14 +9,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hydra import compose as hydra_itself
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from runner.analysis import compare
 from runner.config import mistakes, yaml
-from runner.config.compose import compose, read, to_yaml
+from runner.config.compose import compose, hydra, hydra_compose, read, to_yaml
 from runner.config.folders import folders
 from runner.config.load import dump, load
+from runner.config.overrides import prepared
 from runner.config.roles import ADJUSTABLE, ASIDE, IDENTITY, ROLES, UNNAMED, config_hash, group_of, identity_hash
 from runner.config.schema import RunConfig
 from runner.config.schema.model import FakeModel, LiteLLMModel, ServerModel
@@ -512,3 +515,23 @@ def test_a_config_composed_again_sees_what_has_changed(monkeypatch):
     conf("sampling/gone.yaml", "temperature: 1\n").unlink()
     Path("conf/sampling/nowhere.yaml").symlink_to("gone.yaml")
     assert config("sampling=mine").sampling == changed
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model=fake", "model.reply=4", "data.limit=3", "runs_dir=other", "+experiment=capitals_text"],
+        ["scoring=several", "scoring.scorers={a: {kind: exact}, b: {kind: f1}}", "++model.params.top_k=3", "~model.params.top_k"],
+        ["hydra.sweeper.params.x=1", "data=jsonl", "data.path=${name}.jsonl", "name=mine", "~finetune"],
+    ],
+)
+def test_values_set_in_the_chosen_options_are_those_that_hydra_composes(overrides):
+    places = folders(None)
+    with hydra(overrides, places):
+        apart = hydra_compose(overrides, places, "config")
+        whole = hydra_itself("config", prepared(overrides, places, "config"), return_hydra_config=True)
+    for composed in (apart, whole):
+        composed.hydra.overrides.task, composed.hydra.overrides.hydra = [], []  # what was given, which nothing of ours reads
+        composed.hydra.job.override_dirname = ""
+    assert OmegaConf.to_container(apart) == OmegaConf.to_container(whole)
+    assert apart._get_flag("struct") is whole._get_flag("struct") is True

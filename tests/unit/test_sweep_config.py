@@ -76,7 +76,7 @@ def test_hydras_grammar_of_sweeps_lists_the_values(override, values):
 
 
 def test_a_glob_selects_options_of_a_group():
-    assert cells("scoring=glob([ex*,f*])") == [{"scoring": "exact"}, {"scoring": "f1"}]
+    assert cells("scoring=glob([ex*,f1*])") == [{"scoring": "exact"}, {"scoring": "f1"}]
 
 
 def test_a_comma_in_a_prompt_does_not_make_a_sweep():
