@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERBS: dict[str, tuple[str, str]] = {
+    "init": ("runner.cli.init", "make a folder with an experiment, from a file of your own or an example"),
     "run": ("runner.cli.run", "play an experiment, or a sweep (-m): overrides in Hydra's grammar, key=value"),
     "resume": ("runner.cli.resume", "resume a run or a sweep that was interrupted"),
     "retry": ("runner.cli.retry", "ask the failed rows of a run again"),
