@@ -93,7 +93,10 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
         composed = hydra_compose(overrides, places, primary)
         choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
         own = {group: option for group, option in choices.items() if group.startswith("hydra/")}
-        params = {str(key): str(values) for key, values in (composed.hydra.sweeper.get("params") or {}).items()}
+        sweeper = composed.hydra.sweeper
+        if isinstance(sweeper, str):
+            raise ConfigError(f"hydra.sweeper={sweeper}: a sweeper is chosen with a slash: hydra/sweeper={sweeper}")
+        params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
         raw = _container(composed)
         return Composition(
             raw=raw,

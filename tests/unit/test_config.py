@@ -522,7 +522,7 @@ def test_a_config_composed_again_sees_what_has_changed(monkeypatch):
     [
         ["model=fake", "model.reply=4", "data.limit=3", "runs_dir=other", "+experiment=capitals_text"],
         ["scoring=several", "scoring.scorers={a: {kind: exact}, b: {kind: f1}}", "++model.params.top_k=3", "~model.params.top_k"],
-        ["hydra.sweeper.params.x=1", "data=jsonl", "data.path=${name}.jsonl", "name=mine", "~finetune"],
+        ["hydra.job.name=x", "data=jsonl", "data.path=${name}.jsonl", "name=mine", "~finetune"],
     ],
 )
 def test_values_set_in_the_chosen_options_are_those_that_hydra_composes(overrides):
@@ -535,3 +535,7 @@ def test_values_set_in_the_chosen_options_are_those_that_hydra_composes(override
         composed.hydra.job.override_dirname = ""
     assert OmegaConf.to_container(apart) == OmegaConf.to_container(whole)
     assert apart._get_flag("struct") is whole._get_flag("struct") is True
+
+
+def test_a_sweeper_is_chosen_with_a_slash():
+    assert error("hydra.sweeper=optuna") == "hydra.sweeper=optuna: a sweeper is chosen with a slash: hydra/sweeper=optuna"
