@@ -9,6 +9,7 @@ import msgspec
 
 from runner.analysis.changes import ScoreChange, Verdict, change, judged
 from runner.analysis.corrected_pairs import CorrectedChange, corrected_change
+from runner.analysis.judges import differ
 from runner.analysis.pairs import Flip, Pairs, Side, Source
 from runner.errors import ConfigError, RecordError
 from runner.stats.stats import Paired, quantile
@@ -54,6 +55,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
             included) per sample; ``latency_p50_s`` and ``latency_p95_s`` over samples that were not answered from the cache.
         flips: samples to look at, losses first.
         config_changes, data_changes: how the runs were set up differently.
+        judges: scores without a verdict, because different judges gave them, and how these differ.
     """
 
     a: str
@@ -76,6 +78,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     config_changes: list[str]
     data_changes: list[str]
     corrected: dict[str, CorrectedChange] = {}
+    judges: dict[str, list[str]] = {}
 
     @property
     def difference(self) -> Paired | None:
@@ -108,7 +111,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return {"verdict": self.verdict, "difference": msgspec.to_builtins(self.difference), **plain}
 
 
-def compare(
+def compare(  # noqa: PLR0913 - as compare_all, with two runs
     a: Source,
     b: Source,
     *,
@@ -117,6 +120,7 @@ def compare(
     clusters: Mapping[str, Hashable] | None = None,
     lower_is_better: Collection[str] = (),
     rows: int = 5,
+    any_judge: bool = False,
 ) -> Comparison:
     """Compare run B with run A, the reference, on the rows that they share.
 
@@ -129,6 +133,7 @@ def compare(
             by the runs' ``data.cluster``.
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
+        any_judge: compare scores of different judges as well.
 
     Returns:
         B - A by score, with errors, intervals and verdicts; see `compare_all` for the method.
@@ -136,7 +141,15 @@ def compare(
     Raises:
         ConfigError, RecordError: as `compare_all` does.
     """
-    (found,) = compare_all([a, b], scores=scores, level=level, clusters=clusters, lower_is_better=lower_is_better, rows=rows)
+    (found,) = compare_all(
+        [a, b],
+        scores=scores,
+        level=level,
+        clusters=clusters,
+        lower_is_better=lower_is_better,
+        rows=rows,
+        any_judge=any_judge,
+    )
     return found
 
 
@@ -148,6 +161,7 @@ def compare_all(
     clusters: Mapping[str, Hashable] | None = None,
     lower_is_better: Collection[str] = (),
     rows: int = 5,
+    any_judge: bool = False,
 ) -> list[Comparison]:
     """Compare several runs with the first one, A, the reference.
 
@@ -162,6 +176,7 @@ def compare_all(
         clusters: row id -> group, where rows of a group are not independent (questions about one text, say); None: as recorded.
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
+        any_judge: compare scores of different judges as well; by default they get no verdict.
 
     Returns:
         One comparison for each run but the first. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
@@ -180,7 +195,7 @@ def compare_all(
     found = []
     for index, other in enumerate(others):
         pairs = Pairs(reference, Side(other, chr(ord("B") + index) if index < 25 else f"run {index + 2}"))  # noqa: PLR2004
-        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows))
+        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows, any_judge))
     changes = judged([one.scores for one in found], level)
     return [msgspec.structs.replace(one, scores=scores) for one, scores in zip(found, changes, strict=True)]
 
@@ -192,12 +207,15 @@ def _compared(
     clusters: Mapping[str, Hashable] | None,
     lower_is_better: Collection[str],
     rows: int,
+    any_judge: bool,
 ) -> Comparison:
     """Return the comparison without verdicts, which need all p-values."""
     a, b = pairs.a, pairs.b
     if len(pairs.only_a) == len(a.kept):
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
+    judges = {} if any_judge else {name: told for name in names if (told := differ(a.run, b.run, name))}
+    names = [name for name in names if name not in judges]
     primary = names[0] if names else None
     clusters = pairs.clusters() if clusters is None else clusters
     changes = {name: change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
@@ -222,6 +240,7 @@ def _compared(
         config_changes=list(_config_changes(a.run, b.run)),
         data_changes=list(_data_changes(a.run, b.run)),
         corrected={name: one for name in names if (one := corrected_change(pairs, name, clusters, level)) is not None},
+        judges=judges,
     )
 
 

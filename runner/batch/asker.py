@@ -178,8 +178,9 @@ class Asker:
 
     async def _judged_from_cache(self, rows: Sequence[Row], samples: Sequence[Sample | None]) -> list[Sample | None]:
         """Score samples by judgements that the cache has; None for those that need a judge."""
+        look = in_cache(self.named)
         return [
-            sample if sample is not None and await self.score_known(sample, row, in_cache) else None
+            sample if sample is not None and await self.score_known(sample, row, look) else None
             for row, sample in zip(rows, samples, strict=True)
         ]
 
@@ -261,11 +262,20 @@ class Asker:
             account.close(sample)
         return Answered(slot[0], sample, account)
 
-    def replay(self, slot: Slot, look: Look) -> Sample | None:
-        """Return the scored sample of a slot, from answers that `look` finds; None if it does not know one of them."""
-        if self.solving is not None:
-            return in_own_loop(self._replayed(self.solving, slot, look))
-        turns = self.turns(*slot)
+    def replay(self, slot: Slot, look: Look, named: Known | None = None) -> Sample | None:
+        """Return the scored sample of a slot, from answers that are known; None if one of them is not.
+
+        Args:
+            slot: the row and its repeat.
+            look: looks up what the model has answered.
+            named: looks up what named models have answered; None: nothing is known of them.
+        """
+        if self.solving is not None or self.asks:
+            return in_own_loop(self._replayed(slot, look, named or (lambda _name, _request: None)))
+        return self._played(slot, look)
+
+    def _played(self, slot: Slot, look: Look) -> Sample | None:
+        turns = self.turns(*slot, scored=not self.asks)
         try:
             request = next(turns)
             while (entry := look(request)) is not None:
@@ -276,9 +286,11 @@ class Asker:
         turns.close()
         return None
 
-    async def _replayed(self, solving: Solving, slot: Slot, look: Look) -> Sample | None:
-        sample = await solving.known(slot, look)
+    async def _replayed(self, slot: Slot, look: Look, named: Known) -> Sample | None:
+        sample = self._played(slot, look) if self.solving is None else await self.solving.known(slot, look)
         if sample is not None and sample.status in SCORED:
+            if self.asks:
+                return sample if await self.score_known(sample, slot[0], named) else None
             self.score(sample, slot[0])
         return sample
 

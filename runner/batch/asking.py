@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from runner.types import Request
 
 T = TypeVar("T")
-Known: TypeAlias = "Callable[[LM, Request], Entry | None]"
-"""Looks an answer up that a model has given; None if there is none."""
+Known: TypeAlias = "Callable[[str, Request], Entry | None]"
+"""Looks an answer up that the named model has given; None if there is none."""
 
 
 class NotKnown(BaseException):
@@ -63,9 +63,9 @@ class Models:
     def known(cls, lms: Mapping[str, LM], look: Known) -> Models:
         """Return models that answer what is known already, and raise `NotKnown` for anything else."""
 
-        def complete(_name: str, lm: LM) -> Complete:
+        def complete(name: str, _lm: LM) -> Complete:
             async def found(request: Request) -> Completion:
-                if (entry := look(lm, request)) is None:
+                if (entry := look(name, request)) is None:
                     raise NotKnown
                 return Completion.hit(request_key(request), entry.response, entry.cost_usd)
 
@@ -74,10 +74,14 @@ class Models:
         return cls(lms, complete)
 
 
-def in_cache(lm: LM, request: Request) -> Entry | None:
-    """Look an answer up in the cache of its model."""
-    store = lm.store
-    return store.get(request_key(request)) if store is not None and store.reads else None
+def in_cache(lms: Mapping[str, LM]) -> Known:
+    """Return what looks answers up in the cache of their model."""
+
+    def look(name: str, request: Request) -> Entry | None:
+        store = lms[name].store
+        return store.get(request_key(request)) if store is not None and store.reads else None
+
+    return look
 
 
 def in_own_loop(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -56,6 +56,7 @@ class Tally:
         self.saved_usd = 0.0
         self.model_s = 0.0
         self.models: set[str] = set()
+        self.judged_by: dict[str, set[str]] = {}
         self.fingerprints: set[str] = set()
         self._scores: dict[str, RowMean] = {}
         self._begun: dict[str, tuple[int, str | None, dict[str, tuple[float, int]]]] = {}
@@ -114,8 +115,8 @@ class Tally:
 
     def add(self, sample: Sample) -> None:
         """Count one sample."""
-        if sample.named is not None:
-            self._spend_named(sample.named)
+        if sample.named is not None or sample.judgements is not None:
+            self._add_judging(sample)
         if (failure := self._again.pop((sample.id, sample.repeat), None)) is not None:
             self.status[failure.status] -= 1
             self.unscored[failure.status] -= not failure.scores
@@ -141,6 +142,13 @@ class Tally:
         else:
             for name, value in sample.scores.items():
                 self._score(name).add(value, 1, sample.cluster)
+
+    def _add_judging(self, sample: Sample) -> None:
+        """Count what named models have cost, and note who judged."""
+        self._spend_named(sample.named or {})
+        for name, one in (sample.judgements or {}).items():
+            if one.model is not None:
+                self.judged_by.setdefault(name, set()).add(one.model)
 
     def again(self, sample: Sample) -> None:
         """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from runner.analysis.judges import again
 from runner.cli.display import aligned
 from runner.cli.options import add_json, add_runs_dir, count
 from runner.errors import ConfigError
@@ -61,6 +62,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="exit 100 when a run is significantly worse than A in a score, 3 when that is undecided",
     )
     parser.add_argument("--markdown", action="store_true", help="print Markdown, for a comment on a pull request")
+    parser.add_argument(
+        "--any-judge",
+        action="store_true",
+        help="give a verdict on scores of different judges (models, rubrics, labels) as well",
+    )
     add_json(parser)
     add_runs_dir(parser)
 
@@ -84,6 +90,7 @@ def main(args: argparse.Namespace) -> int:
         clusters=clusters,
         lower_is_better=args.lower_is_better,
         rows=args.rows,
+        any_judge=args.any_judge,
     )
     if args.json:
         import msgspec
@@ -107,6 +114,9 @@ def _exit_code(found: Iterable[Comparison], *, gate: bool) -> int:
         return REGRESSED
     if turned := [f"{comparison.b} ({', '.join(comparison.turned)})" for comparison in found if comparison.turned]:
         print(f"undecided, because what was left out can turn the verdict: {', '.join(turned)}; {ADVICE}", file=sys.stderr)
+        return UNDECIDED
+    if others := [f"{comparison.b} ({', '.join(comparison.judges)})" for comparison in found if comparison.judges]:
+        print(f"undecided, because different judges gave the scores: {', '.join(others)}", file=sys.stderr)
         return UNDECIDED
     if gate and (undecided := [comparison.b for comparison in found if comparison.undecided]):
         print(f"nothing to compare, so a regression cannot be ruled out: {', '.join(undecided)}", file=sys.stderr)
@@ -251,7 +261,11 @@ def _corrected(name: str, found: CorrectedChange, raw: ScoreChange) -> str:
 
 
 def _verdicts(found: Comparison, clustered: str) -> Iterator[str]:
-    if not found.scores:
+    for name, told in found.judges.items():
+        yield f"{name}: no verdict: A and B were judged by different judges:"
+        yield from (f"  {line}" for line in told)
+        yield f"  judge both by B's: {again(found.a, found.b, told)}; or compare as they are: --any-judge"
+    if not found.scores and not found.judges:
         yield "no verdict: A and B have no score in common"
     for name, change in found.scores.items():
         difference = change.difference

@@ -1,4 +1,4 @@
-"""Run `ostinato score`: score the answers of a run or a sweep again, by its own scorers or by others. No model is asked."""
+"""Run `ostinato score`: score the answers of a run or a sweep again, by its own scorers or by others."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
         "Score the answers of a run, or of all cells of a sweep, again and replace its scores. Overrides (scoring=f1, "
-        "scoring.pattern=...) choose other scorers. The model is not asked. Printed is what has changed."
+        "scoring.pattern=...) choose other scorers. The model is not asked; judges are, for what the cache lacks. Printed is "
+        "what has changed."
     )
     add_run_and_overrides(parser, "overrides of the groups scoring and expect")
+    parser.add_argument("--like", metavar="RUN", help="use the scorers of another run")
+    parser.add_argument("--refresh", action="store_true", help="have judges judge again what the cache has their judgements of")
     add_runs_dir(parser)
     add_json(parser)
 
@@ -42,7 +45,7 @@ def main(args: argparse.Namespace) -> int:
     named, overrides = run_and_overrides(args)
     if (sweep := _sweep(named, args.runs_dir)) is not None:
         return _score_sweep(sweep, overrides, as_json=args.json)
-    result = score(named, overrides, runs_dir=args.runs_dir)
+    result = score(named, overrides, runs_dir=args.runs_dir, like=args.like, refresh=args.refresh)
     if args.json:
         changes = {name: msgspec.to_builtins(change) for name, change in result.changes.items()}
         print(json.dumps({**result.summary.to_dict(), "changes": changes}))

@@ -92,6 +92,8 @@ def _describe(sample: Sample) -> str:
         lines.append(f"  thinking: {sample.reasoning}")
     if sample.output is not None:
         lines.append(f"  answer: {sample.output}")
+    for name, one in (sample.judgements or {}).items():
+        lines.append(f"  {name}: {': '.join(filter(None, (one.label, one.reason)))}")
     if sample.target is not None:
         lines.append(f"  target: {sample.target}")
     if sample.error is not None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import re
 import typing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from runner.config.load import dump
 from runner.config.older import hashed
 from runner.config.schema import RunConfig
+from runner.config.schema.judging import Asking
 from runner.config.schema.roles import Role
+from runner.config.schema.running import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -41,6 +43,8 @@ UNNAMED = frozenset({"execution", "expect", *ASIDE})
 
 def identity_hash(config: RunConfig) -> str:
     """Return the SHA-256 of the groups that may change an answer. It stays the same with a larger budget or other limits."""
+    if isinstance(config.scoring, Asking):
+        config = msgspec.structs.replace(config, scoring=msgspec.structs.replace(config.scoring, budget=Budget()))
     return _hash(config, IDENTITY)
 
 
@@ -53,13 +57,30 @@ def config_hash(config: RunConfig) -> str:
 
 
 def adjusted_like(config: RunConfig, other: RunConfig) -> RunConfig:
-    """Return `config` with the adjustable groups of `other`."""
-    return msgspec.structs.replace(config, **{name: getattr(other, name) for name in ADJUSTABLE})
+    """Return `config` with the adjustable groups of `other`, and its budget of scorers."""
+    changed = {name: getattr(other, name) for name in ADJUSTABLE}
+    if isinstance(config.scoring, Asking) and isinstance(other.scoring, Asking):
+        changed["scoring"] = msgspec.structs.replace(config.scoring, budget=other.scoring.budget)
+    return msgspec.structs.replace(config, **changed)
+
+
+def is_adjustable(override: str) -> bool:
+    """Return whether an override sets nothing but what may change when a run resumes."""
+    return group_of(override) in ADJUSTABLE or override.lstrip("+~").startswith("scoring.budget")
+
+
+def fixed(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a config, as plain data, without what may change when a run resumes."""
+    kept = {name: value for name, value in plain.items() if name not in ADJUSTABLE}
+    if isinstance(scoring := kept.get("scoring"), dict):
+        kept["scoring"] = {name: value for name, value in scoring.items() if name != "budget"}
+    return kept
 
 
 def group_of(override: str) -> str:
-    """Return the top-level key that an override such as ``+limits.rpm=60`` or ``model=fake`` sets."""
-    return re.split(r"[.=@]", override.lstrip("+~"), maxsplit=1)[0]
+    """Return the top-level key that an override sets: ``+limits.rpm=60``, ``model=fake``, ``model@scoring.model=fake``."""
+    key = override.lstrip("+~").partition("=")[0]
+    return re.split(r"[.:]", key.rpartition("@")[2], maxsplit=1)[0]
 
 
 def _hash(config: RunConfig, groups: Collection[str]) -> str:

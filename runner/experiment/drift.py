@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config.older import as_recorded
-from runner.config.roles import ADJUSTABLE, adjusted_like, group_of
+from runner.config.roles import ADJUSTABLE, adjusted_like, fixed, group_of, is_adjustable
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError, RecordError
 from runner.experiment.files import contents_of, digest, kept_text, named_files
@@ -75,7 +75,7 @@ def adjusted(record: RunFolder, config: RunConfig, overrides: Sequence[str]) -> 
     """
     from runner.config.compose import compose
 
-    if other := [override for override in overrides if group_of(override) not in ADJUSTABLE]:
+    if other := [override for override in overrides if not is_adjustable(override)]:
         shown = [redact(override) for override in other]
         changes = _would_change(record, config, other)
         told = f"it would have changed\n{indented(changes)}\n" if changes else ""
@@ -102,7 +102,7 @@ def changes_of(record: RunFolder, config: RunConfig) -> list[str]:
     # fields that a newer version has added get their defaults; infinity, which JSON lacks, is null on both sides
     with contextlib.suppress(msgspec.ValidationError):
         was = plain(msgspec.convert(was, RunConfig))
-    if changed := list(differences(_without(was, ADJUSTABLE), _without(now, ADJUSTABLE))):
+    if changed := list(differences(fixed(was), fixed(now))):
         raise ConfigError(
             f"{record.config_file} has changed since this run began:\n{indented(changed)}\n"
             f"a resumed run keeps its config; only {', '.join(ADJUSTABLE)} may change. Change it back, or play it as a "
@@ -211,7 +211,3 @@ def _would_change(record: RunFolder, config: RunConfig, overrides: Sequence[str]
 def _command(record: RunFolder) -> str:
     """Return the command that plays config.yaml as a new run."""
     return f"ostinato run -cd {shlex.quote(str(record.path))} -cn {record.config_file.stem}"
-
-
-def _without(config: dict[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in groups}

@@ -13,8 +13,10 @@ from runner.config.schema.request import JsonAdapter
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, ConfigError, DataError
 from runner.experiment import targets
+from runner.experiment.judging import foretold, together
 from runner.experiment.served import pin
-from runner.wording.numbers import count, dollars
+from runner.experiment.work import Estimate
+from runner.wording.numbers import dollars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,36 +31,6 @@ if TYPE_CHECKING:
 
 _REASK_TOKENS = 1_000
 """Tokens that a re-ask adds to a prompt besides the bad answer: the description of the error."""
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """The requests, tokens and cost of the owed samples. Retries of failed attempts are not counted.
-
-    Attributes:
-        samples: samples to ask for, without those whose prompt cannot be made.
-        requests: the most requests: one per sample, and one for each time that the adapter may ask again.
-        prompt_tokens: estimated tokens of the first prompts.
-        completion_tokens_max: the most tokens of all answers; None if they are unbounded.
-        tokens_max: the most tokens of all prompts and answers; None if they are unbounded.
-        cost_usd_max: the most dollars; None if the tokens are unbounded or the price is unknown.
-    """
-
-    samples: int = 0
-    requests: int = 0
-    prompt_tokens: int = 0
-    completion_tokens_max: int | None = 0
-    tokens_max: int | None = 0
-    cost_usd_max: float | None = 0.0
-
-    def line(self) -> str:
-        """Return the estimate for people, in one line."""
-        parts = [f"up to {count(self.requests, 'request')}", f"about {count(self.prompt_tokens, 'prompt token')}"]
-        if self.completion_tokens_max is None:
-            parts.append("answers of any length")
-        else:
-            parts.append(f"at most {count(self.completion_tokens_max, 'completion token')}")
-        parts.append("price unknown" if self.cost_usd_max is None else f"at most {dollars(self.cost_usd_max)}")
-        return ", ".join(parts)
 
 
 class Forecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +49,7 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         missing: the key that a run needs and the environment lacks, in words; None if there is nothing to say.
         not_sent: parameters of the config that the model does not take.
         targets: the targets that cannot be scored, in words; None if all can be.
+        named: of named models, such as judges, on top of `estimate`; None: only a scorer's code knows how often it asks.
     """
 
     name: str
@@ -91,12 +64,15 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
     missing: str | None = None
     not_sent: dict[str, Any] = {}
     targets: str | None = None
+    named: dict[str, Estimate | None] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON data, flat except for the budget."""
         facts: dict[str, Any] = msgspec.to_builtins(self)
         work, budget = facts.pop("estimate"), facts.pop("budget")
         del work["samples"]
+        if not facts["named"]:
+            del facts["named"]
         return {**facts, **work, "budget": budget}
 
     def table(self) -> list[tuple[str, str]]:
@@ -119,6 +95,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
                 ("completion tokens", "unbounded: set sampling.max_tokens" if longest is None else f"at most {longest:,}"),
                 ("cost", "unknown" if work.cost_usd_max is None else f"at most {dollars(work.cost_usd_max)}"),
             ]
+        for name, one in self.named.items():
+            lines.append((f"model {name}", "as often as its scorer asks" if one is None else one.line()))
         if self.targets:
             lines.append(("targets", self.targets))
         if self.missing:
@@ -149,14 +127,22 @@ def forecast(prepared: Prepared) -> Forecast:
     def slots() -> Iterable[Slot]:
         return ((row, repeat) for row in parts.dataset for repeat in range(repeats))
 
+    judging = parts.asker() if parts.named else None
+    unjudged = bytearray()
     try:
         due = plan(asker, slots(), (), keep)
+        if judging is not None:
+            unjudged = plan(judging, slots(), (), lambda _samples: None)
     finally:
+        if parts.named is not None:
+            parts.named.close()
         if lm.store:
             lm.store.close()
     if config.cache.mode == "replay" and (missing := due.count(1)):
         raise CacheError(f"replay: the cache has no answer for {missing:,} samples; nothing was sent")
     work = expected(asker, compress(slots(), due), reasks=reasks(config))
+    named = foretold(asker, parts.scorers, parts.named.lms, compress(slots(), unjudged)) if parts.named else {}
+    asking = [config] * bool(work.samples) + (list(parts.named.configs.values()) if parts.named and any(unjudged) else [])
     return Forecast(
         name=prepared.name,
         model=lm.model,
@@ -166,10 +152,11 @@ def forecast(prepared: Prepared) -> Forecast:
         failing=failing + due.count(1) - work.samples,
         owed=work.samples,
         estimate=work,
-        budget=verdict(lm.budget, work),
-        missing=missing_key(config) if work.samples else None,
+        budget=verdict(lm.budget, together(work, named.values()) if named else work),
+        missing=next(filter(None, map(missing_key, asking)), None),
         not_sent=lm.not_sent,
         targets=targets.told(parts.dataset, parts.scorers),
+        named=named,
     )
 
 

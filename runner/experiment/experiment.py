@@ -563,11 +563,14 @@ class Experiment:
         store = self.lm.store
         previous = self.record.manifest()
         previous.pop("format")
+        if not self.named:
+            previous.pop("models", None)
         return {
             **previous,
             "status": summary.status,
             "ended_at": now(),
             "model": {**previous["model"], **self.lm.recorded_form, **self._served()},
+            **({"models": self._models_facts()} if self.named else {}),
             "scorers": self._scorer_facts(),
             "seeds": {
                 "sampling": self.asker.seed,
@@ -588,6 +591,14 @@ class Experiment:
 
     def _scorer_facts(self) -> dict[str, Any]:
         return {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()}
+
+    def _models_facts(self) -> dict[str, dict[str, Any]]:
+        """Return the facts about the named models, with the names that served them where judgements say it."""
+        served = self.tally.judged_by
+        return {
+            name: {**facts, **({"served": sorted(served[name])} if name in served else {})}
+            for name, facts in self.named.facts().items()
+        }
 
     def _served(self) -> dict[str, list[str]]:
         return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
@@ -620,6 +631,8 @@ def attach(folder: str) -> Experiment:
 def _scorer_facts(scorer: Any) -> dict[str, Any]:
     digest = getattr(scorer, "file_sha256", None)
     measures = {"measures": True} if scorer.measures else {}
+    if asked := getattr(scorer, "identity", None):
+        measures["judge"] = asked
     return {"kind": type(scorer).__name__, **measures, **({"file_sha256": digest} if digest else {})}
 
 

@@ -65,7 +65,12 @@ class NamedModels:
     def facts(self) -> dict[str, dict[str, Any]]:
         """Return what a manifest says of each."""
         return {
-            name: {"requested": lm.model, "endpoint": lm.request(prompt="").endpoint, **lm.recorded_form}
+            name: {
+                "requested": lm.model,
+                "endpoint": lm.request(prompt="").endpoint,
+                "parameters": lm.parameters(),
+                **lm.recorded_form,
+            }
             for name, lm in self.lms.items()
         }
 
@@ -87,6 +92,12 @@ class NamedModels:
         for name, lm in self.lms.items():
             if name in recorded:
                 lm.as_recorded(recorded[name])
+
+    def refresh(self) -> None:
+        """Ask again what the cache has answers to, and replace these."""
+        for lm in self.lms.values():
+            if lm.store is not None and lm.store.writes:
+                lm.store.mode = "refresh"
 
     def charge(self, counted: Mapping[str, dict[str, Any]]) -> None:
         """Charge what earlier sittings have used to the scorers' part of the budget."""

@@ -108,6 +108,10 @@ class Spending:
             self._lines += 1
             self._open.pop((sample.id, sample.repeat), None)
 
+    def settled(self) -> None:
+        """Forget all slots: the samples say what was spent on them, in lines that were written again."""
+        self._open = {}
+
     def finish(self) -> None:
         """Leave one line, of what has no sample; no file if there is nothing. Raises RecordError."""
         self.close()

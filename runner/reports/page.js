@@ -254,7 +254,8 @@
     const heading = make("h3", { tabIndex: -1, textContent: `Row ${sample.id}${sample.repeat ? `, repeat ${sample.repeat}` : ""}` });
     pane.replaceChildren(...[make("div", { className: "bar" }, heading, close),
       ...sample.messages.map((number) => block(data.messages[number].role, data.messages[number].text, "asked")),
-      block("thinking", sample.reasoning, "asked"), block("answer", sample.output, "answer"), block("target", sample.target),
+      block("thinking", sample.reasoning, "asked"), block("answer", sample.output, "answer"),
+      block("judged", sample.judged, "asked"), block("target", sample.target),
       sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample)].filter(Boolean));
     pane.scrollTop = 0;
     mark();

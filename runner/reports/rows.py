@@ -36,6 +36,7 @@ class Shown(msgspec.Struct, omit_defaults=True):
     model: str | None = None
     finish: str | None = None
     reasoning: str | None = None
+    judged: str | None = None
 
 
 class Rows:
@@ -69,6 +70,7 @@ class Rows:
                 model=redact(sample.model_served or sample.model_requested or "") or None,
                 finish=sample.finish_reason,
                 reasoning=cut(sample.reasoning) if sample.reasoning else None,
+                judged=_judged(sample),
             )
         )
 
@@ -80,6 +82,14 @@ class Rows:
         if number == len(self.messages):
             self.messages.append({"role": redact(role), "text": cut(said)})
         return number
+
+
+def _judged(sample: Sample) -> str | None:
+    """Return labels and reasons of judges, one verdict per paragraph."""
+    if not sample.judgements:
+        return None
+    told = (": ".join(filter(None, (name, one.label, one.reason))) for name, one in sample.judgements.items())
+    return cut("\n\n".join(told))
 
 
 def _error(sample: Sample) -> dict[str, Any] | None:

@@ -136,7 +136,9 @@ def _answer(sample: Sample, unscored: set[str]) -> dict[str, Any]:
     answer = {name: getattr(sample, name) for name in _ANSWER}
     scores = {name: value for name, value in sample.scores.items() if name not in unscored}
     told = {"status": _status(sample), "error": sample.error.code if sample.error else None}
-    return {**told, **answer, "scores": scores, **({} if sample.steps is None else {"steps": _steps(sample)})}
+    said = {name: (one.label, one.reason) for name, one in (sample.judgements or {}).items() if name not in unscored}
+    more = {**({} if sample.steps is None else {"steps": _steps(sample)}), **({"judgements": said} if said else {})}
+    return {**told, **answer, "scores": scores, **more}
 
 
 def _steps(sample: Sample) -> list[str]:

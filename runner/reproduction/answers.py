@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Look: TypeAlias = "Callable[[Request, Sample], Entry | None]"
 """Looks up the answer to a request of a sample. Returns None if it has none."""
+LookNamed: TypeAlias = "Callable[[str, Request], Entry | None]"
+"""Looks up the answer of a named model, such as a judge."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -42,9 +44,11 @@ class Answers:
         asker: replays a row.
         rows: the rows by id.
         from_cache: looks an answer up in the cache.
+        named: looks an answer of a named model up in the cache. The record does not hold these answers.
     """
 
-    def __init__(self, record: Path, asker: Asker, rows: dict[str, Row], from_cache: Look) -> None:
+    def __init__(self, record: Path, asker: Asker, rows: dict[str, Row], from_cache: Look, named: LookNamed) -> None:
+        self._named = named
         self._record = record
         self._asker = asker
         self._rows = rows
@@ -64,7 +68,7 @@ class Answers:
             raise RecordError(f"{self._record}: the record has a row {sample.id!r} that is not in the data")
         told = ["it has no answer"]
         for look in self._looks:
-            if (found := _played(self._asker, row, sample, look)) is None:
+            if (found := self._played(row, sample, look)) is None:
                 continue
             played, asked = found
             if told := changes(sample, played):
@@ -78,26 +82,29 @@ class Answers:
             "its scorer or its adapter may have changed since: `ostinato score` computes the scores again"
         )
 
+    def _played(self, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
+        """Replay a sample from the answers that `look` finds. Returns it and these answers by key; None if one is missing."""
+        asked: dict[str, Stored] = {}
+
+        def kept(request: Request, entry: Entry | None) -> Entry | None:
+            if entry is not None:
+                stored = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
+                asked[request_key(request)] = stored
+            return entry
+
+        played = self._asker.replay(
+            (row, sample.repeat),
+            lambda request: kept(request, look(request, sample)),
+            lambda name, request: kept(request, self._named(name, request)),
+        )
+        return None if played is None else (played, asked)
+
     def use(self, answer: Answer) -> Iterator[Stored]:
         """Yield the parts of an answer that no earlier one used."""
         for key, stored in answer.asked.items():
             if key not in self._used:
                 self._used[key] = _said(stored)
                 yield stored
-
-
-def _played(asker: Asker, row: Row, sample: Sample, look: Look) -> tuple[Sample, dict[str, Stored]] | None:
-    """Replay a sample from the answers that `look` finds. Returns it and these answers by key; None if one is missing."""
-    asked: dict[str, Stored] = {}
-
-    def looked_up(request: Request) -> Entry | None:
-        if (entry := look(request, sample)) is not None:
-            key = request_key(request)
-            asked[key] = Stored(ENTRY_VERSION, entry.created, entry.response, entry.cost_usd, request)
-        return entry
-
-    played = asker.replay((row, sample.repeat), looked_up)
-    return None if played is None else (played, asked)
 
 
 def _from_sample(request: Request, sample: Sample) -> Entry | None:

@@ -30,6 +30,7 @@ from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
+    from runner.config.schema.model import Model
     from runner.data import Dataset
     from runner.records import RunFolder
     from runner.types import Request, Sample
@@ -103,6 +104,7 @@ class _Packing:
         self.dataset = build.dataset(self.in_place)
         refuse_changed_data(record, self.dataset, build.adapter(self.in_place))
         self.lm = build.lm(self.in_place)
+        self.named = {name: build.lm(own) for name, own in build.named(self.in_place).items()}
         self.endpoint = self.manifest["model"]["endpoint"]
         self.cache = _cache(self.manifest, self.in_place)
         self.moved: dict[str, str] = {}
@@ -180,12 +182,11 @@ class _Packing:
         config = replace(config, data=rows, prompt=prompt, cache=replace(config.cache, dir=None), runs_dir="runs")
         plain_config = schema.RunConfig()
         config = replace(config, **{name: getattr(plain_config, name) for name in ("schedule", "sweep", "gate", "alias")})
-        model, launch = config.model, config.launch
-        if isinstance(model, schema.model.LocalModel):
+        if isinstance(config.model, schema.model.LocalModel):
             self.endpoint = short(self.endpoint)
-            config = replace(config, model=replace(model, name=short(model.name)))
-            config = replace(config, launch=replace(launch, args=[short(text) for text in launch.args]))
-        return config
+        if any(isinstance(one.model, schema.model.LocalModel) for one in (config, *build.named(config).values())):
+            config = replace(config, launch=replace(config.launch, args=[short(text) for text in config.launch.args]))
+        return build.each_model(config, _without_folder)
 
     def _portable_manifest(self, config: RunConfig) -> dict[str, Any]:
         kept = {key: value for key, value in self.manifest.items() if key not in ("format", "config", "data", "texts", "model")}
@@ -194,6 +195,12 @@ class _Packing:
         if "cache" in moved:
             moved["cache"]["folder"] = None
         same = {key: self.manifest.get(key, {}) for key in ("data", "texts")}
+        if known := self.manifest.get("models", {}):
+            lms = {name: build.lm(own) for name, own in build.named(config).items()}
+            same["models"] = {
+                name: {**facts, "requested": lms[name].model, "endpoint": short(facts["endpoint"]) if facts["endpoint"] else None}
+                for name, facts in known.items()
+            }
         return {"format": FORMAT, **moved, "cwd": ".", **same, "model": model, "config": plain(config)}
 
     def _write_summary(self) -> None:
@@ -214,7 +221,7 @@ class _Packing:
 
     def _write_samples(self) -> Facts:
         """Write the lines of the record, and each answer once, in the order in which a replay needs them."""
-        found = Answers(self.record.path, self.asker, self.rows, self._from_cache)
+        found = Answers(self.record.path, self.asker, self.rows, self._from_cache, self._named_from_cache)
         without: list[tuple[str, int]] = []
         answers = from_record = 0
         with (self.folder / "samples.jsonl").open("wb") as lines, (self.folder / CACHE).open("wb") as entries:
@@ -252,6 +259,13 @@ class _Packing:
             request = msgspec.structs.replace(request, model=self.lm.model, endpoint=endpoint)
         return self.cache.get(request_key(request))
 
+    def _named_from_cache(self, name: str, request: Request) -> Entry | None:
+        """Do the same for a named model."""
+        if self.cache is None:
+            return None
+        endpoint = self.manifest.get("models", {}).get(name, {}).get("endpoint")
+        return self.cache.get(request_key(msgspec.structs.replace(request, model=self.named[name].model, endpoint=endpoint)))
+
     def _put(self, name: str, content: bytes) -> None:
         file = self.folder / name
         file.parent.mkdir(exist_ok=True)
@@ -264,6 +278,13 @@ def _rekey(sample: Sample, played: Sample) -> None:
     if sample.steps is not None and played.steps is not None:
         keys = {_encode(step.added): step.request_key for step in played.steps}
         sample.steps = [msgspec.structs.replace(step, request_key=keys.get(_encode(step.added), "")) for step in sample.steps]
+
+
+def _without_folder(model: Model) -> Model:
+    """Return a model without the folder of its weights."""
+    if isinstance(model, schema.model.LocalModel):
+        return msgspec.structs.replace(model, name=short(model.name))
+    return model
 
 
 def _cache(manifest: dict[str, Any], config: RunConfig) -> Cache | None:

@@ -68,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True):
     model: Model
     environment: dict[str, Any] = {}
     seeds: Seeds = Seeds()
+    models: dict[str, dict[str, Any]] = {}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +181,8 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     try:
         _fill(store, _lines(folder / CACHE, Stored))
         store.mode = "replay"
-        asker.lm.store = store
+        for lm in (asker.lm, *asker.named.values()):
+            lm.store = store
         skipped = set(report.facts.without_answer)
         due = (sample for sample in record.samples() if (sample.id, sample.repeat) not in skipped)
         _compare(asker, rows, due, report)
@@ -205,6 +207,9 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
     parts.keep_attachments(folder, sealed=True)
     parts.lm.pinned = Pinned(manifest.model.endpoint)
     parts.lm.as_recorded(msgspec.structs.asdict(manifest.model))
+    if parts.named is not None:
+        parts.named.pin(manifest.models)
+        parts.named.as_recorded(manifest.models)
     asker = parts.asker()
     asker.seed_rule = manifest.seeds.rule
     return asker, {row.id: row for row in parts.dataset}

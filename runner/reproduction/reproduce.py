@@ -141,7 +141,9 @@ def reproduce(
     experiment = Experiment.create(prepared, asked, facts={"reproduces": _name(record)}, partial=True)
     experiment.ask_as_recorded(record)
     if replay:
-        pin_recorded(experiment.lm, record.manifest().get("model", {}).get("endpoint"))  # the answers are under its keys
+        manifest = record.manifest()
+        pin_recorded(experiment.lm, manifest.get("model", {}).get("endpoint"))  # the answers are under its keys
+        experiment.named.pin(manifest.get("models", {}))
         with recorded(experiment):
             experiment.plan()
     else:

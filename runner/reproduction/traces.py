@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner import build
 from runner.errors import RecordError
 from runner.secrets import holds_secret, is_secret, remember
 from runner.system.paths import home
@@ -58,9 +59,11 @@ def short(text: str) -> str:
 
 def remember_keys(config: RunConfig) -> None:
     """Register the keys in this machine's environment as secrets."""
-    named = {getattr(config.model, "api_key_env", None)}
-    for value in getattr(config.model, "headers", {}).values():
-        named |= set(_ENV.findall(value))
+    named: set[str | None] = set()
+    for model in (config.model, *(own.model for own in build.named(config).values())):
+        named.add(getattr(model, "api_key_env", None))
+        for value in getattr(model, "headers", {}).values():
+            named |= set(_ENV.findall(value))
     for name, value in os.environ.items():
         if name in named or is_secret(name, value):
             remember(value)

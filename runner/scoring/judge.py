@@ -168,22 +168,21 @@ class Form:
             problem = wrong
         if self.criteria:
             return problem
-        lines = self._line.findall(text) or ([text.strip()] if "\n" not in text.strip() else [])
-        for line in lines[-1:]:
-            if (verdict := self._of_text(line)) is not None:
-                reason = self._line.sub("", text).strip() or None
-                return {"": self._scored(verdict, reason)}
-        return problem
+        lines = self._line.findall(text)
+        verdict = self._of_text(lines[-1] if lines else text)
+        if verdict is None:
+            return problem
+        return {"": self._scored(verdict, self._line.sub("", text).strip() or None if lines else None)}
 
     def _straight(self, value: dict[str, Any]) -> dict[str, Any]:
-        """Return an object with labels in the case that the config has."""
-        if self.scale is not None:
-            return value
+        """Return an object with the keys that are read, and with labels in the case that the config has."""
         if self.criteria:
-            return {name: self._cased(one) if isinstance(one, dict) else one for name, one in value.items()}
+            parts = {name: value[name] for name in self.criteria if name in value}
+            return {name: self._cased(one) if isinstance(one, dict) else one for name, one in parts.items()}
         return self._cased(value)
 
     def _cased(self, value: dict[str, Any]) -> dict[str, Any]:
+        value = {key: value[key] for key in ("reason", self._key) if key in value and (self.explain or key != "reason")}
         label = value.get("label")
         known = self._known.get(label.strip().casefold()) if isinstance(label, str) else None
         return value if known is None else {**value, "label": known}

@@ -36,6 +36,11 @@ class Panel(Question):
         self._combine = combine
 
     @property
+    def identity(self) -> str:
+        """Return a digest of what the judges are asked, and how they are combined."""
+        return " ".join([self._combine, *(f"{name}:{judge.identity}" for name, judge in self.judges.items())])
+
+    @property
     def names(self) -> tuple[str, ...] | None:
         """Return its own name, those of the judges, and ``agreement``."""
         return ("", *self.judges, "agreement")

@@ -13,10 +13,11 @@ from runner.batch.engine import LOOKUP_BATCH, plan
 from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment import targets
-from runner.experiment.estimate import Estimate, expected, reasks, verdict
+from runner.experiment.estimate import expected, reasks, verdict
 from runner.experiment.parts import Parts
 from runner.experiment.served import pin
 from runner.experiment.train_first import foreseen
+from runner.experiment.work import Estimate
 from runner.records import SweepFolder
 
 if TYPE_CHECKING:

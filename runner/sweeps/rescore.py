@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def score_sweep(sweep: SweepFolder, overrides: Sequence[str] = ()) -> dict[str, Rescored]:
-    """Score the answers of all cells again, by their own scorers or by those that `overrides` choose. No model is asked.
+    """Score the answers of all cells again, by their own scorers or by those that `overrides` choose.
 
     The sweep's tables and its report are written again. If the primary score is gone, the first one takes its place.
 

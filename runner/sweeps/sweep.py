@@ -18,7 +18,7 @@ from runner.analysis.export import Format, export
 from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.config.cells import UNVARIED
-from runner.config.roles import ADJUSTABLE, group_of
+from runner.config.roles import ADJUSTABLE, group_of, is_adjustable
 from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
 from runner.experiment.experiment import Experiment, first_of, report_or_warn
 from runner.experiment.run import FAILURES
@@ -161,7 +161,7 @@ class Sweep:
             ConfigError: an override of another group.
         """
         record = SweepFolder.open(folder)
-        if other := [override for override in overrides if group_of(override) not in ADJUSTABLE]:
+        if other := [override for override in overrides if not is_adjustable(override)]:
             raise ConfigError(
                 f"'{redact(other[0])}': a resumed sweep keeps its config; only {', '.join(ADJUSTABLE)} may change. To play more "
                 "cells, run it with more values: `ostinato run -m ...` continues in the same folder"

@@ -10,9 +10,10 @@ from runner.config.compose import compose
 from runner.cost.budget import Budget
 from runner.cost.tokens import estimate, most
 from runner.errors import CacheError, DataError
-from runner.experiment.estimate import Estimate, forecast, verdict
+from runner.experiment.estimate import forecast, verdict
 from runner.experiment.prepared import prepare
 from runner.experiment.run import resume
+from runner.experiment.work import Estimate
 from runner.types import Request
 from tests.support.command import ostinato
 from tests.support.server import Reply, Server
