@@ -45,6 +45,10 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
+_MOST_ENTRIES = 256
+_entries: dict[tuple[Any, str], str] = {}
+
+
 class _Dumper(yaml.SafeDumper):
     """Quote text that some reader of YAML could take for another type: ``no`` in YAML 1.1, ``1e3`` in ours."""
 
@@ -124,4 +128,20 @@ def _check_shape(value: dict[str, Any], file: Path) -> None:
 
 def write(value: Any) -> str:
     """Return plain data as YAML, in its own order."""
+    if not isinstance(value, dict) or not value:
+        return _dump(value)
+    return "".join(_entry(key, entry) for key, entry in value.items())
+
+
+def _entry(key: Any, entry: Any) -> str:
+    """Return one entry of a mapping as YAML. Known ones are not made again: the configs of a sweep differ in one or two."""
+    known = key, repr(entry)
+    if (text := _entries.get(known)) is None:
+        if len(_entries) >= _MOST_ENTRIES:
+            _entries.clear()
+        text = _entries[known] = _dump({key: entry})
+    return text
+
+
+def _dump(value: Any) -> str:
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120))

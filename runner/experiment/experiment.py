@@ -67,6 +67,8 @@ class Experiment:
         begun: whether the model has been asked, or is about to be.
         expected: what the run has to reach.
         stopped_early: whether the verdict was certain before all rows were asked.
+        page: whether `finish` writes the page of the run.
+        owns_store: whether `close` closes the cache; False if it belongs to several experiments.
         on_fetch: called with the bytes fetched and the total (None: unknown) while weights are fetched.
     """
 
@@ -91,6 +93,7 @@ class Experiment:
         self.asker.check = self.expected.check
         self.calibration = calibration_of(config)
         self.stopped_early = False
+        self.page = self.owns_store = True
         self.stop = Stop()
         self.begun = False
         self.problem: OstinatoError | None = None
@@ -468,7 +471,8 @@ class Experiment:
                 raise
             self.summary = Summary(run=str(self.folder), name=self.name, model=self.lm.model, status="failed")
         else:
-            report_or_warn(self.folder)
+            if self.page:
+                report_or_warn(self.folder)
         finally:
             self.close()
         return self.summary
@@ -478,7 +482,7 @@ class Experiment:
         self.spending.close()
         self.record.close()
         self.named.close()
-        if self.lm.store:
+        if self.lm.store and self.owns_store:
             self.lm.store.close()
 
     def _fetched(self, done: int, total: int | None) -> None:
@@ -641,7 +645,8 @@ def recorded_overrides(record: RunFolder) -> list[str]:
     import yaml
 
     try:
-        found = yaml.safe_load((record.path / "overrides.yaml").read_text("utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        found = yaml.load((record.path / "overrides.yaml").read_text("utf-8"), loader)  # noqa: S506 - a safe loader
     except (OSError, yaml.YAMLError) as error:
         raise RecordError(f"{record.path / 'overrides.yaml'} cannot be read: {error}") from None
     return [str(override) for override in found or []]

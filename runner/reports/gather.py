@@ -185,7 +185,8 @@ def _overrides(record: RunFolder) -> list[str]:
     import yaml
 
     try:
-        found = yaml.safe_load((record.path / "overrides.yaml").read_text("utf-8"))
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        found = yaml.load((record.path / "overrides.yaml").read_text("utf-8"), loader)  # noqa: S506 - a safe loader
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return []  # a page without them still says the rest
     return found if isinstance(found, list) else []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from runner.errors import OstinatoError
@@ -71,3 +72,32 @@ def recorded(work: Work) -> Iterator[None]:
         work.finish()
     if failed is not None:
         raise failed
+
+
+@contextlib.asynccontextmanager
+async def recorded_aside(work: Work) -> AsyncIterator[None]:
+    """Do the same as `recorded`, and finish the record in a thread, so that the event loop does not wait for the disk."""
+    key = str(work.folder)
+    _live[key] = work
+    failed: OstinatoError | None = None
+    try:
+        yield
+    except OstinatoError as error:
+        if not work.record_failure(error):
+            failed = error
+    finally:
+        del _live[key]
+        await _to_its_end(asyncio.to_thread(work.finish))
+    if failed is not None:
+        raise failed
+
+
+async def _to_its_end(coroutine: Coroutine[Any, Any, object]) -> None:
+    """Wait for it even if this is cancelled meanwhile."""
+    finishing = asyncio.ensure_future(coroutine)
+    try:
+        await asyncio.shield(finishing)
+    except asyncio.CancelledError:
+        await asyncio.wait({finishing})
+        finishing.result()
+        raise

@@ -1,4 +1,4 @@
-"""Share between the cells of a sweep: one limiter per endpoint, one budget, requests in flight, one server per local model."""
+"""Share between the cells of a sweep: limiters, the budget, the cache, requests in flight, servers of local models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from runner.records.spending import unrecorded
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from runner.cache import Cache
     from runner.config.schema import RunConfig
     from runner.experiment.experiment import Experiment
     from runner.limits import Limiter
@@ -37,6 +38,7 @@ class Shared:
         self._limiters: dict[Any, Limiter] = {}
         self._flights: dict[Any, SingleFlight[Any]] = {}
         self._using = contextlib.ExitStack()
+        self._stores: dict[Any, Cache] = {}
         self._servers: dict[_Server, LM] = {}
         self._to_come: Counter[_Server] | None = None
 
@@ -46,6 +48,19 @@ class Shared:
             assert self.budget is not None
             for counted in _spent(run):
                 self.budget.charge(**counted)
+
+    def lend_store(self, experiment: Experiment) -> None:
+        """Give an experiment the cache of its folder and settings, which stays open until `close`."""
+        if (store := experiment.lm.store) is not None:
+            settings = store.folder, experiment.config.cache
+            experiment.lm.store = self._stores.setdefault(settings, store)
+            experiment.owns_store = False
+
+    def close(self) -> None:
+        """Close the caches."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
 
     def expect(self, configs: Iterable[RunConfig]) -> None:
         """Announce all cells that will run, so that a server ends as soon as none of them needs it."""

@@ -6,7 +6,9 @@ import asyncio
 import concurrent.futures
 import contextlib
 import io
+import itertools
 import threading
+import time
 import warnings
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -26,7 +28,7 @@ from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
 from runner.secrets import redact
-from runner.session.sitting import live, recorded
+from runner.session.sitting import live, recorded, recorded_aside
 from runner.sweeps.plan import Plan
 from runner.sweeps.shared import Shared
 from runner.system.clock import now
@@ -107,6 +109,8 @@ class Sweep:
         self._batch: asyncio.Task[Any] | None = None
         self._again = [override for override in plan.asked.fixed if group_of(override) in _PASSED_ON]
         self._writing = threading.Lock()
+        self._changes = itertools.count()
+        self._written, self._saved = -1, 0.0
         self._training = threading.Lock()
         self._expected: dict[str, RunConfig] = {}
         self._named = False
@@ -241,7 +245,7 @@ class Sweep:
         try:
             experiment = self._begun.pop(key) if key in self._begun else await self._whole(key)
             self.running[key] = experiment
-            with recorded(experiment):
+            async with recorded_aside(experiment):
                 if experiment.owed:
                     await self._ask(experiment)
             problem = experiment.problem
@@ -325,6 +329,7 @@ class Sweep:
                 self._compare_weights()
             report_or_warn(self.folder)
         finally:
+            self.shared.close()
             self.record.close()
         return self.manifest
 
@@ -363,10 +368,19 @@ class Sweep:
                 self.manifest.cells.setdefault(key, CellRecord(values=self.plan.cells[key].values))
         return ids
 
-    def _save(self) -> None:
-        """Write the manifest. The lock is needed because cells begin and end in several threads."""
+    def _save(self, *, soon: bool = False) -> None:
+        """Write the manifest. The lock is needed because cells begin and end in several threads.
+
+        Args:
+            soon: leave it to a later call if it was written a moment ago.
+        """
+        mine = next(self._changes)
         with self._writing:
+            if self._written > mine or (soon and time.monotonic() - self._saved < _SLICE_S):
+                return  # whoever held the lock has written this change, too
+            self._written = next(self._changes)
             self.record.write(self.manifest)
+            self._saved = time.monotonic()
 
     def _due(self, ids: Iterable[str]) -> list[str]:
         """Return the incomplete cells among `ids`, each once."""
@@ -452,6 +466,9 @@ class Sweep:
             facts = {"tags": self.manifest.tags} if self.manifest.tags else None
             experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS, facts=facts)
             cell.run = f"{CELLS}/{experiment.folder.name}"
+        self.shared.lend_store(experiment)
+        experiment.page = False  # the sweep's page shows all samples; `ostinato report` makes that of a cell
+        (experiment.folder / "report.html").unlink(missing_ok=True)
         cell.status, cell.problem = "running", None
         self._save()
         self.running[key] = experiment
@@ -487,7 +504,7 @@ class Sweep:
         cell.status = summary.status if summary else "failed" if problem else "interrupted"
         told = str(problem) if problem else summary.problem if summary else None
         cell.problem = redact(told) if told else None
-        self._save()
+        self._save(soon=True)  # a cell that is named, and has ended, is found complete when it is opened again
         if isinstance(problem, BudgetExceeded):
             self._halt(problem)
         elif cell.status == "failed" and self.section.fail_fast:

@@ -145,3 +145,10 @@ def test_a_shipped_experiment_runs_offline(file):
     assert result.summary.errors == 0
     assert result.summary.owed == 0
     assert result.folder.parent == Path("runs").absolute() / chosen.name
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], {"a": {}}, {"a": [1, "no", 1.0, True]}, {"k" * 140: {"a": 1}}, {"a": "long " * 60, "b": "x\ny"}]
+)
+def test_known_parts_of_a_config_are_written_as_new_ones_are(value):
+    assert yaml.write(value) == yaml.write(value) == yaml._dump(value)

@@ -72,6 +72,8 @@ def test_a_sweep_records_cells_manifest_and_tables(server):
     }
     for key, cell in manifest["cells"].items():
         assert len(key) == 12
+        assert not (result.folder / cell["run"] / "report.html").exists()  # made when somebody asks for it
+        assert runner.report(result.folder / cell["run"]).is_file()
         run = RunFolder.open(result.folder / cell["run"])
         assert run.summary().rows == ROWS * 2
         assert f"temperature: {float(cell['values']['sampling.temperature'])}" in run.config_file.read_text()
