@@ -124,7 +124,7 @@ def _remarks(groups: Sequence[Sequence[str]], beats: Mapping[str, set[str]], gam
         yield f"these groups never met, so they cannot be compared: {'; '.join(parts)}"
     for one in groups:
         for other in groups:
-            if len(one) > 1 and len(other) > 1 and any(beats[player] & set(other) for player in one):
+            if one is not other and len(one) > 1 and len(other) > 1 and any(beats[player] & set(other) for player in one):
                 yield f"{', '.join(one)} won all games against {', '.join(other)}, so the two groups cannot be compared"
 
 

@@ -16,9 +16,9 @@ def play(*overrides):
     return runner.run(overrides=[*OFFLINE, *overrides]).folder
 
 
-def record(folder, samples, **manifest):
+def record(folder, samples, name="made", **manifest):
     made = RunFolder.create(
-        Path(folder), "made", "abcdef", config="{}\n", overrides="[]\n", manifest={"status": "complete", **manifest}
+        Path(folder), name, "abcdef", config="{}\n", overrides="[]\n", manifest={"status": "complete", **manifest}
     )
     made.append(samples)
     made.close()

@@ -3,12 +3,16 @@
 import itertools
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy import stats
 
+from runner.analysis.load import Run
+from runner.analysis.tournament import strengths
+from runner.records import RunFolder
 from runner.stats.agreement import agreement, kappa
 from runner.stats.bradley_terry import Game, bradley_terry
 from runner.stats.corrected import (
@@ -23,6 +27,8 @@ from runner.stats.corrected import (
 )
 from runner.stats.intervals import share_interval
 from runner.stats.units import spread_of, units_of
+from runner.types import Sample
+from tests.support.records import record
 
 
 def labels(right_right, right_wrong, wrong_right, wrong_wrong, weights=(1.0, 1.0)):
@@ -181,12 +187,12 @@ def test_kappa_is_cohens():
 # --- strengths
 
 
-def games(strengths, rows, seed=1):
+def games(levels, rows, seed=1):
     chance = random.Random(seed)
     return [
-        Game(one, other, float(chance.random() < 1 / (1 + math.exp(strengths[other] - strengths[one]))), f"row {row}")
+        Game(one, other, float(chance.random() < 1 / (1 + math.exp(levels[other] - levels[one]))), f"row {row}")
         for row in range(rows)
-        for one, other in itertools.combinations(strengths, 2)
+        for one, other in itertools.combinations(levels, 2)
     ]
 
 
@@ -233,3 +239,20 @@ def test_what_has_no_strength_is_said_and_gets_no_number(played, groups, told):
     found = bradley_terry([Game(one, other, float(result)) for one, other, result in played])
     assert [sorted(one.player for one in group) for group in found.groups] == groups
     assert any(remark.startswith(told) for remark in found.remarks), found.remarks
+
+
+def test_runs_that_were_compared_in_pairs_have_a_table(in_tmp):
+    names = {}
+    for name, against, wins in (("base", None, 0), ("good", "base", 30), ("best", "good", 28), ("best2", "base", 40)):
+        scoring = {"kind": "pairwise", "against": against} if against else {"kind": "none"}
+        rows = [Sample(id=f"r{i}", scores={"pairwise": float(i < wins)} if against else {}) for i in range(40)]
+        made = record("runs", rows, config={"scoring": scoring}, name=name)
+        names[name] = Run(RunFolder(made))
+    (table,) = strengths(list(names.values()), Path("runs")).values()
+    (group,) = table.groups
+    assert [one.player.partition("/")[0] for one in group] == ["best", "good", "base"]
+    assert all(one.interval[0] < one.log_odds < one.interval[1] for one in group)
+    assert table.remarks == [
+        f"{names['best2'].name} won all of its games (40), so its strength has no upper end; it has no number"
+    ]
+    assert strengths([names["base"], names["good"]], Path("runs")) == {}

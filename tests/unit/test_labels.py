@@ -1,8 +1,10 @@
 """Labels of people: drawn, taken in, checked; what they say of a judge; and the corrected score everywhere a score is shown."""
 
 import csv
+import hashlib
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from runner.config.schema.scoring import ExactScoring
 from runner.records.labels import read_labels
 from tests.support.command import ostinato
 from tests.support.records import OFFLINE
+from tests.support.server import Reply, Server
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -37,13 +40,13 @@ SCORERS = "scoring.scorers={judge: {kind: python, function: judge.py:judge}, tru
 ROWS = 240
 
 
-def play(*more, choices="yes, yes, no", name="answers"):
+def play(*more, choices="yes, yes, no", name="answers", scoring=("scoring=several", SCORERS)):
     """A run of yes-or-no questions, scored by a judge that errs and by known targets."""
     Path("judge.py").write_text(JUDGE)
     rows = [{"id": f"r{number}", "question": f"{name} {number}?", "answer": "yes"} for number in range(ROWS)]
     Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = [f"name={name}", "data=jsonl", f"data.path={name}.jsonl", "data.id=id", "data.target=answer", "prompt=default"]
-    config = [*OFFLINE, f"model.choices=[{choices}]", *data, "prompt.user='{{ question }}'", "scoring=several", SCORERS]
+    config = [*OFFLINE, f"model.choices=[{choices}]", *data, "prompt.user='{{ question }}'", *scoring]
     return runner.run(overrides=[*config, *more])
 
 
@@ -243,3 +246,44 @@ def test_a_bad_calibration_is_an_error_before_anything_is_asked():
 def test_a_config_without_a_calibration_has_the_hash_that_it_had():
     assert config_hash(RunConfig(scoring=ExactScoring(calibration=None))) == config_hash(RunConfig())
     assert config_hash(RunConfig(scoring=ExactScoring(calibration="x.json"))) != config_hash(RunConfig())
+
+
+# --- a model as the judge
+
+
+def stub(call):
+    """Judge as `JUDGE` does, a model that errs at known rates."""
+    said = call.body["messages"][-1]["content"]
+    question, wanted, answer = (
+        re.search(rf"<{tag}-\w+>\n(.*?)\n</{tag}", said)[1] for tag in ("question", "reference", "answer")
+    )
+    lot = int(hashlib.sha256(question.encode()).hexdigest(), 16) % 100
+    right = (answer == wanted) != (lot < (10 if answer == wanted else 20))
+    return Reply(json.dumps({"reason": "so", "label": "correct" if right else "incorrect"}), model=call.body["model"])
+
+
+@pytest.mark.slow
+def test_the_corrected_score_of_a_judge_with_known_error_rates_covers_the_truth():
+    with Server(stub) as server:
+        judge = ["model@scoring.model=server", f"scoring.model.api_base={server.url}", "scoring=correctness"]
+        first = play(*judge, "scoring.model.name=one", choices="yes, no, no, no", scoring=())
+        right = {sample.id: sample.output == sample.target for sample in first.samples}
+        truth = sum(right.values()) / ROWS
+        rows = table(ostinato("labels", "answers", "--sample", "120").out)
+        for row in rows:
+            row["label"] = "correct" if right[row["id"]] else "incorrect"
+        assert ostinato("labels", "answers", "--import", write(rows), "--who", "me").code == 0
+        wrong = ostinato("labels", "answers", "--import", write([{**rows[0], "label": "right"}]), "--who", "me")
+        assert "there is no label 'right'; there is correct, incorrect" in wrong.err
+        found = ostinato("calibrate", "answers", "-o", "judge.json", "--json").json
+        assert found["corrected"]["interval"][0] < truth < found["corrected"]["interval"][1]
+        assert not first.summary.scores["judge"].interval[0] < truth < first.summary.scores["judge"].interval[1]
+        assert found["judge"]["served"] == ["one"]
+        more = ["scoring.calibration=judge.json", "scoring.model.name=two", "scoring.rubric=Is it right"]
+        other = play(*judge, *more, choices="yes, no", name="others", scoring=())
+    told = [line.removeprefix("judge: the judge is not the one that was calibrated: ") for line in other.summary.calibration]
+    assert {line.partition(":")[0] for line in told} >= {"scoring.rubric", "scoring.model.name", "served[0]"}
+    assert 'served[0]: "one" -> "two"' in told
+    assert other.summary.corrected["judge"].method == "rates"
+    checked = ostinato("validate", "scoring=correctness", "scoring.calibration=judge.json", *OFFLINE)
+    assert "scoring.calibration: the judge is not the one that was calibrated" in checked.out + checked.err
