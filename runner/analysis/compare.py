@@ -49,7 +49,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         changed: samples whose answers differ.
         same: samples of B that are an answer of A as well (see `runner.analysis.same`): they are not independent.
         scores: by name.
-        corrected: differences that are corrected for the errors of a judge, by labels of people; verdicts are about raw scores.
+        corrected: differences that are corrected for the errors of a judge, by labels of people, of different judges too;
+            verdicts are about raw scores.
         missing: scores that only one of the runs has.
         measures: ``prompt_tokens``, ``completion_tokens`` and ``price_usd`` (what the answers cost, those from the cache
             included) per sample; ``latency_p50_s`` and ``latency_p95_s`` over samples that were not answered from the cache.
@@ -239,7 +240,9 @@ def _compared(
         flips=pairs.flips(primary, rows, lower_is_better=primary in lower_is_better),
         config_changes=list(_config_changes(a.run, b.run)),
         data_changes=list(_data_changes(a.run, b.run)),
-        corrected={name: one for name in names if (one := corrected_change(pairs, name, clusters, level)) is not None},
+        corrected={
+            name: one for name in (*names, *judges) if (one := corrected_change(pairs, name, clusters, level)) is not None
+        },
         judges=judges,
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.analysis.corrected_pairs import CorrectedChange
     from runner.analysis.load import Run
     from runner.analysis.pairs import Flip
+    from runner.stats.bradley_terry import Table
 
 REGRESSED, UNDECIDED = 100, 3
 
@@ -80,6 +81,7 @@ def main(args: argparse.Namespace) -> int:
         ConfigError, RecordError, DataError: the runs cannot be compared.
     """
     from runner.analysis.compare import compare_all
+    from runner.analysis.tournament import strengths
 
     runs = _runs(args)
     clusters = _clusters(runs, args.cluster) if args.cluster else None
@@ -92,10 +94,12 @@ def main(args: argparse.Namespace) -> int:
         rows=args.rows,
         any_judge=args.any_judge,
     )
+    tables = strengths(runs, args.runs_dir, args.level)
     if args.json:
         import msgspec
 
-        whole = {"reference": str(runs[0].folder), "comparisons": [comparison.to_dict() for comparison in found]}
+        whole: dict[str, object] = {"reference": str(runs[0].folder), "comparisons": [one.to_dict() for one in found]}
+        whole |= {"strengths": tables} if tables else {}
         print(msgspec.json.encode(whole).decode())  # NaN and infinity become null
     elif args.markdown:
         from runner.analysis.comment import comment
@@ -103,7 +107,9 @@ def main(args: argparse.Namespace) -> int:
         print(comment(found, [run.summary.expectations if run.summary else [] for run in runs[1:]]), end="")
     else:
         column = args.cluster or (runs[0].config.get("data") or {}).get("cluster")
-        print("\n\n".join("\n".join(map(printable, _told(comparison, column))) for comparison in found))
+        parts = [_told(comparison, column) for comparison in found]
+        parts += [_strengths(score, table, args.level) for score, table in tables.items()]
+        print("\n\n".join("\n".join(map(printable, part)) for part in parts))
     return _exit_code(found, gate=args.fail_on_regression)
 
 
@@ -240,7 +246,7 @@ def _notes(found: Comparison) -> Iterator[str]:
             number = change.bounds.samples
             yield f"  B - A in {name} is {' to '.join(told)}, with 0 or 1 for {number:,} samples that one side lacks"
     for name, corrected in found.corrected.items():
-        yield _corrected(name, corrected, found.scores[name])
+        yield _corrected(name, corrected, found.scores.get(name))
     for number, run, ids in ((found.only_a, "A", found.only_a_ids), (found.only_b, "B", found.only_b_ids)):
         if number:
             yield f"only in {run}: {number:,} samples, of rows {', '.join(ids)}{', ...' if number > len(ids) else ''}"
@@ -250,14 +256,31 @@ def _notes(found: Comparison) -> Iterator[str]:
         yield f"not independent: {found.same:,} samples of B answer the same requests as samples of A"
 
 
-def _corrected(name: str, found: CorrectedChange, raw: ScoreChange) -> str:
+def _corrected(name: str, found: CorrectedChange, raw: ScoreChange | None) -> str:
     how = f"{found.labels:,} rows labelled in both" if found.paired else f"{found.labels:,} labels, taken for independent"
     told = f"{name}, corrected by labels: A {numbers.mean(found.mean_a)}, B {numbers.mean(found.mean_b)}, "
     told += f"B - A {numbers.change(found.difference, found.interval)} ({how})"
-    decided = raw.verdict in ("better", "worse")
+    if raw is None or raw.verdict not in ("better", "worse"):
+        return told
     holds = found.interval[0] > 0 or found.interval[1] < 0
     same = found.difference * (raw.difference.mean or 0.0) > 0
-    return told if not decided or (holds and same) else f"{told}; the labels do not confirm the verdict"
+    return told if holds and same else f"{told}; the labels do not confirm the verdict"
+
+
+def _strengths(score: str, found: Table, level: float) -> Iterator[str]:
+    yield f"strengths by {score} (Bradley and Terry): log odds against an average run"
+    for group in found.groups:
+        rows = [
+            (
+                one.player,
+                numbers.change(one.log_odds),
+                "-" if one.interval is None else numbers.bounds(one.interval, sign="+"),
+                f"{one.points:g} of {one.games:,}",
+            )
+            for one in group
+        ]
+        yield from aligned([("run", "strength", f"{level:.0%} interval", "points"), *rows])
+    yield from found.remarks
 
 
 def _verdicts(found: Comparison, clustered: str) -> Iterator[str]:

@@ -28,6 +28,7 @@ from runner.stats.corrected import (
 from runner.stats.intervals import share_interval
 from runner.stats.units import spread_of, units_of
 from runner.types import Sample
+from tests.support.command import ostinato
 from tests.support.records import record
 
 
@@ -256,3 +257,8 @@ def test_runs_that_were_compared_in_pairs_have_a_table(in_tmp):
         f"{names['best2'].name} won all of its games (40), so its strength has no upper end; it has no number"
     ]
     assert strengths([names["base"], names["good"]], Path("runs")) == {}
+    told = ostinato("compare", "good", "best", "best2")
+    assert "strengths by pairwise (Bradley and Terry)" in told.out
+    assert "+0." in told.out
+    assert "it has no number" in told.out
+    assert ostinato("compare", "good", "best", "best2", "--json").json["strengths"]["pairwise"]["groups"][0][0]["points"] == 28.0
