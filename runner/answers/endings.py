@@ -95,6 +95,7 @@ REASONS = (
     Reason("malformed_model_output", "malformed", "Bedrock", _BEDROCK),
     Reason("malformed_tool_use", "malformed", "Bedrock", _BEDROCK),
     Reason("max_len", "cut", "xAI", _XAI),
+    Reason("max_turns", "cut", "ours for a conversation that is ended", "prompt.max_turns"),
     Reason("max_context", "cut", "xAI", _XAI),
     Reason("time_limit", "cut", "xAI, watsonx", _XAI),
     Reason("token_limit", "cut", "watsonx", _WATSONX),

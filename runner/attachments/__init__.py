@@ -3,5 +3,6 @@
 from runner.attachments.media import Kind
 from runner.attachments.parts import kind_of_part, names_in, reference
 from runner.attachments.store import Attachments
+from runner.attachments.told import said
 
-__all__ = ["Attachments", "Kind", "kind_of_part", "names_in", "reference"]
+__all__ = ["Attachments", "Kind", "kind_of_part", "names_in", "reference", "said"]

@@ -16,6 +16,7 @@ from runner.batch.solving import Solving
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
 from runner.errors import DataError, LMError
+from runner.scoring.calls import Calls
 from runner.scoring.counting import Counting
 from runner.scoring.measure import Measure
 from runner.scoring.targets import Asked, Verdict
@@ -394,7 +395,7 @@ class Asker:
 
     def _value(self, scorer: Scorer, sample: Sample, row: Row, output: str) -> float | Verdict | None:
         """Return what a scorer says; None if the sample has no score of this kind."""
-        if isinstance(scorer, Measure):
+        if isinstance(scorer, Measure | Calls):
             return scorer.measure(sample, output)
         if self.answers == "first" or not sample.answers:
             return scorer.score(output, row.target, row.fields, sample.parsed)

@@ -5,7 +5,7 @@ Each function matches on `kind` once. Secrets are read from the environment here
 
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
 from runner.build.named import each_model, named, scoring_budget, scoring_models
-from runner.build.prompt import adapter
+from runner.build.prompt import adapter, conversation
 from runner.build.task import counting, dataset, name, pass_at, scorers, scoring_remarks
 from runner.build.training import finetuning
 
@@ -14,6 +14,7 @@ __all__ = [
     "adapter",
     "budget",
     "cache",
+    "conversation",
     "counting",
     "dataset",
     "each_model",

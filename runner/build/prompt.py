@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner import adapters
+from runner.adapters.conversation import Cell
+from runner.adapters.templates import Template
 from runner.attachments import Attachments, Kind
 from runner.build.text import text_in
 from runner.config import schema
-from runner.errors import ConfigError
+from runner.config.schema.request import CODE, RECORDED
+from runner.errors import ConfigError, DataError
 from runner.network.client import downloaded
+from runner.solvers.conversation import Conversation
 from runner.system.paths import expanded
+from runner.tools import Functions, Toolbox, ToolServer, checked
 
 if TYPE_CHECKING:
     from runner.adapters import Adapter
@@ -74,6 +79,60 @@ def _part(config: schema.request.Part) -> adapters.PartTemplate:
         if (source := getattr(config, kind)) is not None:
             return adapters.PartTemplate(kind, source, config.detail, config.name)
     return adapters.PartTemplate(None, config.text or "")
+
+
+def conversation(config: schema.RunConfig, chosen: Adapter) -> Conversation | None:
+    """Build what holds the conversation of a row; None if its prompt is asked once.
+
+    Raises:
+        ConfigError: the tools cannot be used, or there is nothing to converse in.
+    """
+    prompt = config.prompt
+    box = _toolbox(prompt)
+    if box is None and not prompt.turns:
+        return None
+    if config.model.model_type == "text":
+        raise ConfigError("prompt: turns and tools are for chat models; use model.model_type=chat")
+    turns = [Template(text, where=f"prompt.turns[{number}]") for number, text in enumerate(prompt.turns)]
+    return Conversation(chosen, box, tool_choice=prompt.tool_choice, turns=turns)
+
+
+def _toolbox(prompt: schema.request.Prompt) -> Toolbox | None:
+    server = prompt.tool_server
+    if prompt.tools is None and server is None:
+        return None
+    given: list[dict[str, Any]] | Cell | None = None
+    functions = None
+    if isinstance(prompt.tools, list):
+        try:
+            given = checked(prompt.tools)
+        except DataError as error:
+            raise ConfigError(f"prompt.tools: {error}") from None
+    elif prompt.tools is not None and CODE.fullmatch(prompt.tools):
+        functions = Functions(prompt.tools, "prompt.tools")
+    elif prompt.tools is not None:
+        given = Cell(prompt.tools, "prompt.tools")
+    results, table = prompt.tool_results, None
+    if results is not None and CODE.fullmatch(results):
+        functions, given = Functions(results, "prompt.tool_results"), functions.definitions if functions else given
+    elif results is not None and results != RECORDED:
+        table = Cell(results, "prompt.tool_results")
+    return Toolbox(
+        given,
+        table=table,
+        functions=functions,
+        server=ToolServer(
+            server.command,
+            env=server.env,
+            timeout_s=prompt.tool_timeout_s,
+            cwd=None if server.cwd is None else expanded(server.cwd),
+        )
+        if server is not None
+        else None,
+        timeout_s=prompt.tool_timeout_s,
+        max_turns=prompt.max_turns,
+        recorded_only=results == RECORDED,
+    )
 
 
 def attachments(config: schema.RunConfig) -> Attachments | None:

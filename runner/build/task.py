@@ -196,6 +196,7 @@ def _further(  # noqa: PLR0911 - one return per kind
     | schema.scoring.BleuScoring
     | schema.scoring.RougeScoring
     | schema.scoring.MeasureScoring
+    | schema.scoring.ToolsScoring
     | schema.scoring.NotScoring
     | schema.scoring.AllScoring
     | schema.scoring.AnyScoring,
@@ -210,6 +211,8 @@ def _further(  # noqa: PLR0911 - one return per kind
             return scoring.Bleu(tokenize=config.tokenize)
         case schema.scoring.RougeScoring():
             return scoring.Rouge(variant=config.variant, measure=config.measure)
+        case schema.scoring.ToolsScoring():
+            return scoring.Calls(order=config.order, arguments=config.arguments)
         case schema.scoring.MeasureScoring():
             return scoring.Measure(config.what, at_most=config.at_most)
         case schema.scoring.NotScoring():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from runner.attachments import said
 from runner.cli.options import add_json, add_run, shorten
 from runner.errors import ConfigError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
 
     from runner.records import RunFolder, SweepFolder
-    from runner.types import Message, Sample, Step
+    from runner.types import Sample, Step
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +86,7 @@ def _describe(sample: Sample) -> str:
     scores = ", ".join(f"{name} {value:g}" for name, value in sample.scores.items())
     lines = [f"\n{sample.id}{repeat}: {sample.status}{f'; {scores}' if scores else ''}"]
     if sample.steps is None or sample.messages is not None:
-        lines += [f"  {message['role']}: {_said(message)}" for message in sample.asked]
+        lines += [f"  {message['role']}: {said(message)}" for message in sample.asked]
     else:
         lines += [line for number, step in enumerate(sample.steps) for line in _step(number, step)]
     if sample.reasoning:
@@ -107,10 +108,5 @@ def _step(number: int, step: Step) -> list[str]:
         *([f"after step {step.after}"] if step.after is not None else []),
         *([step.model] if step.model else []),
     ]
-    lines = [f"  {', '.join(facts)}:", *(f"    {message['role']}: {_said(message)}" for message in step.added)]
+    lines = [f"  {', '.join(facts)}:", *(f"    {message['role']}: {said(message)}" for message in step.added)]
     return [*lines, f"    error: {step.error.code}: {step.error.message}"] if step.error else lines
-
-
-def _said(message: Message) -> object:
-    """Return what a message says: its text, or else the tools that it calls."""
-    return message.get("content") or message.get("tool_calls") or ""

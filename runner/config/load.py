@@ -63,7 +63,9 @@ def dump(config: RunConfig) -> dict[str, Any]:
 
 def is_literal(path: str) -> bool:
     """Return whether text at `path` is the user's own and is never interpolated: prompts, and rows written in YAML."""
-    return path in ("prompt.system", "prompt.user") or path.startswith(("prompt.examples", "prompt.messages", "data.rows"))
+    return path in ("prompt.system", "prompt.user") or path.startswith(
+        ("prompt.examples", "prompt.messages", "prompt.tools", "prompt.turns", "data.rows")
+    )
 
 
 def is_protected(path: str) -> bool:

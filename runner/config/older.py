@@ -15,7 +15,17 @@ SINCE: dict[str, dict[str, Any]] = {
     "limits": {"retry_empty": 0, "stream": "auto", "silence_s": 300.0},
     "cache": {"served": "warn"},
     "adapter": {"repair": False},
-    "prompt": {"messages": None, "files": None},
+    "prompt": {
+        "messages": None,
+        "files": None,
+        "turns": [],
+        "tools": None,
+        "tool_choice": None,
+        "tool_results": None,
+        "tool_server": None,
+        "tool_timeout_s": 30.0,
+        "max_turns": 10,
+    },
     "scoring": {
         "straight_quotes": False,
         "decimal": "point",

@@ -15,18 +15,20 @@ if TYPE_CHECKING:
 
 
 def check(parts: Parts) -> bool:
-    """Make the messages of every row. Return whether the prompt is a conversation; plain prompts are not looked at.
+    """Make the messages of every row, and read its tools. Return whether rows have any of them; plain prompts are not looked at.
 
     Raises:
         DataError: a row's conversation is malformed, or what it attaches cannot be used; the message says where the row stands.
         ConfigError: the model does not take what is attached.
     """
-    if conversation_of(parts.adapter) is None:
-        return False
-    lm = parts.lm
+    lm, tools = parts.lm, parts.tools
     api_base = lm.channel().connection.api_base
+    if conversation_of(parts.adapter) is None and (tools is None or not tools.by_row):
+        return False
     for number, row in enumerate(parts.dataset):
         try:
+            if tools is not None:
+                tools.check(row)
             messages = parts.adapter.format(row).messages or []
             if next(names_in(messages), None) is not None:
                 refuse_untaken(lm.model, lm.model_type, api_base, messages)

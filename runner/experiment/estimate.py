@@ -136,6 +136,7 @@ def forecast(prepared: Prepared) -> Forecast:
     finally:
         if parts.named is not None:
             parts.named.close()
+        parts.close()
         if lm.store:
             lm.store.close()
     if config.cache.mode == "replay" and (missing := due.count(1)):
@@ -219,8 +220,11 @@ def announcement(experiment: Experiment) -> str | None:
 
 
 def reasks(config: RunConfig) -> int:
-    """Return how often the adapter of this config may ask again."""
-    return config.adapter.retries if isinstance(config.adapter, JsonAdapter) else 0
+    """Return how often a row may be asked again: by the adapter, for further turns of the user, and after calls of tools."""
+    prompt = config.prompt
+    retries = config.adapter.retries if isinstance(config.adapter, JsonAdapter) else 0
+    uses_tools = prompt.tools is not None or prompt.tool_server is not None
+    return retries + (prompt.max_turns if uses_tools else 1) * (1 + len(prompt.turns)) - 1
 
 
 def verdict(budget: Budget | None, work: Estimate) -> dict[str, Any]:

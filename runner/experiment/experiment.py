@@ -81,7 +81,7 @@ class Experiment:
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
         self.named = NamedModels(config) if parts.named is None else parts.named
         self._parts = parts
-        parts.keep_attachments(record.path)
+        parts.keep(record.path)
         self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats, pass_at=parts.pass_at)
         self.spending = Spending(record)
@@ -255,6 +255,8 @@ class Experiment:
         """
         if self._done is None:
             return
+        if self._parts.tools is not None:
+            self._parts.tools.open()
         done, self._done = self._done, None
         recorded = self._pin(begun=bool(done))
         if self._asks_first:
@@ -479,6 +481,7 @@ class Experiment:
 
     def close(self) -> None:
         """Close the files."""
+        self._parts.close()
         self.spending.close()
         self.record.close()
         self.named.close()

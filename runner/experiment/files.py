@@ -11,6 +11,7 @@ import msgspec
 
 from runner.config.schema.data import FileSource
 from runner.config.schema.judging import Judging, PanelScoring
+from runner.config.schema.request import CODE
 from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
 from runner.data.remote import is_remote, pinned
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from runner.config.schema import RunConfig
 
+_CODE = ("tools", "tool_results")
+"""Fields of `prompt` that may name a Python file."""
 MAX_TEXT = 64 * 2**10
 """Largest file, in bytes, whose text is kept in the manifest."""
 
@@ -44,6 +47,9 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
         if (kept := manifest.get("data", {}).get("fetched")) and all(map(is_remote, there)):
             there = [pinned(one["url"], one["sha256"]) for one in kept]
         config = replace(config, data=replace(config.data, path=there[0] if isinstance(path, str) and len(there) == 1 else there))
+    if (server := config.prompt.tool_server) is not None:
+        server = replace(server, cwd=str(cwd / expanded(server.cwd or ".")))
+        config = replace(config, prompt=replace(config.prompt, tool_server=server))
     if config.prompt.files is not None:
         config = replace(config, prompt=replace(config.prompt, files=str(cwd / expanded(config.prompt.files))))
     elif config.prompt.messages is not None and not isinstance(config.data, FileSource):
@@ -59,6 +65,9 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
     """Return `config` with other paths for its files, by the keys of `named_files`."""
     replace = msgspec.structs.replace
     prompts = {key.partition(".")[2]: name for key, name in named.items() if key.startswith("prompt.")}
+    for key in prompts.keys() & set(_CODE):
+        _, colon, functions = str(getattr(config.prompt, key)).partition(".py:")
+        prompts[key] += f":{functions}" * bool(colon)
     if prompts:
         config = replace(config, prompt=replace(config.prompt, **prompts))
     if "scoring.calibration" in named:
@@ -92,6 +101,10 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield f"prompt.{key}", path
     if isinstance(scoring, Scored) and scoring.calibration:
         yield "scoring.calibration", scoring.calibration
+    for key in _CODE:
+        place = getattr(config.prompt, key)
+        if isinstance(place, str) and CODE.fullmatch(place):
+            yield f"prompt.{key}", place.partition(".py:")[0].removesuffix(".py") + ".py"
     if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
             yield from _files_of(scorer, f"scoring.scorers.{name}")

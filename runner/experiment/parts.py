@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from runner.data import Dataset
     from runner.lm.lm import LM
     from runner.scoring import Scorer
+    from runner.solvers.conversation import Conversation
+    from runner.tools import Toolbox
 
 
 class Parts(NamedTuple):
@@ -35,6 +37,7 @@ class Parts(NamedTuple):
     answers: Literal["first", "mean", "best", "worst"] = "first"
     pass_at: tuple[int, ...] = ()
     named: NamedModels | None = None
+    conversation: Conversation | None = None
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
@@ -53,12 +56,25 @@ class Parts(NamedTuple):
             getattr(config.scoring, "answers", "first"),
             build.pass_at(config),
             NamedModels(config),
+            build.conversation(config, adapter),
         )
 
-    def keep_attachments(self, folder: Path, *, sealed: bool = False) -> None:
-        """Keep what rows attach in the folder of a record; if `sealed`, take nothing from elsewhere."""
+    @property
+    def tools(self) -> Toolbox | None:
+        """The tools that the model may call; None without any."""
+        return self.conversation.tools if self.conversation is not None else None
+
+    def keep(self, folder: Path, *, sealed: bool = False) -> None:
+        """Keep attachments and results of tools in the folder of a record; if `sealed`, attach nothing from elsewhere."""
         if (conversation := conversation_of(self.adapter)) is not None:
             conversation.attachments.keep(folder / ATTACHED, sealed=sealed)
+        if self.tools is not None:
+            self.tools.keep(folder)
+
+    def close(self) -> None:
+        """End what was started for tools."""
+        if self.tools is not None:
+            self.tools.close()
 
     @property
     def seed(self) -> int | None:
@@ -84,4 +100,6 @@ class Parts(NamedTuple):
         )
         if self.named is not None:
             asker.named = self.named.lms
+        if self.conversation is not None:
+            asker.solve_with(self.conversation)
         return asker

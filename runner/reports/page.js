@@ -223,10 +223,15 @@
     return element;
   }
 
-  function block(title, text, className = "") {
+  function block(title, text, className = "", images = []) {
     if (text === undefined) return null;
     return make("div", { className: `block ${className}` }, make("h4", { textContent: title }),
-      make("pre", { textContent: text === "" ? "(empty)" : text }));
+      make("pre", { textContent: text === "" ? "(empty)" : text }),
+      ...images.map((name) => make("img", { src: data.images[name], alt: `image ${name.slice(0, 12)}` })));
+  }
+
+  function said({ role, text, images }) {
+    return block(role, text, "asked", images);
   }
 
   function facts(sample) {
@@ -253,7 +258,7 @@
     close.addEventListener("click", hide);
     const heading = make("h3", { tabIndex: -1, textContent: `Row ${sample.id}${sample.repeat ? `, repeat ${sample.repeat}` : ""}` });
     pane.replaceChildren(...[make("div", { className: "bar" }, heading, close),
-      ...sample.messages.map((number) => block(data.messages[number].role, data.messages[number].text, "asked")),
+      ...sample.messages.map((number) => said(data.messages[number])),
       block("thinking", sample.reasoning, "asked"), block("answer", sample.output, "answer"),
       block("judged", sample.judged, "asked"), block("target", sample.target),
       sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample)].filter(Boolean));

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.attachments import names_in, said
+from runner.attachments.media import media_type
+from runner.attachments.store import FOLDER
 from runner.reports.text import cut, text_of
 from runner.secrets import redact
 from runner.types import Usage
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from runner.types import Sample
+
+
+_SHOWN = {"role", "content", "tool_calls", "tool_call_id"}
+"""Keys of a message that are written as a text; others as JSON."""
+_LARGEST, _ROOM = 500_000, 8_000_000
+"""Bytes of one image that is shown, and of all of them; the others are named, and are in the record."""
 
 
 class Shown(msgspec.Struct, omit_defaults=True):
@@ -40,22 +52,24 @@ class Shown(msgspec.Struct, omit_defaults=True):
 
 
 class Rows:
-    """The samples of a page: `samples` for the browser, and the `messages` that they refer to by number."""
+    """The samples of a page: `samples` for the browser, the `messages` that they refer to by number, and `images` of these."""
 
     def __init__(self) -> None:
         self.samples: list[Shown] = []
-        self.messages: list[dict[str, str]] = []
+        self.messages: list[dict[str, Any]] = []
+        self.images: dict[str, str] = {}
+        self._room = _ROOM
         self._numbers: dict[tuple[str, str], int] = {}
 
-    def add(self, sample: Sample, part: int) -> None:
-        """Add a sample of the cell with this number."""
+    def add(self, sample: Sample, part: int, folder: Path | None = None) -> None:
+        """Add a sample of the cell with this number, whose record is in `folder`."""
         self.samples.append(
             Shown(
                 id=redact(sample.id),
                 repeat=sample.repeat or None,
                 part=part or None,
                 status=sample.status,
-                messages=[self._number(message) for message in sample.asked],
+                messages=[self._number(message, folder) for message in sample.asked],
                 output=None if sample.output is None else cut(sample.output),
                 target=None if sample.target is None else text_of(sample.target),
                 scores=sample.scores or None,
@@ -74,14 +88,29 @@ class Rows:
             )
         )
 
-    def _number(self, message: dict[str, Any]) -> int:
-        role, content = str(message.get("role", "")), message.get("content")
-        more = {key: value for key, value in message.items() if key not in ("role", "content")}
-        said = content if isinstance(content, str) and not more else text_of({"content": content, **more} if more else content)
-        number = self._numbers.setdefault((role, said), len(self.messages))
+    def _number(self, message: dict[str, Any], folder: Path | None) -> int:
+        role, more = str(message.get("role", "")), message.keys() - _SHOWN
+        text = text_of({key: value for key, value in message.items() if key != "role"}) if more else said(message)
+        number = self._numbers.setdefault((role, text), len(self.messages))
         if number == len(self.messages):
-            self.messages.append({"role": redact(role), "text": cut(said)})
+            shown: dict[str, Any] = {"role": redact(role), "text": cut(text)}
+            if isinstance(message.get("content"), list) and (images := self._images(message, folder)):
+                shown["images"] = images
+            self.messages.append(shown)
         return number
+
+    def _images(self, message: dict[str, Any], folder: Path | None) -> list[str]:
+        """Return the images of a message that the page has room for, by name."""
+        names = [name for kind, name in names_in([message]) if kind == "image"]
+        for name in names:
+            file = folder / FOLDER / name if folder is not None else None
+            if name in self.images or file is None or not file.is_file():
+                continue
+            size = file.stat().st_size
+            if size <= _LARGEST and self._room >= size:
+                self._room -= size
+                self.images[name] = f"data:{media_type(name)};base64,{b64encode(file.read_bytes()).decode()}"
+        return [name for name in names if name in self.images]
 
 
 def _judged(sample: Sample) -> str | None:

@@ -56,10 +56,17 @@ def _data(subject: Subject) -> dict[str, Any]:
     rows = Rows()
     for index, part in enumerate(subject.parts):
         for sample in _in_data_order(part):
-            rows.add(sample, index)
+            rows.add(sample, index, part.run.folder if part.run is not None else None)
     scores = list(dict.fromkeys(name for part in subject.parts for name in part.facts.scores))
     parts = [f"#{part.number} {part.label}" for part in subject.parts] if subject.kind == "sweep" else []
-    return {"format": 1, "scores": scores, "parts": parts, "messages": rows.messages, "samples": rows.samples}
+    return {
+        "format": 1,
+        "scores": scores,
+        "parts": parts,
+        "messages": rows.messages,
+        "images": rows.images,
+        "samples": rows.samples,
+    }
 
 
 def _in_data_order(part: Part) -> list[Sample]:

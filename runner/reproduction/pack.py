@@ -17,6 +17,7 @@ from runner.attachments import names_in
 from runner.attachments.store import FOLDER, INDEX, index_lines
 from runner.cache import Cache, Entry, request_key
 from runner.config import schema
+from runner.config.schema.request import RECORDED
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.experiment import recorded_overrides
@@ -27,6 +28,7 @@ from runner.reproduction.answers import Answers
 from runner.reproduction.replay import CACHE, DATA, FILES, Facts, Manifest, stage
 from runner.reproduction.traces import Places, refuse_places, refuse_secrets, remember_keys, short
 from runner.system.paths import expanded
+from runner.tools.record import DEFINITIONS, RESULTS
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -102,7 +104,12 @@ class _Packing:
         self.in_place = rooted(self.config, self.manifest)
         refuse_changed_files(record, self.in_place)
         self.dataset = build.dataset(self.in_place)
-        refuse_changed_data(record, self.dataset, build.adapter(self.in_place))
+        adapter = build.adapter(self.in_place)
+        refuse_changed_data(record, self.dataset, adapter)
+        conversation = build.conversation(self.in_place, adapter)
+        self._tools = conversation.tools if conversation is not None else None
+        if self._tools is not None:
+            self._tools.keep(record.path)
         self.lm = build.lm(self.in_place)
         self.named = {name: build.lm(own) for name, own in build.named(self.in_place).items()}
         self.endpoint = self.manifest["model"]["endpoint"]
@@ -120,6 +127,7 @@ class _Packing:
         _write_rows(self.folder / DATA, self.dataset)
         config = self._portable(self._copy_files())
         self._copy_attachments()
+        self._copy_results()
         here = {str(self.record.path): self.name, self.manifest.get("cwd", ""): "."}
         self.places = Places({**here, **self.moved})
         manifest = self._portable_manifest(config)
@@ -141,6 +149,8 @@ class _Packing:
         """Copy the files that the config names. Returns the config that names the copies."""
         named: dict[str, str] = {}
         for number, (key, path) in enumerate(named_files(self.in_place), 1):
+            if key.startswith("prompt.tool"):
+                continue  # what the tools returned goes in, in place of their code
             code = key.endswith(".function")
             content = expanded(path).read_bytes()
             if code and holds_secret_code(content):
@@ -153,7 +163,7 @@ class _Packing:
             named[key] = self.moved[path] = name
             self.names.append(name)
             self._put(name, content)
-        self.moved |= {path: named[key] for key, path in named_files(self.config)}
+        self.moved |= {path: named[key] for key, path in named_files(self.config) if key in named}
         return renamed(self.config, named)
 
     def _copy_attachments(self) -> None:
@@ -170,6 +180,13 @@ class _Packing:
             self.names.append(f"{FILES}{INDEX}")
             self._put(f"{FILES}{INDEX}", b"".join(_encode(line) + b"\n" for line in lines))
 
+    def _copy_results(self) -> None:
+        """Copy what tools returned, and which of them were offered."""
+        for name in (RESULTS, DEFINITIONS):
+            if (kept := self.record.path / name).is_file():
+                self.names.append(name)
+                self._put(name, kept.read_bytes())
+
     def _portable(self, config: RunConfig) -> RunConfig:
         """Return `config` without anything that only this machine has."""
         data = config.data
@@ -179,6 +196,9 @@ class _Packing:
         rows = schema.data.JsonlData(path=DATA, name=self.dataset.name, id=data.id, target=data.target, columns=data.columns)
         replace = msgspec.structs.replace
         prompt = replace(config.prompt, files=None)
+        if (tools := self._tools) is not None and tools.runs_code:
+            offered = tools.record.definitions()
+            prompt = replace(prompt, tools=offered or prompt.tools, tool_results=RECORDED, tool_server=None)
         config = replace(config, data=rows, prompt=prompt, cache=replace(config.cache, dir=None), runs_dir="runs")
         plain_config = schema.RunConfig()
         config = replace(config, **{name: getattr(plain_config, name) for name in ("schedule", "sweep", "gate", "alias")})

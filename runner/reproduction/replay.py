@@ -204,7 +204,7 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
     parts = Parts.of(rooted(config, {"cwd": str(folder)}))
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
-    parts.keep_attachments(folder, sealed=True)
+    parts.keep(folder, sealed=True)
     parts.lm.pinned = Pinned(manifest.model.endpoint)
     parts.lm.as_recorded(msgspec.structs.asdict(manifest.model))
     if parts.named is not None:

@@ -1,5 +1,6 @@
 """Scoring: how good one answer is (a scorer), and the summary of a run's scores (mean, standard error, n)."""
 
+from runner.scoring.calls import Calls
 from runner.scoring.choice import Choice, single_letters
 from runner.scoring.combined import Combined, Not
 from runner.scoring.edit import Edit
@@ -20,6 +21,7 @@ from runner.scoring.translation import Bleu, Chrf
 __all__ = [
     "F1",
     "Bleu",
+    "Calls",
     "Choice",
     "Chrf",
     "Combined",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from runner.scoring.calls import calls_of
 from runner.scoring.targets import Comparison
 
 if TYPE_CHECKING:
@@ -11,7 +12,9 @@ if TYPE_CHECKING:
 
     from runner.types import Sample
 
-What = Literal["latency_s", "first_token_s", "cost_usd", "prompt_tokens", "completion_tokens", "characters", "words"]
+What = Literal[
+    "latency_s", "first_token_s", "cost_usd", "prompt_tokens", "completion_tokens", "characters", "words", "turns", "tool_calls"
+]
 
 
 class Measure(Comparison):
@@ -21,7 +24,8 @@ class Measure(Comparison):
 
     Args:
         what: ``latency_s``, ``first_token_s`` (seconds), ``cost_usd`` (dollars), ``prompt_tokens``, ``completion_tokens`` (as the
-            server counts), ``characters`` or ``words`` of the answer, without its thinking.
+            server counts), ``characters`` or ``words`` of the answer, without its thinking; ``turns`` (requests that were
+            answered) or ``tool_calls`` on the way to it.
         at_most: the bound. Default None: the quantity itself is the score.
     """
 
@@ -52,6 +56,10 @@ class Measure(Comparison):
                 return len(output)
             case "words":
                 return len(output.split())
+            case "turns":
+                return 1 if sample.steps is None else sum(step.error is None for step in sample.steps)
+            case "tool_calls":
+                return len(calls_of(sample))
             case "prompt_tokens" | "completion_tokens":
                 return None if sample.usage is None else getattr(sample.usage, self._what)
             case _:

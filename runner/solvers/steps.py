@@ -121,6 +121,11 @@ class Steps:
         """The first answer of the step that was begun last; None if it has none."""
         return self._calls[-1].choice if self._calls else None
 
+    @property
+    def looks(self) -> bool:
+        """True if answers come from what is known alone, and nothing is to be done for the first time."""
+        return self._look is not None
+
     # --- for the LMs of the sample
 
     async def take(self, lm: StepLM, request: Request, key: str, kwargs: Mapping[str, Any]) -> Completion:

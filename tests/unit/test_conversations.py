@@ -15,14 +15,12 @@ from runner.lm.takes import untaken
 from tests.support.command import ostinato
 from tests.support.loopback import Loopback, Script, response
 from tests.support.server import Reply, Server
+from tests.support.shop import PNG, REFERENCE, TEXT
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
-PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 PDF, WAV = b"%PDF-1.7\n%%EOF\n", b"RIFF\x24\0\0\0WAVEfmt "
-TEXT = base64.b64encode(PNG).decode()
 URL = f"data:image/png;base64,{TEXT}"
-REFERENCE = "sha256:6b7fa434f92a8b80aab02d9bf1a12e49ffcae424e4013a1c4f68b67e3d2bbcd0.png"
 ASKED = {"role": "user", "content": "hi"}
 SHOWN = {"messages": [{"role": "user", "content": [{"text": "{{ question }}"}, {"image": "{{ picture }}"}]}]}
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from runner.config.schema.base import Config, Count, Kind, Positive
+from runner.config.schema.base import Config, Count, Kind, Positive, Seconds, Text
 
 COLUMN = re.compile(r"\s*\{\{\s*[A-Za-z_]\w*(?:\.\w+)*\s*\}\}\s*")
 """Fits the name of a column as a template: the value itself is meant, not its text."""
@@ -60,7 +60,19 @@ class PromptMessage(Config, frozen=True, kw_only=True):
     content: str | list[Part]
 
 
+class ToolServer(Config, frozen=True, kw_only=True):
+    """Start a server of tools that speaks MCP over its standard input and output (the extra ``mcp``)."""
+
+    command: Annotated[list[Text], Meta(min_length=1)]
+    env: list[Text] = []
+    cwd: Text | None = None
+
+
 _QUESTION = "{{ question }}"
+CODE = re.compile(r"[^{}]+\.py(?::[A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)?")
+"""Fits a Python file, perhaps with the names of some of its functions."""
+RECORDED = "recorded"
+"""Stands for the results in the record alone, as capsules have them."""
 
 
 class Prompt(Config, frozen=True, kw_only=True):
@@ -73,14 +85,38 @@ class Prompt(Config, frozen=True, kw_only=True):
     examples: list[Example] = []
     messages: list[PromptMessage] | str | None = None
     files: str | None = None
+    turns: list[Text] = []
+    tools: list[dict[str, Any]] | str | None = None
+    tool_choice: Text | None = None
+    tool_results: Text | None = None
+    tool_server: ToolServer | None = None
+    tool_timeout_s: Seconds = 30.0
+    max_turns: Positive = 10
 
     def __post_init__(self) -> None:
+        self._check_tools()
         if self.messages is not None:
             self._check_messages(self.messages)
         elif self.user_file is None and not self.user:
             raise ValueError("user is empty; say what to ask, for example prompt.user='{{ question }}'")
         if self.system is not None and self.system_file is not None:
             raise ValueError("system and system_file are both given; keep one")
+
+    def _check_tools(self) -> None:
+        if self.tools is None and self.tool_server is None:
+            for name in ("tool_choice", "tool_results"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is given, and there are no tools; name some: tools=tools.py, or a list of them")
+        if self.tools in ([], ""):
+            raise ValueError("tools is empty; name some, or leave it null")
+        for name in ("tools", "tool_results"):
+            given = getattr(self, name)
+            if isinstance(given, str) and not (COLUMN.fullmatch(given) or CODE.fullmatch(given) or given == RECORDED):
+                raise ValueError(
+                    f"{name} is {given!r}; give a column, '{{{{ {name} }}}}', or a Python file: tools.py, tools.py:one,two"
+                )
+        if self.tools == RECORDED:
+            raise ValueError("tools is 'recorded'; only results can be")
 
     def _check_messages(self, messages: list[PromptMessage] | str) -> None:
         given = [name for name in ("system", "system_file", "user_file", "examples") if getattr(self, name)]

@@ -107,10 +107,25 @@ class JsonSchemaScoring(Scored, frozen=True, kw_only=True, tag="json_schema"):
 class MeasureScoring(Scored, frozen=True, kw_only=True, tag="measure"):
     """Use a quantity of the sample as its score, or whether it keeps a bound."""
 
-    what: Literal["latency_s", "first_token_s", "cost_usd", "prompt_tokens", "completion_tokens", "characters", "words"] = (
-        "latency_s"
-    )
+    what: Literal[
+        "latency_s",
+        "first_token_s",
+        "cost_usd",
+        "prompt_tokens",
+        "completion_tokens",
+        "characters",
+        "words",
+        "turns",
+        "tool_calls",
+    ] = "latency_s"
     at_most: Annotated[float, Meta(ge=0)] | None = None
+
+
+class ToolsScoring(Scored, frozen=True, kw_only=True, tag="tools"):
+    """Score 1 if the model called the tools that the target lists."""
+
+    order: Literal["exact", "any", "subset"] = "exact"
+    arguments: bool = True
 
 
 class PythonScoring(Asking, frozen=True, kw_only=True, tag="python"):
@@ -157,8 +172,8 @@ class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
 
 
 Scorer: TypeAlias = (
-    Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | PythonScoring | JudgeScoring | PairwiseScoring
-    | PanelScoring
+    Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | ToolsScoring | PythonScoring | JudgeScoring
+    | PairwiseScoring | PanelScoring
 )  # fmt: skip
 
 

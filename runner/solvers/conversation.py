@@ -1,0 +1,152 @@
+"""Hold a conversation with the model: it may call tools, whose results it is told, and the user may say more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from runner.adapters import Formatted, ParseError, conversation_of
+from runner.answers import ending_of, without_thinking
+from runner.solvers.solved import Bounds, Solved
+from runner.solvers.steps import Unanswered
+from runner.tools import ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.adapters import Adapter, Template
+    from runner.solvers.steps import Steps
+    from runner.tools import Toolbox
+    from runner.types import Choice, Message, Row
+
+_MORE = 16
+"""Requests beyond those of all turns, for answers that have to be corrected."""
+
+
+class Conversation:
+    """Fill in the prompt and ask, until the model calls no more tools; then say each further turn of the user, and ask again.
+
+    Each request is a step, with its own key. The results of tools are recorded before the model is told them. A turn of the user
+    that takes more than `Toolbox.max_turns` requests ends there: the sample is ``truncated``.
+
+    Args:
+        adapter: makes the first messages, and reads the last answer.
+        tools: what the model may call; None: nothing.
+        tool_choice: whether it has to (``auto``, ``none``, ``required`` or the name of a tool). A model that has to call a tool
+            is free to answer once it has done so: it could never end otherwise.
+        turns: what the user says after the first answer, the second, and so on.
+    """
+
+    is_code = False
+
+    def __init__(
+        self, adapter: Adapter, tools: Toolbox | None = None, *, tool_choice: str | None = None, turns: Sequence[Template] = ()
+    ) -> None:
+        self.tools = tools
+        self._adapter = adapter
+        self._choice = tool_choice
+        self._turns = turns
+        most = tools.max_turns if tools is not None else 1
+        self.bounds = Bounds(requests=most * (1 + len(turns)) + _MORE)
+
+    async def solve(self, row: Row, steps: Steps) -> Solved:
+        """Hold the conversation of a row. Raises as `Solver.solve`."""
+        attaching = conversation_of(self._adapter)
+        if attaching is not None:
+            await asyncio.to_thread(attaching.prepare, [row])
+        talk = _Talk(self, row, steps, self._adapter.format(row).messages or [], self._adapter.params())
+        choices = await talk.answer(self._choice)
+        for turn in self._turns:
+            if ending_of(choices[0].finish_reason) in ("cut", "refused"):
+                return Solved(choices=choices, messages=talk.messages)
+            talk.messages += [_said(choices[0]), {"role": "user", "content": turn.render(row)}]
+            choices = await talk.answer(self._choice)
+        return await self._corrected(talk, choices)
+
+    async def _corrected(self, talk: _Talk, choices: list[Choice]) -> Solved:
+        """Ask again for an answer that does not have the form that the adapter wants, as often as that does."""
+        corrections = 0
+        while True:
+            try:
+                self._adapter.parse(choices[0].text or "")
+            except ParseError as error:
+                formatted = Formatted(talk.messages, corrections=corrections)
+                again = self._adapter.reask(formatted, choices[0].text or "", error)
+                if again is not None and ending_of(choices[0].finish_reason) not in ("cut", "refused"):
+                    talk.messages, corrections = list(again.messages or []), again.corrections
+                    choices = await talk.answer(None)
+                    continue
+            return Solved(choices=choices, messages=talk.messages)
+
+
+class _Talk:
+    """One conversation: its messages so far, and how the next answer is got."""
+
+    def __init__(self, whole: Conversation, row: Row, steps: Steps, messages: list[Message], params: dict[str, Any]) -> None:
+        self.messages = list(messages)
+        self._row = row
+        self._steps = steps
+        self._tools = whole.tools
+        self._params = params
+        self._asked = 0
+        self._offered = whole.tools.definitions(row) if whole.tools is not None else []
+
+    async def answer(self, choice: str | None) -> list[Choice]:
+        """Ask until the model calls no more tools, and return its answer, which is not among the messages yet."""
+        most = self._tools.max_turns if self._tools is not None else 1
+        choices: list[Choice] = []
+        for number in range(most):
+            choices = await self._ask(choice if number == 0 or choice in ("auto", "none") else None)
+            calls = choices[0].tool_calls
+            cut = ending_of(choices[0].finish_reason) in ("cut", "refused")
+            if not calls or cut or self._tools is None or not self._tools.answers:
+                return choices
+            if number < most - 1:
+                await self._tell(choices[0], calls)
+        return [msgspec.structs.replace(choices[0], finish_reason="max_turns"), *choices[1:]]
+
+    async def _ask(self, choice: str | None) -> list[Choice]:
+        offered: dict[str, Any] = {"tools": self._offered} if self._offered else {}
+        if self._offered and choice is not None:
+            free = choice in ("auto", "none", "required")
+            offered["tool_choice"] = choice if free else {"type": "function", "function": {"name": choice}}
+        lm = self._steps.lm
+        request = lm.request(messages=self.messages.copy(), **self._params, **offered)
+        response = (await self._steps.complete(request)).response
+        self._asked += 1
+        return (without_thinking(response) if lm.split_thinking else response).choices
+
+    async def _tell(self, choice: Choice, calls: list[dict[str, Any]]) -> None:
+        """Add the calls of an answer and their results to the conversation. The tools run at the same time."""
+        named = [_call(call, number) for number, call in enumerate(calls)]
+        results = await asyncio.gather(*[self._result(call) for call in named])
+        self.messages.append(_said(choice, named))
+        self.messages += [
+            {"role": "tool", "tool_call_id": call.id, "content": result} for call, result in zip(named, results, strict=True)
+        ]
+
+    async def _result(self, call: ToolCall) -> str:
+        assert self._tools is not None
+        slot = self._row.id, self._steps.repeat, self._asked - 1
+        found = await self._tools.result(self._row, slot, call, look=self._steps.looks)
+        if found is None:
+            raise Unanswered(f"the result of {call.name} is not known")
+        return found
+
+
+def _call(call: dict[str, Any], number: int) -> ToolCall:
+    function = call.get("function") or {}
+    return ToolCall(str(call.get("id") or f"call_{number}"), str(function.get("name")), str(function.get("arguments") or ""))
+
+
+def _said(choice: Choice, calls: Sequence[ToolCall] = ()) -> Message:
+    """Return an answer as a message of the conversation that goes on."""
+    message: Message = {"role": "assistant", "content": choice.text if choice.text is not None or calls else ""}
+    if calls:
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments or "{}"}}
+            for call in calls
+        ]
+    return message
