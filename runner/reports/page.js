@@ -230,7 +230,7 @@
       ...images.map((name) => make("img", { src: data.images[name], alt: `image ${name.slice(0, 12)}` })));
   }
 
-  function said({ role, text, images }) {
+  function spoken({ role, text, images }) {
     return block(role, text, "asked", images);
   }
 
@@ -258,7 +258,7 @@
     close.addEventListener("click", hide);
     const heading = make("h3", { tabIndex: -1, textContent: `Row ${sample.id}${sample.repeat ? `, repeat ${sample.repeat}` : ""}` });
     pane.replaceChildren(...[make("div", { className: "bar" }, heading, close),
-      ...sample.messages.map((number) => said(data.messages[number])),
+      ...sample.messages.map((number) => spoken(data.messages[number])),
       block("thinking", sample.reasoning, "asked"), block("answer", sample.output, "answer"),
       block("judged", sample.judged, "asked"), block("target", sample.target),
       sample.error ? block(`error: ${sample.error.code}`, sample.error.message, "failure") : null, facts(sample)].filter(Boolean));

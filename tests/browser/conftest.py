@@ -26,7 +26,7 @@ async def tab(browser):
     async with devtools.tab_of(browser) as tab:
         yield tab
         assert tab.complaints == []
-        assert [url.partition("#")[0] for url in tab.requests if not url.startswith("about:")] == tab.opened
+        assert [url.partition("#")[0] for url in tab.requests if not url.startswith(("about:", "data:"))] == tab.opened
 
 
 @pytest.fixture(scope="session")

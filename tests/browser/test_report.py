@@ -8,6 +8,7 @@ import pytest
 from runner.reports import report
 from runner.types import RowError, Sample
 from tests.support.example_records import record
+from tests.support.shop import PNG, REFERENCE
 
 SHOWN = "[...document.querySelectorAll('#sample-table tbody tr')].map((row) => row.cells[0].textContent)"
 FOUND = "document.querySelector('.found').textContent"
@@ -288,3 +289,21 @@ async def test_the_page_works_without_a_script(tab, sweep_page):
     assert "f1 against sampling.temperature" in text
     assert "The sample browser needs JavaScript" in text
     assert not await tab.ask("[...document.querySelectorAll('.js')].some((one) => one.checkVisibility())")
+
+
+async def test_a_conversation_shows_its_calls_and_images(tab, tmp_path):
+    calls = [{"id": "1", "type": "function", "function": {"name": "price", "arguments": '{"item": "tea"}'}}]
+    asked = {
+        "role": "user",
+        "content": [{"type": "text", "text": "Look."}, {"type": "image_url", "image_url": {"url": REFERENCE}}],
+    }
+    called = {"role": "assistant", "content": None, "tool_calls": calls}
+    said = [asked, called, {"role": "tool", "tool_call_id": "1", "content": "1.5"}]
+    folder = record(tmp_path, "shop", [Sample(id="a", messages=said, output="It costs 1.5.")])
+    (folder.path / "files").mkdir()
+    (folder.path / "files" / REFERENCE.partition(":")[2]).write_bytes(PNG)
+    await tab.open(report(folder.path))
+    await tab.ask("document.querySelector('#sample-table tbody button').click()")
+    await tab.until("document.querySelector('.block img')?.naturalWidth === 1")
+    shown = await tab.ask("[...document.querySelectorAll('.block pre')].map((one) => one.textContent)")
+    assert shown[:4] == [f"Look.\n[image {REFERENCE[7:19]}.png]", 'calls price({"item": "tea"})', "1.5", "It costs 1.5."]
