@@ -48,6 +48,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "schedule": ("flows.schedules.cli", "play an experiment at set times: apply, ls, pause, resume, run-now, rm"),
     "serve": ("flows.schedules.serve", "play scheduled experiments until it is stopped"),
     "server": ("flows.servers.cli", "start and stop a Prefect server, whose UI shows all runs"),
+    "completion": ("runner.cli.completion", "print the script that completes commands in bash, zsh or fish"),
     "doctor": ("runner.cli.doctor", "check this machine: versions, weights, ports, keys, Prefect, cache"),
 }
 """Map each verb to its module and its summary, in the order in which a newcomer needs them.
@@ -63,6 +64,10 @@ EXIT_CODES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, and return its exit code: see `EXIT_CODES`."""
+    if "_ARGCOMPLETE" in os.environ:
+        from runner.cli.completion import complete
+
+        complete(VERBS)
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
         print(_usage())

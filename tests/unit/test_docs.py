@@ -111,7 +111,7 @@ def test_marked_blocks_are_played_in_order(page, in_tmp, monkeypatch, capsys):
 
 def test_the_list_of_verbs_is_that_of_the_command():
     (listed,) = [text for text in blocks(ROOT / "docs" / "commands.md", "text") if text.startswith("init ")]
-    assert listed.split("\n")[:-1] == [f"{verb:<10}{summary}" for verb, (_, summary) in VERBS.items()]
+    assert listed.split("\n")[:-1] == [f"{verb:<9} {summary}" for verb, (_, summary) in VERBS.items()]
 
 
 def test_config_groups_and_options_are_those_shipped():
