@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runner.batch.asking import Known
     from runner.cache import Cache
     from runner.cost.account import Keep
+    from runner.lm.lent import Patterns
     from runner.lm.lm import LM
     from runner.scoring import Scorer
     from runner.solvers import Look, Solver
@@ -114,6 +115,7 @@ class Asker:
         self._blocks = any(scorer.blocks for scorer in scorers.values())
         self._conversation = conversation_of(adapter)
         self._patterns: dict[int, tuple[Request, bytes]] = {}
+        self._named_patterns: dict[str, Patterns] = {}
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
         """Make the request of one turn. Everything but the messages is the same for all rows, and made once per repeat."""
@@ -209,7 +211,7 @@ class Asker:
         sample, account = answered.sample, answered.account
         try:
             if sample.status in SCORED:
-                await self.ascore(sample, answered.row, Models.sending(self.named, account))
+                await self.ascore(sample, answered.row, Models.sending(self.named, account, self._named_patterns))
         except BaseException:
             self._cut(account)
             raise

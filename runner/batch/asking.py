@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from runner.cache import request_key
-from runner.lm.lent import Complete, Lent
+from runner.lm.lent import Complete, Lent, Patterns
 from runner.types import Completion
 
 if TYPE_CHECKING:
@@ -34,9 +34,13 @@ class Models:
     Args:
         lms: the named models of the run.
         complete: returns what answers the requests of a named model.
+        patterns: what the requests of each have in common, kept over slots.
     """
 
-    def __init__(self, lms: Mapping[str, LM], complete: Callable[[str, LM], Complete]) -> None:
+    def __init__(
+        self, lms: Mapping[str, LM], complete: Callable[[str, LM], Complete], patterns: dict[str, Patterns] | None = None
+    ) -> None:
+        self._patterns = {} if patterns is None else patterns
         self._lms = lms
         self._complete = complete
         self._lent: dict[str, Lent] = {}
@@ -46,25 +50,25 @@ class Models:
         found = self._lent.get(name)
         if found is None:
             lm = self._lms[name]
-            found = self._lent[name] = Lent(lm, self._complete(name, lm))
+            found = self._lent[name] = Lent(lm, self._complete(name, lm), self._patterns.setdefault(name, {}))
         return found
 
     @classmethod
-    def sending(cls, lms: Mapping[str, LM], account: Account) -> Models:
+    def sending(cls, lms: Mapping[str, LM], account: Account, patterns: dict[str, Patterns]) -> Models:
         """Return models whose requests are sent; what they cost is counted on the slot's account."""
 
         def complete(name: str, lm: LM) -> Complete:
             own = account.of(name)
-            return lambda request: lm.acomplete(request, own)
+            return lambda request, encoded: lm.acomplete(request, own, encoded=encoded)
 
-        return cls(lms, complete)
+        return cls(lms, complete, patterns)
 
     @classmethod
     def known(cls, lms: Mapping[str, LM], look: Known) -> Models:
         """Return models that answer what is known already, and raise `NotKnown` for anything else."""
 
         def complete(name: str, _lm: LM) -> Complete:
-            async def found(request: Request) -> Completion:
+            async def found(request: Request, _encoded: bytes | None) -> Completion:
                 if (entry := look(name, request)) is None:
                     raise NotKnown
                 return Completion.hit(request_key(request), entry.response, entry.cost_usd)

@@ -6,16 +6,22 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from runner.answers import without_thinking
+from runner.cache import encoded_params
 from runner.errors import ConfigError
 from runner.lm.arguments import as_text, check_messages, outputs_of
+from runner.types import Request
 
 if TYPE_CHECKING:
     from runner.lm.lm import LM
-    from runner.types import Completion, Message, Request, Response
+    from runner.types import Completion, Message, Response
 
-Complete: TypeAlias = Callable[["Request"], Awaitable["Completion"]]
-"""Answers one request: by the engine, or from the cache alone."""
+Complete: TypeAlias = Callable[["Request", "bytes | None"], Awaitable["Completion"]]
+"""Answers one request, by the engine or from the cache alone; its encoded parameters are given if they are known."""
+Patterns: TypeAlias = dict[bytes, tuple["Request", bytes]]
+"""Requests without what is said, by their arguments, with their encoded parameters: what many requests have in common."""
 
 
 class Lent:
@@ -26,12 +32,14 @@ class Lent:
     Args:
         lm: the LM; made in the event loop that answers its calls.
         complete: answers a request.
+        patterns: what requests have in common; shared by all that lend this LM.
 
     Attributes:
         completions: the answers so far, with their keys and costs.
     """
 
-    def __init__(self, lm: LM, complete: Complete) -> None:
+    def __init__(self, lm: LM, complete: Complete, patterns: Patterns | None = None) -> None:
+        self._patterns: Patterns = {} if patterns is None else patterns
         self._lm = lm
         self._complete = complete
         self._loop = asyncio.get_running_loop()
@@ -63,9 +71,26 @@ class Lent:
 
     async def complete(self, messages: list[Message], *, rollout: int | None = None, **kwargs: Any) -> Completion:
         """Send a conversation, and return the answer as it came. Raises as `acall`."""
-        if self._lm.model_type == "text":
-            return await self.acomplete(self._lm.request(prompt=as_text(messages), rollout=rollout, **kwargs))
-        return await self.acomplete(self._lm.request(messages=messages, rollout=rollout, **kwargs))
+        pattern, encoded = self._pattern(kwargs)
+        is_text = pattern.model_type == "text"
+        request = Request(
+            model=pattern.model,
+            model_type=pattern.model_type,
+            endpoint=pattern.endpoint,
+            messages=None if is_text else messages,
+            prompt=as_text(messages) if is_text else None,
+            params=pattern.params,
+            rollout=rollout,
+        )
+        return await self.acomplete(request, encoded)
+
+    def _pattern(self, kwargs: dict[str, Any]) -> tuple[Request, bytes]:
+        key = msgspec.json.encode(kwargs)
+        found = self._patterns.get(key)
+        if found is None:
+            pattern = self._lm.request(**kwargs)
+            found = self._patterns[key] = (pattern, encoded_params(pattern.params))
+        return found
 
     def spoken(self, completion: Completion) -> str:
         """Return the text of an answer, without thinking."""
@@ -86,8 +111,8 @@ class Lent:
         """Return the request that a call would send, as `LM.request` does."""
         return self._lm.request(**kwargs)
 
-    async def acomplete(self, request: Request) -> Completion:
+    async def acomplete(self, request: Request, encoded: bytes | None = None) -> Completion:
         """Answer one request. Raises as `LM.acomplete`."""
-        completion = await self._complete(request)
+        completion = await self._complete(request, encoded)
         self.completions.append(completion)
         return completion

@@ -28,6 +28,8 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 MAX_HEAD = 64 * 1024
+JUDGE = "judge"
+"""The model that answers with a verdict: the label ``right``."""
 
 
 class Server:
@@ -200,6 +202,10 @@ _CHAT = (
     '{"id":"chatcmpl-%08x","object":"chat.completion","created":1700000000,"model":%s,"system_fingerprint":"fp_bench",'
     '"choices":[%s],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d}}'
 )
+_VERDICT_CHOICE = (
+    '{"index":%d,"message":{"role":"assistant","content":"{\\"reason\\": \\"It says %d.\\", \\"label\\": \\"right\\"}",'
+    '"refusal":null},"logprobs":null,"finish_reason":"stop"}'
+)
 _CHAT_CHOICE = (
     '{"index":%d,"message":{"role":"assistant","content":"The answer is %d.","refusal":null},'
     '"logprobs":null,"finish_reason":"stop"}'
@@ -241,7 +247,7 @@ def _long(asked: _Body) -> bytes:
 
 def _chat(asked: _Body) -> bytes:
     said = asked.messages[-1].content if asked.messages else ""
-    return _completion(_CHAT, _CHAT_CHOICE, asked, said)
+    return _completion(_CHAT, _VERDICT_CHOICE if asked.model == JUDGE else _CHAT_CHOICE, asked, said)
 
 
 def _text(asked: _Body) -> bytes:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.harness import judged
 from tests.harness.kill import KINDS, WAYS, Series
 
 
@@ -18,3 +19,8 @@ def test_nothing_is_lost_and_nothing_finished_is_asked_again(way, seed, tmp_path
 def test_nor_where_prefect_orchestrates(tmp_path):
     seen = Series("resume", seed=6, kills=1, folder=tmp_path / "series", orchestrator="prefect").play()
     assert (seen.kills.total(), seen.lost) == (1, 0)
+
+
+def test_nor_is_a_judgement(tmp_path):
+    seen = judged.play(tmp_path / "series", seed=1, kills=3)
+    assert seen["kills"] > 1
