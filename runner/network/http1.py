@@ -316,6 +316,13 @@ def _unpacker(coding: str) -> Any:
     raise zlib.error(f"unknown content-encoding {coding!r}")
 
 
+def request_parser(protocol: object) -> tuple[Any, type[Exception]]:
+    """Return a parser of requests that calls `protocol` (``on_url``, ``on_header``, ...), and what it raises otherwise."""
+    from httptools import HttpParserError, HttpRequestParser
+
+    return HttpRequestParser(protocol), HttpParserError
+
+
 def head_of(url: str, headers: Mapping[str, str]) -> bytes:
     """Return the request line and the headers of a POST to a URL, without what depends on the body.
 

@@ -102,11 +102,11 @@ class RunFolder(Folder):
         return self.path / "config.yaml"
 
     def refuse_foreign(self, verb: str) -> None:
-        """Raise RecordError if another tool made this run (`runner.foreign`): it has no requests that could be sent again."""
+        """Raise RecordError if another tool or a program made this run (`runner.foreign`, `runner.proxy`)."""
         if made := self.manifest().get("foreign"):
             raise RecordError(
-                f"{self.path} was imported from {made.get('tool')}, and cannot be {verb}: it has answers, and no requests of "
-                "ours; report, compare, score, export and fine-tuning take it"
+                f"{self.path} was made by {made.get('tool')}, and cannot be {verb}: a config does not say what it asked; "
+                "report, compare, score, export and fine-tuning take it"
             )
 
     # --- samples

@@ -88,7 +88,7 @@ def test_a_run_of_ours_is_compared_with_one_of_inspect():
 def test_what_needs_requests_is_refused(verb):
     done = ostinato(verb, str(imported(INSPECT).folder))
     assert done.code == 1
-    assert "was imported from inspect_ai, and cannot be" in done.err
+    assert "was made by inspect_ai, and cannot be" in done.err
 
 
 def test_answers_that_were_right_are_training_data():
