@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.answers import without_thinking
-from runner.batch.entries import record, say
+from runner.batch.entries import fail, record, say
 from runner.batch.tally import Tally
 from runner.cost.account import Account
-from runner.errors import BudgetExceeded, CacheError, ContentFilterError, LMError, OstinatoError
+from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError
 from runner.network.serving import Answer
 from runner.proxy import wire
 from runner.records.spending import Spending
-from runner.types import RowError, Sample
+from runner.types import Sample
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
@@ -110,12 +110,11 @@ class Gateway:
         request = lm.request(messages=asked.messages, prompt=asked.prompt, **asked.params)
         id_ = self._id(row)
         sample = Sample(id=id_, messages=asked.messages, prompt=asked.prompt, model_requested=lm.model)
-        account = Account(lambda spent: self.spending.keep((id_, 0), spent))
+        account = Account(lambda spent, model: self.spending.keep((id_, 0), spent, model))
         try:
             completion = await lm.acomplete(request, account)
         except (LMError, BudgetExceeded, CacheError) as error:
-            sample.status = "refused" if isinstance(error, ContentFilterError) else "error"
-            sample.error = _row_error(error)
+            fail(sample, error, "budget" if isinstance(error, BudgetExceeded) else "cache")
             account.close(sample)
             self._keep(sample)
             raise
@@ -156,12 +155,6 @@ class Gateway:
 def _question(sample: Sample) -> Any:
     """Return what was asked last, in words where it is words."""
     return sample.prompt if sample.messages is None else sample.messages[-1].get("content")
-
-
-def _row_error(error: OstinatoError) -> RowError:
-    if isinstance(error, LMError):
-        return RowError(error.code, error.message, error.status, error.request_id)
-    return RowError("budget" if isinstance(error, BudgetExceeded) else "cache", str(error))
 
 
 def _refused(status: int, message: str, code: str) -> Answer:

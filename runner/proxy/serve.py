@@ -107,7 +107,8 @@ def _recorded(config: RunConfig) -> RunConfig:
     replace = msgspec.structs.replace
     name = config.name or NAME
     return replace(
-        build.pinned(config),
+        config,
+        model=build.pinned(config.model),
         name=name,
         prompt=Prompt(user="{{ input }}"),
         data=JsonlData(path=ROWS, id="id", name=name),
