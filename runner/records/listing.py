@@ -44,7 +44,7 @@ class _Summary(msgspec.Struct):
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """What a list shows of a run.
+    """Hold what a list shows of a run.
 
     Attributes:
         status: as in the manifest, or ``unreadable``.

@@ -31,7 +31,7 @@ _LARGEST = 2**20
 
 
 class Unrecorded(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was spent on slots that have no sample: on the main model, and on named ones."""
+    """Spending on slots that have no sample: on the main model, and on named ones."""
 
     spent: Spent = Spent()
     named: dict[str, Spent] = {}

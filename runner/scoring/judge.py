@@ -50,7 +50,7 @@ class When(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What a judge is shown besides the answer.
+    """Parts that a judge is shown besides the answer.
 
     Attributes:
         question: fills in what was asked from a row; None: what the model was asked.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Verdict(NamedTuple):
-    """What a scorer says that gives more than one number: scores by name, and labels and reasons by the same names."""
+    """Results of a scorer that gives more than one number: scores by name, and labels and reasons by the same names."""
 
     scores: dict[str, float]
     judgements: dict[str, Judgement] | None = None

@@ -43,7 +43,7 @@ Body = dict[str, Any]
 
 @dataclass(eq=False)
 class State:
-    """What llama.cpp holds after it has evaluated some tokens.
+    """The state that llama.cpp holds after it has evaluated some tokens.
 
     Attributes:
         name: what tells it from all others.
@@ -67,7 +67,7 @@ class State:
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the prompts of a run have in common: the state (None: too little), and how many whole messages."""
+    """The beginning that the prompts of a run have in common: the state (None: too little), and how many whole messages."""
 
     state: State | None
     messages: int
