@@ -27,6 +27,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "config": ("runner.cli.config", "list and show the config groups and their options"),
     "schema": ("runner.cli.schema", "print the JSON Schema of config files, for editors"),
     "ls": ("runner.cli.ls", "list runs and sweeps"),
+    "diff": ("runner.cli.diff", "show in which keys the configs of two runs differ"),
+    "explain": ("runner.cli.explain", "say what a key of the config means, and which runs set it"),
     "show": ("runner.cli.show", "show a run with its summary and rows, or a sweep"),
     "report": ("runner.cli.report", "write one HTML page of a run or a sweep: plots, errors, every sample"),
     "score": ("runner.cli.score", "score a run's answers again, without asking the model"),

@@ -197,6 +197,7 @@ class Dataset:
     def _check(self) -> None:
         """Make the one pass that finds every error, and that counts and fingerprints the rows."""
         hashes = array("q")
+        contents = array("q")
         names: dict[str, None] = {}
         fingerprint = sha256()
         for position, row, canonical in self._rows():
@@ -204,13 +205,21 @@ class Dataset:
                 names.update(dict.fromkeys(row.fields))
             hashes.append(hash(row.id))
             content = canonical if canonical and not self._mapping else self._canonical(position, row.fields)
-            fingerprint.update(b"[%b,%b,%b]\n" % (_encode(row.id), content, _encode(row.target)))
+            row_id = _encode(row.id)
+            fingerprint.update(b"[%b,%b,%b]\n" % (row_id, content, _encode(row.target)))
+            if self._id is not None:
+                shown = row_id if type(row.fields[self._id]) is str else row_id[1:-1]
+                contents.append(hash(content.replace(b"%b:%b" % (_encode(self._id), shown), b"", 1)))
         if not hashes:
             raise DataError(f"{self._source.place(0)}: there are no rows in {self.name}")
         self._length = len(hashes)
         self.columns = tuple(names)
         blank = getattr(self._source, "blank", 0)
         self.remarks = [f"{count(blank, 'blank row')} {'is' if blank == 1 else 'are'} left out"] if blank else []
+        if again := len(contents) - len(set(contents)):
+            self.remarks.append(
+                f"{count(again, 'row')} {'has' if again == 1 else 'have'} the content of an earlier one, under another id"
+            )
         self.fingerprint = fingerprint.hexdigest()
         self._find_repeated(hashes)
 

@@ -9,6 +9,7 @@ from runner.adapters import conversation_of
 from runner.attachments.store import FOLDER as ATTACHED
 from runner.batch.asker import Asker
 from runner.experiment.calibrated import calibration_remarks
+from runner.experiment.leaks import leaked_examples
 from runner.experiment.named import NamedModels
 from runner.scoring.counting import Counting
 from runner.transport.attaching import AttachingTransport
@@ -85,7 +86,8 @@ class Parts(NamedTuple):
     def remarks(self, config: RunConfig) -> list[str]:
         """Return what is to be said of the rows, the parameters that are sent (servers may ignore some), and the scorers."""
         sent = build.remarks(config, self.lm.parameters(**self.adapter.params()))
-        return [*self.dataset.remarks, *sent, *build.scoring_remarks(config), *calibration_remarks(config)]
+        leaks = leaked_examples(config.prompt.examples, self.dataset, self.adapter)
+        return [*self.dataset.remarks, *leaks, *sent, *build.scoring_remarks(config), *calibration_remarks(config)]
 
     def asker(self) -> Asker:
         """Make the asker, which turns rows into samples."""

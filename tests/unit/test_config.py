@@ -309,10 +309,12 @@ def test_a_regex_needs_no_quotes():
 
 
 def test_yaml_reads_values_as_the_command_line_does():
-    file = conf("x.yaml", "a: [no, 012, 1:30, 2020-01-01, 0x1F, 1_000, yes]\nb: [0, -3, 1e3, 1.5, .5, true, ~, null, .inf]\nc:\n")
+    file = conf(
+        "x.yaml", "a: [no, 012, 1:30, 2020-01-01, 0x1F, 1_0_, yes]\nb: [0, -3, 1_000, 1e3, 1.5, .5, true, ~, null, .inf]\nc:\n"
+    )
     assert yaml.read(file) == {
-        "a": ["no", "012", "1:30", "2020-01-01", "0x1F", "1_000", "yes"],
-        "b": [0, -3, 1000.0, 1.5, 0.5, True, None, None, math.inf],
+        "a": ["no", "012", "1:30", "2020-01-01", "0x1F", "1_0_", "yes"],
+        "b": [0, -3, 1000, 1000.0, 1.5, 0.5, True, None, None, math.inf],
         "c": None,
     }
 
