@@ -1,6 +1,7 @@
-"""Read rows of Parquet and Arrow files, and of the folders that Hugging Face's `datasets` saves. The only module of pyarrow.
+"""Read rows of Parquet and Arrow files, and of the folders that Hugging Face's `datasets` saves.
 
-Values become what JSON has, whoever wrote the file: times are text (ISO 8601), decimals text, bytes base64, NaN null.
+With `plain`, the only module of pyarrow. Values become what JSON has, whoever wrote the file: times are text (ISO 8601), decimals
+text, bytes base64, NaN null.
 """
 
 from __future__ import annotations
