@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from runner.data.dataset import Dataset, Kind, open_dataset
@@ -38,5 +39,7 @@ def open_anywhere(
     except DataError as error:
         raise DataError(in_place(str(error), files)) from error
     data.fetched = tuple(file.kept for file in files)
-    data.remarks += dict.fromkeys(file.remark for file in files if file.remark)
+    for remark in dict.fromkeys(file.remark for file in files if file.remark):
+        warnings.warn(remark, stacklevel=2)
+        data.remarks.append(remark)
     return data

@@ -66,7 +66,8 @@ def test_an_object_a_pattern_and_a_version(bucket, monkeypatch):
     bucket.put("in/a.jsonl", row(4))
     assert [fields["id"] for fields in opened([address, old]).records()] == [4, 1]
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    remembered = opened(address)
+    with pytest.warns(UserWarning, match="the copy that was fetched last is used"):
+        remembered = opened(address)
     assert ([fields["id"] for fields in remembered.records()], len(remembered.remarks)) == ([4], 1)
 
 

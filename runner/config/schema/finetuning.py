@@ -22,6 +22,8 @@ class TrainingData(Config, frozen=True, kw_only=True):
     allow_overlap: bool = False
 
     def __post_init__(self) -> None:
+        if self.path is not None and "://" in self.path:
+            raise ValueError("path names a file of this machine: training rows are not fetched")
         if self.path is not None and self.from_run is not None:
             raise ValueError("path and from_run are both given; keep one")
         if self.where is not None and self.from_run is None:

@@ -57,6 +57,9 @@ class Door(Protocol):
             LostError: nobody answers.
         """
 
+    def fixed(self, address: str) -> bool:
+        """Return whether an address names a version, so that what it stands for never changes."""
+
     def open(self, address: str, *, start: int = 0, version: str | None = None, unless: str | None = None) -> Reply | None:
         """Begin to read a file. Return None if its version is still `unless`.
 

@@ -44,6 +44,10 @@ class Http:
         """Return the address itself."""
         return [address]
 
+    def fixed(self, address: str) -> bool:  # noqa: ARG002 - as all doors have it
+        """Return False: the file at an address may change."""
+        return False
+
     def open(self, address: str, *, start: int = 0, version: str | None = None, unless: str | None = None) -> Reply | None:
         """Begin to read a file. See `Door`."""
         url = revealed(address)

@@ -78,6 +78,10 @@ class Hub:
         digests = {file.rfilename: file.lfs.get("sha256") for file in found.siblings if file.lfs}
         return [pinned(f"hf://{place.repo}@{found.sha}/{name}", digests.get(name)) for name in names]
 
+    def fixed(self, address: str) -> bool:
+        """Return whether an address names a commit."""
+        return bool(re.fullmatch(r"[0-9a-f]{40}", parsed(address).revision))
+
     def open(self, address: str, *, start: int = 0, version: str | None = None, unless: str | None = None) -> Reply | None:
         """Begin to read a file. See `Door`."""
         self._refuse_offline()

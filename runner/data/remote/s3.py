@@ -39,6 +39,10 @@ class S3:
         keys = self._matching(address, bucket, key) if glob.has_magic(key) else [key]
         return [self._versioned(bucket, one) for one in keys]
 
+    def fixed(self, address: str) -> bool:
+        """Return whether an address names a version."""
+        return "?versionId=" in address
+
     def open(self, address: str, *, start: int = 0, version: str | None = None, unless: str | None = None) -> Reply | None:
         """Begin to read an object. See `Door`."""
         bucket, key, version_id = _parts(address)

@@ -59,8 +59,11 @@ class Store:
             return None
 
     def by_digest(self, url: str, sha256: str, name: str) -> Kept | None:
-        """Return the content with a digest, if it is here under any name."""
+        """Return the content with a digest, if it is here under any name, and whole."""
         for path in sorted((self._folder / "files" / sha256).glob("*")):
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    continue
             kept = Kept(url, None, sha256, path.stat().st_size, name)
             if path.name != name:
                 self._link(path, kept)
