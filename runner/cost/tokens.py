@@ -13,13 +13,20 @@ _SAID = ("tools", "functions", "response_format")
 """Parameters that are text for the model."""
 
 
+_ATTACHED = {"image_url": (1_000, 16_384), "input_audio": (1_500, 65_536), "file": (6_000, 262_144)}
+"""Tokens of an attachment: about, and at most. A photograph has 258 (Gemini) to 2,600 (OpenAI, high detail), and up to 16,384 for
+Qwen-VL; a minute of sound 600 to 1,920; a page of a PDF up to 3,000 (the vendors' references, 2026-11)."""
+
+
 def estimate(request: Request) -> Usage:
     """Estimate the tokens of a request: its prompt by the length of its text, and ``max_tokens`` for each answer.
 
     Four characters of English per token (the questions of GSM8K have 4.07), about one token per Chinese or Korean character.
     """
-    characters, size, turns = _length(request)
+    characters, size, turns, attached = _length(request)
     asked = characters // 4 + (size - characters) * 3 // 8 + 4 * turns + 4
+    if attached:
+        asked += sum(_ATTACHED[kind][0] for kind in attached)
     answered = _longest(request, None) or 0
     return Usage(asked, answered, asked + answered)
 
@@ -37,8 +44,10 @@ def most(request: Request, longest: int | None = None) -> Usage | None:
     answered = _longest(request, longest)
     if answered is None:
         return None
-    _, size, turns = _length(request)
+    _, size, turns, attached = _length(request)
     asked = size + 8 * turns + 64  # the chat template adds marks, and may add a system message
+    if attached:
+        asked += sum(_ATTACHED[kind][1] for kind in attached)
     return Usage(asked, answered, asked + answered)
 
 
@@ -56,16 +65,25 @@ def _longest(request: Request, otherwise: int | None) -> int | None:
     return int(limit) * max(int(params.get("n") or 1), int(params.get("best_of") or 1))
 
 
-def _length(request: Request) -> tuple[int, int, int]:
-    """Return the characters, the bytes in UTF-8 and the messages of what is sent."""
+def _length(request: Request) -> tuple[int, int, int, list[str] | None]:
+    """Return the characters, the bytes in UTF-8 and the messages of what is sent, and the types of what is attached."""
     messages, params = request.messages or (), request.params
     said = [message.get("content") for message in messages]
     said += [message["tool_calls"] for message in messages if "tool_calls" in message]
     said += [request.prompt, *[params[name] for name in _SAID if name in params]]
     characters = size = 0
+    attached: list[str] | None = None
     for part in said:
         if part:
-            text = part if isinstance(part, str) else str(part)
+            if isinstance(part, str):
+                text = part
+            else:
+                text = str(part)
+                attached = [*(attached or ()), *(kind for one in part if (kind := _type_of(one)) in _ATTACHED)]
             characters += len(text)
             size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-    return characters, size, len(messages)
+    return characters, size, len(messages), attached
+
+
+def _type_of(part: object) -> str:
+    return str(part.get("type")) if isinstance(part, dict) else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from runner import build
+from runner.attachments import names_in
 from runner.data.where import Where
 from runner.errors import ConfigError, DataError
 from runner.finetune.data.check import Located, Requirements, check, read, split
@@ -165,7 +166,10 @@ def read_rows(chosen: TrainingData, runs_dir: Path) -> TrainingRows:
         if sample.messages is None:
             form = TrainDataFormat.COMPLETION
         name = f"sample {sample.id!r}" + (f" (repeat {sample.repeat})" if sample.repeat else "")
-        located.append(Located(f"{source}, {name}", _row(sample)))
+        try:
+            located.append(Located(f"{source}, {name}", _row(sample)))
+        except DataError as error:
+            raise DataError(f"{source}, {name}: {error}") from None
     if not located:
         picked = f"finetune.data.where picks none of its {seen:,} answers" if seen else "it has no answers"
         raise DataError(f"{source}: there is nothing to learn from: {picked}")
@@ -176,6 +180,8 @@ def _row(sample: Sample) -> Row:
     """Turn a sample into a training row: its request, and its answer as the assistant's turn."""
     if sample.messages is None:
         return {"prompt": sample.prompt, "completion": sample.output}
+    if next(names_in(sample.messages), None) is not None:
+        raise DataError("it has images, sounds or files, which are not learned from; leave it out by finetune.data.where")
     return {"messages": [*sample.messages, {"role": "assistant", "content": sample.output}]}
 
 

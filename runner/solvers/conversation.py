@@ -9,9 +9,11 @@ import msgspec
 
 from runner.adapters import Formatted, ParseError, conversation_of
 from runner.answers import ending_of, without_thinking
+from runner.cache import encoded_params, request_key
 from runner.solvers.solved import Bounds, Solved
 from runner.solvers.steps import Unanswered
 from runner.tools import ToolCall
+from runner.types import Request
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,17 +48,18 @@ class Conversation:
     ) -> None:
         self.tools = tools
         self._adapter = adapter
+        self._attaching = conversation_of(adapter)
         self._choice = tool_choice
+        self._patterns: dict[tuple[int, str | None], tuple[Request, bytes]] = {}
         self._turns = turns
         most = tools.max_turns if tools is not None else 1
         self.bounds = Bounds(requests=most * (1 + len(turns)) + _MORE)
 
     async def solve(self, row: Row, steps: Steps) -> Solved:
         """Hold the conversation of a row. Raises as `Solver.solve`."""
-        attaching = conversation_of(self._adapter)
-        if attaching is not None:
-            await asyncio.to_thread(attaching.prepare, [row])
-        talk = _Talk(self, row, steps, self._adapter.format(row).messages or [], self._adapter.params())
+        if self._attaching is not None:
+            await asyncio.to_thread(self._attaching.prepare, [row])
+        talk = _Talk(self, row, steps, self._adapter.format(row).messages or [])
         choices = await talk.answer(self._choice)
         for turn in self._turns:
             if ending_of(choices[0].finish_reason) in ("cut", "refused"):
@@ -64,6 +67,21 @@ class Conversation:
             talk.messages += [_said(choices[0]), {"role": "user", "content": turn.render(row)}]
             choices = await talk.answer(self._choice)
         return await self._corrected(talk, choices)
+
+    def pattern(self, steps: Steps, offered: list[dict[str, Any]], choice: str | None) -> tuple[Request, bytes]:
+        """Return a request without messages, and its encoded parameters. Rows that are offered the same share it."""
+        same = self.tools is None or not self.tools.by_row
+        found = self._patterns.get((steps.repeat, choice)) if same else None
+        if found is None:
+            more: dict[str, Any] = {"tools": offered} if offered else {}
+            if offered and choice is not None:
+                free = choice in ("auto", "none", "required")
+                more["tool_choice"] = choice if free else {"type": "function", "function": {"name": choice}}
+            request = steps.lm.request(messages=[], **self._adapter.params(), **more)
+            found = request, encoded_params(request.params)
+            if same:
+                self._patterns[steps.repeat, choice] = found
+        return found
 
     async def _corrected(self, talk: _Talk, choices: list[Choice]) -> Solved:
         """Ask again for an answer that does not have the form that the adapter wants, as often as that does."""
@@ -84,12 +102,12 @@ class Conversation:
 class _Talk:
     """One conversation: its messages so far, and how the next answer is got."""
 
-    def __init__(self, whole: Conversation, row: Row, steps: Steps, messages: list[Message], params: dict[str, Any]) -> None:
+    def __init__(self, whole: Conversation, row: Row, steps: Steps, messages: list[Message]) -> None:
         self.messages = list(messages)
         self._row = row
         self._steps = steps
+        self._whole = whole
         self._tools = whole.tools
-        self._params = params
         self._asked = 0
         self._offered = whole.tools.definitions(row) if whole.tools is not None else []
 
@@ -108,13 +126,17 @@ class _Talk:
         return [msgspec.structs.replace(choices[0], finish_reason="max_turns"), *choices[1:]]
 
     async def _ask(self, choice: str | None) -> list[Choice]:
-        offered: dict[str, Any] = {"tools": self._offered} if self._offered else {}
-        if self._offered and choice is not None:
-            free = choice in ("auto", "none", "required")
-            offered["tool_choice"] = choice if free else {"type": "function", "function": {"name": choice}}
-        lm = self._steps.lm
-        request = lm.request(messages=self.messages.copy(), **self._params, **offered)
-        response = (await self._steps.complete(request)).response
+        steps, lm = self._steps, self._steps.lm
+        pattern, encoded = self._whole.pattern(steps, self._offered, choice)
+        request = Request(
+            model=pattern.model,
+            model_type=pattern.model_type,
+            endpoint=pattern.endpoint,
+            messages=self.messages.copy(),
+            params=pattern.params,
+            rollout=pattern.rollout,
+        )
+        response = (await steps.take(lm, request, request_key(request, encoded), {})).response
         self._asked += 1
         return (without_thinking(response) if lm.split_thinking else response).choices
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from runner.errors import ConfigError, EndpointClosedError
 from runner.secrets import redact
@@ -51,7 +51,7 @@ class ToolServer:
         self._starting: asyncio.Lock | None = None
         self._starts = 0
         self._guard = threading.Lock()
-        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed by `close`
+        self._errors: TextIO | None = None
 
     def definitions(self) -> list[dict[str, Any]]:
         """Start the server if need be, and return its tools in OpenAI's form. Blocks. Raises ConfigError."""
@@ -76,14 +76,14 @@ class ToolServer:
         """End the server and the thread. A second call does nothing."""
         loop, thread = self._loop, self._thread
         if loop is None or thread is None:
-            self._errors.close()
             return
         self._run(self._end())
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
         self._loop = self._thread = None
-        self._errors.close()
+        if self._errors is not None:
+            self._errors.close()
 
     # --- in the thread of the server
 
@@ -149,6 +149,8 @@ class ToolServer:
         except ImportError:
             ready.set_exception(EndpointClosedError("it needs a package that is not installed: pip install 'ostinato[mcp]'"))
             return
+        if self._errors is None:
+            self._errors = cast("TextIO", tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace"))  # noqa: SIM115
         env = {name: os.environ[name] for name in self._env if name in os.environ}
         asked = StdioServerParameters(command=self._command[0], args=self._command[1:], env=env, cwd=self._cwd)
         try:
@@ -193,11 +195,11 @@ class ToolServer:
 
     def _last_words(self) -> str:
         """Return the end of what the server has written to stderr."""
-        with contextlib.suppress(OSError, ValueError):
-            self._errors.seek(0)
-            if said := self._errors.read().strip():
-                return f"; it said: {redact(said)[-400:]}"
-        return ""
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        said = self._errors.read().strip()
+        return f"; it said: {redact(said)[-400:]}" if said else ""
 
 
 def _definition(tool: Any) -> dict[str, Any]:
