@@ -173,7 +173,7 @@ class Asker:
         return samples
 
     async def _solved(self, solving: Solving, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
-        samples = [await solving.known(slot, store) for slot in slots]
+        samples = [await solving.known(slot, store, self.named) for slot in slots]
         for sample, slot in zip(samples, slots, strict=True):
             if sample is not None and not self.asks and sample.status in SCORED:
                 self.score(sample, slot[0])
@@ -290,7 +290,7 @@ class Asker:
         return None
 
     async def _replayed(self, slot: Slot, look: Look, named: Known) -> Sample | None:
-        sample = self._played(slot, look) if self.solving is None else await self.solving.known(slot, look)
+        sample = self._played(slot, look) if self.solving is None else await self.solving.known(slot, look, self.named)
         if sample is not None and sample.status in SCORED:
             if self.asks:
                 return sample if await self.score_known(sample, slot[0], named) else None

@@ -39,7 +39,6 @@ class Solving:
         self._adapter = adapter
         self._seeded = seeded
         self._step_lms: dict[tuple[str | None, int], StepLM] = {}
-        self._named: Mapping[str, LM] = {}
         self._looks = True
 
     def steps(
@@ -51,11 +50,10 @@ class Solving:
         look: Callable[[Request], Entry | None] | None = None,
     ) -> Steps:
         """Return the steps of a sample, before the first."""
-        self._named = named
         lms = {name: self._step_lm(name, lm, repeat) for name, lm in named.items()}
         return Steps(self._step_lm(None, self._lm, repeat), self._solver.bounds, lms, keep=keep, look=look)
 
-    async def known(self, slot: tuple[Row, int], answers: Cache | Look) -> Sample | None:
+    async def known(self, slot: tuple[Row, int], answers: Cache | Look, named: Mapping[str, LM]) -> Sample | None:
         """Return the sample of a slot from known answers, before it is scored; None if one is missing.
 
         The user's code runs for nothing where an answer is missing. So after the first slot that a cache cannot answer nothing
@@ -65,7 +63,7 @@ class Solving:
             return None
         look: Look = functools.partial(_in, answers) if isinstance(answers, Cache) else answers
         try:
-            return await self.play(slot, self.steps(slot[1], self._named, look=look))
+            return await self.play(slot, self.steps(slot[1], named, look=look))
         except Unanswered:
             self._looks = not (isinstance(answers, Cache) and answers.mode != "replay" and self._solver.is_code)
             return None

@@ -9,6 +9,7 @@ import msgspec
 from runner.build.model import budget
 from runner.config import schema
 from runner.errors import ConfigError
+from runner.solvers.user import USER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -37,6 +38,8 @@ def named(config: schema.RunConfig) -> dict[str, schema.RunConfig]:
 def declared(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
     """Yield the named models of a config: name, model and sampling."""
     yield from scoring_models(config)
+    if (user := config.prompt.simulated_user) is not None:
+        yield USER, user.model, user.sampling
 
 
 def scoring_models(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
@@ -80,7 +83,10 @@ def each_model(config: schema.RunConfig, change: Callable[[Model], Model]) -> sc
         scoring = replace(scoring, scorers={name: _changed(one, change) for name, one in scoring.scorers.items()})
     else:
         scoring = _changed(scoring, change)
-    return replace(config, model=change(config.model), scoring=scoring)
+    prompt = config.prompt
+    if (user := prompt.simulated_user) is not None:
+        prompt = replace(prompt, simulated_user=replace(user, model=change(user.model)))
+    return replace(config, model=change(config.model), scoring=scoring, prompt=prompt)
 
 
 def _changed(scorer: schema.scoring.Scoring, change: Callable[[Model], Model]) -> schema.scoring.Scoring:

@@ -15,6 +15,7 @@ from runner.config.schema.request import CODE, RECORDED
 from runner.errors import ConfigError, DataError
 from runner.network.client import downloaded
 from runner.solvers.conversation import Conversation
+from runner.solvers.user import Script, SimulatedUser, User
 from runner.system.paths import expanded
 from runner.tools import Functions, Toolbox, ToolServer, checked
 
@@ -89,12 +90,17 @@ def conversation(config: schema.RunConfig, chosen: Adapter) -> Conversation | No
     """
     prompt = config.prompt
     box = _toolbox(prompt)
-    if box is None and not prompt.turns:
+    simulated = prompt.simulated_user
+    if box is None and not prompt.turns and simulated is None:
         return None
     if config.model.model_type == "text":
         raise ConfigError("prompt: turns and tools are for chat models; use model.model_type=chat")
     turns = [Template(text, where=f"prompt.turns[{number}]") for number, text in enumerate(prompt.turns)]
-    return Conversation(chosen, box, tool_choice=prompt.tool_choice, turns=turns)
+    user: User = Script(turns)
+    if simulated is not None:
+        told = Template(simulated.prompt, where="prompt.simulated_user.prompt")
+        user = SimulatedUser(told, turns=simulated.turns, stop=simulated.stop)
+    return Conversation(chosen, box, tool_choice=prompt.tool_choice, user=user)
 
 
 def _toolbox(prompt: schema.request.Prompt) -> Toolbox | None:

@@ -19,6 +19,7 @@ SINCE: dict[str, dict[str, Any]] = {
         "messages": None,
         "files": None,
         "turns": [],
+        "simulated_user": None,
         "tools": None,
         "tool_choice": None,
         "tool_results": None,

@@ -224,7 +224,8 @@ def reasks(config: RunConfig) -> int:
     prompt = config.prompt
     retries = config.adapter.retries if isinstance(config.adapter, JsonAdapter) else 0
     uses_tools = prompt.tools is not None or prompt.tool_server is not None
-    return retries + (prompt.max_turns if uses_tools else 1) * (1 + len(prompt.turns)) - 1
+    turns = prompt.simulated_user.turns if prompt.simulated_user is not None else len(prompt.turns)
+    return retries + (prompt.max_turns if uses_tools else 1) * (1 + turns) - 1
 
 
 def verdict(budget: Budget | None, work: Estimate) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from runner.types import Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.adapters import Adapter, Template
+    from runner.adapters import Adapter
     from runner.solvers.steps import Steps
+    from runner.solvers.user import User
     from runner.tools import Toolbox
     from runner.types import Choice, Message, Row
 
@@ -38,22 +39,22 @@ class Conversation:
         tools: what the model may call; None: nothing.
         tool_choice: whether it has to (``auto``, ``none``, ``required`` or the name of a tool). A model that has to call a tool
             is free to answer once it has done so: it could never end otherwise.
-        turns: what the user says after the first answer, the second, and so on.
+        user: says what comes after each answer; None: the first answer is the last.
     """
 
     is_code = False
 
     def __init__(
-        self, adapter: Adapter, tools: Toolbox | None = None, *, tool_choice: str | None = None, turns: Sequence[Template] = ()
+        self, adapter: Adapter, tools: Toolbox | None = None, *, tool_choice: str | None = None, user: User | None = None
     ) -> None:
         self.tools = tools
         self._adapter = adapter
         self._attaching = conversation_of(adapter)
         self._choice = tool_choice
         self._patterns: dict[tuple[int, str | None], tuple[Request, bytes]] = {}
-        self._turns = turns
+        self._user = user
         most = tools.max_turns if tools is not None else 1
-        self.bounds = Bounds(requests=most * (1 + len(turns)) + _MORE)
+        self.bounds = Bounds(requests=(most + 1) * (1 + (user.turns if user is not None else 0)) + _MORE)
 
     async def solve(self, row: Row, steps: Steps) -> Solved:
         """Hold the conversation of a row. Raises as `Solver.solve`."""
@@ -61,10 +62,14 @@ class Conversation:
             await asyncio.to_thread(self._attaching.prepare, [row])
         talk = _Talk(self, row, steps, self._adapter.format(row).messages or [])
         choices = await talk.answer(self._choice)
-        for turn in self._turns:
+        for turn in range(self._user.turns if self._user is not None else 0):
             if ending_of(choices[0].finish_reason) in ("cut", "refused"):
                 return Solved(choices=choices, messages=talk.messages)
-            talk.messages += [_said(choices[0]), {"role": "user", "content": turn.render(row)}]
+            assert self._user is not None
+            said = _said(choices[0])
+            if (more := await self._user.says(row, steps, [*talk.messages, said], turn)) is None:
+                break
+            talk.messages += [said, {"role": "user", "content": more}]
             choices = await talk.answer(self._choice)
         return await self._corrected(talk, choices)
 

@@ -208,6 +208,36 @@ def test_the_user_goes_on_by_a_script():
         assert [len(step.added) for step in sample.steps] == [2, 2, 2]
 
 
+def test_a_model_plays_the_user():
+    def both(call):
+        last, model = call.body["messages"][-1]["content"], call.body["model"]
+        return Reply(f"{model} after {last}" if len(call.body["messages"]) < 6 else "DONE")
+
+    with Server(both) as server:
+        model = f"{{kind: server, name: human, api_base: {server.url!r}}}"
+        user = f"{{model: {model}, prompt: 'You like {{{{ question }}}}.', turns: 3}}"
+        run = runner.run(overrides=overrides(server, f"prompt.simulated_user={user}"))
+        (sample,) = samples(run)
+        said = [message["content"] for message in sample.messages]
+        assert said == ["tea", "default after tea", "human after default after tea"]
+        assert sample.output == f"default after {said[-1]}"
+        asked = [call.body for call in server.calls if call.body["model"] == "human"]
+        assert asked[0]["messages"][0] == {"role": "system", "content": "You like tea."}
+        assert [message["role"] for message in asked[1]["messages"]] == [
+            "system",
+            "user",
+            "assistant",
+            "user",
+            "assistant",
+            "user",
+        ]
+        assert [step.model for step in sample.steps] == [None, "openai/human", None, "openai/human"]
+        assert runner.run(overrides=overrides(server, f"prompt.simulated_user={user}")).summary.cache_hits == 1
+        assert server.count == 4
+    packed = runner.pack(run.folder, "it.ostinato")
+    assert runner.replay(packed.file).identical
+
+
 SERVER = '''
 import os, sys
 from mcp.server.mcpserver import MCPServer

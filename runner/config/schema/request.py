@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta
 
 from runner.config.schema.base import Config, Count, Kind, Positive, Seconds, Text
+from runner.config.schema.model import Model
 
 COLUMN = re.compile(r"\s*\{\{\s*[A-Za-z_]\w*(?:\.\w+)*\s*\}\}\s*")
 """Fits the name of a column as a template: the value itself is meant, not its text."""
@@ -68,6 +69,16 @@ class ToolServer(Config, frozen=True, kw_only=True):
     cwd: Text | None = None
 
 
+class SimulatedUser(Config, frozen=True, kw_only=True):
+    """Have a model play the user, who goes on after each answer. `prompt` is a template: who the user is, and what for."""
+
+    model: Model
+    sampling: Sampling = Sampling()
+    prompt: Text
+    turns: Positive = 5
+    stop: Text = "DONE"
+
+
 _QUESTION = "{{ question }}"
 CODE = re.compile(r"[^{}]+\.py(?::[A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*)?")
 """Fits a Python file, perhaps with the names of some of its functions."""
@@ -86,6 +97,7 @@ class Prompt(Config, frozen=True, kw_only=True):
     messages: list[PromptMessage] | str | None = None
     files: str | None = None
     turns: list[Text] = []
+    simulated_user: SimulatedUser | None = None
     tools: list[dict[str, Any]] | str | None = None
     tool_choice: Text | None = None
     tool_results: Text | None = None
@@ -95,6 +107,8 @@ class Prompt(Config, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self._check_tools()
+        if self.turns and self.simulated_user is not None:
+            raise ValueError("turns and simulated_user are both given; keep one")
         if self.messages is not None:
             self._check_messages(self.messages)
         elif self.user_file is None and not self.user:
