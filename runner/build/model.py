@@ -167,7 +167,7 @@ def access(config: schema.RunConfig) -> dict[str, Any]:
 def cache(config: schema.running.Cache) -> Cache:
     """Build the response cache. It is not opened yet."""
     folder = expanded(config.dir).absolute() if config.dir else home() / "cache"
-    return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size_limit_gb * 2**30))
+    return Cache(folder, mode=config.mode, ttl=config.ttl, size_limit=int(config.size * 2**30))
 
 
 def remarks(config: schema.RunConfig, params: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from msgspec import inspect
 
 from runner.config.comments import meanings
 from runner.config.folders import kind_of_option, options
+from runner.config.older import RENAMED
 from runner.config.schema import RunConfig
 from runner.config.units import units_of
 from runner.errors import ConfigError
@@ -190,6 +191,10 @@ class _Group:
         if self.name == "model":
             said = "${oc.env:NAME}: the same as api_key_env: NAME"
             node["properties"]["api_key"] = {"type": ["string", "null"], "pattern": _ENV, "description": said}
+        for old, new in RENAMED.items():
+            if old.startswith(f"{self.name}."):
+                renamed = node["properties"][new.rpartition(".")[2]]
+                node["properties"][old.rpartition(".")[2]] = {**renamed, "deprecationMessage": f"the name is now {new}"}
         if kind:
             said = meanings(self.name).get("kind", "")
             node["properties"] = {"kind": _described({"const": kind}, said), **node["properties"]}

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import structs
 
+from runner.config.older import RENAMED
 from runner.config.schema import RunConfig
 from runner.config.units import in_unit_of
 from runner.errors import ConfigError
@@ -136,6 +137,7 @@ def _prepare(value: Any, path: str, origin: Origin) -> Any:
     """Copy `value`: refuse `_target_` and literal secrets, rename keys from the environment, undo escapes in literal text."""
     if isinstance(value, Mapping):
         copy: dict[str, Any] = {}
+        older: dict[str, Any] = {}
         for key, item in value.items():
             if type(key) is int and origin(path).startswith("override "):  # Hydra's grammar has no quoted keys
                 key = str(key)  # noqa: PLW2901
@@ -148,9 +150,11 @@ def _prepare(value: Any, path: str, origin: Origin) -> Any:
                 copy["api_key_env"] = env.group(1)
             elif below == "model.api_key" and item is None:
                 continue
+            elif below in RENAMED:
+                older[RENAMED[below].rpartition(".")[2]] = _prepare(item, RENAMED[below], origin)
             else:
                 copy[key] = _prepare(item, below, origin)
-        return copy
+        return copy | older  # only a file of the user's has the older name: it goes before the default of the new one
     if isinstance(value, list | tuple):
         return [_prepare(item, f"{path}[{index}]", origin) for index, item in enumerate(value)]
     if isinstance(value, str):

@@ -10,6 +10,11 @@ BEFORE: dict[str, dict[str, Any]] = {"model": {"thinking": "keep"}}
 ``model.thinking`` (record format 2): in runs of format 1, thinking was part of the answer that was parsed and scored.
 """
 
+RENAMED: dict[str, str] = {"cache.size_limit_gb": "cache.size"}
+"""Keys that had another name, with today's. The old name is read everywhere, and a config has the hash that it had with it."""
+
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+
 SINCE: dict[str, dict[str, Any]] = {
     "model": {"thinking": "split", "software": None, "unsupported": "warn"},
     "limits": {"retry_empty": 0, "stream": "auto", "silence_s": 300.0},
@@ -66,10 +71,14 @@ def as_recorded(plain: Any) -> Any:
 
 def hashed(group: str, plain: Any) -> Any:
     """Return a group of a config, as plain data, as it is hashed: without fields of `SINCE` that have their default."""
-    since = SINCE.get(group)
-    if since is None or not isinstance(plain, dict):
+    if not isinstance(plain, dict):
         return plain
-    kept = {name: value for name, value in plain.items() if name not in since or value != since[name]}
+    since = SINCE.get(group, {})
+    kept = {
+        _OLD_NAMES.get(f"{group}.{name}", f".{name}").rpartition(".")[2]: value
+        for name, value in plain.items()
+        if name not in since or value != since[name]
+    }
     if isinstance(several := kept.get("scorers"), dict):
         kept["scorers"] = {name: hashed(group, scorer) for name, scorer in several.items()}
     return kept

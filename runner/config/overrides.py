@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.config.folders import options, shortened
 from runner.config.load import escape, is_open, is_protected, is_text_field
+from runner.config.older import RENAMED
 from runner.errors import ConfigError
 from runner.secrets import redact
 
@@ -62,6 +63,8 @@ def _prepared(override: str, places: Sequence[Path], *, lists_experiment: bool) 
         return [f"{'' if lists_experiment else '+'}experiment={value}"]
     if key == "model" and (option := _stands_for(value, places)):
         return [f"model={option}", f"model.name={value}"]
+    key = RENAMED.get(key, key)
+    override = f"{sign}{key}={value}"
     if value == "null" and key in _OPTIONAL:
         return [f"~{key}"]
     if value == "null" and (found := options(key, places)):

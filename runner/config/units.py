@@ -14,7 +14,7 @@ _QUANTITY = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)")
 
 
 def in_unit_of(key: str, text: str) -> float | str:
-    """Return a quantity in the unit of its key: seconds for ``ttl`` and ``*_s``, gigabytes for ``*_gb``.
+    """Return a quantity in the unit of its key: seconds for ``ttl`` and ``*_s``, gigabytes for ``cache.size`` and ``*_gb``.
 
     Args:
         key: a group's key, such as ``cache.ttl``.
@@ -40,4 +40,4 @@ def units_of(key: str) -> dict[str, float] | None:
     group, _, name = key.partition(".")
     if not group or "." in name or "[" in name:
         return None
-    return SECONDS if name == "ttl" or name.endswith("_s") else GIGABYTES if name.endswith("_gb") else None
+    return SECONDS if name == "ttl" or name.endswith("_s") else GIGABYTES if name.endswith("_gb") or key == "cache.size" else None

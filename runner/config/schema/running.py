@@ -15,7 +15,7 @@ class Cache(Config, frozen=True, kw_only=True):
     mode: Literal["off", "read", "write", "rw", "refresh", "replay"] = "rw"
     dir: str | None = None
     ttl: Seconds | None = None
-    size_limit_gb: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
+    size: Annotated[float, Meta(gt=0, le=1e6)] = 10.0
     served: Literal["warn", "refuse", "refresh"] = "warn"
 
 
