@@ -116,6 +116,7 @@ class Asker:
         self._conversation = conversation_of(adapter)
         self._patterns: dict[int, tuple[Request, bytes]] = {}
         self._named_patterns: dict[str, Patterns] = {}
+        self._missing_since: int | None = None
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
         """Make the request of one turn. Everything but the messages is the same for all rows, and made once per repeat."""
@@ -157,6 +158,8 @@ class Asker:
     def _turned(self, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
         if self._conversation is not None:
             self._conversation.prepare(row for row, _ in slots)
+        if self._missing_since is None:
+            self._missing_since = store.changes()
         begun = [(turns := self.turns(*slot, scored=not self.asks), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
         samples: list[Sample | None] = []
@@ -230,19 +233,19 @@ class Asker:
         if self._conversation is not None:
             await asyncio.to_thread(self._conversation.prepare, [slot[0]])
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
-        encoded = self._pattern(slot[1])[1]
+        encoded, missing_since = self._pattern(slot[1])[1], self._missing_since
         try:
             request = next(turns)
             while True:
                 try:
-                    completion = await self.lm.acomplete(request, account, encoded=encoded)
+                    completion = await self.lm.acomplete(request, account, encoded=encoded, missing_since=missing_since)
                 except BaseException as error:
                     if not is_of_row(error):
                         self._cut(account)
                         raise
                     request = turns.throw(error)
                 else:
-                    request = turns.send(completion)
+                    request, missing_since = turns.send(completion), None
         except StopIteration as end:
             sample: Sample = end.value
             if not self.asks:

@@ -125,14 +125,26 @@ class Cache:
         """True if this mode stores answers."""
         return self.mode in _WRITES
 
-    def get(self, key: str) -> Entry | None:
-        """Return the entry of `key`, or None. Entries found on disk are kept in memory."""
+    def changes(self) -> int | None:
+        """Return a number that grows when others store answers in this folder; None if it cannot be used."""
+        return self._guard(lambda _: None if self._table is None else self._table.changes(), None)
+
+    def get(self, key: str, *, missing_since: int | None = None) -> Entry | None:
+        """Return the entry of `key`, or None. Entries found on disk are kept in memory.
+
+        Args:
+            key: of the request.
+            missing_since: what `changes` returned before a lookup of this key that found nothing: as long as nobody else has
+                stored anything since, the disk is not asked again.
+        """
         if not self.reads:
             return None
         with self._lock:
             data = self._memory.get(key)
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
+        if missing_since is not None and self.changes() == missing_since:
+            return None
         data = self._fetch_one(key)
         if data is None or (entry := self._usable(data)) is None:
             return None

@@ -11,6 +11,7 @@ import functools
 import os
 import sqlite3
 import threading
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 BATCH = 256
 CHECKPOINT_EVERY = 2000
 """Rows stored between two checkpoints of the write-ahead log: a few megabytes."""
+LOOK_S = 0.05
+"""Seconds between two looks for rows of others."""
 RAW, FILE = 1, 2
 """diskcache's modes: the value is in the row, or in its own file."""
 
@@ -28,6 +31,7 @@ _FIND_ONE = "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1 AND 
 _BEYOND = """
 SELECT key, value FROM Cache WHERE rowid > ? AND rowid <= ? AND raw = 1 AND mode = 1 AND (expire_time IS NULL OR expire_time > ?)
 """
+_LAST = "SELECT max(rowid) FROM Cache"
 _STORE = """
 INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value)
 VALUES (?1, 1, ?2, ?3, ?2, 0, NULL, 0, 1, NULL, ?4)
@@ -49,6 +53,8 @@ class Table:
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
         self._connect = functools.partial(_connect, folder, timeout_s)
         self._stored = 0
+        self._last, self._looked = self._last_row(), time.monotonic()
+        self._changes = 0
         self._checkpointing: threading.Thread | None = None
 
     def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
@@ -76,7 +82,9 @@ class Table:
         with self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
+                self._notice(self._writer.execute(_LAST).fetchone()[0])
                 self._writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
+                self._last = self._writer.execute(_LAST).fetchone()[0]
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise
@@ -86,6 +94,27 @@ class Table:
                 self._stored = 0
                 self._checkpointing = threading.Thread(target=self._checkpoint, name="cache checkpoint", daemon=True)
                 self._checkpointing.start()
+
+    def changes(self) -> int:
+        """Return a number that grows when others have stored rows: other connections to this database, of any process.
+
+        Rows are given growing numbers, so that one look at the last of them tells. This connection looks in each of its own
+        transactions, and here if it has not for `LOOK_S` seconds.
+        """
+        if time.monotonic() - self._looked > LOOK_S:
+            self._notice(self._last_row())
+        return self._changes
+
+    def _notice(self, last: int | None) -> None:
+        self._looked = time.monotonic()
+        if last != self._last:
+            self._last = last
+            self._changes += 1
+
+    def _last_row(self) -> int | None:
+        with self._reading:
+            found: int | None = self._reader.execute(_LAST).fetchone()[0]
+        return found
 
     def _checkpoint(self) -> None:
         """Move the write-ahead log into the database without blocking. What cannot be moved stays in the log."""

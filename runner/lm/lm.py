@@ -210,20 +210,28 @@ class LM:
         """Send requests in the form that a record's manifest says in ``model``, whatever is known of the model today."""
         self.recorded = AsRecorded(frozenset(model.get("not_sent", {})), model.get("limit"))
 
-    async def acomplete(self, request: Request, account: Account | None = None, *, encoded: bytes | None = None) -> Completion:
+    async def acomplete(
+        self,
+        request: Request,
+        account: Account | None = None,
+        *,
+        encoded: bytes | None = None,
+        missing_since: int | None = None,
+    ) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
         Args:
             request: made by `request`.
             account: adds up what the attempts use, failed ones included.
             encoded: the `encoded_params` of the request, for callers with many requests that share them.
+            missing_since: when the cache was found to lack the answer (see `Cache.get`).
 
         Raises:
             LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._complete(request, request_key(request, encoded), {}, account)
+        return await self._complete(request, request_key(request, encoded), {}, account, missing_since)
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop. Call it before the loop ends."""
@@ -408,11 +416,16 @@ class LM:
         )
 
     async def _complete(
-        self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None = None
+        self,
+        request: Request,
+        key: str,
+        kwargs: Mapping[str, Any],
+        account: Account | None = None,
+        missing_since: int | None = None,
     ) -> Completion:
         """Answer a request from the cache, or send it; while the same request is in flight, wait for its answer."""
         store = self._store(kwargs)
-        if (cached := self._cached(key, store)) is not None:
+        if (cached := self._cached(key, store, missing_since)) is not None:
             return cached
         call = Call(self.channel(kwargs), request, key, store, account)
         if store is None or not (store.reads and store.writes):
@@ -422,11 +435,11 @@ class LM:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
 
-    def _cached(self, key: str, store: Cache | None) -> Completion | None:
+    def _cached(self, key: str, store: Cache | None, missing_since: int | None = None) -> Completion | None:
         """Return the cached answer, if any. Raises CacheError for a miss in replay mode."""
         if store is None:
             return None
-        if (entry := store.get(key)) is not None:
+        if (entry := store.get(key, missing_since=missing_since)) is not None:
             return Completion.hit(key, entry.response, entry.cost_usd)
         store.refuse_miss(key)
         return None
