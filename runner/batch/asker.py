@@ -117,6 +117,7 @@ class Asker:
         self._patterns: dict[int, tuple[Request, bytes]] = {}
         self._named_patterns: dict[str, Patterns] = {}
         self._missing_since: int | None = None
+        self._partly_known = False
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
         """Make the request of one turn. Everything but the messages is the same for all rows, and made once per repeat."""
@@ -173,6 +174,7 @@ class Asker:
                     key, sample = None, end.value
             turns.close()
             samples.append(sample)
+            self._partly_known = self._partly_known or (sample is None and first in found)
         return samples
 
     async def _solved(self, solving: Solving, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
@@ -233,7 +235,8 @@ class Asker:
         if self._conversation is not None:
             await asyncio.to_thread(self._conversation.prepare, [slot[0]])
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
-        encoded, missing_since = self._pattern(slot[1])[1], self._missing_since
+        partly_known = self._partly_known or self.asks  # so that the first answer may be there although the slot is owed
+        encoded, missing_since = self._pattern(slot[1])[1], None if partly_known else self._missing_since
         try:
             request = next(turns)
             while True:

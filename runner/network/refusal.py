@@ -17,7 +17,6 @@ from runner.errors import (
     ServerError,
     TransportError,
 )
-from runner.network.words import RULES
 
 _BY_STATUS: dict[int, type[LMError]] = {
     400: BadRequestError,
@@ -60,6 +59,8 @@ def judge(status: int | None, words: str, otherwise: type[LMError] | None = None
     """
     if status is None:
         return Verdict(otherwise or TransportError)
+    from runner.network.words import RULES  # some 200 patterns, which a run without a refusal need not compile
+
     rule = next((rule for rule in RULES if rule.fits(status, words)), None)
     if rule is not None:
         return Verdict(rule.kind, rule.remedy)

@@ -1,22 +1,60 @@
-"""Scoring: how good one answer is (a scorer), and the summary of a run's scores (mean, standard error, n)."""
+"""Scoring: how good one answer is (a scorer), and the summary of a run's scores (mean, standard error, n).
 
-from runner.scoring.calls import Calls
-from runner.scoring.choice import Choice, single_letters
-from runner.scoring.combined import Combined, Not
-from runner.scoring.edit import Edit
-from runner.scoring.judge import Judge
-from runner.scoring.math import Math
-from runner.scoring.measure import Measure
-from runner.scoring.numeric import Numeric
-from runner.scoring.pairwise import Pairwise
-from runner.scoring.panel import Panel
-from runner.scoring.python import Python
-from runner.scoring.rouge import Rouge
-from runner.scoring.structured import JsonMatch, JsonSchema
-from runner.scoring.summary import RowMean, summarise, summarise_by_row
-from runner.scoring.targets import Scorer
-from runner.scoring.text import F1, Contains, Exact, Regex
-from runner.scoring.translation import Bleu, Chrf
+A scorer's module is imported when it is used: each compiles patterns of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.scoring.calls import Calls
+    from runner.scoring.choice import Choice, single_letters
+    from runner.scoring.combined import Combined, Not
+    from runner.scoring.edit import Edit
+    from runner.scoring.judge import Judge
+    from runner.scoring.math import Math
+    from runner.scoring.measure import Measure
+    from runner.scoring.numeric import Numeric
+    from runner.scoring.pairwise import Pairwise
+    from runner.scoring.panel import Panel
+    from runner.scoring.python import Python
+    from runner.scoring.rouge import Rouge
+    from runner.scoring.structured import JsonMatch, JsonSchema
+    from runner.scoring.summary import RowMean, summarise, summarise_by_row
+    from runner.scoring.targets import Scorer
+    from runner.scoring.text import F1, Contains, Exact, Regex
+    from runner.scoring.translation import Bleu, Chrf
+
+_WHERE = {
+    "Calls": "calls",
+    "Choice": "choice",
+    "single_letters": "choice",
+    "Combined": "combined",
+    "Not": "combined",
+    "Edit": "edit",
+    "Judge": "judge",
+    "Math": "math",
+    "Measure": "measure",
+    "Numeric": "numeric",
+    "Pairwise": "pairwise",
+    "Panel": "panel",
+    "Python": "python",
+    "Rouge": "rouge",
+    "JsonMatch": "structured",
+    "JsonSchema": "structured",
+    "RowMean": "summary",
+    "summarise": "summary",
+    "summarise_by_row": "summary",
+    "Scorer": "targets",
+    "F1": "text",
+    "Contains": "text",
+    "Exact": "text",
+    "Regex": "text",
+    "Bleu": "translation",
+    "Chrf": "translation",
+}
 
 __all__ = [
     "F1",
@@ -46,3 +84,12 @@ __all__ = [
     "summarise",
     "summarise_by_row",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used. Raises AttributeError."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value

@@ -80,9 +80,14 @@ class StepLM(LM):
         return await super()._complete(request, key, kwargs, account)
 
     async def _complete(
-        self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None = None
+        self,
+        request: Request,
+        key: str,
+        kwargs: Mapping[str, Any],
+        account: Account | None = None,
+        missing_since: int | None = None,
     ) -> Completion:
-        del account  # of whoever calls `acomplete`: the sample has its own
+        del account, missing_since  # of whoever calls `acomplete`: the sample has its own, and steps are looked up one by one
         return await self._steps.take(self, request, key, kwargs)
 
     def _call(self, inputs: Inputs) -> list[Any]:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgspec
 import pytest
 
-from runner.cache import Cache, worth_keeping
+from runner.cache import Cache, table, worth_keeping
 from runner.errors import CacheError
 from runner.types import Choice, Response
 from tests.support.golden import ANSWER, ASKED, KEY, REQUEST
@@ -455,3 +455,20 @@ def test_threads_share_one_cache(cache):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(8)))
     assert cache.stats()["entries"] == 200
+
+
+def test_a_missing_answer_is_looked_up_again_once_others_have_stored_one(tmp_path, monkeypatch):
+    ours, theirs = Cache(tmp_path), Cache(tmp_path)
+    monkeypatch.setattr(table, "LOOK_S", 0.0)
+    asked = []
+    monkeypatch.setattr(Cache, "_fetch_one", lambda self, key: asked.append(key))
+    assert ours.get_many(["a" * 64]) == {}
+    since = ours.changes()
+    ours.put("b" * 64, ANSWER)
+    assert (ours.get("a" * 64, missing_since=since), asked) == (None, [])
+    theirs.put("a" * 64, ANSWER)
+    assert ours.changes() > since
+    ours.get("a" * 64, missing_since=since)
+    assert asked == ["a" * 64]
+    ours.close()
+    theirs.close()
