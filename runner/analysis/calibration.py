@@ -67,7 +67,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         raw: the judge's mean score of that run.
         corrected: the same, corrected by the labels; None if they are too few.
         table, sensitivity, specificity, kappa: of scores of 0 and 1 alone; a rate is None without an answer of its kind.
-        agreement: the share of labelled answers on which the judge says the same as people.
+        agreement: the share of answers on which the judge says the same as people.
         among_people: how far people agree.
         remarks: what is to be said of it.
     """
@@ -119,13 +119,14 @@ def calibrate(run: Run, score: str, made_at: str) -> Calibration:
         labels=len(labelled),
         people=people,
         raw=math.fsum(scores) / len(scores),
-        agreement=math.fsum(one.score == one.label for one in labelled) / len(labelled),
+        agreement=math.fsum(one.weight * (one.score == one.label) for one in labelled)
+        / math.fsum(one.weight for one in labelled),
         corrected=corrected(scores, judged.units, labelled),
         among_people=among_people(labels, score) if len(people) > 1 else None,
     )
     if binary:
         found = _with_rates(found, scores, labelled)
-    return msgspec.structs.replace(found, remarks=list(_remarks(found, judged.changed)))
+    return msgspec.structs.replace(found, remarks=list(_remarks(found, labelled, judged.changed)))
 
 
 def _with_rates(found: Calibration, scores: Sequence[float], labelled: Sequence[Labelled]) -> Calibration:
@@ -142,7 +143,9 @@ def _measured(rate: Rate) -> Measured | None:
     return Measured(rate.mean, rate.interval(), rate.n) if rate.n else None
 
 
-def _remarks(found: Calibration, changed: int) -> Iterable[str]:
+def _remarks(found: Calibration, labelled: Sequence[Labelled], changed: int) -> Iterable[str]:
+    if len({one.weight for one in labelled}) > 1:
+        yield "answers were drawn with unequal chances; all but the table is weighted back to the whole run"
     if found.labels < FEW_LABELS:
         yield f"{found.labels} labels are few: intervals are wide, and rare errors are not seen"
     elif found.table is not None:

@@ -155,9 +155,8 @@ class _Packing:
             content = expanded(path).read_bytes()
             if code and holds_secret_code(content):
                 raise RecordError(f"{path} holds what looks like a secret; have the scorer read it from the environment")
-            name = (
-                f"{FILES}{number}-{'calibration.json' if key == 'scoring.calibration' else 'scorer.py' if code else 'prompt.txt'}"
-            )
+            kind = "calibration.txt" if key == "scoring.calibration" else "scorer.py" if code else "prompt.txt"
+            name = f"{FILES}{number}-{kind}"
             if code:
                 self.code[key] = name
             named[key] = self.moved[path] = name

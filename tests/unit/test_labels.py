@@ -119,6 +119,9 @@ def test_a_calibration_corrects_other_runs_and_says_whether_their_judge_is_anoth
     passed, failed = other.summary.expectations
     assert (passed.verdict, failed.verdict, passed.value) == ("pass", "fail", found.mean)
     assert "as corrected by 120 labels; raw 0." in passed.note
+    assert ostinato("pack", "others", "-o", "others.ostinato").code == 0
+    assert ostinato("reproduce", "others.ostinato", "--trust-code").code == 0
+    assert runner.load("others").summary.corrected["judge"] == found
     Path("judge.py").write_text(JUDGE.replace("< (10", "< (11"))
     assert main(["score", "others"]) == 0
     (remark,) = runner.load(other.folder).summary.calibration
