@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PRIOR = 0.5
 """Added to the counts of either outcome: Jeffreys' prior of a share."""
 
+RARE = 0.2
+"""Added to them besides for the variance, because few labels show few of the rare errors: chosen by tests/bench/judged.py."""
+
 
 class Labelled(NamedTuple):
     """An answer that people have labelled.
@@ -94,8 +97,9 @@ class _Beta(NamedTuple):
 
     @property
     def of_mean(self) -> float:
-        """The variance of a mean of so many observations; larger than `variance`, which is too sure of errors not yet seen."""
-        return self.mean * (1 - self.mean) / max(1.0, self.a + self.b - 2 * PRIOR)
+        """The variance of a mean of so many observations, with `RARE` more; `variance` is too sure of errors not yet seen."""
+        mean = (self.a + RARE) / (self.a + self.b + 2 * RARE)
+        return mean * (1 - mean) / max(1.0, self.a + self.b - 2 * PRIOR)
 
     @property
     def square(self) -> float:
@@ -116,7 +120,7 @@ def by_posterior(
     The mean is q a + (1 - q) b, with a = P(right | 1) and b = P(right | 0): an estimate after stratification by verdict, which
     needs labels drawn at random within each verdict, so weights by verdict drop out. The interval is that of the Beta
     distribution with the mean and the variance of q a + (1 - q) b. So that it holds for few labels and rare errors, a and b have
-    the variance of means of labels, raised by the ratio of Student's t to the normal distribution.
+    the variance of means of labels (and a little more: `RARE`), raised by the ratio of Student's t to the normal distribution.
     Where rows belong together, counts are effective ones (`runner.stats.intervals.effective_samples`). Nothing is drawn at
     random here. tests/bench/RESULTS.md has its coverage.
     """

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from runner.stats.corrected import PRIOR, Labelled, Rate, allocation, by_posterior, by_rates, by_regression
+from runner.stats.corrected import PRIOR, RARE, Labelled, Rate, allocation, by_posterior, by_rates, by_regression
 from runner.stats.intervals import ALIKE, LEVEL, UNSEEN
 from tests.bench.harness import parser, progress, publish
 
@@ -99,7 +99,7 @@ def posterior(runs: Cell) -> Ends:
         for top, rest in ((runs.said, runs.answers - runs.said), (yes[:, 0], yes[:, 1]), (no[:, 0], no[:, 1]))
     )
     (mq, vq), (ma, _), (mb, _) = map(_beta, (q, a, b))
-    va, vb = (one * (1 - one) / np.maximum(1, sum(counts) - 2 * PRIOR) for one, counts in ((ma, a), (mb, b)))
+    va, vb = (_of_mean(hits, rest) for hits, rest in (a, b))
     mean = mb + mq * (ma - mb)
     few = (float(stats.t.ppf(1 - TAIL, runs.labels - 2)) / Z) ** 2
     variance = few * ((mq**2 + vq) * va + ((1 - mq) ** 2 + vq) * vb) + (ma - mb) ** 2 * vq
@@ -111,6 +111,11 @@ def posterior(runs: Cell) -> Ends:
     unseen = ((yes.sum(axis=1) == 0) & (share > 0)) | ((no.sum(axis=1) == 0) & (share < 1))
     found = np.where(unseen, mean, plain)
     return np.minimum(low, found), np.maximum(high, found)
+
+
+def _of_mean(a: Array, b: Array) -> Array:
+    mean = (a + RARE) / (a + b + 2 * RARE)
+    return mean * (1 - mean) / np.maximum(1, a + b - 2 * PRIOR)
 
 
 def _beta(of: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -159,7 +164,9 @@ def lee(runs: Cell) -> Ends:
         mean = np.clip((share + correct - 1) / (hit + correct - 1), 0, 1)
         shift = 2 * Z * Z * (mean * of_hits - (1 - mean) * of_correct)
         error = np.sqrt(of_rows + (1 - mean) ** 2 * of_correct + mean**2 * of_hits) / np.abs(hit + correct - 1)
-    return np.clip(mean + shift - Z * error, 0, 1), np.clip(mean + shift + Z * error, 0, 1)
+    known = hit + correct > 1
+    low, high = (np.where(known, np.clip(mean + shift + sign * Z * error, 0, 1), sign > 0) for sign in (-1, 1))
+    return low, high
 
 
 def ppi_py(runs: Cell) -> Ends:
