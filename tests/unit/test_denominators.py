@@ -175,6 +175,7 @@ def test_a_run_says_what_its_scores_stand_on(swept, capsys):
     _, out = told(capsys, "show", refusing.folder, "--json")
     summary = json.loads(out.out)["summary"]
     assert (summary["left_out"], summary["scored"], summary["refused"], summary["truncated"]) == ({"refused": 2}, 18, 2, 1)
+    told(capsys, "report", refusing.folder)  # a cell's page is made when it is asked for
     assert "n = 18; left out: 2 refused" in re.sub(r"\s+|<[^>]+>", " ", (refusing.folder / "report.html").read_text()).replace(
         "  ", " "
     )

@@ -16,8 +16,8 @@ import pytest
 from runner.errors import RecordError
 from runner.records import FORMAT, RunFolder, Summary, find_run, list_runs
 from runner.records import files as files_module
-from runner.records.environment import environment
-from runner.types import Choice, Held, RowError, Sample, Score, Usage
+from runner.records.environment import _git, environment
+from runner.types import Choice, Held, Judgement, RowError, Sample, Score, Spent, Step, Usage
 
 HASH = "0123456789abcdef"
 
@@ -51,7 +51,8 @@ def test_records_read_back(runs):
         request_key="k", started_at="2026-01-01T00:00:00+00:00", reasoning="", tool_calls=[{"id": "1"}], logprobs={"a": []},
         answers=[Choice("a", "stop"), Choice(None, "tool_calls", tool_calls=[{"id": "1"}], reasoning="so")],
         cost_from="openrouter", held=Held(1, 30, 0.25), unread=["f1"], repaired=True, first_token_s=0.1, cluster="c",
-        unmet=["contains >= 1"],
+        unmet=["contains >= 1"], named={"judge": Spent(1, Usage(1, 2, 3), 0.1)}, steps=[Step(request_key="k")],
+        judgements={"judge": Judgement("right", "it is", 0.1, "k", "m")},
     )  # fmt: skip
     record.append([full])
     record.append([sample(1), sample(2)])
@@ -228,13 +229,16 @@ def test_a_newer_format_is_refused(runs, found):
 
 def test_the_environment_names_the_git_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    _git.cache_clear()  # it is kept for a while
     found = environment()
     assert found["git"] is None
     assert found["packages"]["msgspec"] == msgspec.__version__
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    _git.cache_clear()
     assert environment()["git"]["dirty"] is False
     Path("new").write_text("")
+    _git.cache_clear()
     assert environment()["git"]["dirty"] is True
     assert len(environment()["git"]["commit"]) == 40
 
