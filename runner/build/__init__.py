@@ -3,6 +3,7 @@
 Each function matches on `kind` once. Secrets are read from the environment here.
 """
 
+from runner.build.judging import is_file_of_answers, other_answers
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
 from runner.build.named import each_model, named, scoring_budget, scoring_models
 from runner.build.prompt import adapter, conversation
@@ -19,10 +20,12 @@ __all__ = [
     "dataset",
     "each_model",
     "finetuning",
+    "is_file_of_answers",
     "limiter",
     "lm",
     "name",
     "named",
+    "other_answers",
     "pass_at",
     "pinned",
     "remarks",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner.adapters.templates import Template
 from runner.build.text import text_in
 from runner.config.schema.judging import JudgeScoring, Judging, PairwiseScoring, PanelScoring
@@ -96,14 +98,41 @@ def _other(config: PairwiseScoring, key: str, runs_dir: Path) -> Callable[[Asked
         return in_column
     if config.against is None:
         raise ConfigError(f"{key}.against: name the run to compare with (or {key}.column: the column that has the other answers)")
-    try:
-        record = find_run(config.against, runs_dir)
-    except RecordError as error:
-        raise ConfigError(f"{key}.against: {error}") from None
-    answers = {(sample.id, sample.repeat): sample.output for sample in record.samples() if sample.output is not None}
+    answers = {(one.id, one.repeat): one.output for one in other_answers(config.against, f"{key}.against", runs_dir)}
     if not answers:
-        raise ConfigError(f"{key}.against: {record.path} has no answers to compare with")
+        raise ConfigError(f"{key}.against: {config.against} has no answers to compare with")
     return lambda asked: answers.get((asked.sample.id, asked.sample.repeat), answers.get((asked.sample.id, 0)))
+
+
+class OtherAnswer(msgspec.Struct, frozen=True):
+    """An answer that others are compared with: a line of a file, or of a run's samples."""
+
+    id: str
+    output: str
+    repeat: int = 0
+
+
+def other_answers(against: str, key: str, runs_dir: Path) -> list[OtherAnswer]:
+    """Return the answers of a run, or of a file (``*.jsonl``, or ``*.txt`` in a capsule), that the config names under `key`.
+
+    Raises:
+        ConfigError: there is no such run or file, or it cannot be read.
+    """
+    if is_file_of_answers(against):
+        try:
+            return msgspec.json.Decoder(OtherAnswer).decode_lines(text_in(against, key))
+        except msgspec.MsgspecError as error:
+            raise ConfigError(f"{key}: {against}: each line is {{id, output}} and perhaps repeat: {error}") from None
+    try:
+        record = find_run(against, runs_dir)
+    except RecordError as error:
+        raise ConfigError(f"{key}: {error}") from None
+    return [OtherAnswer(one.id, one.output, one.repeat) for one in record.samples() if one.output is not None]
+
+
+def is_file_of_answers(against: str) -> bool:
+    """Return whether answers to compare with are in a file, and not those of a run."""
+    return against.endswith((".jsonl", ".txt"))
 
 
 def _rubric(config: Judging, key: str) -> str:

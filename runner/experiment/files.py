@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner import build
 from runner.config.schema.data import FileSource
 from runner.config.schema.judging import Judging, PanelScoring
 from runner.config.schema.request import CODE
@@ -85,8 +86,9 @@ def _renamed(scorer: Any, key: str, named: dict[str, str]) -> Any:
     replace = msgspec.structs.replace
     if isinstance(scorer, PythonScoring):
         return replace(scorer, function=f"{named[f'{key}.function']}:{scorer.function.rpartition(':')[2]}")
-    if isinstance(scorer, Judging) and scorer.rubric_file is not None:
-        return replace(scorer, rubric_file=named[f"{key}.rubric_file"])
+    if isinstance(scorer, Judging):
+        names = (name for name in ("rubric_file", "against") if f"{key}.{name}" in named)
+        return replace(scorer, **{name: named[f"{key}.{name}"] for name in names})
     if isinstance(scorer, PanelScoring):
         judges = {name: _renamed(one, f"{key}.judges.{name}", named) for name, one in scorer.judges.items()}
         return replace(scorer, judges=judges)
@@ -116,8 +118,12 @@ def _files_of(scorer: Any, key: str) -> Iterator[tuple[str, str]]:
     """Yield the files that a scorer names."""
     if isinstance(scorer, PythonScoring):
         yield f"{key}.function", scorer.function.rpartition(":")[0]
-    elif isinstance(scorer, Judging) and scorer.rubric_file is not None:
-        yield f"{key}.rubric_file", scorer.rubric_file
+    elif isinstance(scorer, Judging):
+        if scorer.rubric_file is not None:
+            yield f"{key}.rubric_file", scorer.rubric_file
+        against = getattr(scorer, "against", None)
+        if against is not None and build.is_file_of_answers(against):
+            yield f"{key}.against", against
     elif isinstance(scorer, PanelScoring):
         for name, judge in scorer.judges.items():
             yield from _files_of(judge, f"{key}.judges.{name}")
@@ -155,3 +161,12 @@ def kept_text(content: bytes) -> str | None:
 def holds_secret_code(content: bytes) -> bool:
     """Return whether code assigns a literal secret to a name, such as ``api_token = "..."``."""
     return any(is_secret(found["name"], found["value"]) for found in _ASSIGNED.finditer(content.decode(errors="replace")))
+
+
+def runs_compared_with(config: RunConfig) -> dict[str, str]:
+    """Return the runs whose answers scorers compare with, by key."""
+    scoring = config.scoring
+    scorers = scoring.scorers if isinstance(scoring, SeveralScoring) else {"": scoring}
+    named = {f"scoring.scorers.{name}.against" if name else "scoring.against": one for name, one in scorers.items()}
+    found = {key: getattr(one, "against", None) for key, one in named.items()}
+    return {key: run for key, run in found.items() if run is not None and not build.is_file_of_answers(run)}

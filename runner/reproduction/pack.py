@@ -21,7 +21,7 @@ from runner.config.schema.request import RECORDED
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.experiment import recorded_overrides
-from runner.experiment.files import holds_secret_code, named_files, renamed, rooted
+from runner.experiment.files import holds_secret_code, named_files, renamed, rooted, runs_compared_with
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.answers import Answers
@@ -162,6 +162,12 @@ class _Packing:
             named[key] = self.moved[path] = name
             self.names.append(name)
             self._put(name, content)
+        for key, run in runs_compared_with(self.in_place).items():
+            answers = build.other_answers(run, key, Path(self.manifest.get("cwd", ".")) / self.in_place.runs_dir)
+            named[key] = name = f"{FILES}{len(named) + 1}-answers.txt"
+            self.moved[run] = name
+            self.names.append(name)
+            self._put(name, b"".join(_encode(one) + b"\n" for one in answers))
         self.moved |= {path: named[key] for key, path in named_files(self.config) if key in named}
         return renamed(self.config, named)
 

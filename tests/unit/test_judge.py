@@ -300,6 +300,9 @@ def test_two_answers_are_compared_in_both_orders(judge, means, labels):
     scores = result.summary.scores
     assert (scores["pairwise"].mean, scores["pairwise.first"].mean) == means
     assert {sample.judgements["pairwise"].label for sample in result.samples} == labels
+    packed = pack(result.folder, "pairs.ostinato")
+    Path("runs").rename("gone")  # the capsule has the answers that these were compared with
+    assert replay(packed.file).identical
 
 
 def test_a_panel_decides_by_majority_and_a_cheap_score_spares_the_judge():
