@@ -37,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "compare": ("runner.cli.compare", "compare runs row by row: differences, their significance, and the rows that flipped"),
     "power": ("runner.cli.power", "say how many rows or repeats a comparison needs to find a difference"),
     "export": ("runner.cli.export", "write a run or a sweep as CSV, Parquet, JSON lines, Markdown or JUnit XML"),
-    "import": ("runner.cli.importing", "take over runs of inspect_ai, lm-eval and promptfoo as records, to compare them"),
+    "import": ("runner.cli.importing", "take over runs and configs of inspect_ai, lm-eval, promptfoo and OpenAI"),
     "proxy": ("runner.cli.proxy", "serve any program in OpenAI's format, under a config: cache, limits, budget, record"),
     "reproduce": ("runner.cli.reproduce", "play a run or a capsule again, and show what has changed"),
     "pack": ("runner.cli.pack", "pack a run into one file, a capsule, that plays again anywhere"),
