@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from runner.analysis.flat import to_json
 from runner.analysis.load import Run, Sweep
+from runner.attachments import said
 from runner.secrets import redact
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from runner.analysis.load import Cell
     from runner.records.outcome import Outcome
-    from runner.types import Message, Sample
+    from runner.types import Sample
 
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that an XML 1.0 document may not contain, not even escaped."""
@@ -113,8 +114,7 @@ def _case(sample: Sample, primary: str | None, class_: str) -> Iterator[str]:
 
 
 def _said(sample: Sample) -> str:
-    asked: list[Message] = sample.messages or ([{"role": "prompt", "content": sample.prompt}] if sample.prompt else [])
-    lines = [f"{message.get('role')}: {_plain(message.get('content'))}" for message in asked]
+    lines = [f"{message.get('role')}: {said(message)}" for message in sample.asked]
     lines += [f"answer: {sample.output}"] if sample.output is not None else []
     return "\n".join([*lines, *(f"{name}: {score:g}" for name, score in sample.scores.items())])
 

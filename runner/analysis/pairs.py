@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
-from runner.analysis.flat import to_json
 from runner.analysis.load import Run, Sweep, load
 from runner.analysis.same import Asked
+from runner.attachments import said
 from runner.errors import ConfigError
 from runner.types import Usage
 
@@ -251,9 +251,8 @@ def question_of(sample: Sample) -> str:
     """Return what was asked: the last user message, or the text to continue."""
     if sample.messages is None:
         return sample.prompt or ""
-    said: Sequence[Message] = [message for message in sample.messages if message.get("role") == "user"] or sample.messages
-    content = said[-1].get("content") if said else ""
-    return content if isinstance(content, str) else to_json(content)
+    asked: Sequence[Message] = [message for message in sample.messages if message.get("role") == "user"] or sample.messages
+    return said(asked[-1]) if asked else ""
 
 
 def shortened(text: str, length: int = MAX_TEXT) -> str:

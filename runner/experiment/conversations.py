@@ -46,7 +46,8 @@ def refuse_by_server(parts: Parts) -> None:
     connection = parts.lm.channel().connection
     if conversation is None or not conversation.attachments.kinds or not connection.api_base or is_paid(connection.api_base):
         return
-    takes = modalities_of(connection.api_base)
+    headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
+    takes = modalities_of(connection.api_base, headers | connection.headers)
     if takes is None:
         return
     for kind in sorted(conversation.attachments.kinds - takes):

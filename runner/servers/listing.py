@@ -136,9 +136,9 @@ _MODALITIES: dict[str, Kind] = {"vision": "image", "audio": "audio"}
 """What llama.cpp's server calls the attachments that its model takes (``/props``, xllamacpp 2026.10)."""
 
 
-def modalities_of(api_base: str, timeout_s: float = TIMEOUT_S) -> set[Kind] | None:
+def modalities_of(api_base: str, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> set[Kind] | None:
     """Return the attachments that the model of llama.cpp's server takes. None: it is another server, or is not up."""
-    _, told = _get(api_base.rstrip("/").removesuffix("/v1") + "/props", {}, timeout_s)
+    _, told = _get(api_base.rstrip("/").removesuffix("/v1") + "/props", headers, timeout_s)
     known = (told or {}).get("modalities")
     return {_MODALITIES[name] for name in _MODALITIES if known.get(name)} if isinstance(known, dict) else None
 

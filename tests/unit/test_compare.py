@@ -186,11 +186,11 @@ def test_a_flip_shows_prompt_target_and_answers():
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "no json"},
     ]
-    parts = [{"role": "user", "content": [{"type": "text", "text": "q"}]}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "another"}]}]
     a = [Sample(id="r", messages=asked, output="x" * 10_000, target=[1, 2], scores={"hit": 1.0})]
     b = [Sample(id="r", messages=parts, output=None, scores={"hit": 0.0})]
     (flip,) = compare(a, b).flips
-    assert (flip.prompt, flip.prompt_b, flip.target, flip.output_b) == ("q", '[{"type":"text","text":"q"}]', [1, 2], "")
+    assert (flip.prompt, flip.prompt_b, flip.target, flip.output_b) == ("q", "another", [1, 2], "")
     assert flip.output_a == "x" * 2_000 + " ... (8,000 characters more)"
     (same,) = compare([Sample(id="r", prompt="p", output="1")], [Sample(id="r", prompt="p", output="2")]).flips
     assert (same.prompt, same.prompt_b, same.score_a) == ("p", None, None)

@@ -118,6 +118,20 @@ def test_an_image_is_known_by_its_bytes(picture):
     assert made[0]["content"] == [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": REFERENCE}}]
 
 
+def test_an_image_of_a_parquet_file_is_its_bytes():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    pictures = [PNG, {"bytes": PNG, "path": "a.png"}]
+    for picture in pictures:  # a column of bytes, and the struct that Hugging Face's datasets write
+        parquet.write_table(pyarrow.table({"question": ["What?"], "picture": [picture]}), "rows.parquet")
+        data = {"kind": "parquet", "path": "rows.parquet"}
+        config = load({"model": {"kind": "fake"}, "scoring": {"kind": "none"}, "data": data, "prompt": SHOWN})
+        parts = prepare(config).parts()
+        (made,) = [parts.adapter.format(row).messages for row in parts.dataset]
+        assert made[0]["content"][1]["image_url"]["url"] == REFERENCE
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
