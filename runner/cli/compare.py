@@ -258,8 +258,8 @@ def _notes(found: Comparison) -> Iterator[str]:
 
 def _corrected(name: str, found: CorrectedChange, raw: ScoreChange | None) -> str:
     how = f"{found.labels:,} rows labelled in both" if found.paired else f"{found.labels:,} labels, taken for independent"
-    told = f"{name}, corrected by labels: A {numbers.mean(found.mean_a)}, B {numbers.mean(found.mean_b)}, "
-    told += f"B - A {numbers.change(found.difference, found.interval)} ({how})"
+    told = f"{name}, corrected by labels: B - A {numbers.change(found.difference, found.interval)} ({how}); "
+    told += f"by themselves A {numbers.mean(found.mean_a)}, B {numbers.mean(found.mean_b)}"
     if raw is None or raw.verdict not in ("better", "worse"):
         return told
     holds = found.interval[0] > 0 or found.interval[1] < 0

@@ -139,7 +139,7 @@ def test_compare_uses_labels_of_both_runs():
     truth = other.summary.scores["truth"].mean - one.summary.scores["truth"].mean
     assert change["interval"][0] < truth < change["interval"][1]
     assert (change["paired"], change["labels"]) == (True, 120)
-    assert "judge, corrected by labels: A 0." in ostinato("compare", str(one.folder), str(other.folder)).out
+    assert "judge, corrected by labels: B - A " in ostinato("compare", str(one.folder), str(other.folder)).out
     assert "corrected for the errors of the judge" in ostinato("compare", str(one.folder), str(other.folder), "--markdown").out
 
 
