@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any, TypeAlias
 
@@ -56,7 +57,7 @@ class Explained(msgspec.Struct, frozen=True):
 
 def explained(key: str) -> Explained:
     """Explain a key. Raise ConfigError if there is none of that name."""
-    definitions = msgspec.json.schema(RunConfig)["$defs"]
+    definitions = _definitions()
     places: list[_Place] = [(None, definitions["RunConfig"])]
     found: list[_Place] = []
     for name in key.split("."):
@@ -71,6 +72,12 @@ def explained(key: str) -> Explained:
     kinds = [msgspec.structs.replace(told, kind=", ".join(sorted(filter(None, named))) or None) for told, named in joined.items()]
     below = sorted({name for _, option in places for name in option["properties"]})
     return Explained(key, kinds, _unit(key), ROLES[key.partition(".")[0]].value, below)
+
+
+@functools.cache
+def _definitions() -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.schema(RunConfig)["$defs"]
+    return found
 
 
 def _groups(places: list[_Place]) -> list[tuple[str | None, Kind]]:

@@ -34,6 +34,8 @@ _OPTIONAL = frozenset({"finetune"})
 _TOKEN = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')(\s*:)?|\\.|[{}\[\],]|[^"'{}\[\],\\]+|.""", re.DOTALL)
 """A quoted text (and the colon after it), an escape, a bracket or comma, or other text."""
 
+_ADDRESS = re.compile(r"(?:https?|s3|hf)://\S+$")
+
 _BARE_KEY = re.compile(r"[\w./@%+*?|$-]+", re.ASCII)
 
 
@@ -85,7 +87,7 @@ def _in_grammar(override: str, sign: str, key: str, value: str, places: Sequence
     try:
         ready, found = parse(ready)
     except (HydraException, ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits
-        if is_text_field(key):  # a regex or a sentence, meant literally
+        if is_text_field(key) or _ADDRESS.match(value):  # a regex, a sentence or a URL with a query, meant literally
             return f"{sign}{key}={quote(value)}"
         problem = redact(str(error).partition("\n")[0])
         raise ConfigError(f"'{shown(override)}' is not in Hydra's grammar: {problem}; put the value into quotes") from None

@@ -30,6 +30,7 @@ def listed(*filters):
     ]
 
 
+@pytest.mark.slow
 def test_ls_filters_by_name_model_status_tag_and_time():
     assert ostinato("run", *FAKE, "name=one", "--tag", "base", "--tag", "v1.2", "--tag", "base").code == 0
     assert ostinato("run", *FAKE, "name=two", "model.name=other/name", "budget.requests=0").code == 3

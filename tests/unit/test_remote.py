@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import signal
 import socket
 
 import huggingface_hub
@@ -17,7 +18,8 @@ from runner.data import open_anywhere
 from runner.data.remote import door, fetch
 from runner.errors import ConfigError, DataError
 from runner.secrets import concealed, redact
-from tests.support.command import ostinato
+from tests.support.clock import wait_until
+from tests.support.command import Running, ostinato
 from tests.support.elsewhere import Files, Hub, busy, compressed_part, cut, silent
 from tests.support.loopback import Script, response
 from tests.support.server import Server
@@ -282,7 +284,7 @@ def test_nobody_at_an_address():
 
 def test_a_run_keeps_what_it_began_with(server, in_tmp):
     server.query, server.content["rows.jsonl"] = SIGNED, lines(5)
-    data = ["data=file", f'data.path="{server.address}/rows.jsonl?{SIGNED}"', "data.id=id"]
+    data = ["data=file", f"data.path={server.address}/rows.jsonl?{SIGNED}", "data.id=id"]
     with Server() as model:
         served = ["model=server", "model.name=test", f"model.api_base={model.url}", "execution.orchestrator=none", "scoring=none"]
         first = ostinato("run", *served, *data, "prompt=default", "budget.requests=2", "limits.max_concurrency=1")
@@ -301,6 +303,17 @@ def test_a_run_keeps_what_it_began_with(server, in_tmp):
     assert recorded(in_tmp, "0123456789abcdef") == []
     facts = json.loads((in_tmp / kept / "manifest.json").read_text())["data"]["fetched"]
     assert [(one["url"], one["bytes"]) for one in facts] == [(f"{server.address}/rows.jsonl?***", len(lines(5)))]
+
+
+@pytest.mark.slow
+def test_a_command_that_is_killed_while_it_fetches_leaves_nothing_that_is_used(server):
+    server.faults = [silent]
+    asked = ["validate", "model=fake", "data=file", f"data.path={server.address}/rows.jsonl", "prompt=default", "scoring=none"]
+    with Running(*asked) as running:
+        wait_until(lambda: server.seen, "a request")
+        running.signal(signal.SIGKILL)
+    assert ostinato(*asked).code == 0
+    assert "range" not in server.seen[-1].headers
 
 
 def recorded(folder, secret):
