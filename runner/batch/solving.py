@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.cache import Entry
     from runner.cost.account import Keep
     from runner.lm.lm import LM
-    from runner.solvers import Look, Solved, Solver
+    from runner.solvers import Bounds, Look, Solved, Solver
     from runner.types import Request, Row, Usage
 
 
@@ -40,6 +40,16 @@ class Solving:
         self._seeded = seeded
         self._step_lms: dict[tuple[str | None, int], StepLM] = {}
         self._looks = True
+
+    @property
+    def is_code(self) -> bool:
+        """True if code of the user answers: nobody knows before what it asks."""
+        return self._solver.is_code
+
+    @property
+    def bounds(self) -> Bounds:
+        """The bounds of one sample."""
+        return self._solver.bounds
 
     def steps(
         self,

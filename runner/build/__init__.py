@@ -7,6 +7,7 @@ from runner.build.judging import is_file_of_answers, other_answers
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
 from runner.build.named import each_model, named, scoring_budget, scoring_models
 from runner.build.prompt import adapter, conversation
+from runner.build.solver import solver
 from runner.build.task import counting, dataset, name, pass_at, scorers, scoring_remarks
 from runner.build.training import finetuning
 
@@ -33,4 +34,5 @@ __all__ = [
     "scoring_budget",
     "scoring_models",
     "scoring_remarks",
+    "solver",
 ]

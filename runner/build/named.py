@@ -40,6 +40,9 @@ def declared(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
     yield from scoring_models(config)
     if (user := config.prompt.simulated_user) is not None:
         yield USER, user.model, user.sampling
+    if isinstance(config.solver, schema.solver.PythonSolver):
+        for name, model in config.solver.models.items():
+            yield f"solver.{name}", model, sampling_of(model)
 
 
 def scoring_models(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampling]]:
@@ -86,7 +89,10 @@ def each_model(config: schema.RunConfig, change: Callable[[Model], Model]) -> sc
     prompt = config.prompt
     if (user := prompt.simulated_user) is not None:
         prompt = replace(prompt, simulated_user=replace(user, model=change(user.model)))
-    return replace(config, model=change(config.model), scoring=scoring, prompt=prompt)
+    solver = config.solver
+    if isinstance(solver, schema.solver.PythonSolver) and solver.models:
+        solver = replace(solver, models={name: change(model) for name, model in solver.models.items()})
+    return replace(config, model=change(config.model), scoring=scoring, prompt=prompt, solver=solver)
 
 
 def _changed(scorer: schema.scoring.Scoring, change: Callable[[Model], Model]) -> schema.scoring.Scoring:

@@ -15,6 +15,7 @@ from runner.config.schema import RunConfig
 from runner.config.schema.judging import Asking
 from runner.config.schema.roles import Role
 from runner.config.schema.running import Budget
+from runner.config.schema.solver import PlainSolver
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -85,6 +86,9 @@ def group_of(override: str) -> str:
 
 def _hash(config: RunConfig, groups: Collection[str]) -> str:
     plain = {name: hashed(name, value) for name, value in dump(config).items() if name in groups}
-    if config.finetune is None:  # configs without this group keep the hash that they had before it was added
+    # configs without one of these groups keep the hash that they had before it was added
+    if config.finetune is None:
         del plain["finetune"]
+    if isinstance(config.solver, PlainSolver):
+        del plain["solver"]
     return hashlib.sha256(msgspec.json.encode(plain, order="deterministic")).hexdigest()

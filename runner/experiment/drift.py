@@ -13,7 +13,7 @@ from runner.config.older import as_recorded
 from runner.config.roles import ADJUSTABLE, adjusted_like, fixed, group_of, is_adjustable
 from runner.config.schema import RunConfig
 from runner.errors import ConfigError, DataError, RecordError
-from runner.experiment.files import contents_of, digest, kept_text, named_files
+from runner.experiment.files import SOLVER_FILES, contents_of, digest, kept_text, named_files
 from runner.secrets import redact
 from runner.wording.differences import differences, indented, unified
 
@@ -128,11 +128,17 @@ def file_differences(manifest: dict[str, Any], config: RunConfig) -> Iterator[tu
     """
     known, texts = manifest.get("files", {}), manifest.get("texts", {})
     named = dict(named_files(config))
-    for key, content in contents_of(config).items():
-        if known.get(key, digest(content)) == digest(content):
+    found = contents_of(config)
+    for key, content in found.items():
+        before = known.get(key, "" if key.startswith(SOLVER_FILES) else digest(content))
+        if before == digest(content):
             continue
         text = kept_text(content)
-        yield f"{key} ({named[key]})", unified(texts[key], text) if key in texts and text is not None else []
+        place = f"{key} ({named[key]})" if key in named else key
+        yield place, unified(texts[key], text) if key in texts and text is not None else []
+    for key in known:
+        if key.startswith(SOLVER_FILES) and key not in found:
+            yield key, ["it is missing, or is not imported any more"]
 
 
 def refuse_changed_data(record: RunFolder, data: Dataset, adapter: Adapter) -> None:

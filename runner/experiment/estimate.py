@@ -73,6 +73,9 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         del work["samples"]
         if not facts["named"]:
             del facts["named"]
+        if not work.pop("open"):
+            return {**facts, **work, "budget": budget}
+        work["prompt_tokens"] = None
         return {**facts, **work, "budget": budget}
 
     def table(self) -> list[tuple[str, str]]:
@@ -87,6 +90,8 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         lines.append(("owed", f"{self.owed:,}"))
         if not self.owed:
             lines.append(("requests", "none: nothing would be sent"))
+        elif work.open:
+            lines.append(("requests", f"up to {work.requests:,} by a program; what they cost is not known before"))
         else:
             longest = work.completion_tokens_max
             lines += [
@@ -178,6 +183,17 @@ def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimat
         slots: rows, each with the number of its repeat.
         reasks: how often the adapter may ask again.
     """
+    if asker.solving is not None and asker.solving.is_code:
+        owed = sum(1 for _ in slots)
+        most_each = asker.solving.bounds.requests
+        return Estimate(
+            samples=owed,
+            requests=owed * most_each,
+            completion_tokens_max=None,
+            tokens_max=None,
+            cost_usd_max=None,
+            open=bool(owed),
+        )
     channel = asker.lm.channel()
     price, longest = channel.price, channel.longest_answer
     samples = asked = prompts = answers = 0
@@ -236,6 +252,8 @@ def verdict(budget: Budget | None, work: Estimate) -> dict[str, Any]:
         ``verdict``, the same in words.
     """
     bounds = dict(budget.bounds) if budget else {"usd": None, "tokens": None, "requests": None}
+    if budget is not None and work.open:
+        return {**bounds, "covers": None, "verdict": "what a program asks is not known before; if it runs out, the run stops"}
     covers, said = _judged(budget, work)
     return {**bounds, "covers": covers, "verdict": said}
 

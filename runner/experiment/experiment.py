@@ -303,7 +303,8 @@ class Experiment:
                 await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
             self._launched = True  # set before the launch: `kill` then ends a server that is still starting
             await asyncio.to_thread(self.lm.launch)
-            await asyncio.to_thread(self._share_prefix)
+            if self.asker.solving is None or not self.asker.solving.is_code:
+                await asyncio.to_thread(self._share_prefix)
         await self.named.launch(self._fetched)
         return {"model": self.lm.model, "api_base": self.lm.kwargs.get("api_base"), "wall_s": time.perf_counter() - began}
 

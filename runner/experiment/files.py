@@ -15,9 +15,11 @@ from runner.config.schema.judging import Judging, PanelScoring
 from runner.config.schema.request import CODE
 from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
+from runner.config.schema.solver import PythonSolver
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
+from runner.solvers import sources
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
@@ -29,6 +31,12 @@ _CODE = ("tools", "tool_results")
 """Fields of `prompt` that may name a Python file."""
 MAX_TEXT = 64 * 2**10
 """Largest file, in bytes, whose text is kept in the manifest."""
+
+SOLVER = "solver.function"
+"""The key of the file that holds a program."""
+
+SOLVER_FILES = "solver/"
+"""What the keys of a program's files begin with: the file itself, and those that it imports beside it."""
 
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
 
@@ -73,8 +81,10 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
         config = replace(config, prompt=replace(config.prompt, **prompts))
     if "scoring.calibration" in named:
         config = replace(config, scoring=replace(config.scoring, calibration=named["scoring.calibration"]))
+    if isinstance(config.solver, PythonSolver):
+        function = f"{named[SOLVER]}:{config.solver.function.rpartition(':')[2]}"
+        config = replace(config, solver=replace(config.solver, function=function))
     scoring = config.scoring
-
     if isinstance(scoring, SeveralScoring):
         scorers = {name: _renamed(one, f"scoring.scorers.{name}", named) for name, one in scoring.scorers.items()}
         return replace(config, scoring=replace(scoring, scorers=scorers))
@@ -107,6 +117,8 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
         place = getattr(config.prompt, key)
         if isinstance(place, str) and CODE.fullmatch(place):
             yield f"prompt.{key}", place.partition(".py:")[0].removesuffix(".py") + ".py"
+    if isinstance(config.solver, PythonSolver):
+        yield SOLVER, config.solver.function.rpartition(":")[0]
     if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
             yield from _files_of(scorer, f"scoring.scorers.{name}")
@@ -130,11 +142,14 @@ def _files_of(scorer: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def contents_of(config: RunConfig) -> dict[str, bytes]:
-    """Read the files that the config names, by key. Raises ConfigError if one cannot be read."""
+    """Read the files that the config names, by key, and those that a program imports. Raises ConfigError if one is unreadable."""
     found: dict[str, bytes] = {}
     for key, path in named_files(config):
         try:
-            found[key] = expanded(path).read_bytes()
+            if key == SOLVER:
+                found |= {f"{SOLVER_FILES}{name}": content for name, content in sources(expanded(path)).items()}
+            else:
+                found[key] = expanded(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     return found

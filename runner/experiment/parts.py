@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.data import Dataset
     from runner.lm.lm import LM
     from runner.scoring import Scorer
+    from runner.solvers import Solver
     from runner.solvers.conversation import Conversation
     from runner.tools import Toolbox
 
@@ -39,6 +40,7 @@ class Parts(NamedTuple):
     pass_at: tuple[int, ...] = ()
     named: NamedModels | None = None
     conversation: Conversation | None = None
+    solver: Solver | None = None
 
     @classmethod
     def of(cls, config: RunConfig, dataset: Dataset | None = None) -> Parts:
@@ -58,6 +60,7 @@ class Parts(NamedTuple):
             build.pass_at(config),
             NamedModels(config),
             build.conversation(config, adapter),
+            build.solver(config),
         )
 
     @property
@@ -102,6 +105,6 @@ class Parts(NamedTuple):
         )
         if self.named is not None:
             asker.named = self.named.lms
-        if self.conversation is not None:
-            asker.solve_with(self.conversation)
+        if (solver := self.solver or self.conversation) is not None:
+            asker.solve_with(solver)
         return asker

@@ -148,7 +148,7 @@ class Prepared:
             ConfigError, DataError: found before anything is made on disk or sent.
         """
         parts = Parts.of(self.in_place, self.dataset)
-        if not self._sources.checked_conversations(self.in_place, parts):
+        if parts.solver is None and not self._sources.checked_conversations(self.in_place, parts):
             parts.adapter.format(next(iter(parts.dataset)))
         Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)

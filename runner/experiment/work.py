@@ -17,6 +17,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         completion_tokens_max: the most tokens of all answers; None if they are unbounded.
         tokens_max: the most tokens of all prompts and answers; None if they are unbounded.
         cost_usd_max: the most dollars; None if the tokens are unbounded or the price is unknown.
+        open: whether a program asks, so that nobody knows before what; `requests` is then its bound.
     """
 
     samples: int = 0
@@ -25,9 +26,12 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens_max: int | None = 0
     tokens_max: int | None = 0
     cost_usd_max: float | None = 0.0
+    open: bool = False
 
     def line(self) -> str:
         """Return the estimate for people, in one line."""
+        if self.open:
+            return f"up to {count(self.requests, 'request')} by a program; what they cost is not known before"
         parts = [f"up to {count(self.requests, 'request')}", f"about {count(self.prompt_tokens, 'prompt token')}"]
         if self.completion_tokens_max is None:
             parts.append("answers of any length")

@@ -49,7 +49,8 @@ CONTENTS = "capsule.json"
 _MAX_DIRECTORY = 2**22
 _MARK = re.compile(rb"ostinato capsule (\d{1,9}) sha256:([0-9a-f]{64})\Z")
 _ENDINGS = "txt|py|jsonl|png|jpg|gif|webp|wav|mp3|pdf"
-_NAME = re.compile(rf"(?:[a-z]+\.(?:json|jsonl|yaml)|files/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.(?:{_ENDINGS}))")
+_PROGRAM = r"files/program/(?:[A-Za-z_][A-Za-z0-9_]{0,63}/){0,8}[A-Za-z0-9_-]{1,99}\.py"
+_NAME = re.compile(rf"(?:[a-z]+\.(?:json|jsonl|yaml)|files/[A-Za-z0-9][A-Za-z0-9._-]{{0,99}}\.(?:{_ENDINGS})|{_PROGRAM})")
 _END = b"PK\x05\x06"
 _END_BYTES = 22
 _BLOCK = 2**20
@@ -296,7 +297,7 @@ class _Allowance:
 
 def _copy(archive: zipfile.ZipFile, name: str, folder: Path, allowance: _Allowance) -> Member:
     target = folder / name
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
     with archive.open(name) as source, target.open("xb") as file:
         while block := source.read(_BLOCK):

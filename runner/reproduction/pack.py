@@ -21,12 +21,13 @@ from runner.config.schema.request import RECORDED
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.experiment import recorded_overrides
-from runner.experiment.files import holds_secret_code, named_files, renamed, rooted, runs_compared_with
+from runner.experiment.files import SOLVER, SOLVER_FILES, holds_secret_code, named_files, renamed, rooted, runs_compared_with
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.answers import Answers
-from runner.reproduction.replay import CACHE, DATA, FILES, Facts, Manifest, stage
+from runner.reproduction.replay import CACHE, DATA, FILES, PROGRAM, Facts, Manifest, stage
 from runner.reproduction.traces import Places, refuse_places, refuse_secrets, remember_keys, short
+from runner.solvers import sources
 from runner.system.paths import expanded
 from runner.tools.record import DEFINITIONS, RESULTS
 
@@ -151,6 +152,9 @@ class _Packing:
         for number, (key, path) in enumerate(named_files(self.in_place), 1):
             if key.startswith("prompt.tool"):
                 continue  # what the tools returned goes in, in place of their code
+            if key == SOLVER:
+                named[key] = self.moved[path] = self._copy_program(path)
+                continue
             code = key.endswith(".function")
             content = expanded(path).read_bytes()
             if code and holds_secret_code(content):
@@ -170,6 +174,17 @@ class _Packing:
             self._put(name, b"".join(_encode(one) + b"\n" for one in answers))
         self.moved |= {path: named[key] for key, path in named_files(self.config) if key in named}
         return renamed(self.config, named)
+
+    def _copy_program(self, path: str) -> str:
+        """Copy a program and the files that it imports. Returns the name of the first."""
+        files = sources(expanded(path))
+        for name, content in files.items():
+            if holds_secret_code(content):
+                raise RecordError(f"{name} beside {path} holds what looks like a secret; have it read from the environment")
+            self.code[f"{SOLVER_FILES}{name}"] = f"{PROGRAM}{name}"
+            self.names.append(f"{PROGRAM}{name}")
+            self._put(f"{PROGRAM}{name}", content)
+        return f"{PROGRAM}{next(iter(files))}"
 
     def _copy_attachments(self) -> None:
         """Copy what the samples of the record attach, and the index of its sources."""
@@ -293,7 +308,7 @@ class _Packing:
 
     def _put(self, name: str, content: bytes) -> None:
         file = self.folder / name
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
 
 

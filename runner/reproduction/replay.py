@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from runner.types import Row
 
 DATA, CACHE, FILES = "data.jsonl", "cache.jsonl", "files/"
+PROGRAM = f"{FILES}program/"
 
 
 RECORD = {"manifest.json", "samples.jsonl", DATA, CACHE}
 """Files from which a capsule is replayed."""
 
-_ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "scoring")
+_ASKED = ("name", "model", "sampling", "prompt", "data", "adapter", "solver", "scoring")
 """Groups of the config that decide what is asked, and how answers are parsed and scored."""
 
 
@@ -170,6 +171,8 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     ):  # make sure that each can be decoded: `record.samples` skips those that cannot
         pass
     if not trust_code:
+        if not isinstance(config.solver, schema.solver.PlainSolver):
+            raise RecordError("its answers are made by a program inside it; --trust-code runs it")
         config, report.not_scored = without_code(config)
     known = {
         name: value for name, value in manifest.environment.items() if name != "git"

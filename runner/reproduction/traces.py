@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _PATH = re.compile(r"(?<![\w/.])/(?:[\w.@+-]+/)+(?P<last>[\w.@+-]+)")
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
-_CONTENT = ("config.prompt", "config.adapter", "config.scoring", "config.sampling", "data.ids", "texts")
+_CONTENT = ("config.prompt", "config.adapter", "config.scoring", "config.solver.params", "config.sampling", "data.ids", "texts")
 """Parts of the manifest that the user wrote, in which paths are not looked for."""
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from runner.solvers.lm import StepLM
+from runner.solvers.modules import sources
+from runner.solvers.python import Python
 from runner.solvers.solved import Bounds, Solved
 from runner.solvers.solver import Solver
 from runner.solvers.steps import Look, Steps, Unanswered, is_of_row
 
-__all__ = ["Bounds", "Look", "Solved", "Solver", "StepLM", "Steps", "Unanswered", "is_of_row"]
+__all__ = ["Bounds", "Look", "Python", "Solved", "Solver", "StepLM", "Steps", "Unanswered", "is_of_row", "sources"]

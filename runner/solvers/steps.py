@@ -7,6 +7,8 @@ import functools
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeGuard, TypeVar
 
+import msgspec
+
 from runner.answers import without_thinking
 from runner.cache import request_key
 from runner.cost.account import Account
@@ -44,12 +46,13 @@ class _Call:
     __slots__ = ("account", "conversation", "kept", "key", "name", "outcome", "request", "split")
 
     def __init__(self, lm: StepLM, request: Request, key: str) -> None:
+        if request.messages is not None:  # the program may go on writing into its own list
+            request = msgspec.structs.replace(request, messages=[message.copy() for message in request.messages])
         self.request = request
         self.key = key
         self.name = lm.name
         self.split = lm.split_thinking
-        said = request.messages if request.messages is not None else [{"role": "user", "content": request.prompt}]
-        self.conversation = [message.copy() for message in said]  # the solver may go on writing into its own
+        self.conversation: list[Message] = request.messages or [{"role": "user", "content": request.prompt}]
         self.account = Account()
         self.kept = Spent()
         self.outcome: Completion | OstinatoError | None = None

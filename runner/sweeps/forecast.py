@@ -14,6 +14,7 @@ from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment import targets
 from runner.experiment.estimate import expected, reasks, verdict
+from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
 from runner.experiment.served import pin
 from runner.experiment.train_first import foreseen
@@ -162,6 +163,9 @@ class _Forecaster:
         lm.store = self._store(config)
         pin(config, lm, ask=False)
         adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
+        if (solver := build.solver(config)) is not None:
+            asker = Parts(dataset, {}, lm, adapter, named=NamedModels(config), solver=solver).asker()
+            return self._from_cache(key, asker, config, dataset)
         asker = Parts(dataset, {}, lm, adapter).asker()
         said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))
         keys = [request_key(asker.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]

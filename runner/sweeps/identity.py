@@ -9,6 +9,7 @@ import msgspec
 
 from runner.config.older import hashed
 from runner.config.roles import ADJUSTABLE, IDENTITY, group_of
+from runner.config.schema.solver import PlainSolver
 from runner.experiment.files import digests_of
 
 if TYPE_CHECKING:
@@ -39,8 +40,10 @@ class Identities:
         """
         config = prepared.config
         facts: dict[str, Any] = {name: self._digest(name, getattr(config, name)) for name in IDENTITY}
+        if isinstance(config.solver, PlainSolver):  # as before this group was added
+            del facts["solver"]
         facts["rows"] = prepared.dataset.fingerprint
-        facts["files"] = self._once.get("files", (config.prompt, config.scoring), lambda: digests_of(config))
+        facts["files"] = self._once.get("files", (config.prompt, config.scoring, config.solver), lambda: digests_of(config))
         if config.finetune is not None:  # its rows are in a file
             facts["training"] = prepared.training.spec.job
         facts["values"] = {key: value for key, value in values.items() if group_of(key) in ADJUSTABLE}

@@ -126,7 +126,8 @@ class Plan:
         once, data, config = self.sources.once, prepared.dataset, prepared.config
         once.get("scorers", (config.scoring, config.data), lambda: build.scorers(config))
         adapter = once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
-        once.get("first", (adapter, data), lambda: adapter.format(next(iter(data))))
+        if once.get("solver", (config.solver, config.limits), lambda: build.solver(config)) is None:
+            once.get("first", (adapter, data), lambda: adapter.format(next(iter(data))))
         once.get("lm", (config.model, config.sampling, config.launch), lambda: build.lm(config).request(prompt="").model)
 
 

@@ -22,9 +22,9 @@ OPTIONS = [file for file in FILES if len(file.parts) > 1]
 DEFAULTS = [file for file in OPTIONS if file.name == "default.yaml"]
 EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
-GROUPS |= {"finetune", "sweep", "gate", "schedule", "expect"}
+GROUPS |= {"finetune", "sweep", "gate", "schedule", "expect", "solver"}
 REQUIRED = {f"data/{kind}": "data.path=x" for kind in ("file", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx")}
-REQUIRED |= {"scoring/python": "scoring.function=x.py:f"}
+REQUIRED |= {"scoring/python": "scoring.function=x.py:f", "solver/python": "solver.function=x.py:f"}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -43,6 +43,7 @@ def kinds(group):
         "data": (schema.data, "Data"),
         "adapter": (schema.request, "Adapter"),
         "scoring": (schema.scoring, "Scoring"),
+        "solver": (schema.solver, "Solver"),
         "finetune": (schema.finetuning, "Finetune"),
     }[group]
     options = [struct for name, struct in vars(module).items() if name.endswith(base) and name != base and is_kind(struct)]
@@ -60,7 +61,7 @@ def is_kind(struct):
 
 def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 76
+    assert len(OPTIONS) == 78
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir", "alias"}

@@ -14,6 +14,7 @@ from runner.config.schema.roles import Adjustable, Aside, Identity
 from runner.config.schema.running import Budget, Cache, Execution, Launch, Limits
 from runner.config.schema.schedule import Schedule
 from runner.config.schema.scoring import ExactScoring, Expect, Scoring
+from runner.config.schema.solver import PlainSolver, Solver
 from runner.config.schema.sweep import Sweep
 
 
@@ -29,6 +30,7 @@ class RunConfig(Config, frozen=True, kw_only=True):
     prompt: Identity[Prompt] = Prompt()
     data: Identity[DataSource] = InlineData()
     adapter: Identity[Adapter] = ChatAdapter()
+    solver: Identity[Solver] = PlainSolver()
     scoring: Identity[Scoring] = ExactScoring()
     cache: Identity[Cache] = Cache()
     limits: Adjustable[Limits] = Limits()

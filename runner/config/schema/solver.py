@@ -1,0 +1,24 @@
+"""Declare `solver`: what answers a row."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from runner.config.schema.base import Kind, Name, Positive, Text
+from runner.config.schema.model import Model
+
+
+class PlainSolver(Kind, frozen=True, kw_only=True, tag="plain"):
+    """Fill in the prompt and ask once; again only as the adapter wants."""
+
+
+class PythonSolver(Kind, frozen=True, kw_only=True, tag="python"):
+    """Answer by a function of your own: ``file.py:function``, called with (row, lm, **params), and with models."""
+
+    function: Text
+    params: dict[str, Any] = {}
+    models: dict[Name, Model] = {}
+    max_requests: Positive = 100
+
+
+Solver: TypeAlias = PlainSolver | PythonSolver
