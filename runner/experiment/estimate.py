@@ -73,9 +73,6 @@ class Forecast(msgspec.Struct, frozen=True, kw_only=True):
         del work["samples"]
         if not facts["named"]:
             del facts["named"]
-        if not work.pop("open"):
-            return {**facts, **work, "budget": budget}
-        work["prompt_tokens"] = None
         return {**facts, **work, "budget": budget}
 
     def table(self) -> list[tuple[str, str]]:
@@ -192,7 +189,7 @@ def expected(asker: Asker, slots: Iterable[Slot], *, reasks: int = 0) -> Estimat
             completion_tokens_max=None,
             tokens_max=None,
             cost_usd_max=None,
-            open=bool(owed),
+            prompt_tokens=None if owed else 0,
         )
     channel = asker.lm.channel()
     price, longest = channel.price, channel.longest_answer

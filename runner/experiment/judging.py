@@ -81,7 +81,7 @@ def _plus(before: Estimate, judge: Judge, lm: LM, asked: Asked, answered: int, t
     return Estimate(
         samples=before.samples + 1,
         requests=before.requests + _AGAIN * times,
-        prompt_tokens=before.prompt_tokens + times * likely.prompt_tokens,
+        prompt_tokens=(before.prompt_tokens or 0) + times * likely.prompt_tokens,
         completion_tokens_max=(before.completion_tokens_max or 0) + answers * times if bounded else None,
         tokens_max=(before.tokens_max or 0) + (prompts + answers) * times if bounded else None,
         cost_usd_max=(before.cost_usd_max or 0.0) + (usd or 0.0) * times if priced else None,
@@ -93,11 +93,12 @@ def together(main: Estimate, others: Iterable[Estimate | None]) -> Estimate:
     parts = [main, *(one or Estimate(tokens_max=None, cost_usd_max=None, completion_tokens_max=None) for one in others)]
     costs = [part.cost_usd_max for part in parts]
     tokens = [part.tokens_max for part in parts]
+    prompts = [part.prompt_tokens for part in parts]
     answers = [part.completion_tokens_max for part in parts]
     return Estimate(
         samples=max(part.samples for part in parts),
         requests=sum(part.requests for part in parts),
-        prompt_tokens=sum(part.prompt_tokens for part in parts),
+        prompt_tokens=None if None in prompts else sum(count or 0 for count in prompts),
         completion_tokens_max=None if None in answers else sum(count or 0 for count in answers),
         tokens_max=None if None in tokens else sum(count or 0 for count in tokens),
         cost_usd_max=None if None in costs else sum(cost or 0.0 for cost in costs),

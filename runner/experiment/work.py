@@ -13,24 +13,27 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         samples: samples to ask for, without those whose prompt cannot be made.
         requests: the most requests: one per sample, and one for each time that the adapter may ask again.
-        prompt_tokens: estimated tokens of the first prompts.
+        prompt_tokens: estimated tokens of the first prompts; None if a program asks, so that nobody knows before what.
         completion_tokens_max: the most tokens of all answers; None if they are unbounded.
         tokens_max: the most tokens of all prompts and answers; None if they are unbounded.
         cost_usd_max: the most dollars; None if the tokens are unbounded or the price is unknown.
-        open: whether a program asks, so that nobody knows before what; `requests` is then its bound.
     """
 
     samples: int = 0
     requests: int = 0
-    prompt_tokens: int = 0
+    prompt_tokens: int | None = 0
     completion_tokens_max: int | None = 0
     tokens_max: int | None = 0
     cost_usd_max: float | None = 0.0
-    open: bool = False
+
+    @property
+    def open(self) -> bool:
+        """True if a program asks."""
+        return self.prompt_tokens is None
 
     def line(self) -> str:
         """Return the estimate for people, in one line."""
-        if self.open:
+        if self.prompt_tokens is None:
             return f"up to {count(self.requests, 'request')} by a program; what they cost is not known before"
         parts = [f"up to {count(self.requests, 'request')}", f"about {count(self.prompt_tokens, 'prompt token')}"]
         if self.completion_tokens_max is None:
