@@ -6,10 +6,14 @@ import csv
 import io
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from runner.analysis import frames as tables
+from runner.analysis import interchange
 from runner.analysis.flat import corrected_names, flat_run, interval_in, to_json
 from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
+from runner.errors import ConfigError
 from runner.secrets import redacted
 from runner.types import Score
 from runner.wording.numbers import dollars, mean, score_in_full, seconds
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from typing import BinaryIO
 
-Format = Literal["csv", "parquet", "jsonl", "md", "junit"]
+Format = Literal["csv", "parquet", "jsonl", "md", "junit", "every-eval-ever", "openai-batch", "openai-finetuning"]
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """First characters that make a spreadsheet take a cell for a formula."""
@@ -31,12 +35,13 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
     Args:
         record: a run or a sweep.
         to: ``csv``, ``jsonl`` and ``parquet``: one row per sample (sweep: per cell), see `runner.analysis.flat`. ``md``: one row
-            per run (sweep: per cell). ``junit``: one test case per sample, see `runner.analysis.junit`.
+            per run (sweep: per cell). ``junit``: one test case per sample, see `runner.analysis.junit`. The others are of runs
+            alone, see `runner.analysis.interchange`.
         file: the output, in bytes; text is UTF-8.
         exact: leave text in CSV as it is. Otherwise a ``'`` precedes text that a spreadsheet would run as a formula.
 
     Raises:
-        ConfigError: polars, which Parquet needs, is not installed.
+        ConfigError: polars, which Parquet needs, is not installed; a format of runs is asked of a sweep.
     """
     match to:
         case "parquet":
@@ -50,7 +55,19 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
             lines = _markdown(record)
         case "junit":
             lines = junit(record)
+        case _:
+            lines = _of_run(record, to)
     file.writelines(line.encode() for line in lines)
+
+
+def _of_run(record: Run | Sweep, to: Format) -> Iterator[str]:
+    """Yield a run in a format that others read."""
+    if not isinstance(record, Run):
+        raise ConfigError(f"--to {to} writes one run; name one of {record.folder / 'cells'}")
+    if to == "every-eval-ever":
+        return iter([msgspec.json.format(to_json(redacted(interchange.every_eval_ever(record))), indent=2) + "\n"])
+    rows = interchange.batch(record) if to == "openai-batch" else interchange.finetuning(record)
+    return interchange.lines_of(map(redacted, rows))
 
 
 def csv_lines(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
