@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from runner.analysis.pairs import question_of
 from runner.errors import DataError
@@ -46,15 +46,41 @@ def settings_in(scoring: dict[str, Any], score: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def allowed(run: Run, score: str, values: Iterable[float]) -> dict[str, float] | None:
-    """Return the labels that answers may get, and the score of each; None: any number.
+class Scale(NamedTuple):
+    """The numbers that a judge's rubric asks for, from the worst to the best; its scores are 0 to 1."""
 
-    They are the labels of the scorer, if it has some; else those of `RIGHT`, if its scores are 0 and 1.
+    worst: float
+    best: float
+
+
+Allowed: TypeAlias = "dict[str, float] | Scale | None"
+"""The labels that answers may get, with the score of each; or numbers of a scale; None: any number."""
+
+
+def allowed(run: Run, score: str, values: Iterable[float]) -> Allowed:
+    """Return the labels that answers may get.
+
+    They are the labels or the scale of the scorer (of a panel's first judge), if it has some; else those of `RIGHT`, if its
+    scores are 0 and 1.
     """
-    own = scoring_of(run, score).get("labels")
-    if isinstance(own, dict) and own and all(isinstance(value, int | float) for value in own.values()):
-        return {str(label): float(value) for label, value in own.items()}
+    scoring = scoring_of(run, score)
+    judges = scoring.get("judges")
+    own = next(iter(judges.values())) if isinstance(judges, dict) and judges else scoring
+    if labels := own.get("labels"):
+        if isinstance(labels, dict):
+            return {str(label): float(value) for label, value in labels.items()}
+    elif scale := own.get("scale"):
+        return Scale(float(scale[0]), float(scale[1]))
     return RIGHT if all(value in (0, 1) for value in values) else None
+
+
+def told(labels: Allowed) -> str:
+    """Say what people may write."""
+    if isinstance(labels, Scale):
+        return f"a number from {labels.worst:g} to {labels.best:g}"
+    if labels is None:
+        return "a number"
+    return "right or wrong" if labels == RIGHT else " or ".join(labels)
 
 
 # --- to be labelled
@@ -197,9 +223,14 @@ def _sample(row: Mapping[str, str | None], samples: Mapping[Slot, Sample], where
     return found
 
 
-def _value(written: str, labels: Mapping[str, float] | None, where: str) -> float:
+def _value(written: str, labels: Allowed, where: str) -> float:
     if labels is None:
         return _number(written, where)
+    if isinstance(labels, Scale):
+        share = (_number(written, where) - labels.worst) / (labels.best - labels.worst)
+        if not 0 <= share <= 1:
+            raise DataError(f"{where}: {written} is not on the scale of the judge: {told(labels)}")
+        return share
     value = labels.get(written, labels.get(written.lower()))
     if value is None:
         raise DataError(f"{where}: there is no label {written!r}{suggest(written, labels) or ';'} there is {', '.join(labels)}")

@@ -80,7 +80,7 @@ def score_named(run: Run, name: str | None) -> str:
 
 def _draw(run: Run, args: argparse.Namespace) -> int:
     from runner.analysis.export import csv_lines
-    from runner.analysis.labels import draw, filled
+    from runner.analysis.labels import allowed, draw, filled, scores_of, told
     from runner.records.labels import read_labels
     from runner.secrets import redacted
 
@@ -93,9 +93,10 @@ def _draw(run: Run, args: argparse.Namespace) -> int:
         sys.stdout.write(content)
     else:
         _write(args.output, content)
-    told = "labels filled in" if args.fill else "fill in the column `label`"
+    wanted = told(allowed(run, score, scores_of(run, score).values()))
+    what = "labels filled in" if args.fill else f"fill in the column `label` ({wanted})"
     print(
-        f"{numbers.count(len(rows), 'answer')} of {run.name}, for the score {score}: {told}, then: "
+        f"{numbers.count(len(rows), 'answer')} of {run.name}, for the score {score}: {what}, then: "
         f"ostinato labels {shorten(run.folder)} --import {args.output or 'FILE'}",
         file=sys.stderr,
     )

@@ -74,7 +74,7 @@ def test_a_corrected_score_covers_the_truth_and_is_shown_everywhere():
     run = play()
     truth, raw = (run.summary.scores[name].mean for name in ("truth", "judge"))
     drawn = ostinato("labels", "latest", "--sample", "120")
-    assert (drawn.code, "fill in the column `label`" in drawn.err) == (0, True)
+    assert (drawn.code, "fill in the column `label` (right or wrong)" in drawn.err) == (0, True)
     rows = table(drawn.out)
     assert (len(rows), len({row["id"] for row in rows})) == (120, 120)
     assert {row["label"] for row in rows} == {""}
@@ -189,6 +189,18 @@ def test_an_answer_that_has_changed_since_is_left_out():
     told = calibrate(runner.load(run.folder), "judge", "now")
     assert told.labels == 59
     assert "1 label left out: the answers have changed since they were labelled" in told.remarks
+
+
+def test_numbers_of_a_scale_are_labels_of_a_judge_that_has_one():
+    judge = ["scoring=helpfulness", "model@scoring.model=fake", "scoring.model.choices=['2','4']"]
+    run = play(*judge, scoring=())
+    drawn = ostinato("labels", "latest", "--sample", "40")
+    assert "(a number from 1 to 5)" in drawn.err
+    rows = [{**row, "label": "4", "who": "me"} for row in table(drawn.out)]
+    assert ostinato("labels", "latest", "--import", write(rows)).code == 0
+    assert {one.value for one in read_labels(run.folder)} == {0.75}
+    wrong = ostinato("labels", "latest", "--import", write([{**rows[0], "label": "6"}]))
+    assert "6 is not on the scale of the judge: a number from 1 to 5" in wrong.err
 
 
 BAD = [
