@@ -89,7 +89,7 @@ def change(
         mean_b=_mean([other for _, other in means.values()]),
         difference=_difference(found, clusters, level),
         samples=len(found),
-        unscored=sum(None in (pairs.a.kept[slot].score(name), pairs.b.kept[slot].score(name)) for slot in pairs.both),
+        unscored=pairs.unscored(name),
         gained=sum(other > one for _, one, other in found),
         lost=sum(other < one for _, one, other in found),
         lower_is_better=lower_is_better,
@@ -181,6 +181,10 @@ def _difference(
 
 def _by_row(found: Iterable[tuple[Slot, float, float]]) -> dict[str, tuple[float, float]]:
     """Return the means of A and B over the repeats of each row."""
+    found = list(found)
+    single = {row: (one, other) for (row, _), one, other in found}
+    if len(single) == len(found):  # no repeats
+        return single
     rows: dict[str, tuple[list[float], list[float]]] = {}
     for (row, _), one, other in found:
         in_a, in_b = rows.setdefault(row, ([], []))

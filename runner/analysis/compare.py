@@ -212,7 +212,7 @@ def _compared(
 ) -> Comparison:
     """Return the comparison without verdicts, which need all p-values."""
     a, b = pairs.a, pairs.b
-    if len(pairs.only_a) == len(a.kept):
+    if len(pairs.only_a) == len(a.at):
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
     judges = {} if any_judge else {name: told for name in names if (told := differ(a.run, b.run, name))}
@@ -257,12 +257,12 @@ def _names(a: Side, b: Side, wanted: Sequence[str] | None, also: Iterable[str]) 
 
 
 def _measures(pairs: Pairs) -> dict[str, Measure]:
-    sides = [[side.kept[slot] for slot in pairs.both] for side in (pairs.a, pairs.b)]
+    sides = list(zip((pairs.a, pairs.b), pairs.places_of_both, strict=True))
     measures = {
-        name: _measure(*(_mean([getattr(kept, field) for kept in side]) for side in sides))
+        name: _measure(*(_mean([getattr(side, field)[at] for at in places]) for side, places in sides))
         for name, field in (("prompt_tokens",) * 2, ("completion_tokens",) * 2, ("price_usd", "price"))
     }
-    times = [sorted(kept.latency for kept in side if kept.latency is not None) for side in sides]
+    times = [sorted(time for at in places if not math.isnan(time := side.latency[at])) for side, places in sides]
     for q in (50, 95):
         measures[f"latency_p{q}_s"] = _measure(*(quantile(some, q / 100) if some else None for some in times))
     return measures
@@ -273,7 +273,7 @@ def _measure(a: float | None, b: float | None) -> Measure:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
+    known = [value for value in values if value is not None and not math.isnan(value)]
     return math.fsum(known) / len(known) if known and len(known) == len(values) else None
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-    from runner.records.folder import Mark
+    from runner.records.folder import Brief, Mark
     from runner.types import Sample
 
 CELLS = "cells"
@@ -96,6 +96,10 @@ class Run:
     def marks(self) -> Iterator[Mark]:
         """Yield how each sample was scored, and what it was asked; faster than `samples`."""
         return self._record.marks()
+
+    def briefs(self) -> Iterator[Brief]:
+        """Yield the numbers of every line, of which the last one of a sample counts; faster than `samples`."""
+        return self._record.briefs()
 
     @cached_property
     def asked(self) -> Asked:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from array import array
 from collections import Counter
+from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from sys import intern
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -14,11 +17,11 @@ from runner.analysis.load import Run, Sweep, load
 from runner.analysis.same import Asked
 from runner.attachments import said
 from runner.errors import ConfigError
-from runner.types import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+    from runner.records.folder import Brief
     from runner.types import Message, Sample
 
 Slot = tuple[str, int]
@@ -29,33 +32,6 @@ Source: TypeAlias = "Run | Sweep | str | Path | Iterable[Sample]"
 
 MAX_TEXT = 2_000
 """The most characters of a prompt or an answer that a flip shows."""
-
-
-class Kept(NamedTuple):
-    """The numbers kept of a sample. Unknown is None; latency in seconds, the price of the answer in dollars.
-
-    `requests` are hashes of what it was asked: see `runner.analysis.same`.
-    """
-
-    status: str
-    cluster: str | None
-    scores: dict[str, float]
-    answer: int
-    requests: list[int]
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    price: float | None
-    latency: float | None
-
-    @property
-    def failed(self) -> bool:
-        """Return whether there is no answer."""
-        return self.status == "error"
-
-    def score(self, name: str) -> float | None:
-        """Return a score if the sample has it, and it is finite."""
-        value = self.scores.get(name)
-        return None if value is None or not math.isfinite(value) else float(value)
 
 
 class Flip(msgspec.Struct, frozen=True):
@@ -87,7 +63,9 @@ class Side:
     Attributes:
         name: what it is called.
         run: the run, or None for plain samples.
-        kept: by slot, in the order of the record.
+        at: the position of each slot in the columns below, in the order of the record.
+        status, answer, prompt_tokens, completion_tokens, price, latency: columns, a value per sample: its status, a hash of its
+            answer, tokens, the price of the answer in dollars, seconds. Unknown is None, or NaN in `price` and `latency`.
         scorers: facts about them, by name, from the manifest.
         fingerprint, repeats: of its data, and how often each row is asked; None and 1 for plain samples.
         scores: the names of its scores, the primary one first.
@@ -104,15 +82,54 @@ class Side:
         # what can be iterated only once is kept
         self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
         asked = self.run.asked if self.run else Asked()
-        self.kept = {(sample.id, sample.repeat): _kept(sample, asked) for sample in self._samples()}
-        self.clusters = {row: kept.cluster for (row, _), kept in self.kept.items() if kept.cluster is not None}
+        self._columns(asked, source.briefs() if isinstance(source, Run) else self._samples())
         known = self.run.summary.scores if self.run and self.run.summary else ()
         manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
         self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
         self.repeats = (config.get("sampling") or {}).get("repeats", 1) if config else 1
         self.scorers: dict[str, Any] = manifest.get("scorers") or {} if manifest else {}
-        seen = dict.fromkeys(name for kept in self.kept.values() for name in kept.scores)
+        seen = dict.fromkeys(name for at in self.at.values() for name in self._scores[at])
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
+
+    def _columns(self, asked: Asked, samples: Iterable[Sample | Brief]) -> None:
+        """Keep a few numbers per sample. If a sample comes twice, the last one counts, at its place."""
+        self.at: dict[Slot, int] = {}
+        self.clusters: dict[str, str] = {}
+        self.status: list[str] = []
+        self.prompt_tokens: list[int | None] = []
+        self.completion_tokens: list[int | None] = []
+        self.answer, self._requests, self._counts = array("q"), array("q"), array("q", [0])
+        self.price, self.latency = array("d"), array("d")
+        self._scores: list[dict[str, float]] = []
+        alike: dict[Any, dict[str, float]] = {}
+        for position, sample in enumerate(samples):
+            slot = sample.id, sample.repeat
+            self.at.pop(slot, None)
+            self.at[slot] = position
+            if sample.cluster is not None:
+                self.clusters[sample.id] = sample.cluster
+            usage, price = sample.usage, _price(sample)
+            self.status.append(intern(sample.status))
+            self.answer.append(hash((sample.status, sample.output)))
+            self.prompt_tokens.append(getattr(usage, "prompt_tokens", None))
+            self.completion_tokens.append(getattr(usage, "completion_tokens", None))
+            self.price.append(math.nan if price is None else price)
+            self.latency.append(math.nan if sample.latency_s is None else sample.latency_s)
+            self._requests.extend(asked.identities(sample))
+            self._counts.append(len(self._requests))
+            self._scores.append(alike.setdefault(tuple(sample.scores.items()), sample.scores))
+        self._by_name: dict[str, list[float | None]] = {}
+
+    def score(self, name: str) -> list[float | None]:
+        """Return the column of a score: None for samples without it, or of which it is not finite."""
+        if name not in self._by_name:
+            values = (scores.get(name) for scores in self._scores)
+            self._by_name[name] = [None if value is None or not math.isfinite(value) else float(value) for value in values]
+        return self._by_name[name]
+
+    def requests(self, position: int) -> array[int]:
+        """Return hashes of what a sample was asked: see `runner.analysis.same`."""
+        return self._requests[self._counts[position] : self._counts[position + 1]]
 
     def read(self, slots: Collection[Slot]) -> dict[Slot, Sample]:
         """Return the samples of these slots, whole."""
@@ -134,33 +151,45 @@ class Pairs:
 
     def __init__(self, a: Side, b: Side) -> None:
         self.a, self.b = a, b
-        self.only_a = [slot for slot in a.kept if slot not in b.kept]
-        self.only_b = [slot for slot in b.kept if slot not in a.kept]
+        self.only_a = [slot for slot in a.at if slot not in b.at]
+        self.only_b = [slot for slot in b.at if slot not in a.at]
         same_data = a.fingerprint is not None and a.fingerprint == b.fingerprint
         self.owed_a = [slot for slot in self.only_b if same_data and slot[1] < a.repeats]
         self.owed_b = [slot for slot in self.only_a if same_data and slot[1] < b.repeats]
-        self.common = [slot for slot in a.kept if slot in b.kept]
-        self.errors_a = sum(a.kept[slot].failed for slot in self.common)
-        self.errors_b = sum(b.kept[slot].failed for slot in self.common)
-        self.both = [slot for slot in self.common if not (a.kept[slot].failed or b.kept[slot].failed)]
+        self.common = [slot for slot in a.at if slot in b.at]
+        places = [(a.at[slot], b.at[slot]) for slot in self.common]
+        self.errors_a = sum(a.status[one] == "error" for one, _ in places)
+        self.errors_b = sum(b.status[other] == "error" for _, other in places)
+        answered = [a.status[one] != "error" != b.status[other] for one, other in places]
+        self.both = list(compress(self.common, answered))
+        self.places = array("q", (one for one, _ in places)), array("q", (other for _, other in places))
+        self.places_of_both = array("q", compress(self.places[0], answered)), array("q", compress(self.places[1], answered))
 
     def scored(self, name: str) -> Iterator[tuple[Slot, float, float]]:
         """Yield every slot with a finite score `name` in both runs, and the two scores."""
-        for slot in self.common:
-            one, other = self.a.kept[slot].score(name), self.b.kept[slot].score(name)
+        for slot, one, other in self._scores(name):
             if one is not None and other is not None:
                 yield slot, one, other
 
     def one_sided(self, name: str) -> Iterator[tuple[Slot, float | None, float | None]]:
         """Yield every slot with the score in one run, and left out of it, or owed, in the other (None)."""
-        for slot in self.common:
-            one, other = self.a.kept[slot].score(name), self.b.kept[slot].score(name)
+        for slot, one, other in self._scores(name):
             if (one is None) != (other is None):
                 yield slot, one, other
         for slots, side in ((self.owed_b, self.a), (self.owed_a, self.b)):
             for slot in slots:
-                if (value := side.kept[slot].score(name)) is not None:
+                if (value := side.score(name)[side.at[slot]]) is not None:
                     yield (slot, value, None) if side is self.a else (slot, None, value)
+
+    def unscored(self, name: str) -> int:
+        """Return how many samples that both runs have answered lack the score in one of them."""
+        sides = zip((self.a, self.b), self.places_of_both, strict=True)
+        return sum(None in pair for pair in zip(*(map(side.score(name).__getitem__, at) for side, at in sides), strict=True))
+
+    def _scores(self, name: str) -> Iterator[tuple[Slot, float | None, float | None]]:
+        """Yield every slot in common, and its scores."""
+        columns = [map(side.score(name).__getitem__, at) for side, at in zip((self.a, self.b), self.places, strict=True)]
+        yield from zip(self.common, *columns, strict=True)
 
     def measures(self, name: str) -> bool:
         """Return whether a score is recorded as a quantity, which has no bounds."""
@@ -169,8 +198,9 @@ class Pairs:
     def left_out(self, name: str) -> tuple[dict[str, int], dict[str, int]]:
         """Count the samples of A and of B without the score, by status; ``owed``: not asked yet."""
         counts = []
-        for side, owed in ((self.a, self.owed_a), (self.b, self.owed_b)):
-            found = Counter(side.kept[slot].status for slot in self.common if side.kept[slot].score(name) is None)
+        for side, places, owed in zip((self.a, self.b), self.places, (self.owed_a, self.owed_b), strict=True):
+            scores = side.score(name)
+            found = Counter(side.status[at] for at in places if scores[at] is None)
             found["owed"] = len(owed)
             counts.append({status: count for status, count in found.items() if count})
         return counts[0], counts[1]
@@ -178,8 +208,8 @@ class Pairs:
     @property
     def same(self) -> int:
         """Return how many samples of B are an answer of A as well."""
-        seen = {request for kept in self.a.kept.values() for request in kept.requests}
-        return sum(any(request in seen for request in kept.requests) for kept in self.b.kept.values())
+        seen = {request for at in self.a.at.values() for request in self.a.requests(at)}
+        return sum(any(request in seen for request in self.b.requests(at)) for at in self.b.at.values())
 
     def clusters(self) -> dict[str, str] | None:
         """Return the cluster of each row as recorded, in A or else in B; None if no row has one."""
@@ -188,44 +218,31 @@ class Pairs:
     @property
     def changed(self) -> int:
         """Return the number of samples whose answers differ."""
-        return sum(self.a.kept[slot].answer != self.b.kept[slot].answer for slot in self.both)
+        return sum(self._changed())
+
+    def _changed(self) -> Iterator[bool]:
+        """Yield for each slot of `both` whether the answers differ."""
+        in_a, in_b = self.places_of_both
+        return (self.a.answer[one] != self.b.answer[other] for one, other in zip(in_a, in_b, strict=True))
 
     def flips(self, name: str | None, rows: int, *, lower_is_better: bool = False) -> list[Flip]:
         """Return the first `rows` samples to look at: losses in the score `name` (largest first), gains, then changed answers."""
-        scores = {slot: (one, other) for slot, one, other in self.scored(name)} if name is not None else {}
+        scores = {slot: (one, other) for slot, one, other in self.scored(name) if one != other} if name is not None else {}
 
         def rank(slot: Slot) -> tuple[int, float, str, int]:
             one, other = scores.get(slot, (0.0, 0.0))
             gain = one - other if lower_is_better else other - one
             return (2 if gain == 0 else int(gain > 0), -abs(gain), *slot)
 
-        differ = (slot for slot in self.both if self._differs(slot, scores))
+        differ = (slot for slot, changed in zip(self.both, self._changed(), strict=True) if changed or slot in scores)
         first = heapq.nsmallest(rows, differ, key=rank)
         chosen = set(first)
         in_a, in_b = self.a.read(chosen), self.b.read(chosen)
-        return [_flip(in_a[slot], in_b[slot], *scores.get(slot, (None, None))) for slot in first]
-
-    def _differs(self, slot: Slot, scores: dict[Slot, tuple[float, float]]) -> bool:
-        one, other = scores.get(slot, (0.0, 0.0))
-        return one != other or self.a.kept[slot].answer != self.b.kept[slot].answer
+        shown = {slot: pair for slot, *pair in self.scored(name) if slot in chosen} if name is not None else {}
+        return [_flip(in_a[slot], in_b[slot], *shown.get(slot, (None, None))) for slot in first]
 
 
-def _kept(sample: Sample, asked: Asked) -> Kept:
-    usage = sample.usage
-    return Kept(
-        status=sample.status,
-        cluster=sample.cluster,
-        scores=sample.scores,
-        answer=hash((sample.status, sample.output)),
-        requests=asked.identities(sample),
-        prompt_tokens=usage.prompt_tokens if isinstance(usage, Usage) else None,
-        completion_tokens=usage.completion_tokens if isinstance(usage, Usage) else None,
-        price=_price(sample),
-        latency=sample.latency_s,
-    )
-
-
-def _price(sample: Sample) -> float | None:
+def _price(sample: Sample | Brief) -> float | None:
     """Return the price of the answer in dollars, whether it was paid now or came from the cache."""
     if sample.cost_usd is None or (sample.cache == "hit" and sample.saved_usd is None):
         return None

@@ -150,10 +150,10 @@ def _score(sides: list[Side], wanted: str | None) -> str:
 def _scores(side: Side, name: str) -> dict[str, list[float]]:
     """Return the finite scores of each row."""
     found: dict[str, list[float]] = {}
-    for (row, _), kept in side.kept.items():
-        value = kept.scores.get(name)
-        if not kept.failed and value is not None and math.isfinite(value):
-            found.setdefault(row, []).append(float(value))
+    scores = side.score(name)
+    for (row, _), at in side.at.items():
+        if side.status[at] != "error" and (value := scores[at]) is not None:
+            found.setdefault(row, []).append(value)
     return found
 
 

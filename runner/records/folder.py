@@ -24,6 +24,8 @@ RUN_NAME = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 _encoder = msgspec.json.Encoder()
 _decode = msgspec.json.Decoder(Sample).decode
 
+_NEWLINE = 10
+
 
 class _Slot(msgspec.Struct):
     """The part of a line that identifies the sample; much faster to read than the whole."""
@@ -47,6 +49,23 @@ class Mark(msgspec.Struct):
     cluster: str | None = None
 
 
+class _Tokens(msgspec.Struct, gc=False):
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Brief(Mark):
+    """The numbers of a line, and its answer: what a comparison needs. Fields are those of `runner.types.Sample`."""
+
+    output: str | None = None
+    usage: _Tokens | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    cache: str = "off"
+    latency_s: float | None = None
+
+
+_brief = msgspec.json.Decoder(Brief).decode
 _slot = msgspec.json.Decoder(_Slot).decode
 _mark = msgspec.json.Decoder(Mark).decode
 
@@ -145,6 +164,18 @@ class RunFolder(Folder):
                 except msgspec.MsgspecError:
                     continue
 
+    def briefs(self) -> Iterator[Brief]:
+        """Yield the numbers of every line, in order, in one pass: if a sample has several lines, the last one counts.
+
+        Raises:
+            RecordError: the file cannot be read.
+        """
+        for _, line in self._lines():
+            try:
+                yield _brief(line)
+            except msgspec.MsgspecError:
+                continue
+
     def history(self) -> Iterator[tuple[Sample, bool]]:
         """Yield every sample ever recorded, in order, and whether it counts: False if a later line has replaced it (`retry`).
 
@@ -206,7 +237,9 @@ class RunFolder(Folder):
             return
         try:
             with file.open("rb") as stream:
-                yield from ((number, line) for number, line in enumerate(stream) if line.endswith(b"\n"))
+                for number, line in enumerate(stream):
+                    if line[-1] == _NEWLINE:
+                        yield number, line
         except OSError as error:
             raise RecordError(f"{file}: {error.strerror}") from None
 
