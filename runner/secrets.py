@@ -133,12 +133,15 @@ def _signs(name: str) -> bool:
     return name.lower() in _SIGNING or names_a_secret(name)
 
 
+_TEXTLESS = frozenset({type(None), bool, int, float})
+
+
 def redacted(value: Any) -> Any:
     """Return JSON data with every text in it redacted. Done before encoding, which the mask could break."""
     if isinstance(value, str):
-        return redact(value)
+        return value if len(value) < _SHORTEST and not _seen and "://" not in value else redact(value)
     if isinstance(value, dict):
-        return {name: redacted(part) for name, part in value.items()}
+        return {name: part if type(part) in _TEXTLESS else redacted(part) for name, part in value.items()}
     return [redacted(part) for part in value] if isinstance(value, list) else value
 
 

@@ -51,8 +51,8 @@ def corrected_change(pairs: Pairs, name: str, clusters: Mapping[str, Hashable] |
         return None
     means = [run.summary.corrected.get(name) if run.summary else None for run in (pairs.a.run, pairs.b.run)]
     one, other = means
-    scored = {slot: b - a for slot, a, b in pairs.scored(name)}
     labels = _both(pairs.a.run, pairs.b.run, name) if one is not None and other is not None else {}
+    scored = {slot: b - a for slot, a, b in pairs.scored(name)} if labels else {}
     found = [
         Labelled(scored[slot], difference, weight, _unit(slot, clusters))
         for slot, (difference, weight) in labels.items()

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 Format = Literal["csv", "parquet", "jsonl", "md", "junit", "every-eval-ever", "openai-batch", "openai-finetuning"]
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+_FORMULA = "=+-@\t\r\n"
 """First characters that make a spreadsheet take a cell for a formula."""
+
+_CHUNK = 1 << 16
 
 
 def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = False) -> None:
@@ -48,7 +50,7 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
             tables.write_parquet(map(redacted, record.table()), file)
             return
         case "csv":
-            lines = csv_lines(map(redacted, record.table()), exact=exact)
+            lines = csv_lines(record.table(), exact=exact)
         case "jsonl":
             lines = (to_json(row) + "\n" for row in map(redacted, record.table()))
         case "md":
@@ -71,27 +73,30 @@ def _of_run(record: Run | Sweep, to: Format) -> Iterator[str]:
 
 
 def csv_lines(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
-    """Yield the lines, ended as in RFC 4180; unknown is empty, lists and objects are JSON text."""
+    """Yield lines, several at a time, ended as in RFC 4180; unknown is empty, lists and objects are JSON text.
+
+    What looks like a secret is masked.
+    """
+    buffer = io.StringIO()
+    write = csv.writer(buffer).writerow
     header: list[str] | None = None
     for row in rows:
         if header is None:
             header = list(row)
-            yield _csv_line(header)
-        yield _csv_line([_cell(row.get(name), exact=exact) for name in header])
-
-
-def _csv_line(cells: list[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer).writerow(cells)
-    return buffer.getvalue()
+            write(header)
+        write(["" if value is None else _cell(value, exact=exact) for value in map(row.get, header)])
+        if buffer.tell() > _CHUNK:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
 
 
 def _cell(value: Any, *, exact: bool) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return to_json(value)
-    return f"'{value}" if not exact and value.startswith(_FORMULA) and not _is_number(value) else value
+    if isinstance(value, str):
+        text: str = redacted(value)
+        return f"'{text}" if not exact and text[:1] in _FORMULA and text and not _is_number(text) else text
+    return str(value) if type(value) is int else to_json(redacted(value))
 
 
 def _is_number(text: str) -> bool:

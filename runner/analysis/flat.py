@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from runner.analysis.ranking import Standing
 from runner.stats.stats import quantile
-from runner.types import Usage
+from runner.types import Sample, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from runner.records import Summary
-    from runner.types import Sample
 
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
 _ENDS = (".low", ".high")
 _COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "scored", "cache_hits", "requests")
-_ERROR = ("code", "message", "status", "request_id")
+_ERROR = {f"error.{field}": field for field in ("code", "message", "status", "request_id")}
+_NO_ERROR = dict.fromkeys(_ERROR)
+_USAGE = {f"usage.{field}": field for field in Usage.__struct_fields__}
+_PLACED = {"id", "repeat", "status", "scores", "output", "target", "parsed", "messages", "prompt", "error", "usage"} | {
+    "answers",
+    "steps",
+}
+_OTHERS = [field for field in Sample.__struct_fields__ if field not in _PLACED]
+_NO_USAGE = dict.fromkeys(_USAGE)
+_usage, _others = attrgetter(*_USAGE.values()), attrgetter(*_OTHERS)
 
 
 def score_names(samples: Iterable[Sample]) -> list[str]:
@@ -38,11 +47,11 @@ def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
     row |= {f"score.{name}": sample.scores.get(name) for name in scores}
     row |= {"output": sample.output, "target": sample.target, "parsed": sample.parsed}
     row |= {"messages": sample.messages, "prompt": sample.prompt}
-    row |= {f"error.{field}": getattr(sample.error, field, None) for field in _ERROR}
-    row |= {f"usage.{field}": getattr(sample.usage, field, None) for field in Usage.__struct_fields__}
-    taken = {"scores", "error", "usage", "answers", "steps", *row}
-    row |= {field: getattr(sample, field) for field in type(sample).__struct_fields__ if field not in taken}
-    return row | {name: msgspec.to_builtins(getattr(sample, name)) for name in ("answers", "steps")}
+    row |= {column: getattr(sample.error, field, None) for column, field in _ERROR.items()} if sample.error else _NO_ERROR
+    row |= zip(_USAGE, _usage(sample.usage), strict=True) if sample.usage else _NO_USAGE
+    row |= zip(_OTHERS, _others(sample), strict=True)
+    row["answers"], row["steps"] = msgspec.to_builtins(sample.answers), msgspec.to_builtins(sample.steps)
+    return row
 
 
 class RunFacts(NamedTuple):

@@ -16,7 +16,7 @@ from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, find_record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import pandas as pd
     import polars as pl
@@ -97,9 +97,13 @@ class Run:
         """Yield how each sample was scored, and what it was asked; faster than `samples`."""
         return self._record.marks()
 
-    def briefs(self) -> Iterator[Brief]:
-        """Yield the numbers of every line, of which the last one of a sample counts; faster than `samples`."""
+    def briefs(self) -> Iterator[tuple[int, Brief]]:
+        """Yield number and brief of every line, of which the last one of a sample counts; faster than `samples`."""
         return self._record.briefs()
+
+    def samples_at(self, lines: Collection[int]) -> Iterator[Sample]:
+        """Yield the samples of the lines with these numbers."""
+        return self._record.samples_at(lines)
 
     @cached_property
     def asked(self) -> Asked:

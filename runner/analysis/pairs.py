@@ -82,7 +82,7 @@ class Side:
         # what can be iterated only once is kept
         self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
         asked = self.run.asked if self.run else Asked()
-        self._columns(asked, source.briefs() if isinstance(source, Run) else self._samples())
+        self._columns(asked, source.briefs() if isinstance(source, Run) else enumerate(self._samples()))
         known = self.run.summary.scores if self.run and self.run.summary else ()
         manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
         self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
@@ -91,7 +91,7 @@ class Side:
         seen = dict.fromkeys(name for at in self.at.values() for name in self._scores[at])
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
 
-    def _columns(self, asked: Asked, samples: Iterable[Sample | Brief]) -> None:
+    def _columns(self, asked: Asked, samples: Iterable[tuple[int, Sample | Brief]]) -> None:
         """Keep a few numbers per sample. If a sample comes twice, the last one counts, at its place."""
         self.at: dict[Slot, int] = {}
         self.clusters: dict[str, str] = {}
@@ -102,10 +102,12 @@ class Side:
         self.price, self.latency = array("d"), array("d")
         self._scores: list[dict[str, float]] = []
         alike: dict[Any, dict[str, float]] = {}
-        for position, sample in enumerate(samples):
+        self._lines = array("q")
+        for position, (line, sample) in enumerate(samples):
             slot = sample.id, sample.repeat
             self.at.pop(slot, None)
             self.at[slot] = position
+            self._lines.append(line)
             if sample.cluster is not None:
                 self.clusters[sample.id] = sample.cluster
             usage, price = sample.usage, _price(sample)
@@ -133,9 +135,12 @@ class Side:
 
     def read(self, slots: Collection[Slot]) -> dict[Slot, Sample]:
         """Return the samples of these slots, whole."""
-        if not slots:
-            return {}
-        return {slot: sample for sample in self._samples() if (slot := (sample.id, sample.repeat)) in slots}
+        lines = {self._lines[self.at[slot]] for slot in slots}
+        if self.run is not None:
+            samples = self.run.samples_at(lines)
+        else:
+            samples = (sample for line, sample in enumerate(self._samples()) if line in lines)
+        return {(sample.id, sample.repeat): sample for sample in samples}
 
 
 class Pairs:

@@ -82,13 +82,12 @@ def _draw(run: Run, args: argparse.Namespace) -> int:
     from runner.analysis.export import csv_lines
     from runner.analysis.labels import allowed, draw, filled, scores_of, told
     from runner.records.labels import read_labels
-    from runner.secrets import redacted
 
     score = score_named(run, args.score)
     rows = draw(run, score, args.sample, by_verdict=args.by_verdict, seed=args.seed, known=read_labels(run.folder))
     if args.fill:
         rows = filled(rows, run, args.fill)
-    content = "".join(csv_lines(map(redacted, rows), exact=False))
+    content = "".join(csv_lines(rows, exact=False))
     if args.output is None:
         sys.stdout.write(content)
     else:

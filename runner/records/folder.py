@@ -17,7 +17,7 @@ from runner.records.summary import Summary
 from runner.types import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
 _Record = TypeVar("_Record", bound=Folder)
 RUN_NAME = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
@@ -164,17 +164,26 @@ class RunFolder(Folder):
                 except msgspec.MsgspecError:
                     continue
 
-    def briefs(self) -> Iterator[Brief]:
-        """Yield the numbers of every line, in order, in one pass: if a sample has several lines, the last one counts.
+    def briefs(self) -> Iterator[tuple[int, Brief]]:
+        """Yield number and brief of every line, in order, in one pass: if a sample has several lines, the last one counts.
 
         Raises:
             RecordError: the file cannot be read.
         """
-        for _, line in self._lines():
+        for number, line in self._lines():
             try:
-                yield _brief(line)
+                yield number, _brief(line)
             except msgspec.MsgspecError:
                 continue
+
+    def samples_at(self, numbers: Collection[int]) -> Iterator[Sample]:
+        """Yield the samples of some lines. Raises RecordError if the file cannot be read."""
+        last = max(numbers, default=-1)
+        for number, line in self._lines() if numbers else ():
+            if number in numbers:
+                yield _decode(line)
+            if number >= last:
+                return
 
     def history(self) -> Iterator[tuple[Sample, bool]]:
         """Yield every sample ever recorded, in order, and whether it counts: False if a later line has replaced it (`retry`).
