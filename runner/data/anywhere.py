@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from runner.data.dataset import Dataset, Kind, open_dataset
-from runner.data.remote import fetched, in_place, is_remote, title
+from runner.data.remote import is_remote, title
 from runner.errors import DataError
 
 if TYPE_CHECKING:
@@ -29,9 +29,11 @@ def open_anywhere(
         ConfigError, DataError: as `open_dataset` and `fetched`.
     """
     given = [path] if isinstance(path, str) else path
-    found = {one: fetched(one, token_env) for one in dict.fromkeys(given) if is_remote(one)}
-    if not found:
+    if not any(map(is_remote, given)):
         return open_dataset(kind, path=path, name=name, **how)
+    from runner.data.remote.fetch import fetched, in_place  # which loads what HTTP needs
+
+    found = {one: fetched(one, token_env) for one in dict.fromkeys(given) if is_remote(one)}
     files = [file for one in given for file in found.get(one, ())]
     paths = [there for one in given for there in ([str(file.path) for file in found[one]] if one in found else [one])]
     try:

@@ -26,7 +26,7 @@ from runner.wording.suggest import suggest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.data.remote import Kept
+    from runner.data.remote.store import Kept
     from runner.data.sources import Record, Source
 
 Kind = Literal["inline", "file"] | FileKind
