@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli import EXIT_CODES
 from runner.cli.options import add_config, add_display, add_tag, composed, shorten, tagged
+from runner.secrets import redact
 
 if TYPE_CHECKING:
     import argparse
@@ -125,7 +126,7 @@ def _command(args: argparse.Namespace) -> str:
     program = "ostinato" if shutil.which("ostinato") or called.name == "__main__.py" else shorten(called)
     named = [] if args.config_name == "config" else ["-cn", args.config_name]
     placed = [] if args.config_dir is None else ["-cd", args.config_dir]
-    return " ".join([program, "run", *map(shlex.quote, [*args.overrides, *named, *placed])])
+    return redact(" ".join([program, "run", *map(shlex.quote, [*args.overrides, *named, *placed])]))
 
 
 def report(result: RunResult, args: argparse.Namespace, command: str | None = None) -> int:

@@ -16,7 +16,7 @@ from runner.data.remote.naming import file_name, unpinned
 from runner.data.remote.s3 import S3
 from runner.data.remote.store import Kept, Store
 from runner.errors import DataError
-from runner.secrets import from_env, redact
+from runner.secrets import from_env
 from runner.wording.numbers import count
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def fetched(address: str, token_env: str | None = None) -> list[Fetched]:
     except UnreachableError as error:
         if pin or not (known := store.known(plain)):
             raise
-        return _here(store, known, f"{redact(plain)} cannot be reached ({error}); the copy that was fetched last is used")
+        return _here(store, known, f"{error}; the copy that was fetched last is used")
     if pin and [kept.sha256 for kept in found] != [pin]:
         raise DataError(f"{plain} is not what it was: its SHA-256 was {pin[:12]}..., and is {found[0].sha256[:12]}... now")
     store.note(plain, found)
@@ -160,7 +160,7 @@ def _copy(door: Door, url: str, reply: Reply, part: BinaryIO) -> tuple[str, int]
             if not pauses:
                 whole = f" of {count(first.size, 'byte')}" if first.size is not None else ""
                 told = f"the connection was lost after {part.tell():,}{whole}, several times ({error})"
-                raise UnreachableError(f"{url}: {told}; nothing of it is used: run again") from None
+                raise UnreachableError(f"{url}: {told}; nothing of it is used") from None
         finally:
             reply.close()
         time.sleep(pauses.pop(0))

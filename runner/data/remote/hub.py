@@ -101,7 +101,7 @@ class Hub:
 
     def _refuse_offline(self) -> None:
         if self._offline:
-            raise UnreachableError("HF_HUB_OFFLINE is set")
+            raise UnreachableError("the Hub cannot be reached: HF_HUB_OFFLINE is set")
 
 
 def parsed(address: str) -> Place:
