@@ -12,6 +12,7 @@ from runner.batch.engine import LOOKUP_BATCH
 from runner.cache import Cache, Stored, request_key
 from runner.config import schema
 from runner.config.older import as_recorded
+from runner.config.schema.request import CODE
 from runner.errors import CacheError, OstinatoError, RecordError
 from runner.experiment.files import named_files, rooted
 from runner.experiment.parts import Parts
@@ -255,6 +256,11 @@ def _config(recorded: dict[str, Any], members: set[str]) -> RunConfig:
     named = [path for _, path in named_files(config)]
     if not isinstance(config.data, schema.data.JsonlData) or config.data.path != DATA:
         raise RecordError(f"its data is not {DATA}")
+    prompt = config.prompt
+    if prompt.tool_server is not None or any(
+        isinstance(one, str) and CODE.fullmatch(one) for one in (prompt.tools, prompt.tool_results)
+    ):
+        raise RecordError("its config runs tools; a capsule has what they returned")
     if strange := [path for path in named if not path.startswith(FILES) or path not in members]:
         raise RecordError(f"its config names the file {strange[0]!r}, which is not in it")
     return msgspec.structs.replace(config, cache=schema.running.Cache(mode="off"))

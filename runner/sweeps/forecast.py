@@ -163,9 +163,13 @@ class _Forecaster:
         lm.store = self._store(config)
         pin(config, lm, ask=False)
         adapter = self._once.get("adapter", (config.prompt, config.adapter, config.model), lambda: build.adapter(config))
-        if (solver := build.solver(config)) is not None:
-            asker = Parts(dataset, {}, lm, adapter, named=NamedModels(config), solver=solver).asker()
-            return self._from_cache(key, asker, config, dataset)
+        solver, conversation = build.solver(config), build.conversation(config, adapter)
+        if solver is not None or conversation is not None:
+            parts = Parts(dataset, {}, lm, adapter, named=NamedModels(config), solver=solver, conversation=conversation)
+            try:
+                return self._from_cache(key, parts.asker(), config, dataset)
+            finally:
+                parts.close()
         asker = Parts(dataset, {}, lm, adapter).asker()
         said = self._once.get("formatted", (adapter, dataset), lambda: _formatted(adapter, dataset))
         keys = [request_key(asker.request(turn, repeat)) if turn else None for turn in said for repeat in range(repeats)]

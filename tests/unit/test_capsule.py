@@ -150,6 +150,22 @@ def test_a_file_whose_digest_differs_from_the_list_is_refused(good, refused):
     assert "samples.jsonl in it does not match capsule.json: it was changed" in refused(made(changed, listed=rest))
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        {"tool_server": {"command": ["touch", "ran"]}},
+        {"tools": "files/2-scorer.py"},
+        {"tools": "{{ t }}", "tool_results": "x.py:f"},
+    ],
+)
+def test_a_capsule_that_would_run_tools_is_refused(prompt, good, refused):
+    members = contents(good)
+    manifest = json.loads(members["manifest.json"])
+    manifest["config"]["prompt"] = prompt
+    assert "its config runs tools" in refused(made({**members, "manifest.json": json.dumps(manifest).encode()}))
+    assert not Path("ran").exists()
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFCHR])
 def test_links_and_devices_are_refused(kind, good, refused):
     assert "data.jsonl in it is not a regular file" in refused(made(contents(good), data=kind | 0o777))
