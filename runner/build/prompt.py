@@ -93,6 +93,10 @@ def conversation(config: schema.RunConfig, chosen: Adapter) -> Conversation | No
     simulated = prompt.simulated_user
     if box is None and not prompt.turns and simulated is None:
         return None
+    if (kind := config.solver.__struct_config__.tag) != "plain":
+        raise ConfigError(
+            f"prompt: turns and tools are asked by the plain solver, and solver={kind} asks in its own way; keep one"
+        )
     if config.model.model_type == "text":
         raise ConfigError("prompt: turns and tools are for chat models; use model.model_type=chat")
     turns = [Template(text, where=f"prompt.turns[{number}]") for number, text in enumerate(prompt.turns)]
