@@ -9,7 +9,7 @@ import msgspec
 Message = dict[str, Any]
 """One chat message in OpenAI's form: ``{"role": "user", "content": "..."}``."""
 
-ModelType = Literal["chat", "text", "responses"]
+ModelType = Literal["chat", "text", "responses", "embedding"]
 Status = Literal["ok", "error", "refused", "truncated", "empty", "invalid"]
 
 
@@ -18,10 +18,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         model: the model as requested, ``provider/name``.
-        model_type: the wire format: chat completions, text completions, or OpenAI's responses.
+        model_type: the wire format: chat completions, text completions, OpenAI's responses, or embeddings.
         endpoint: where it is served, normalised (a URL, or ``sha256:...`` of local weights); None is the provider's own.
         messages: the conversation (chat and responses).
-        prompt: the text to continue (text).
+        prompt: the text to continue (text), or whose vector is asked for (embedding).
         params: sampling parameters, tools and response format, as sent. No None values, no keys, no timeouts.
         rollout: which repeat this is; separates cache entries and is never sent.
     """

@@ -3,7 +3,7 @@
 Each function matches on `kind` once. Secrets are read from the environment here.
 """
 
-from runner.build.judging import is_file_of_answers, other_answers
+from runner.build.against import is_file_of_answers, other_answers
 from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
 from runner.build.named import each_model, named, scoring_budget, scoring_models
 from runner.build.prompt import adapter, conversation

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from runner.adapters.templates import Template
+from runner.build.against import other_answers
 from runner.build.text import text_in
-from runner.config.schema.judging import JudgeScoring, Judging, PairwiseScoring, PanelScoring
-from runner.errors import ConfigError, RecordError
-from runner.records import find_run
+from runner.config.schema.judging import EmbeddingScoring, JudgeScoring, Judging, PairwiseScoring, PanelScoring
+from runner.config.schema.model import LiteLLMModel, LocalModel, ServerModel
+from runner.errors import ConfigError
+from runner.scoring.embedding import Embedding
 from runner.scoring.judge import Example, Form, Judge, Shown, When, check_labels
 from runner.scoring.pairwise import FIRST, SECOND, TIE, Pairwise
 from runner.scoring.panel import Panel
@@ -19,13 +19,14 @@ from runner.scoring.panel import Panel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from runner.config.schema.model import Model
     from runner.scoring import Scorer
     from runner.scoring.targets import Asked
 
 _BETTER = "Two answers to the same question follow. Which of them is better? Neither length nor place is a reason."
 
 
-def judging(config: JudgeScoring | PairwiseScoring | PanelScoring, name: str, runs_dir: str) -> Scorer:
+def judging(config: JudgeScoring | PairwiseScoring | PanelScoring | EmbeddingScoring, name: str, runs_dir: str) -> Scorer:
     """Build a scorer that asks.
 
     Args:
@@ -42,6 +43,9 @@ def judging(config: JudgeScoring | PairwiseScoring | PanelScoring, name: str, ru
             return _judge(config, name or "judge", key)
         case PairwiseScoring():
             return _pairwise(config, name or "pairwise", key, Path(runs_dir))
+        case EmbeddingScoring():
+            _check_embeds(config.model, f"{key}.model")
+            return Embedding(name or "embedding")
         case PanelScoring():
             if not config.judges:
                 raise ConfigError(f"{key}.judges is empty; name at least two: {key}.judges={{a: {{kind: judge, ...}}, b: ...}}")
@@ -50,6 +54,16 @@ def judging(config: JudgeScoring | PairwiseScoring | PanelScoring, name: str, ru
             own = name or "panel"
             judges = {judge: _judge(one, f"{own}.{judge}", f"{key}.judges.{judge}") for judge, one in config.judges.items()}
             return Panel(judges, config.combine)
+
+
+def _check_embeds(model: Model, key: str) -> None:
+    """Raise ConfigError for a model that is not reached in OpenAI's wire format."""
+    if isinstance(model, LocalModel):
+        raise ConfigError(f"{key}: the server that is started for a run has no embeddings; name one that has: kind=server")
+    if isinstance(model, LiteLLMModel | ServerModel) and model.transport == "litellm":
+        raise ConfigError(f"{key}.transport: embeddings are asked in OpenAI's wire format; use auto or direct")
+    if isinstance(model, LiteLLMModel) and not model.name.startswith("openai/"):
+        raise ConfigError(f"{key}: {model.name}: embeddings are asked in OpenAI's wire format only: kind=server, or openai/...")
 
 
 def _judge(config: JudgeScoring, name: str, key: str) -> Judge:
@@ -102,37 +116,6 @@ def _other(config: PairwiseScoring, key: str, runs_dir: Path) -> Callable[[Asked
     if not answers:
         raise ConfigError(f"{key}.against: {config.against} has no answers to compare with")
     return lambda asked: answers.get((asked.sample.id, asked.sample.repeat), answers.get((asked.sample.id, 0)))
-
-
-class OtherAnswer(msgspec.Struct, frozen=True):
-    """An answer that others are compared with: a line of a file, or of a run's samples."""
-
-    id: str
-    output: str
-    repeat: int = 0
-
-
-def other_answers(against: str, key: str, runs_dir: Path) -> list[OtherAnswer]:
-    """Return the answers of a run, or of a file (``*.jsonl``, or ``*.txt`` in a capsule), that the config names under `key`.
-
-    Raises:
-        ConfigError: there is no such run or file, or it cannot be read.
-    """
-    if is_file_of_answers(against):
-        try:
-            return msgspec.json.Decoder(OtherAnswer).decode_lines(text_in(against, key))
-        except msgspec.MsgspecError as error:
-            raise ConfigError(f"{key}: {against}: each line is {{id, output}} and perhaps repeat: {error}") from None
-    try:
-        record = find_run(against, runs_dir)
-    except RecordError as error:
-        raise ConfigError(f"{key}: {error}") from None
-    return [OtherAnswer(one.id, one.output, one.repeat) for one in record.samples() if one.output is not None]
-
-
-def is_file_of_answers(against: str) -> bool:
-    """Return whether answers to compare with are in a file, and not those of a run."""
-    return against.endswith((".jsonl", ".txt"))
 
 
 def _rubric(config: Judging, key: str) -> str:

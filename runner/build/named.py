@@ -54,6 +54,8 @@ def scoring_models(config: schema.RunConfig) -> Iterator[tuple[str, Model, Sampl
                 yield f"{prefix}.{name}", model, sampling_of(model)
         elif isinstance(scorer, schema.judging.Judging):
             yield scorer_name or str(scorer.__struct_config__.tag), scorer.model, scorer.sampling
+        elif isinstance(scorer, schema.judging.EmbeddingScoring):
+            yield scorer_name or "embedding", scorer.model, sampling_of(scorer.model)
         elif isinstance(scorer, schema.judging.PanelScoring):
             for name, judge in scorer.judges.items():
                 yield f"{scorer_name or 'panel'}.{name}", judge.model, judge.sampling
@@ -98,7 +100,7 @@ def each_model(config: schema.RunConfig, change: Callable[[Model], Model]) -> sc
 def _changed(scorer: schema.scoring.Scoring, change: Callable[[Model], Model]) -> schema.scoring.Scoring:
     if isinstance(scorer, schema.scoring.PythonScoring) and scorer.models:
         return msgspec.structs.replace(scorer, models={name: change(model) for name, model in scorer.models.items()})
-    if isinstance(scorer, schema.judging.Judging):
+    if isinstance(scorer, schema.judging.Judging | schema.judging.EmbeddingScoring):
         return msgspec.structs.replace(scorer, model=change(scorer.model))
     if isinstance(scorer, schema.judging.PanelScoring):
         judges = {name: msgspec.structs.replace(one, model=change(one.model)) for name, one in scorer.judges.items()}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from runner import scoring
 from runner.adapters.templates import Template
-from runner.build.judging import judging
 from runner.config import schema
 from runner.data import Columns, Dataset, Kind, Selection, open_anywhere, open_dataset
 from runner.errors import ConfigError
@@ -156,7 +155,14 @@ def _check_order(several: schema.scoring.SeveralScoring) -> None:
 def _scorer(config: schema.scoring.Scorer, name: str = "", runs_dir: str = "runs") -> Scorer:  # noqa: PLR0911 - one per kind
     """Build a scorer; `name` is its name among several."""
     match config:
-        case schema.judging.JudgeScoring() | schema.judging.PairwiseScoring() | schema.judging.PanelScoring():
+        case (
+            schema.judging.JudgeScoring()
+            | schema.judging.PairwiseScoring()
+            | schema.judging.PanelScoring()
+            | schema.judging.EmbeddingScoring()
+        ):
+            from runner.build.judging import judging  # its modules are of no use to other runs
+
             return judging(config, name, runs_dir)
         case schema.scoring.ExactScoring():
             return scoring.Exact(ignore_case=config.ignore_case, strip=config.strip, straight_quotes=config.straight_quotes)

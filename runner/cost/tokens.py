@@ -59,6 +59,8 @@ def limit_of(request: Request) -> int | None:
 
 def _longest(request: Request, otherwise: int | None) -> int | None:
     """Return the most tokens of all answers to a request."""
+    if request.model_type == "embedding":
+        return 0
     limit, params = limit_of(request) or otherwise, request.params
     if limit is None or ("n" not in params and "best_of" not in params):
         return limit if limit is None else int(limit)

@@ -92,6 +92,14 @@ class Lent:
             found = self._patterns[key] = (pattern, encoded_params(pattern.params))
         return found
 
+    async def embed(self, text: str) -> list[float]:
+        """Return the vector of a text, by the endpoint's ``/embeddings``. Raises as `acall`."""
+        pattern, _ = self._pattern({})
+        request = Request(model=pattern.model, model_type="embedding", endpoint=pattern.endpoint, prompt=text)
+        completion = await self.acomplete(request)
+        vector: list[float] = msgspec.json.decode(completion.response.choices[0].text or "[]", type=list[float])
+        return vector
+
     def spoken(self, completion: Completion) -> str:
         """Return the text of an answer, without thinking."""
         return self._said(completion).choices[0].text or ""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runner.scoring.choice import Choice, single_letters
     from runner.scoring.combined import Combined, Not
     from runner.scoring.edit import Edit
+    from runner.scoring.embedding import Embedding
     from runner.scoring.judge import Judge
     from runner.scoring.math import Math
     from runner.scoring.measure import Measure
@@ -34,6 +35,7 @@ _WHERE = {
     "Combined": "combined",
     "Not": "combined",
     "Edit": "edit",
+    "Embedding": "embedding",
     "Judge": "judge",
     "Math": "math",
     "Measure": "measure",
@@ -65,6 +67,7 @@ __all__ = [
     "Combined",
     "Contains",
     "Edit",
+    "Embedding",
     "Exact",
     "JsonMatch",
     "JsonSchema",

@@ -25,6 +25,7 @@ from runner.secrets import remember
 from runner.transport.answer import read
 from runner.transport.asking import learn, stream_fields
 from runner.transport.base import failure, refused, silent, too_late
+from runner.transport.embedding import read_vector
 from runner.transport.streamed import StreamedAnswer
 from runner.transport.users import Users
 
@@ -43,11 +44,11 @@ PROVIDERS = frozenset({"openai", "local", "text-completion-openai"})
 END_S = 1.0
 """Seconds in which a body must end after its last event for the connection to be kept."""
 
-_PATHS = {"chat": "/chat/completions", "text": "/completions"}
+_PATHS = {"chat": "/chat/completions", "text": "/completions", "embedding": "/embeddings"}
 
 
 class DirectTransport:
-    """Speak OpenAI's chat and text completions, streamed or not. Connections stay open, per event loop.
+    """Speak OpenAI's chat and text completions, streamed or not, and embeddings. Connections stay open, per event loop.
 
     Results, errors and usage are those of `LiteLLMTransport` (tests/contract runs both against one server). Calls
     from threads without a loop share one.
@@ -87,7 +88,7 @@ class DirectTransport:
         if request.model_type not in _PATHS or not self.speaks(request, connection):
             why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
             raise failure(None, why, request=request, kind=BadRequestError)
-        if connection.stream and (asked := stream_fields(request, connection)):
+        if connection.stream and request.model_type != "embedding" and (asked := stream_fields(request, connection)):
             return await self._streamed(route, request, connection, hear, asked)
         try:
             answer = await route.ask(request.model_type, _encode(_body(request, connection)))
@@ -97,7 +98,8 @@ class DirectTransport:
             hear(answer.headers)
         if answer.status >= 400:  # noqa: PLR2004
             raise refused(answer.status, said(answer.body), answer.headers, request=request, connection=connection)
-        return read(answer.body, request, connection, answer.headers)
+        reads = read_vector if request.model_type == "embedding" else read
+        return reads(answer.body, request, connection, answer.headers)
 
     async def _streamed(
         self, route: _Route, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]
@@ -278,7 +280,9 @@ def _without_answer(error: Exception, request: Request, connection: Connection) 
 
 def _body(request: Request, connection: Connection, streaming: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     params = {key: value for key, value in request.params.items() if key != "extra_body"}
-    asked = {"prompt": request.prompt} if request.model_type == "text" else {"messages": request.messages}
+    asked: dict[str, Any] = {"messages": request.messages}
+    if request.model_type != "chat":
+        asked = {"input" if request.model_type == "embedding" else "prompt": request.prompt}
     return {
         "model": request.model.partition("/")[2],
         **asked,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from runner.errors import LMError
+from runner.transport.embedding import fake_vector
 from runner.types import Choice, Connection, Request, Response, Usage
 
 if TYPE_CHECKING:
@@ -106,6 +107,9 @@ class FakeTransport:
             ):
                 self._failed[digest] += 1
                 raise self.failure(f"fake failure ({self.failure.code})", provider="fake", model=request.model)
+        if request.model_type == "embedding":
+            vector, used = fake_vector(request.prompt or "")
+            return Response(model=request.model, choices=[Choice(vector, "stop")], usage=used, system_fingerprint="fake")
         question = request.prompt or " ".join(str(message.get("content")) for message in request.messages or [])
         n = int(request.params.get("n") or 1)
         texts = [self._text(digest[index:] + digest[:index]) for index in range(n)]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.answers import ending_of, is_known
-from runner.errors import LMError, MalformedError, ServerError
+from runner.errors import BadRequestError, LMError, MalformedError, ServerError
 from runner.transport import usage
 from runner.transport.answer import read
 from runner.transport.asking import learn, stream_fields
@@ -54,6 +54,7 @@ class LiteLLMTransport:
             return self._streamed(request, connection, hear, asked)
         wire = Wire()
         arguments = _arguments(request, connection, wire)
+        _refuse_embedding(request)
         call = {"chat": litellm.completion, "text": litellm.text_completion, "responses": litellm.responses}[request.model_type]
         try:
             answer = call(**arguments)
@@ -70,6 +71,7 @@ class LiteLLMTransport:
             return await self._astreamed(request, connection, hear, asked)
         wire = Wire()
         arguments = _arguments(request, connection, wire)
+        _refuse_embedding(request)
         call = {"chat": litellm.acompletion, "text": litellm.atext_completion, "responses": litellm.aresponses}[
             request.model_type
         ]
@@ -125,6 +127,12 @@ class LiteLLMTransport:
                 del vars(_litellm())["module_level_aclient"]
             clients.ttl_dict.pop(key, None)
             await client.close()
+
+
+def _refuse_embedding(request: Request) -> None:
+    if request.model_type == "embedding":
+        why = "embeddings are asked in OpenAI's wire format only: a server with /embeddings, or openai/..."
+        raise failure(None, why, request=request, kind=BadRequestError)
 
 
 _users = Users()

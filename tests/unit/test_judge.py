@@ -1,6 +1,7 @@
 """Judges: what they are asked, what they say, what it costs, and that nothing is asked twice."""
 
 import json
+import math
 import threading
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from runner.scoring.fences import fenced
 from runner.scoring.judge import Form
 from runner.types import Judgement
 from tests.support.judges import Bench, by_rule, parts_of, verdict
-from tests.support.server import Reply, Status
+from tests.support.server import Raw, Reply, Status
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -380,6 +381,43 @@ def test_code_may_ask_models_and_say_why(function, scores, judgements):
         assert set(result.summary.scores) == set(scores)
 
 
+# -- vectors
+
+
+def vectors(call):
+    """Give a text two numbers: how many figures and how many other signs it has."""
+    if call.path != "/v1/embeddings":
+        return knows_half(call)
+    text = call.body["input"]
+    figures = float(sum(map(str.isdigit, text)))
+    told = {
+        "data": [{"embedding": [figures, len(text) - figures]}],
+        "model": "vec",
+        "usage": {"prompt_tokens": 3, "total_tokens": 3},
+    }
+    return Raw(json.dumps(told).encode())
+
+
+def test_likeness_is_the_cosine_of_two_vectors_which_are_asked_once():
+    with Bench(vectors) as bench:
+        chosen = [
+            *bench.overrides[:4],
+            *rows(4),
+            "scoring=embedding",
+            f"scoring.model.api_base={bench.server.url}",
+            "budget.tokens=100000",
+        ]
+        result = runner.run(overrides=chosen)
+        sample = samples_of(result)["r1"]  # "It is number 1." and "number 1"
+        assert sample.scores["embedding"] == pytest.approx((1 + 14 * 7) / math.sqrt(1 + 14**2) / math.sqrt(1 + 7**2))
+        asked = [call.body for call in bench.answers if call.path == "/v1/embeddings"]
+        assert sorted(asked[0]) == ["input", "model"]
+        assert len(asked) == result.summary.named["embedding"].requests == 7  # "I do not know." twice
+        assert result.summary.named["embedding"].usage.total_tokens == 21
+    assert runner.run(overrides=chosen).summary.named == {}
+    assert replay(pack(result.folder, "vectors.ostinato").file).identical
+
+
 # -- mistakes
 
 
@@ -400,6 +438,8 @@ def test_code_may_ask_models_and_say_why(function, scores, judgements):
         (["scoring=pairwise"], "scoring.against: name the run"),
         (["scoring=pairwise", "scoring.against=nothing/here"], "scoring.against: there are no runs"),
         (["scoring=panel"], "scoring.judges is empty"),
+        (["scoring=embedding", "model@scoring.model=smollm2"], "has no embeddings"),
+        (["scoring=embedding", "model@scoring.model=anthropic"], "OpenAI's wire format only"),
         (["scoring=python", "scoring.function=mine.py:wrong"], "'other' that is not a model"),
         (["scoring=python", "scoring.function=mine.py:plain", "scoring.models={judge: {kind: fake}}"], "takes no models"),
         (["scoring=several", "scoring.scorers={j: {kind: judge, budget: {usd: 1}}}"], "the budget is that of all scorers"),

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from runner.config.schema.base import Config, Name, Text
-from runner.config.schema.model import LocalModel, Model
+from runner.config.schema.model import LocalModel, Model, ServerModel
 from runner.config.schema.request import Sampling
 from runner.config.schema.running import Budget
 from runner.config.schema.scored import Scored
@@ -93,6 +93,12 @@ class PairwiseScoring(Judging, frozen=True, kw_only=True, tag="pairwise"):
         super().__post_init__()
         if self.against is not None and self.column is not None:
             raise ValueError("against and column are both given; compare with one of them")
+
+
+class EmbeddingScoring(Asking, frozen=True, kw_only=True, tag="embedding"):
+    """Score the likeness of meaning to the target: the cosine between the vectors that an embedding model gives both."""
+
+    model: Model = ServerModel()
 
 
 class PanelScoring(Asking, frozen=True, kw_only=True, tag="panel"):

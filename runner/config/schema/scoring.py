@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from msgspec import Meta
 
 from runner.config.schema.base import Config, Kind, Name, Seconds, Text
-from runner.config.schema.judging import Asking, JudgeScoring, PairwiseScoring, PanelScoring
+from runner.config.schema.judging import Asking, EmbeddingScoring, JudgeScoring, PairwiseScoring, PanelScoring
 from runner.config.schema.model import Model  # noqa: TC001 - msgspec evaluates the annotation
 from runner.config.schema.scored import Scored
 
@@ -173,7 +173,7 @@ class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
 
 Scorer: TypeAlias = (
     Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | ToolsScoring | PythonScoring | JudgeScoring
-    | PairwiseScoring | PanelScoring
+    | PairwiseScoring | PanelScoring | EmbeddingScoring
 )  # fmt: skip
 
 
