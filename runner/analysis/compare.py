@@ -285,7 +285,7 @@ def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:
     files, other_files = (run.manifest.get("files", {}) for run in (a, b))
     texts, other_texts = (run.manifest.get("texts", {}) for run in (a, b))
     for key in dict.fromkeys([*files, *other_files]):
-        if files.get(key) == other_files.get(key):
+        if files.get(key) == other_files.get(key) or key == "scoring.calibration":
             continue
         if key in texts and key in other_texts:
             yield from differences(texts[key], other_texts[key], key, names=_NAMES)
@@ -304,8 +304,13 @@ def _weights(run: Run) -> str:
 
 
 def _as_sent(run: Run) -> dict[str, Any]:
-    """Return the config of a run, in which parameters that its model does not take are "not sent"."""
+    """Return the config of a run, in which parameters that its model does not take are "not sent".
+
+    Its calibration changes no score, and is left out.
+    """
     config = dict(run.config)
+    if isinstance(scoring := config.get("scoring"), dict):
+        config["scoring"] = {name: value for name, value in scoring.items() if name != "calibration"}
     for name, value in run.manifest.get("model", {}).get("not_sent", {}).items():
         for group, below in (("sampling", ()), ("model", ("params",))):
             config[group] = _replaced(config.get(group), (*below, name), value)
