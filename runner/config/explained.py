@@ -12,10 +12,8 @@ from runner.config.comments import meanings
 from runner.config.load import unknown_key
 from runner.config.roles import ROLES
 from runner.config.schema import RunConfig
+from runner.config.units import SECONDS, units_of
 from runner.errors import ConfigError
-
-_UNITS = {"_s": "seconds, or with a unit: 90s, 5m, 2h, 30d", "_gb": "gigabytes, or with a unit: 500MB, 10GB", "usd": "US dollars"}
-
 
 _Place: TypeAlias = tuple[str | None, dict[str, Any]]
 """A schema, and the `kind` of the group that it belongs to."""
@@ -141,5 +139,7 @@ def _value(schema: dict[str, Any]) -> str:
 
 
 def _unit(key: str) -> str | None:
-    name = key.rpartition(".")[2]
-    return _UNITS["_s"] if name == "ttl" else next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
+    units = units_of(key)
+    if units is None:
+        return "US dollars" if key.endswith("usd") else None
+    return f"{'seconds' if units is SECONDS else 'gigabytes'}, or a number with one of {', '.join(units)}"

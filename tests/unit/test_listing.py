@@ -127,7 +127,12 @@ def test_numbers_mean_the_same_in_a_file_as_in_an_override():
     [
         (
             "limits.timeout_s",
-            ["values   a number above 0", "default  120.0", "unit  seconds, or with a unit: 90s", "role  may change when"],
+            [
+                "values   a number above 0",
+                "default  120.0",
+                "unit  seconds, or a number with one of ms, s, m",
+                "role  may change when",
+            ],
         ),
         (
             "model.price.prompt",
