@@ -32,7 +32,9 @@ _SIGNING = {
     *("sig", "sv", "se", "st", "sp", "sr", "spr", "sip", "skoid", "sktid", "skt", "ske", "sks", "skv"),
 }
 """Parameters of signed URLs, in lower case."""
-_SIGNS = r"(?:(?:x-(?:amz|goog)-)?signature|sig|[\w.-]*(?:token|secret|password|credential|auth)[\w.-]*|(?:[\w.-]+[-_])?key)"
+_SIGNS = (
+    r"(?:signature|sig|api_?key|access_?token|(?:[\w.-]+[-_.])?(?:signature|token|secret|passw(?:or)?d|credentials?|auth|key))"
+)
 _SIGNED_QUERY = re.compile(rf"(?i)(://[^\s?#\"'<>]*\?)(?:[^\s#\"'<>?]*&)?{_SIGNS}=[^\s#\"'<>]*")
 _CONCEALED = re.compile(r"\?\*\*\*[0-9a-f]{0,8}(?=#|$)")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")

@@ -181,7 +181,10 @@ def test_signed_queries_are_never_held_nor_said(server):
     assert "Signature" not in str(told.value)
     assert redact(f"see {address}, or https://host/a?sig=abc") == f"see {server.address}/rows.jsonl?***, or https://host/a?***"
     assert concealed("https://host/a?part=1&token=abc") != concealed("https://host/a?part=2&token=abc")
-    assert concealed("https://host/a?part=1") == "https://host/a?part=1"
+    for plain in ("https://host/a?part=1", "https://host/a?author=me&monkey=2&assign=3"):
+        assert (concealed(plain), redact(plain)) == (plain, plain)
+    for name in ("X-Amz-Security-Token", "X-Goog-Signature", "sig", "access_token", "key", "api-key"):
+        assert redact(f"see https://host/a?part=1&{name}=hidden.") == "see https://host/a?***"
     with pytest.raises(DataError, match="a secret that was not recorded"):
         opened("https://host/never-seen.jsonl?***")
 
