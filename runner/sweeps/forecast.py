@@ -14,6 +14,7 @@ from runner.cache import Cache, request_key
 from runner.errors import DataError
 from runner.experiment import targets
 from runner.experiment.estimate import expected, reasks, verdict
+from runner.experiment.judging import foretold, together
 from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
 from runner.experiment.served import pin
@@ -153,9 +154,24 @@ class _Forecaster:
             store.close()
 
     def cell(self, key: str) -> CellOutlook:
-        """Forecast this cell."""
-        foretold, values = foreseen(self._prepared[key]), self._cells[key].values
-        config, dataset = foretold.config, foretold.dataset
+        """Forecast this cell, with what its judges would be asked."""
+        found, config = self._cell(key), self._prepared[key].in_place
+        if found.recorded or not any(build.scoring_models(config)):
+            return found
+        parts = Parts.of(config, self._prepared[key].dataset)
+        assert parts.named is not None
+        slots = [(row, repeat) for row in parts.dataset for repeat in range(config.sampling.repeats)]
+        try:
+            due = plan(parts.asker(), slots, (), lambda _samples: None)
+            judges = foretold(parts.asker(), parts.scorers, parts.named.lms, compress(slots, due))
+        finally:
+            parts.named.close()
+            parts.close()
+        return msgspec.structs.replace(found, estimate=together(found.estimate, judges.values()))
+
+    def _cell(self, key: str) -> CellOutlook:
+        trained, values = foreseen(self._prepared[key]), self._cells[key].values
+        config, dataset = trained.config, trained.dataset
         lm, repeats = build.lm(config), config.sampling.repeats
         samples = len(dataset) * repeats
         if key in self._complete:

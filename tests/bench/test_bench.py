@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from tests.bench import coverage, harness, judged
+from tests.bench import coverage, harness, judged, judging
 from tests.bench.harness import Column, interleaved, ours, output, table
 from tests.bench.server import Server
 
@@ -148,3 +148,9 @@ def test_judged_scores_are_simulated_with_the_shipped_formulas():
             judged.check(cell, next(iter(formulas.values())))
     for cell in islice(judged.graded(np.random.default_rng(1), 4), 0, None, 9):
         judged.check_graded(cell)
+
+
+def test_a_judged_run_is_measured(server):
+    found = judging.played("both", 12, server.url, server.url)
+    assert found["cpu_s"] > 0
+    assert server.count() >= 24

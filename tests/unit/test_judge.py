@@ -271,6 +271,17 @@ def test_scores_of_different_judges_get_no_verdict_unless_told_to(capsys):
         assert main(["compare", str(a.folder), str(b.folder)]) == 0
 
 
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_embedded_model_judges_its_own_answers_on_one_server():
+    judge = ["scoring=correctness", "scoring.sampling.max_tokens=100", "scoring.explain=false"]
+    result = runner.run(overrides=["model=smollm2", "data=capitals", "data.limit=2", "execution.orchestrator=none", *judge])
+    assert result.summary.ok == 2
+    assert {sample.judgements["judge"].label for sample in result.samples} <= {"correct", "incorrect"}
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["models"]["judge"]["endpoint"] == manifest["model"]["endpoint"]
+
+
 # -- two answers, several judges
 
 
