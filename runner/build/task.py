@@ -203,11 +203,12 @@ def _further(  # noqa: PLR0911 - one return per kind
     | schema.scoring.RougeScoring
     | schema.scoring.MeasureScoring
     | schema.scoring.ToolsScoring
+    | schema.scoring.PluginScoring
     | schema.scoring.NotScoring
     | schema.scoring.AllScoring
     | schema.scoring.AnyScoring,
 ) -> Scorer:
-    """Build a scorer that needs the extra `scorers`, that measures, or that is made of others."""
+    """Build a scorer that needs the extra `scorers`, that measures, that another package has, or that is made of others."""
     match config:
         case schema.scoring.EditScoring():
             return scoring.Edit(ignore_case=config.ignore_case)
@@ -221,6 +222,8 @@ def _further(  # noqa: PLR0911 - one return per kind
             return scoring.Calls(order=config.order, arguments=config.arguments)
         case schema.scoring.MeasureScoring():
             return scoring.Measure(config.what, at_most=config.at_most)
+        case schema.scoring.PluginScoring():
+            return scoring.Plugin(config.name, config.params)
         case schema.scoring.NotScoring():
             return scoring.Not(_scorer(config.scorer))
         case schema.scoring.AllScoring() | schema.scoring.AnyScoring():
@@ -232,7 +235,9 @@ def _further(  # noqa: PLR0911 - one return per kind
 
 def _needs_target(config: schema.scoring.Scorer) -> bool:  # noqa: PLR0911 - one return per kind
     match config:
-        case schema.scoring.PythonScoring() | schema.scoring.MeasureScoring() | schema.scoring.JsonSchemaScoring():
+        case schema.scoring.PythonScoring() | schema.scoring.PluginScoring():
+            return False
+        case schema.scoring.MeasureScoring() | schema.scoring.JsonSchemaScoring():
             return False
         case schema.judging.JudgeScoring(reference=reference) | schema.judging.PairwiseScoring(reference=reference):
             return reference

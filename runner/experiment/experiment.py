@@ -639,8 +639,9 @@ def attach(folder: str) -> Experiment:
 def _scorer_facts(scorer: Any) -> dict[str, Any]:
     digest = getattr(scorer, "file_sha256", None)
     measures = {"measures": True} if scorer.measures else {}
-    if asked := getattr(scorer, "identity", None):
-        measures["judge"] = asked
+    for key, attribute in (("judge", "identity"), ("distribution", "distribution")):
+        if told := getattr(scorer, attribute, None):
+            measures[key] = told
     return {"kind": type(scorer).__name__, **measures, **({"file_sha256": digest} if digest else {})}
 
 

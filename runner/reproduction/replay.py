@@ -224,9 +224,12 @@ def without_code(config: RunConfig) -> tuple[RunConfig, list[str]]:
     scoring: schema.scoring.Scoring = config.scoring
     if isinstance(scoring, schema.scoring.PythonScoring):
         return msgspec.structs.replace(config, scoring=schema.scoring.NoScoring()), [scoring.function.rpartition(":")[2]]
+    if isinstance(scoring, schema.scoring.PluginScoring):
+        return msgspec.structs.replace(config, scoring=schema.scoring.NoScoring()), [scoring.name]
     if not isinstance(scoring, schema.scoring.SeveralScoring):
         return config, []
-    code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, schema.scoring.PythonScoring)]
+    kinds = schema.scoring.PythonScoring | schema.scoring.PluginScoring
+    code = [name for name, scorer in scoring.scorers.items() if isinstance(scorer, kinds)]
     kept = {name: scorer for name, scorer in scoring.scorers.items() if name not in code}
     rest = msgspec.structs.replace(scoring, scorers=kept) if kept else schema.scoring.NoScoring()
     return msgspec.structs.replace(config, scoring=rest), code

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.scoring.numeric import Numeric
     from runner.scoring.pairwise import Pairwise
     from runner.scoring.panel import Panel
+    from runner.scoring.plugins import Plugin
     from runner.scoring.python import Python
     from runner.scoring.rouge import Rouge
     from runner.scoring.structured import JsonMatch, JsonSchema
@@ -42,6 +43,7 @@ _WHERE = {
     "Numeric": "numeric",
     "Pairwise": "pairwise",
     "Panel": "panel",
+    "Plugin": "plugins",
     "Python": "python",
     "Rouge": "rouge",
     "JsonMatch": "structured",
@@ -78,6 +80,7 @@ __all__ = [
     "Numeric",
     "Pairwise",
     "Panel",
+    "Plugin",
     "Python",
     "Regex",
     "Rouge",

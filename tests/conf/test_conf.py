@@ -24,7 +24,7 @@ EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
 GROUPS |= {"finetune", "sweep", "gate", "schedule", "expect", "solver"}
 REQUIRED = {f"data/{kind}": "data.path=x" for kind in ("file", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx")}
-REQUIRED |= {"scoring/python": "scoring.function=x.py:f", "solver/python": "solver.function=x.py:f"}
+REQUIRED |= {"scoring/python": "scoring.function=x.py:f", "solver/python": "solver.function=x.py:f", "scoring/plugin": "scoring.name=x"}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 

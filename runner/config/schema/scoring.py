@@ -135,6 +135,13 @@ class PythonScoring(Asking, frozen=True, kw_only=True, tag="python"):
     models: dict[Name, Model] = {}
 
 
+class PluginScoring(Scored, frozen=True, kw_only=True, tag="plugin"):
+    """Score with a scorer of an installed package (entry point group ``ostinato.scorers``)."""
+
+    name: Text
+    params: dict[str, Any] = {}
+
+
 Comparing: TypeAlias = (
     ExactScoring | ContainsScoring | RegexScoring | ChoiceScoring | NumericScoring | MathScoring | JsonMatchScoring | F1Scoring
     | EditScoring | ChrfScoring | BleuScoring | RougeScoring | JsonSchemaScoring
@@ -172,8 +179,8 @@ class AnyScoring(Scored, frozen=True, kw_only=True, tag="any"):
 
 
 Scorer: TypeAlias = (
-    Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | ToolsScoring | PythonScoring | JudgeScoring
-    | PairwiseScoring | PanelScoring | EmbeddingScoring
+    Comparing | NotScoring | AllScoring | AnyScoring | MeasureScoring | ToolsScoring | PythonScoring | PluginScoring
+    | JudgeScoring | PairwiseScoring | PanelScoring | EmbeddingScoring
 )  # fmt: skip
 
 
