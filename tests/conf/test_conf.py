@@ -24,7 +24,11 @@ EXPERIMENTS = [file for file in OPTIONS if file.parts[0] == "experiment"]
 GROUPS = {"model", "sampling", "prompt", "data", "adapter", "scoring", "cache", "limits", "budget", "launch", "execution"}
 GROUPS |= {"finetune", "sweep", "gate", "schedule", "expect", "solver"}
 REQUIRED = {f"data/{kind}": "data.path=x" for kind in ("file", "jsonl", "json", "csv", "tsv", "parquet", "arrow", "xlsx")}
-REQUIRED |= {"scoring/python": "scoring.function=x.py:f", "solver/python": "solver.function=x.py:f", "scoring/plugin": "scoring.name=x"}
+REQUIRED |= {
+    "scoring/python": "scoring.function=x.py:f",
+    "solver/python": "solver.function=x.py:f",
+    "scoring/plugin": "scoring.name=x",
+}
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -61,7 +65,7 @@ def is_kind(struct):
 
 def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 79
+    assert len(OPTIONS) == 80
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir", "alias"}
