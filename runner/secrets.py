@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import re
@@ -119,6 +118,8 @@ def concealed(url: str) -> str:
     if not asked or not _SIGNED_QUERY.search(url) or _CONCEALED.search(url):
         return url
     others = sorted((name, value) for name, value in parse_qsl(query, keep_blank_values=True) if not _signs(name))
+    import hashlib  # here, because it loads OpenSSL, and every command imports this module
+
     mark = hashlib.sha256(repr(others).encode()).hexdigest()[:8] if others else ""
     shown = f"{base}?***{mark}"
     remember(query)

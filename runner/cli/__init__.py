@@ -144,4 +144,5 @@ Language-model experiments declared in YAML that can be played again exactly.
 
 {verbs}
 
+Begin with `ostinato init --from FILE`, a file of your own questions, or with `ostinato run`, which plays an example.
 `ostinato VERB --help` says more. {EXIT_CODES}"""

@@ -25,7 +25,8 @@ TAKES_OVERRIDES = True
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.description = (
-        "Play an experiment and record it. Without arguments: the default experiment, on a model of this machine."
+        "Play an experiment and record it. Without arguments: the default experiment, on a model of this machine. "
+        "For rows of your own, `ostinato init --from FILE` makes an experiment. `ostinato config ls` lists what can be chosen."
     )
     add_config(parser)
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: KEY=a,b plays a cell per value; KEY=range(0,5)")

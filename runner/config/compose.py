@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.config import yaml
-from runner.config.folders import file_of, folders, options, shortened, state_of
+from runner.config.folders import file_of, folders, options, state_of
 from runner.config.interpolation import interpolates, resolve
 from runner.config.load import dump, load, walk
 from runner.config.mistakes import explained, told
@@ -22,6 +22,7 @@ from runner.config.overrides import OVERRIDE, prepared, shown
 from runner.config.schema import RunConfig
 from runner.config.source import register_source, searched
 from runner.errors import ConfigError
+from runner.system.paths import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,7 +60,7 @@ class Composition(msgspec.Struct, frozen=True):
         return load(self.plain, self.origin)
 
     def origin(self, path: str) -> str:
-        """Return the override or the file that sets `path`; '' if unknown."""
+        """Return the override, or the file and its line, that sets `path`; '' if unknown."""
         key = path.partition("[")[0]
         for override in reversed(self.overrides):
             match = OVERRIDE.match(override)
@@ -68,10 +69,15 @@ class Composition(msgspec.Struct, frozen=True):
         group, _, inner = key.partition(".")
         chosen = {choice.partition("@")[0]: option for choice, option in self.choices.items()}
         for name, wanted in (("local", key), ("experiment", key), (group, inner)):
-            if name in chosen and (file := file_of(f"{name}/{chosen[name]}", self.folders)) and _sets(file, wanted):
-                return shortened(file)
+            if (
+                name in chosen
+                and (file := file_of(f"{name}/{chosen[name]}", self.folders))
+                and (line := yaml.line_of(file, wanted))
+            ):
+                return f"{shortened(file)}, line {line}"
         primary = file_of(self.name, self.folders)
-        return shortened(primary) if primary and _sets(primary, key) else ""
+        line = yaml.line_of(primary, key) if primary else None
+        return f"{shortened(primary)}, line {line}" if primary and line else ""
 
 
 def compose(overrides: list[str], *, config_name: str = "config", config_dir: str | None = None) -> Composition:
@@ -244,13 +250,3 @@ def _container(composed: Any) -> dict[str, Any]:
     container = OmegaConf.to_container(composed, resolve=False)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
-
-
-def _sets(file: Path, path: str) -> bool:
-    """Return whether a config file has a value at a dotted path."""
-    value: Any = yaml.read(file)
-    for part in path.split("."):
-        if not isinstance(value, dict) or part not in value:
-            return False
-        value = value[part]
-    return True

@@ -74,14 +74,6 @@ def kind_of_option(group: str, option: str, places: Sequence[Path]) -> str | Non
     return None
 
 
-def shortened(path: Path) -> str:
-    """Return the path as messages show it: relative to the working directory where it lies in there."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def state_of(file: Path) -> tuple[int, ...] | None:
     """Return what changes when a file does: its time of change, size and number. None if it is not there."""
     try:

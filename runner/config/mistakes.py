@@ -94,6 +94,8 @@ def _unknown_option(found: re.Match[str], case: _Case) -> str:
         return f"config={option}: no such option"
     there = options(group[0], case.places)
     listed = f"; {group[0]} has {', '.join(there)}" if there else ""
+    if group[0] == "data" and "." in option:
+        return f"data={option}: no such option{listed}; a file of rows is data=file data.path={option}"
     near = suggest(option, there) or ("; a provider's model is model=provider/name" if group[0] == "model" else "")
     return f"{group[0]}={option}: no such option{listed}{near}"
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import re
+from os.path import isfile
 from typing import TYPE_CHECKING, Any
 
-from runner.config.folders import options, shortened
+from runner.config.folders import options
 from runner.config.load import escape, is_open, is_protected, is_text_field
 from runner.config.older import RENAMED
 from runner.errors import ConfigError
 from runner.secrets import redact
+from runner.system.paths import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +60,8 @@ def _prepared(override: str, places: Sequence[Path], *, lists_experiment: bool) 
     match = OVERRIDE.match(override)
     if match is None:
         if not override.startswith("~"):
-            raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key")
+            hint = f"; to begin with rows of your own: ostinato init --from {redact(override)}" if isfile(override) else ""  # noqa: PTH113
+            raise ConfigError(f"'{redact(override)}' is not an override; write key=value, group=option, +key=value or ~key{hint}")
         return [override]
     sign, key, value = match["sign"], match["key"], match["value"]
     if key == "experiment":  # experiment=x and +experiment=x are both common; which one Hydra takes depends on the config

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config import yaml
-from runner.config.folders import shortened, state_of
+from runner.config.folders import state_of
 from runner.config.interpolation import ESCAPE_HINT
 from runner.errors import ConfigError
+from runner.system.paths import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

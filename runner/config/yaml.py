@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from runner.errors import ConfigError
+from runner.system.paths import shortened
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -82,28 +83,45 @@ def read(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read, is not YAML, or is not a mapping; the message says where.
     """
+    where = shortened(file)
     try:
         value = yaml.load(file.read_bytes().decode("utf-8-sig"), _Loader)  # noqa: S506 - a safe loader
     except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror}") from None
+        raise ConfigError(f"{where}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{file}: not UTF-8 at byte {error.start}") from None
+        raise ConfigError(f"{where}: not UTF-8 at byte {error.start}") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        place = f"{file}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(file)
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         raise ConfigError(f"{place}: not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     except (ValueError, LookupError) as error:  # a number with thousands of digits, `!!int x`
-        raise ConfigError(f"{file}: holds a value that cannot be read: {str(error).partition(';')[0]}") from None
+        raise ConfigError(f"{where}: holds a value that cannot be read: {str(error).partition(';')[0]}") from None
     except RecursionError:
-        raise ConfigError(f"{file}: is nested too deeply") from None
+        raise ConfigError(f"{where}: is nested too deeply") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{file}: a config is a mapping (key: value), not {'a list' if isinstance(value, list) else 'a value'}")
+        raise ConfigError(
+            f"{where}: a config is a mapping (key: value), not {'a list' if isinstance(value, list) else 'a value'}"
+        )
     _check_shape(value, file)
     return value
+
+
+def line_of(file: Path, path: str) -> int | None:
+    """Return the line of the key at a dotted path, counted from 1; None if the file does not have it. Raises as `read`."""
+    read(file)
+    node = yaml.compose(file.read_bytes().decode("utf-8-sig"), Loader=_Loader)
+    line = None
+    for part in path.split("."):
+        found = [pair for pair in getattr(node, "value", ()) if isinstance(pair, tuple) and pair[0].value == part]
+        if not found:
+            return None
+        key, node = found[-1]
+        line = key.start_mark.line + 1
+    return line
 
 
 def _check_shape(value: dict[str, Any], file: Path) -> None:

@@ -30,6 +30,14 @@ def expanded(path: str) -> Path:
         return Path(path)
 
 
+def shortened(path: Path) -> str:
+    """Return the path as messages show it: relative to the working directory where it lies in there."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def in_conf(path: str) -> str:
     """Replace ``conf:`` at the beginning by the folder of configs: ``./conf``, else the shipped one."""
     if not path.startswith(_CONF):

@@ -184,7 +184,10 @@ def test_a_mistake_inside_a_mapping_of_kinds_is_named():
 def test_target_is_refused_anywhere(key):
     assert error("adapter=json", f"+{key}=os.system").startswith(f"{key}: YAML must not name code; choose a `kind` instead")
     conf("model/coded.yaml", "_target_: os.system\n")
-    assert error("model=coded") == "model._target_: YAML must not name code; choose a `kind` instead (in conf/model/coded.yaml)"
+    assert (
+        error("model=coded")
+        == "model._target_: YAML must not name code; choose a `kind` instead (in conf/model/coded.yaml, line 1)"
+    )
 
 
 # -- secrets
@@ -210,7 +213,7 @@ def test_a_literal_key_in_a_file_is_refused_and_the_file_named(key):
     conf("model/mine.yaml", f"kind: server\napi_key: {key}\n")
     assert error("model=mine") == (
         "model.api_key: a literal key is refused; put it in an environment variable and name that in `model.api_key_env` "
-        "(in conf/model/mine.yaml)"
+        "(in conf/model/mine.yaml, line 2)"
     )
 
 
@@ -322,10 +325,10 @@ def test_yaml_reads_values_as_the_command_line_does():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("max_tokens: 012\n", "sampling.max_tokens: expected int | null, got str '012' (in conf/sampling/mine.yaml)"),
-        ("max_tokens: 1:30\n", "sampling.max_tokens: expected int | null, got str '1:30' (in conf/sampling/mine.yaml)"),
-        ("temperature: no\n", "sampling.temperature: expected float | null, got str 'no' (in conf/sampling/mine.yaml)"),
-        ("temprature: 1\n", "sampling.temprature: unknown key; did you mean 'temperature'? (in conf/sampling/mine.yaml)"),
+        ("max_tokens: 012\n", "sampling.max_tokens: expected int | null, got str '012' (in conf/sampling/mine.yaml, line 1)"),
+        ("max_tokens: 1:30\n", "sampling.max_tokens: expected int | null, got str '1:30' (in conf/sampling/mine.yaml, line 1)"),
+        ("temperature: no\n", "sampling.temperature: expected float | null, got str 'no' (in conf/sampling/mine.yaml, line 1)"),
+        ("temprature: 1\n", "sampling.temprature: unknown key; did you mean 'temperature'? (in conf/sampling/mine.yaml, line 1)"),
         ("seed: [\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: did not find expected node content"),
         ("seed: 1\nseed: 2\n", "conf/sampling/mine.yaml, line 2, column 1: not YAML: the key 'seed' occurs twice"),
         ("- seed\n", "conf/sampling/mine.yaml: a config is a mapping (key: value), not a list"),
@@ -438,7 +441,7 @@ def test_local_settings_are_optional():
     conf("local/default.yaml", "# @package _global_\nsampling:\n  seed: 3\n")
     assert config() == msgspec.structs.replace(before, sampling=Sampling(seed=3))
     conf("local/default.yaml", "# @package _global_\nsampling:\n  sed: 3\n")
-    assert error() == "sampling.sed: unknown key; did you mean 'seed'? (in conf/local/default.yaml)"
+    assert error() == "sampling.sed: unknown key; did you mean 'seed'? (in conf/local/default.yaml, line 3)"
 
 
 def test_an_experiment_option_sets_the_whole_config():
@@ -447,7 +450,7 @@ def test_an_experiment_option_sets_the_whole_config():
         composed = config(spelling, "sampling.repeats=2")
         assert (composed.name, composed.model, composed.sampling) == ("mine", FakeModel(), Sampling(seed=3, repeats=2))
     conf("experiment/mine.yaml", "# @package _global_\nsampling:\n  max_tokens: few\n")
-    assert error("experiment=mine").endswith("(in conf/experiment/mine.yaml)")
+    assert error("experiment=mine").endswith("(in conf/experiment/mine.yaml, line 3)")
 
 
 def test_a_recorded_config_takes_overrides():

@@ -117,7 +117,7 @@ def _print(folder: Path, choice: Choice, columns: Sequence[str], made: Sequence[
     print(f"  scoring   {found.scoring}{' of ' + ', '.join(found.labels) if found.scoring == 'choice' else ''}")
     print(f"  model     {choice.model_name or choice.model}")
     if others or not found.target:
-        print("If that is not right: --question, --target, --id, --scoring, --model (and --name, as files are never changed)")
+        print("If that is not right, begin again with --question, --target, --id, --scoring or --model, and with another --name")
     for file in made:
         print(f"made {file}")
     for file in kept:

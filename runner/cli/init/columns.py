@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _QUESTION = ("question", "input", "prompt", "query", "instruction", "problem", "text", "sentence", "message", "user")
 _TARGET = ("answer", "target", "expected", "label", "gold", "reference", "solution", "output", "completion", "response")
-_ID = ("id", "uid", "uuid", "key", "qid", "index")
+_ID = ("id", "uid", "uuid", "key", "qid", "index", "nr", "no", "number", "row")
 _CONTEXT = ("context", "passage", "document", "article", "choices", "options")
 _INSIDE = ("text", "value", "answer")
 """Where the answer is in a target that is a mapping, as in SQuAD's ``answers.text``."""
