@@ -21,5 +21,8 @@ def solver(config: schema.RunConfig) -> Solver | None:
         case schema.solver.PythonSolver() as chosen:
             bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
             return solvers.Python(chosen.function, chosen.params, chosen.models, bounds)
+        case schema.solver.DspySolver() as chosen:
+            bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
+            return solvers.Dspy(chosen.module, chosen.params, chosen.program, chosen.output, bounds)
         case _:
             return None

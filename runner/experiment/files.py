@@ -15,7 +15,7 @@ from runner.config.schema.judging import Judging, PanelScoring
 from runner.config.schema.request import CODE
 from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
-from runner.config.schema.solver import PythonSolver
+from runner.config.schema.solver import DspySolver, PythonSolver
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
@@ -84,11 +84,19 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
     if isinstance(config.solver, PythonSolver):
         function = f"{named[SOLVER]}:{config.solver.function.rpartition(':')[2]}"
         config = replace(config, solver=replace(config.solver, function=function))
+    elif isinstance(config.solver, DspySolver):
+        config = replace(config, solver=_renamed_dspy(config.solver, named))
     scoring = config.scoring
     if isinstance(scoring, SeveralScoring):
         scorers = {name: _renamed(one, f"scoring.scorers.{name}", named) for name, one in scoring.scorers.items()}
         return replace(config, scoring=replace(scoring, scorers=scorers))
     return replace(config, scoring=_renamed(scoring, "scoring", named))
+
+
+def _renamed_dspy(solver: DspySolver, named: dict[str, str]) -> DspySolver:
+    if SOLVER in named:
+        solver = msgspec.structs.replace(solver, module=f"{named[SOLVER]}:{solver.module.rpartition(':')[2]}")
+    return msgspec.structs.replace(solver, program=named.get("solver.program"))
 
 
 def _renamed(scorer: Any, key: str, named: dict[str, str]) -> Any:
@@ -119,6 +127,11 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
             yield f"prompt.{key}", place.partition(".py:")[0].removesuffix(".py") + ".py"
     if isinstance(config.solver, PythonSolver):
         yield SOLVER, config.solver.function.rpartition(":")[0]
+    elif isinstance(config.solver, DspySolver):
+        if not config.solver.module.startswith("dspy:"):
+            yield SOLVER, config.solver.module.rpartition(":")[0]
+        if config.solver.program is not None:
+            yield "solver.program", config.solver.program
     if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
             yield from _files_of(scorer, f"scoring.scorers.{name}")

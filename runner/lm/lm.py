@@ -7,7 +7,7 @@ import copy
 import functools
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
@@ -40,7 +40,7 @@ from runner.transport import AutoTransport, FakeTransport, Transport
 from runner.types import Completion, Connection, Message, ModelType, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -50,8 +50,13 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.future import TrainingJob
     from runner.limits import Limiter
     from runner.providers.base import Provider
+    from runner.types import Response
 
 logger = logging.getLogger("ostinato")
+
+
+Keeper: TypeAlias = "Callable[[Inputs, Request, Completion, Response, list[Any]], None]"
+"""Keeps a call (its arguments, request, answer, and outputs) in place of the history."""
 
 
 class Pinned(msgspec.Struct, frozen=True):
@@ -133,6 +138,7 @@ class LM:
         self.unsupported: Unsupported = "warn"
         self.recorded: AsRecorded | None = None
         self.pinned: Pinned | None = None
+        self.keeper: Keeper | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
         self._reached: tuple[dict[str, Any], Connection] | None = None
         self._parameters = LastParameters()
@@ -328,7 +334,7 @@ class LM:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
-        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "_reached"}
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "keeper", "_reached"}
         new = object.__new__(type(self))
         for key, value in vars(self).items():
             setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
@@ -452,7 +458,9 @@ class LM:
                 warn_of_unknown(choice.finish_reason)
         if completion.cache != "hit" and any(ending_of(choice.finish_reason) == "cut" for choice in response.choices):
             logger.warning("the answer was cut off at max_tokens=%s; pass a larger value", limit_of(request))
-        if not settings.disable_history:
+        if self.keeper is not None:
+            self.keeper(inputs, request, completion, response, outputs)
+        elif not settings.disable_history:
             remember(self.history, inputs, request, completion, response, outputs)
         return outputs
 

@@ -155,6 +155,11 @@ class _Packing:
             if key == SOLVER:
                 named[key] = self.moved[path] = self._copy_program(path)
                 continue
+            if key == "solver.program":
+                named[key] = self.moved[path] = f"{PROGRAM}saved.json"
+                self.names.append(named[key])
+                self._put(named[key], expanded(path).read_bytes())
+                continue
             code = key.endswith(".function")
             content = expanded(path).read_bytes()
             if code and holds_secret_code(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.solvers.dspy import Dspy
 from runner.solvers.lm import StepLM
 from runner.solvers.modules import sources
 from runner.solvers.python import Python
@@ -9,4 +10,4 @@ from runner.solvers.solved import Bounds, Solved
 from runner.solvers.solver import Solver
 from runner.solvers.steps import Look, Steps, Unanswered, is_of_row
 
-__all__ = ["Bounds", "Look", "Python", "Solved", "Solver", "StepLM", "Steps", "Unanswered", "is_of_row", "sources"]
+__all__ = ["Bounds", "Dspy", "Look", "Python", "Solved", "Solver", "StepLM", "Steps", "Unanswered", "is_of_row", "sources"]

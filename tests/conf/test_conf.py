@@ -28,6 +28,7 @@ REQUIRED |= {
     "scoring/python": "scoring.function=x.py:f",
     "solver/python": "solver.function=x.py:f",
     "scoring/plugin": "scoring.name=x",
+    "solver/dspy": "solver.module=x.py:C",
 }
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

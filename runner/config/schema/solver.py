@@ -21,4 +21,14 @@ class PythonSolver(Kind, frozen=True, kw_only=True, tag="python"):
     max_requests: Positive = 100
 
 
-Solver: TypeAlias = PlainSolver | PythonSolver
+class DspySolver(Kind, frozen=True, kw_only=True, tag="dspy"):
+    """Answer by a program of dspy: ``file.py:Class``, or ``dspy:Class`` for one of its own, called with the row's columns."""
+
+    module: Text
+    params: dict[str, Any] = {}
+    program: str | None = None
+    output: Text | None = None
+    max_requests: Positive = 100
+
+
+Solver: TypeAlias = PlainSolver | PythonSolver | DspySolver
