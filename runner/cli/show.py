@@ -53,6 +53,7 @@ def _show_sweep(record: SweepFolder, args: argparse.Namespace) -> int:
 def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
     import msgspec
 
+    from runner.analysis.panels import told
     from runner.cli.display import print_summary
 
     if args.cite:
@@ -76,6 +77,8 @@ def _show_run(run: RunFolder, args: argparse.Namespace) -> int:
         print(f"{folder}: no summary yet: it is in progress or was killed; resume with: ostinato resume {folder}")
     else:
         print_summary(summary, shorten(run.path))
+        for line in told(run):
+            print(line)
     for sample in samples:
         print(_describe(sample))
     return 0

@@ -317,7 +317,7 @@ def test_two_answers_are_compared_in_both_orders(judge, means, labels):
     assert replay(packed.file).identical
 
 
-def test_a_panel_decides_by_majority_and_a_cheap_score_spares_the_judge():
+def test_a_panel_decides_by_majority_and_a_cheap_score_spares_the_judge(capsys):
     said = {"one": "correct", "two": "incorrect", "three": "correct"}
     with Bench(knows_half, lambda call: verdict(said[call.body["model"]])) as bench:
         url = bench.server.url
@@ -332,6 +332,10 @@ def test_a_panel_decides_by_majority_and_a_cheap_score_spares_the_judge():
             "panel": 1.0, "panel.one": 1.0, "panel.two": 0.0, "panel.three": 1.0, "panel.agreement": pytest.approx(1 / 3),
         }  # fmt: skip
         assert result.summary.named.keys() == {"panel.one", "panel.two", "panel.three"}
+        assert main(["show", str(result.folder)]) == 0
+        assert (
+            "judges of panel: 33.3% of pairs alike, Krippendorff's alpha 0.000 (1 answers, 3 judges)" in capsys.readouterr().out
+        )
         bench.judged.clear()
         cheap = (
             "scoring.scorers={contains: {kind: contains}, judge: {kind: judge, rubric: q, labels: {correct: 1, incorrect: 0}, "
