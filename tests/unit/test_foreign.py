@@ -1,10 +1,10 @@
 """`ostinato import`: runs of other tools become records. Their real files are in `foreign/`, made by tests/peers/foreign.py."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from backports.zstd import zipfile
 
 import runner
 from runner.config.schema.finetuning import TrainingData
@@ -12,6 +12,11 @@ from runner.errors import DataError
 from runner.experiment.training import read_rows
 from tests.support.command import ostinato
 from tests.support.records import play
+
+if sys.version_info >= (3, 14):
+    import zipfile
+else:
+    from backports.zstd import zipfile
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
