@@ -286,6 +286,7 @@ class Sweep:
 
     def ranked(self) -> list[dict[str, Any]]:
         """Return one tidy row per cell as it is now, best first."""
+        self._save()  # the last cells to end may not be written yet
         return ranked(self.record)
 
     def progress(self) -> Progress:
