@@ -73,6 +73,7 @@ def echo(call):
     return Reply(f"echo {call.question}")
 
 
+@pytest.mark.slow
 def test_a_program_of_several_files_is_played_recorded_and_shown(capsys):
     two_steps()
     with Server(echo) as server:
@@ -202,6 +203,7 @@ def test_an_error_of_the_endpoint_stops_the_run_and_its_rows_stay_owed():
     assert (done.summary.owed, done.summary.ok) == (3, 0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_from_its_steps_packed_and_replayed_elsewhere(tmp_path, monkeypatch):
     two_steps()
 
@@ -276,6 +278,7 @@ def test_two_programs_may_have_modules_of_one_name():
     assert "helpers" not in sys.modules
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_program_is_not_foretold(capsys):
     two_steps()
     assert main(["run", *FAKE, *ROWS, "solver=python", "solver.function=flow.py:answer", "budget.usd=1", "--dry-run"]) == 0
