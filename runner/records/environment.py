@@ -8,7 +8,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +29,6 @@ PACKAGES = (
     "xllamacpp",
 )
 
-_GIT_S = 5.0
-"""For how long the state of a repository is taken as known."""
-
 
 def environment(folder: Path | None = None) -> dict[str, Any]:
     """Describe the machine and the code: Python, OS, processors, memory, package versions, git commit, uncommitted changes.
@@ -49,11 +45,11 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
         "gpus": _gpus(),
         "memory_gb": _memory_gb(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "git": _git(folder, int(time.monotonic() / _GIT_S)),
+        "git": _git(folder),
     }
 
 
-@functools.cache  # fixed for the life of a process, and a sweep asks for them in every cell
+@functools.cache  # fixed for the life of a process
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -94,8 +90,7 @@ def _field(file: Path, name: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)
 
 
-@functools.lru_cache(maxsize=8)  # three processes; a sweep asks in every cell
-def _git(folder: Path | None, _turn: int) -> dict[str, Any] | None:
+def _git(folder: Path | None) -> dict[str, Any] | None:
     """Return commit, dirty flag, and the digest of changes to tracked files; None outside a repository."""
     commit = _run(["git", "rev-parse", "HEAD"], folder)
     if commit is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import io
 import itertools
 import threading
@@ -26,6 +27,7 @@ from runner.experiment.experiment import Experiment, first_of, report_or_warn
 from runner.experiment.run import FAILURES
 from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder
+from runner.records.environment import environment
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
 from runner.secrets import redact
 from runner.session.sitting import live, recorded, recorded_aside
@@ -464,7 +466,9 @@ class Sweep:
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
             prepared = self._trained(key)
-            facts = {"tags": self.manifest.tags} if self.manifest.tags else None
+            facts: dict[str, Any] = {"environment": self._environment}  # git costs more than a small cell
+            if self.manifest.tags:
+                facts["tags"] = self.manifest.tags
             experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS, facts=facts)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         self.shared.lend_store(experiment)
@@ -483,6 +487,10 @@ class Sweep:
             raise
         self._named = self._named or experiment.lm.pinned is not None
         return experiment
+
+    @functools.cached_property
+    def _environment(self) -> dict[str, Any]:
+        return environment()
 
     def _trained(self, key: str) -> Prepared:
         """Return a cell asking the model that it trains; one training runs at a time. Raises as `train_first`."""
