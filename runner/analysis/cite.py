@@ -160,7 +160,8 @@ def _scoring(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
 
 
 def _scorer(config: Mapping[str, Any]) -> str:
-    return _settings({name: value for name, value in config.items() if name not in _RULES})
+    aside = (*_RULES, "budget")  # what asking may cost decides no score
+    return _settings({name: value for name, value in config.items() if name not in aside})
 
 
 def _settings(values: Mapping[str, Any] | None) -> str:

@@ -216,7 +216,7 @@ class Dataset:
         self.columns = tuple(names)
         blank = getattr(self._source, "blank", 0)
         self.remarks = [f"{count(blank, 'blank row')} {'is' if blank == 1 else 'are'} left out"] if blank else []
-        if again := len(contents) - len(set(contents)):
+        if again := sum(one == other for one, other in pairwise(sorted(contents))):
             self.remarks.append(
                 f"{count(again, 'row')} {'has' if again == 1 else 'have'} the content of an earlier one, under another id"
             )

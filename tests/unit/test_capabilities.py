@@ -377,7 +377,7 @@ def test_what_one_row_is_refused_for_stops_nothing(words):
 
 # --- names that live
 
-NAMES = re.compile(r"\b(?:openai|anthropic|gemini|mistral)/[a-z][\w.:-]*\w")
+NAMES = re.compile(r"(?<!hf://)(?<!datasets/)\b(?:openai|anthropic|gemini|mistral)/[a-z][\w.:-]*\w")
 DOCUMENTED = [*shipped_conf().rglob("*.yaml"), REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
 
 
