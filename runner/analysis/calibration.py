@@ -54,6 +54,27 @@ class Measured(msgspec.Struct, frozen=True):
     n: float
 
 
+class Consistency(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a judge says the same when it is asked again about an answer that it has judged.
+
+    Attributes:
+        asked: answers that it was asked about again.
+        unusable: those of which it gave no usable verdict this time; they are not in the share.
+        same: the share of equal verdicts (label and score) in the rest.
+        interval: of that share, 95 %.
+        requests, cost_usd: what asking took; verdicts that the cache has cost nothing. A cost of None is unknown.
+        others: models that answered now, and not the first time.
+    """
+
+    asked: int
+    unusable: int
+    same: float
+    interval: tuple[float, float]
+    requests: int
+    cost_usd: float | None
+    others: list[str] = []
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """How wrong a judge is, as measured on one run. It is written as JSON.
 
@@ -69,6 +90,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         table, sensitivity, specificity, kappa: of scores of 0 and 1 alone; a rate is None without an answer of its kind.
         agreement: the share of answers on which the judge says the same as people.
         among_people: how far people agree.
+        again: how often the judge repeats itself; None: it was not asked again.
         remarks: what is to be said of it.
     """
 
@@ -88,6 +110,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     specificity: Measured | None = None
     kappa: float | None = None
     among_people: Agreement | None = None
+    again: Consistency | None = None
     remarks: list[str] = []
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.display import aligned
 from runner.cli.labels import agreement_in_words, run_named, score_named
-from runner.cli.options import add_json, add_run, shorten
+from runner.cli.options import add_json, add_run, count, shorten
 from runner.errors import RecordError
 from runner.wording import numbers
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from runner.analysis.calibration import Calibration, Measured
+    from runner.analysis.calibration import Calibration, Consistency, Measured
     from runner.types import Corrected
 
 _HOW = {
@@ -35,6 +35,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     parser.add_argument("--score", metavar="NAME", help="the score to calibrate (default: the primary one)")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the calibration, as JSON")
+    parser.add_argument(
+        "--again",
+        type=count,
+        default=0,
+        metavar="N",
+        help="have the judge judge N answers again, at its own temperature, and tell how often it says the same "
+        "(default: 0, nobody is asked)",
+    )
     add_json(parser)
 
 
@@ -42,9 +50,10 @@ def main(args: argparse.Namespace) -> int:
     """Calibrate. Return 0.
 
     Raises:
-        ConfigError: the record is a sweep, or lacks the score.
+        ConfigError: the record is a sweep, or lacks the score; or no judge gives it that could be asked again.
         DataError: it has no labels of the score.
         RecordError: the labels cannot be read, or FILE cannot be written.
+        LMError, BudgetExceeded, CacheError: the judge cannot be asked again; the cache has what it has said so far.
     """
     import msgspec
 
@@ -54,6 +63,10 @@ def main(args: argparse.Namespace) -> int:
 
     run = run_named(args.run, args.runs_dir)
     found = calibrate(run, score_named(run, args.score), now())
+    if args.again:
+        from runner.experiment.consistency import consistency
+
+        found = msgspec.structs.replace(found, again=consistency(run.folder, found.score, args.again))
     content = msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
     if args.output is not None:
         try:
@@ -87,6 +100,10 @@ def _told(found: Calibration) -> Iterator[str]:
     if found.corrected is not None:
         yield f"by {_HOW[found.corrected.method]}"
         yield _more(found.corrected)
+    if found.again is not None:
+        yield _asked_again(found.again)
+        if found.again.others:
+            yield f"remark: {', '.join(found.again.others)} answered, another model than the one that judged the run"
     for remark in found.remarks:
         yield f"remark: {remark}"
 
@@ -100,8 +117,17 @@ def _lines(found: Calibration) -> Iterator[tuple[str, str]]:
         yield "kappa", f"{found.kappa:.3f}"
     if found.among_people is not None:
         yield "among people", agreement_in_words(found.among_people)
+    if found.again is not None:
+        yield "self-consistency", numbers.mean(found.again.same, found.again.interval)
     yield "raw score", f"{found.raw:.3f}"
     yield "corrected score", numbers.corrected(found.corrected) if found.corrected else "none: at least two labels are needed"
+
+
+def _asked_again(found: Consistency) -> str:
+    cost = "of unknown cost" if found.cost_usd is None else numbers.dollars(found.cost_usd)
+    unusable = f", {found.unusable:,} without a usable verdict" if found.unusable else ""
+    asked = numbers.count(found.asked, "answer")
+    return f"judged again: {asked}{unusable}; {numbers.count(found.requests, 'request')}, {cost}"
 
 
 def _rate(rate: Measured | None) -> str:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -302,3 +303,41 @@ def test_the_corrected_score_of_a_judge_with_known_error_rates_covers_the_truth(
     assert other.summary.corrected["judge"].method == "rates"
     checked = ostinato("validate", "scoring=correctness", "scoring.calibration=judge.json", *OFFLINE)
     assert "scoring.calibration: the judge is not the one that was calibrated" in checked.out + checked.err
+
+
+CHANGES = itertools.cycle([True, False])
+
+
+def wavering(call):
+    """Judge by the answer at first, and the other way round every second time when asked again (which the seed shows)."""
+    said = call.body["messages"][-1]["content"]
+    answer, wanted = (re.search(rf"<{tag}-\w+>\n(.*?)\n</{tag}", said)[1] for tag in ("answer", "reference"))
+    right = (answer == wanted) != (call.body["seed"] != 7 and next(CHANGES))
+    return Reply(json.dumps({"reason": "so", "label": "correct" if right else "incorrect"}), model=call.body["model"])
+
+
+def test_a_judge_that_is_asked_again_tells_how_often_it_says_the_same():
+    with Server(wavering) as server:
+        model = ["model@scoring.model=server", f"scoring.model.api_base={server.url}", "scoring.model.name=one"]
+        priced = ["scoring.model.price={prompt: 1, completion: 1}", "scoring.sampling={temperature: 1, seed: 7}"]
+        run = play(*model, *priced, "scoring=correctness", "data.limit=60", scoring=())
+        assert "no labels" in ostinato("calibrate", "answers", "--again", "40").err
+        before, asked = (run.folder / "samples.jsonl").read_bytes(), len(server.calls)
+        drawn = table(ostinato("labels", "answers", "--sample", "40").out)
+        rows = [{**row, "label": "correct" if row["answer"] == row["target"] else "incorrect"} for row in drawn]
+        assert ostinato("labels", "answers", "--import", write(rows), "--who", "me").code == 0
+        done = ostinato("calibrate", "answers", "--again", "40", "-o", "judge.json")
+        again = json.loads(Path("judge.json").read_text())["again"]
+        assert (again["asked"], again["requests"], again["same"], len(server.calls) - asked) == (40, 40, 0.5, 40)
+        assert again["interval"] == pytest.approx([0.338, 0.662], abs=1e-3)  # of Clopper and Pearson
+        assert again["cost_usd"] > 0
+        assert "self-consistency  0.500 [" in done.out
+        assert "judged again: 40 answers; 40 requests, $" in done.out
+        known = ostinato("calibrate", "answers", "--again", "40", "--json").json["again"]
+        assert (known["same"], known["requests"], len(server.calls) - asked) == (0.5, 0, 40)  # the cache has them
+        assert (run.folder / "samples.jsonl").read_bytes() == before
+        other = play(*model, *priced, "scoring=correctness", "data.limit=5", "scoring.calibration=judge.json", scoring=())
+        assert other.summary.calibration == []  # a calibration with it is one like others
+    computed = play(name="computed")
+    labelled(computed)
+    assert "it is the same each time" in ostinato("calibrate", "computed", "--score", "judge", "--again", "3").err
