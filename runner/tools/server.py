@@ -89,9 +89,15 @@ class ToolServer:
 
     async def _listed(self) -> list[dict[str, Any]]:
         client = await self._started()
+        from mcp import MCPError
+
         found, cursor = [], None
         while True:
-            page = await client.list_tools(cursor=cursor) if cursor else await client.list_tools()
+            try:
+                page = await client.list_tools(cursor=cursor) if cursor else await client.list_tools()
+            except MCPError as error:
+                why = f"{redact(str(error))}{self._last_words()}"
+                raise EndpointClosedError(f"{self._shown} does not list its tools: {why}") from None
             found += [_definition(tool) for tool in page.tools]
             cursor = page.next_cursor
             if not cursor:

@@ -12,6 +12,7 @@ from runner.errors import ConfigError, DataError
 from runner.experiment.prepared import prepare
 from runner.scoring import Calls, Measure
 from runner.tools import Functions, checked
+from runner.tools import server as tools_server
 from runner.types import Sample, Step
 from tests.support.command import ostinato
 from tests.support.server import Reply, Server
@@ -279,6 +280,78 @@ def test_a_server_of_tools_is_kept_and_started_again_once(monkeypatch):
     assert "no such item" in found["nothing"]
     assert found["raises"].startswith("It costs Error: ")
     assert "secret" not in found["raises"]
+
+
+WIRE = '''
+import json, sys
+
+with open("starts.txt", "a") as file:
+    file.write("x")
+
+def say(id, **rest):
+    print(json.dumps({"jsonrpc": "2.0", "id": id, **rest}), flush=True)
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    method, id = asked["method"], asked.get("id")
+    if method in sys.argv:
+        continue
+    if method == "initialize":
+        about = {"capabilities": {"tools": {}}, "serverInfo": {"name": "shop", "version": "1"}}
+        say(id, result={"protocolVersion": asked["params"]["protocolVersion"], **about})
+    elif method == "tools/list":
+        say(id, result={"tools": [{"name": "price", "inputSchema": {"type": "object"}}]})
+    elif method == "tools/call":
+        item = asked["params"]["arguments"]["item"]
+        if item == "die":
+            sys.exit("no more tea")
+        if item != "never":
+            say(id, result={"content": [{"type": "text", "text": "7"}]})
+    elif id is not None:
+        say(id, error={"code": -32601, "message": "unknown"})
+'''
+"""A server without the SDK: it is up at once, and is silent about the methods in its arguments."""
+
+
+def on_the_wire(*silent):
+    Path("server.py").write_text(WIRE)
+    command = ", ".join([sys.executable, "server.py", *silent])
+    return f"prompt.tool_server={{command: [{command}]}}"
+
+
+def test_a_call_ends_after_its_timeout_and_the_server_lives_on():
+    pytest.importorskip("mcp")
+    rows = [{"id": name, "question": name} for name in ("never", "tea")]
+    with Server(shop) as server:
+        asked = overrides(server, on_the_wire(), "prompt.tool_timeout_s=0.3", "limits.max_concurrency=1", rows=rows)
+        found = {sample.id: sample.output for sample in samples(runner.run(overrides=asked))}
+    assert found == {"never": "It costs Error: no result within 0.3 s.", "tea": "It costs 7."}
+    assert Path("starts.txt").read_text() == "x"
+
+
+def test_a_server_that_dies_again_stops_the_run_which_can_be_resumed():
+    pytest.importorskip("mcp")
+    rows = [{"id": name, "question": name} for name in ("tea", "die", "ale")]
+    with Server(shop) as server:
+        asked = overrides(server, on_the_wire(), "limits.max_concurrency=1", "data.shuffle=false", rows=rows)
+        stopped = ostinato("run", *asked)
+        assert stopped.code == 3, stopped.err
+        assert "has died twice while price was called; it said: no more tea" in stopped.out + stopped.err
+        assert Path("starts.txt").read_text() == "xx"
+        Path("server.py").write_text(WIRE.replace('"die"', '"dye"'))
+        kept = next(iter(ostinato("ls", "--json").json["runs"]))["run"]
+        assert ostinato("resume", kept).code == 0
+    assert {sample.output for sample in runner.load(kept).samples()} == {"It costs 7."}
+
+
+@pytest.mark.parametrize(("method", "told"), [("initialize", "did not answer within 0.3 s"), ("tools/list", "does not list its tools")])
+def test_a_server_that_is_silent_from_the_start_is_an_error(monkeypatch, method, told):
+    pytest.importorskip("mcp")
+    monkeypatch.setattr(tools_server, "_START_S", 0.3)
+    with Server(shop) as server:
+        with pytest.raises(ConfigError, match=rf"prompt.tool_server: the server of tools .* {told}"):
+            runner.run(overrides=overrides(server, on_the_wire(method), "prompt.tool_timeout_s=0.3"))
+        assert server.count == 0
 
 
 def test_a_server_that_cannot_be_started_is_an_error_before_anything_is_sent():
