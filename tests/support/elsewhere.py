@@ -124,6 +124,38 @@ class Hub(Files):
         return Script((response(json.dumps({"sha": sha, "siblings": siblings, "cardData": self.card}).encode()),))
 
 
+class Bucket(Files):
+    """An S3 endpoint with objects at ``bucket/key``: what S3's API says to GetObject and HeadObject.
+
+    Attributes:
+        denied: the status and the code of the error that every request gets; None: none does.
+    """
+
+    def __init__(self, content: dict[str, bytes]) -> None:
+        super().__init__(content)
+        self.denied: tuple[int, str] | None = None
+
+    def answer(self, request: Request) -> Script:
+        if self.denied is None:
+            return super().answer(request)
+        status, code = self.denied
+        body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}, it says</Message></Error>".encode()
+        return Script((self._headed(request, response(body, status, Content_Type="application/xml")),))
+
+    def _file(self, request: Request, body: bytes) -> bytes:
+        etag = f'"{hashlib.md5(body).hexdigest()}"'
+        if request.headers.get("if-none-match") == etag:
+            return response(b"", 304, ETag=etag)
+        if request.headers.get("if-match", etag) != etag:
+            return response(b"<Error><Code>PreconditionFailed</Code><Message>no</Message></Error>", 412)
+        start = int(request.headers.get("range", "bytes=0-")[len("bytes=") : -1])
+        there = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+        return self._headed(request, response(body[start:], 206 if start else 200, ETag=etag, **there))
+
+    def _headed(self, request: Request, whole: bytes) -> bytes:
+        return whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if request.method == "HEAD" else whole
+
+
 def _listed(name: str, body: bytes) -> dict:
     """What the Hub lists of a file; those in large-file storage have their digest."""
     large = {"lfs": {"sha256": hashlib.sha256(body).hexdigest()}} if name.endswith(".parquet") else {}

@@ -1,4 +1,4 @@
-"""Data on S3, against moto's server: patterns, versions, and what is refused."""
+"""Data on S3, against moto's server and an endpoint on the wire: patterns, versions, what is refused, what is lost on the way."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from runner.data import open_anywhere
-from runner.data.remote import fetch, s3
-from runner.errors import DataError
+from runner.data.remote import door, fetch, s3
+from runner.errors import ConfigError, DataError
+from tests.support.elsewhere import Bucket as Wire
+from tests.support.loopback import Script
 
 pytestmark = pytest.mark.slow  # moto takes seconds to begin
 
@@ -110,3 +112,82 @@ def test_nobody_at_the_endpoint(bucket, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"s3://nobody/rows.jsonl cannot be reached: Could not connect to the endpoint URL"):
         opened("s3://nobody/rows.jsonl")
+
+
+@pytest.fixture
+def wire(monkeypatch, tmp_path):
+    """An endpoint with one object of 40,000 rows."""
+    body = b"".join(row(number).ljust(40) for number in range(40_000))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "absent"))
+    monkeypatch.setattr(fetch, "PAUSES_S", (0.0, 0.0))
+    with Wire({"bucket/rows.jsonl": body}) as wire:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", wire.address)
+        yield wire
+
+
+OBJECT = "s3://bucket/rows.jsonl"
+
+
+@pytest.mark.parametrize("denied", [(403, "AccessDenied"), (401, "Unauthorized"), (400, "ExpiredToken")])
+def test_refused_access_says_what_to_do(wire, monkeypatch, denied):
+    wire.denied = denied
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAMINE")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "mine-mine-mine")
+    asked = rf"access is refused \({denied[0]} .*\); is it spelled right, and may these keys read it"
+    with pytest.raises(DataError, match=asked) as told:
+        opened(OBJECT if denied[0] == 400 else "s3://bucket/*.jsonl")
+    assert "mine" not in str(told.value)
+    assert wire.seen[-1].headers["authorization"].startswith("AWS4")
+
+
+def test_without_keys_requests_are_not_signed_and_half_of_a_key_is_an_error(wire, monkeypatch):
+    wire.denied = (403, "AccessDenied")
+    with pytest.raises(DataError, match=r"no keys were found, so the request was not signed\. AWS's settings say whose"):
+        opened(OBJECT)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAMINE")
+    with pytest.raises(ConfigError, match="AWS's settings cannot be used: Partial credentials found"):
+        opened(OBJECT)
+
+
+def honest(whole):
+    return Script((whole,))
+
+
+def ends(then, at=500_000):
+    return lambda whole: Script((whole[:-at],), then)
+
+
+def no_body(whole):
+    return Script((whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n",), "close")
+
+
+@pytest.mark.parametrize("then", ["close", "hang"])
+def test_an_object_that_is_cut_on_the_wire_is_resumed(wire, monkeypatch, then):
+    if then == "hang":
+        monkeypatch.setattr(door, "TIMEOUT_S", 0.5)
+    wire.faults = [honest, ends(then), ends(then, 1)]
+    data = opened(OBJECT)
+    assert [fields["id"] for fields in data.records()] == list(range(40_000))
+    first, *others = wire.seen[1:]
+    assert ("range" in first.headers, len(others)) == (False, 2)
+    assert all(request.headers["range"].startswith("bytes=") for request in others)
+    assert {request.headers["if-match"] for request in others} == {data.fetched[0].version}
+
+
+def test_nothing_half_read_of_the_wire_is_used(wire, tmp_path):
+    def replaced(whole):
+        wire.content["bucket/rows.jsonl"] = row(1)
+        return ends("close")(whole)
+
+    wire.faults = [honest, replaced]
+    with pytest.raises(DataError, match=f"{OBJECT} has changed while it was read; nothing of it is used"):
+        opened(OBJECT)
+    wire.content["bucket/rows.jsonl"] = row(2).ljust(2_000_000)
+    wire.faults = [honest, ends("close"), *[no_body] * 9]
+    with pytest.raises(DataError, match=r"the connection was lost after .* several times .*nothing of it is used"):
+        opened(OBJECT)
+    assert not [path for path in (tmp_path / "home" / "data").rglob("*") if path.is_file()]

@@ -282,7 +282,7 @@ def test_a_server_of_tools_is_kept_and_started_again_once(monkeypatch):
     assert "secret" not in found["raises"]
 
 
-WIRE = '''
+WIRE = """
 import json, sys
 
 with open("starts.txt", "a") as file:
@@ -309,7 +309,7 @@ for line in sys.stdin:
             say(id, result={"content": [{"type": "text", "text": "7"}]})
     elif id is not None:
         say(id, error={"code": -32601, "message": "unknown"})
-'''
+"""
 """A server without the SDK: it is up at once, and is silent about the methods in its arguments."""
 
 
@@ -344,7 +344,9 @@ def test_a_server_that_dies_again_stops_the_run_which_can_be_resumed():
     assert {sample.output for sample in runner.load(kept).samples()} == {"It costs 7."}
 
 
-@pytest.mark.parametrize(("method", "told"), [("initialize", "did not answer within 0.3 s"), ("tools/list", "does not list its tools")])
+@pytest.mark.parametrize(
+    ("method", "told"), [("initialize", "did not answer within 0.3 s"), ("tools/list", "does not list its tools")]
+)
 def test_a_server_that_is_silent_from_the_start_is_an_error(monkeypatch, method, told):
     pytest.importorskip("mcp")
     monkeypatch.setattr(tools_server, "_START_S", 0.3)

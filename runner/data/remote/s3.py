@@ -19,15 +19,22 @@ from runner.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_CODES = {"NoSuchKey": 404, "NoSuchBucket": 404, "NoSuchVersion": 404, "AccessDenied": 403, "PreconditionFailed": 412}
-"""Error codes of S3 (API of 2006-03-01) that say more than the status, which some servers set wrongly."""
+_CODES = {
+    **dict.fromkeys(("NoSuchKey", "NoSuchBucket", "NoSuchVersion"), 404),
+    **dict.fromkeys(("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "400"), 403),
+    "PreconditionFailed": 412,
+}
+"""Error codes of S3 (API of 2006-03-01) that say more than the status: keys that have expired are a 400. A reply to HEAD has no
+body, and so its code is the status: a HEAD that is well formed, as these are, gets 400 for its keys only."""
+
+_KEYS = "AWS's settings say whose (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, a role)"
 
 
 class S3:
     """Files at ``s3://bucket/key`` addresses; ``*``, ``?`` and ``[...]`` in a key stand for all keys that match."""
 
     def __init__(self) -> None:
-        self._client = _client()
+        self._client, self._signed = _client()
 
     def addresses(self, address: str) -> list[str]:
         """Return the addresses of all objects that match. An object with versions is named with its version."""
@@ -79,34 +86,51 @@ class S3:
 
     def _asked(self, address: str, call: Callable[..., Any], **arguments: Any) -> dict[str, Any] | None:
         """Call S3; return None if the object is as it was (304)."""
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore import exceptions
 
         try:
             found: dict[str, Any] = call(**arguments)
-        except ClientError as error:
+        except exceptions.ClientError as error:
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             said = error.response.get("Error", {})
             if status == 304:  # noqa: PLR2004
                 return None
             code = said.get("Code", "")
-            raise refused(address, _CODES.get(code, status), said.get("Message") or code) from None
-        except BotoCoreError as error:
+            meant, reason = _CODES.get(code, status), said.get("Message") or code
+            if meant in (401, 403):
+                raise DataError(f"{address}: access is refused ({status} {reason}); {self._advice()}") from None
+            raise refused(address, meant, reason) from None
+        except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:
             raise LostError(str(error)) from None
+        except exceptions.BotoCoreError as error:
+            raise DataError(f"{address} cannot be asked for: {error}") from None
         return found
 
+    def _advice(self) -> str:
+        """Say what to do where access is refused."""
+        if self._signed:
+            return f"is it spelled right, and may these keys read it, and are they still valid? {_KEYS}"
+        return f"no keys were found, so the request was not signed. {_KEYS}"
 
-def _client() -> Any:
+
+def _client() -> tuple[Any, bool]:
+    """Return a client, and whether there are keys to sign requests with. Raises ConfigError."""
     try:
         import boto3
         from botocore import UNSIGNED
         from botocore.config import Config
+        from botocore.exceptions import BotoCoreError
     except ImportError:
         raise ConfigError("s3:// needs a package that is not installed: pip install 'ostinato[remote]'") from None
-    session = boto3.session.Session()
     settings = {"connect_timeout": door.TIMEOUT_S, "read_timeout": door.TIMEOUT_S, "retries": {"total_max_attempts": 1}}
-    if session.get_credentials() is None:
-        settings["signature_version"] = UNSIGNED
-    return session.client("s3", region_name=session.region_name or "us-east-1", config=Config(**settings))
+    try:
+        session = boto3.session.Session()
+        signed = session.get_credentials() is not None
+        if not signed:
+            settings["signature_version"] = UNSIGNED
+        return session.client("s3", region_name=session.region_name or "us-east-1", config=Config(**settings)), signed
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is not an address
+        raise ConfigError(f"s3://: AWS's settings cannot be used: {error}") from None
 
 
 def _parts(address: str) -> tuple[str, str, str | None]:
