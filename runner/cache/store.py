@@ -66,6 +66,8 @@ GATHER_TURNS = 1
 loop: with 10,000 rows at 200 ms, four turns cost 4 % of the time."""
 READ_AHEAD = 64
 """The most answers that are read from disk beyond a requested one."""
+_MARKS = 2**20
+"""Marks for keys that have left the memory, by their hash. Two keys with one mark cost a look at the disk."""
 CULL_EVERY = 50
 """Answers stored between two checks of the size limit."""
 
@@ -105,6 +107,7 @@ class Cache:
         self.only: str | None = None
         self.others: set[str] = set()
         self._memory: OrderedDict[str, bytes] = OrderedDict()
+        self._dropped = bytearray(_MARKS)
         self._ahead = ReadAhead(min(READ_AHEAD, memory_entries // 16))
         self._lock = threading.Lock()
         self._disk: Any = None
@@ -126,7 +129,7 @@ class Cache:
         return self.mode in _WRITES
 
     def changes(self) -> int | None:
-        """Return a number that grows when others store answers in this folder; None if it cannot be used."""
+        """Return a number that changes when others store answers in this folder; None if it cannot be used."""
         return self._guard(lambda _: None if self._table is None else self._table.changes(), None)
 
     def get(self, key: str, *, missing_since: int | None = None) -> Entry | None:
@@ -135,7 +138,7 @@ class Cache:
         Args:
             key: of the request.
             missing_since: what `changes` returned before a lookup of this key that found nothing: as long as nobody else has
-                stored anything since, the disk is not asked again.
+                stored anything since, and its answer has not left the memory, the disk is not asked again.
         """
         if not self.reads:
             return None
@@ -143,7 +146,7 @@ class Cache:
             data = self._memory.get(key)
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
-        if missing_since is not None and self.changes() == missing_since:
+        if missing_since is not None and not self._dropped[hash(key) % _MARKS] and self.changes() == missing_since:
             return None
         data = self._fetch_one(key)
         if data is None or (entry := self._usable(data)) is None:
@@ -346,7 +349,8 @@ class Cache:
                     self._memory[key] = data
                     self._memory.move_to_end(key)
             while len(self._memory) > self.memory_entries:
-                self._memory.popitem(last=False)
+                key, _ = self._memory.popitem(last=False)
+                self._dropped[hash(key) % _MARKS] = 1
 
     def _forget(self, keys: list[str]) -> None:
         """Remove entries, in one transaction: each of its own would be written to the disk by itself."""

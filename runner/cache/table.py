@@ -22,7 +22,7 @@ BATCH = 256
 CHECKPOINT_EVERY = 2000
 """Rows stored between two checkpoints of the write-ahead log: a few megabytes."""
 LOOK_S = 0.05
-"""Seconds between two looks for rows of others."""
+"""Seconds between two looks for what others have stored."""
 RAW, FILE = 1, 2
 """diskcache's modes: the value is in the row, or in its own file."""
 
@@ -31,7 +31,8 @@ _FIND_ONE = "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1 AND 
 _BEYOND = """
 SELECT key, value FROM Cache WHERE rowid > ? AND rowid <= ? AND raw = 1 AND mode = 1 AND (expire_time IS NULL OR expire_time > ?)
 """
-_LAST = "SELECT max(rowid) FROM Cache"
+_VERSION = "PRAGMA data_version"
+"""Another number once another connection has committed (sqlite.org/pragma.html); commits of this one leave it as it is."""
 _STORE = """
 INSERT INTO Cache(key, raw, store_time, expire_time, access_time, access_count, tag, size, mode, filename, value)
 VALUES (?1, 1, ?2, ?3, ?2, 0, NULL, 0, 1, NULL, ?4)
@@ -53,8 +54,7 @@ class Table:
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
         self._connect = functools.partial(_connect, folder, timeout_s)
         self._stored = 0
-        self._last, self._looked = self._last_row(), time.monotonic()
-        self._changes = 0
+        self._changes, self._looked = self._version(), time.monotonic()
         self._checkpointing: threading.Thread | None = None
 
     def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
@@ -82,9 +82,7 @@ class Table:
         with self._writing:
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                self._notice(self._writer.execute(_LAST).fetchone()[0])
                 self._writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
-                self._last = self._writer.execute(_LAST).fetchone()[0]
             except BaseException:
                 self._writer.execute("ROLLBACK")
                 raise
@@ -96,24 +94,17 @@ class Table:
                 self._checkpointing.start()
 
     def changes(self) -> int:
-        """Return a number that grows when others have stored rows: other connections to this database, of any process.
+        """Return a number that changes when others have stored rows: other connections to this database, of any process.
 
-        Rows are given growing numbers, so that one look at the last of them tells. This connection looks in each of its own
-        transactions, and here if it has not for `LOOK_S` seconds.
+        It is looked up again if that was `LOOK_S` seconds ago.
         """
         if time.monotonic() - self._looked > LOOK_S:
-            self._notice(self._last_row())
+            self._changes, self._looked = self._version(), time.monotonic()
         return self._changes
 
-    def _notice(self, last: int | None) -> None:
-        self._looked = time.monotonic()
-        if last != self._last:
-            self._last = last
-            self._changes += 1
-
-    def _last_row(self) -> int | None:
-        with self._reading:
-            found: int | None = self._reader.execute(_LAST).fetchone()[0]
+    def _version(self) -> int:
+        with self._writing:  # the connection whose own rows do not count
+            found: int = self._writer.execute(_VERSION).fetchone()[0]
         return found
 
     def _checkpoint(self) -> None:
