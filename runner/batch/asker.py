@@ -20,6 +20,7 @@ from runner.scoring.calls import Calls
 from runner.scoring.counting import Counting
 from runner.scoring.measure import Measure
 from runner.scoring.targets import Asked, Verdict
+from runner.secrets import redact
 from runner.solvers import is_of_row
 from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
@@ -439,7 +440,7 @@ class Asker:
         try:
             formatted = self.adapter.format(row)
         except DataError as error:
-            sample.status, sample.error = "error", RowError("data", str(error))
+            sample.status, sample.error = "error", RowError("data", redact(str(error)))
             return sample
         usage: Usage | None = None
         empty = 0
@@ -492,7 +493,7 @@ def names_of(name: str, scorer: Scorer) -> tuple[str, ...] | None:
 def _not_scored(sample: Sample, error: DataError | LMError) -> None:
     """Record that a sample cannot be scored. Its answer is kept."""
     sample.scores, sample.unread, sample.judgements = {}, None, None
-    sample.status, sample.error = "error", RowError("scoring", str(error))
+    sample.status, sample.error = "error", RowError("scoring", redact(str(error)))
 
 
 def _texts(answers: list[Choice]) -> list[str]:

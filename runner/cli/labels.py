@@ -103,9 +103,11 @@ def _draw(run: Run, args: argparse.Namespace) -> int:
 
 
 def _write(file: Path, content: str) -> None:
-    """Write a file whole. Raise RecordError."""
+    """Write a new file whole. Raise ConfigError if it is there already, perhaps with labels, and RecordError."""
     from runner.system import files
 
+    if file.exists():
+        raise ConfigError(f"{file} is there already, perhaps with labels: give another name")
     try:
         files.write(file, content)
     except OSError as error:

@@ -95,14 +95,6 @@ def import_run(
     return [_written(run, path, f"{digest}-{number}", name, id, Path(runs_dir)) for number, run in enumerate(_open(path))]
 
 
-def is_run(path: Path) -> bool:
-    """Return whether a file is of a format of runs, by its name and its beginning."""
-    if path.suffix == ".eval" or lm_eval.is_samples(path):
-        return True
-    head = _head(path)
-    return path.suffix == ".json" and (inspect.is_log(head) or promptfoo.is_results(head))
-
-
 def _open(path: Path) -> list[ForeignRun]:
     if path.suffix == ".eval":
         return inspect.read_eval(path)

@@ -15,6 +15,7 @@ from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError
 from runner.network.serving import Answer
 from runner.proxy import wire
 from runner.records.spending import Spending
+from runner.secrets import redact
 from runner.types import Sample
 from runner.wording.suggest import suggest
 
@@ -58,6 +59,7 @@ class Gateway:
         self._key = f"Bearer {key}".encode()
         self._rows = (folder.path / ROWS).open("ab", buffering=0)
         self._times: dict[str, int] = {}
+        self._ids: set[str] = set()
         self.spending = Spending(folder)
         self.tally = Tally(0)
         self.stopping = False
@@ -65,7 +67,7 @@ class Gateway:
     @property
     def asked(self) -> int:
         """How many requests have come."""
-        return sum(self._times.values())
+        return len(self._ids)
 
     async def handle(self, incoming: Incoming) -> Answer:
         """Answer a request of a client, whatever it is."""
@@ -83,6 +85,9 @@ class Gateway:
         except OstinatoError as error:
             status, body = wire.refusal(error)
             return Answer(status, body, more=_FINAL)
+        except Exception as error:  # noqa: BLE001 - boundary: a program sends anything, and waits for an answer
+            told = redact(f"the request cannot be answered ({type(error).__name__}: {error})")
+            return Answer(500, wire.error(told, kind="server_error"), more=_FINAL)
         return Answer(200, wire.answer(asked, response), "text/event-stream" if asked.stream else "application/json")
 
     def _refusal(self, incoming: Incoming, path: str) -> Answer | None:
@@ -131,10 +136,13 @@ class Gateway:
 
     def _id(self, row: str | None) -> str:
         """Return the id of a request: as the client names its row, ``-2``, ``-3`` after the first of a row; else its number."""
-        name = (row or str(self._times.get("", 0) + 1)).strip()[:_LONGEST_ID]
-        key = name if row else ""
-        times = self._times[key] = self._times.get(key, 0) + 1
-        return name if times == 1 or not row else f"{name}-{times}"
+        row = (row or "").strip()[:_LONGEST_ID]
+        while True:
+            times = self._times[row] = self._times.get(row, 0) + 1
+            name = f"{row}-{times}" if row and times > 1 else row or str(times)
+            if name not in self._ids:
+                self._ids.add(name)
+                return name
 
     def _keep(self, sample: Sample) -> None:
         """Write the row and its sample. Raises RecordError."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from runner.answers import ending_of
-from runner.errors import BudgetExceeded, CacheError, ConfigError, LMError, OstinatoError
+from runner.errors import BudgetExceeded, CacheError, ConfigError, LMError, OstinatoError, RecordError
 from runner.lm.connection import is_connection
 
 if TYPE_CHECKING:
@@ -21,8 +21,11 @@ Form: TypeAlias = Literal["chat", "text", "responses"]
 
 PATHS: dict[str, Form] = {"/v1/chat/completions": "chat", "/v1/completions": "text", "/v1/responses": "responses"}
 
-_OWN = frozenset({"cache", "cache_in_memory", "num_retries", "rollout_id", "callbacks", "provider"})
-"""Arguments of an LM that are not parameters of a request."""
+_OWN = frozenset(
+    {"cache", "cache_in_memory", "num_retries", "rollout", "rollout_id", "callbacks", "provider", "messages", "prompt"}
+)
+"""Arguments of an LM that are not parameters of a request, and what a format has no place for."""
+_COUNTS = ("n", "best_of")
 
 _STATUSES = {
     "authentication": 401, "permission_denied": 403, "not_found": 404, "bad_request": 400, "context_window": 400,
@@ -63,9 +66,14 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 def read(form: Form, body: bytes) -> Asked:
     """Read a request. Raises ConfigError for one that cannot be sent."""
     try:
-        given = _object(body)
+        return _read(form, _object(body))
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ConfigError(f"the body is not a JSON object: {error}") from None
+    except (AttributeError, TypeError) as error:  # a text where an object has to be, for example
+        raise ConfigError(f"the request does not have the form of {form}: {error}") from None
+
+
+def _read(form: Form, given: dict[str, Any]) -> Asked:
     model = given.pop("model", "")
     stream, options = given.pop("stream", None), given.pop("stream_options", None)
     messages, prompt = None, None
@@ -80,8 +88,12 @@ def read(form: Form, body: bytes) -> Asked:
     else:
         messages = _messages_of(given)
         _rename(given)
+    if not all(isinstance(message, dict) and "role" in message for message in messages or ()):
+        raise ConfigError("messages: a message is an object with role and content")
     if wrong := next((name for name in given if is_connection(name) or name in _OWN), None):
         raise ConfigError(f"{wrong}: is not a parameter of a request")
+    if wrong := next((name for name in _COUNTS if not isinstance(given.get(name) or 1, int)), None):
+        raise ConfigError(f"{wrong}: give a whole number")
     return Asked(form, str(model), messages, prompt, given, bool(stream), bool((options or {}).get("include_usage")))
 
 
@@ -324,4 +336,6 @@ def refusal(raised: OstinatoError) -> tuple[int, bytes]:
         status = raised.status if raised.status and raised.status >= 400 else _STATUSES.get(raised.code, 502)  # noqa: PLR2004
         kind = "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
         return status, error(raised.message, kind=kind, code=_CODES.get(raised.code, raised.code))
+    if isinstance(raised, RecordError):
+        return 500, error(str(raised), kind="server_error")
     return 400, error(str(raised), kind="invalid_request_error")

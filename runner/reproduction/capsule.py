@@ -243,15 +243,16 @@ def _unpack(stream: IO[bytes], size: int, folder: Path) -> Contents:
         _refuse(f"it cannot be read as a zip ({type(error).__name__}: {error})")
 
 
-def _names(archive: zipfile.ZipFile) -> list[str]:
+def _names(archive: zipfile.ZipFile) -> set[str]:
     """Return the names in the zip's directory. Each must be one that a capsule may hold, of a regular file."""
-    names = [entry.filename for entry in archive.infolist()]
+    names: set[str] = set()
     for entry in archive.infolist():
         name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
         if entry.orig_filename != name or not _NAME.fullmatch(name):
             _refuse(f"it holds {_quoted(entry.orig_filename)}, a name that a capsule may not contain")
-        if names.count(name) > 1:
+        if name in names:
             _refuse(f"it holds {name} twice")
+        names.add(name)
         if kind not in (0, stat.S_IFREG):
             _refuse(f"{name} in it is not a regular file")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -261,7 +262,7 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return names
 
 
-def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, folder: Path) -> Contents:
+def _copied(archive: zipfile.ZipFile, names: set[str], allowance: _Allowance, folder: Path) -> Contents:
     """Unpack every file and compare it with the list of contents."""
     _copy(archive, CONTENTS, folder, allowance)
     _check_json(folder / CONTENTS, CONTENTS)
@@ -271,9 +272,9 @@ def _copied(archive: zipfile.ZipFile, names: list[str], allowance: _Allowance, f
         _refuse(f"{CONTENTS} in it is malformed: {error}")
     if contents.format != FORMAT:
         _refuse(f"{CONTENTS} says format {contents.format}")
-    if missing := sorted(contents.files.keys() - set(names)):
+    if missing := sorted(contents.files.keys() - names):
         _refuse(f"it lacks {_quoted(missing[0])}, which {CONTENTS} lists")
-    if extra := sorted(set(names) - contents.files.keys() - {CONTENTS}):
+    if extra := sorted(names - contents.files.keys() - {CONTENTS}):
         _refuse(f"it holds {extra[0]}, which {CONTENTS} does not list")
     for name, told in contents.files.items():
         if _copy(archive, name, folder, allowance) != told:

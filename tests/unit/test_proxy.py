@@ -130,12 +130,12 @@ async def test_conversations_of_the_responses_format_are_chats(server):
 
 async def test_each_request_is_a_row_and_the_cache_is_that_of_runs(server):
     async with proxied(*upstream(server)) as (client, record), client:
-        for name in ("a", "a", None, None):
+        for name in ("a", "a", None, "2", None, "a-2"):
             named = {"X-Ostinato-Row": name} if name else {}
             await client.chat.completions.create(model="test", messages=ASKED, extra_headers=named)
     kept = samples(record)
-    assert list(kept) == ["a", "a-2", "1", "2"]
-    assert [sample.cache for sample in kept.values()] == ["miss", "hit", "hit", "hit"]
+    assert list(kept) == ["a", "a-2", "1", "2", "3", "a-2-2"]
+    assert [sample.cache for sample in kept.values()] == ["miss"] + ["hit"] * 5
     assert server.count == 1
     assert "Bearer" not in "".join(file.read_text() for file in record.path.iterdir() if file.is_file())
 
@@ -185,6 +185,10 @@ async def test_what_is_refused_says_why():
             ({"model": "gpt"}, "is not served here"),
             ({"model": "fake", "messages": []}, "give a list of messages"),
             ({"model": "fake", "extra_body": {"api_base": "http://elsewhere"}}, "api_base: is not a parameter"),
+            ({"model": "fake", "extra_body": {"prompt": "p"}}, "prompt: is not a parameter"),
+            ({"model": "fake", "messages": ["hi"]}, "a message is an object"),
+            ({"model": "fake", "n": "many"}, "n: give a whole number"),
+            ({"model": "fake", "stream_options": "all"}, "does not have the form of chat"),
         ):
             with pytest.raises(openai.APIStatusError, match=told):
                 await client.chat.completions.create(**{"messages": ASKED, **asked})
