@@ -16,7 +16,7 @@ import pytest
 from runner.errors import RecordError
 from runner.records import FORMAT, RunFolder, Summary, find_run, list_runs
 from runner.records import files as files_module
-from runner.records.environment import _git, environment
+from runner.records.environment import environment
 from runner.types import Choice, Held, Judgement, RowError, Sample, Score, Spent, Step, Usage
 
 HASH = "0123456789abcdef"
@@ -229,16 +229,13 @@ def test_a_newer_format_is_refused(runs, found):
 
 def test_the_environment_names_the_git_commit(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    _git.cache_clear()  # it is kept for a while
     found = environment()
     assert found["git"] is None
     assert found["packages"]["msgspec"] == msgspec.__version__
     subprocess.run(["git", "init", "-q"], check=True)
     subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    _git.cache_clear()
     assert environment()["git"]["dirty"] is False
     Path("new").write_text("")
-    _git.cache_clear()
     assert environment()["git"]["dirty"] is True
     assert len(environment()["git"]["commit"]) == 40
 
