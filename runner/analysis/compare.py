@@ -215,7 +215,8 @@ def _compared(
     if len(pairs.only_a) == len(a.at):
         raise RecordError(f"{a.name} and {b.name} have no row in common{_examples(pairs)}: were they played on the same data?")
     names = _names(a, b, wanted, lower_is_better)
-    judges = {} if any_judge else {name: told for name in names if (told := differ(a.run, b.run, name))}
+    before, after = (side.run.manifest if side.run else None for side in (a, b))
+    judges = {} if any_judge else {name: told for name in names if (told := differ(before, after, name))}
     names = [name for name in names if name not in judges]
     primary = names[0] if names else None
     clusters = pairs.clusters() if clusters is None else clusters

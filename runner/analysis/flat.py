@@ -123,6 +123,7 @@ def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | N
     """Return the table of a sweep: one row per cell, in their order, every row with the same columns.
 
     Columns: ``cell``, the varied `keys`, those of `flat_run` with every score that a cell has, ``rank``, ``standing``,
+    ``judge`` (the number of its judge, where cells have different ones: both are then among the cells of that judge),
     ``score.PRIMARY.common`` (the mean that cells are ranked by: on the rows that all ranked cells have scored) and ``.common.n``
     (how many these are, if they are not all rows), ``same_as`` and ``same_as.n`` (see `runner.analysis.ranking.Standing`), and
     ``problem``. ``status`` is the cell's; where ``model`` is varied, that column has what was varied.
@@ -130,10 +131,12 @@ def flat_cells(cells: Sequence[CellFacts], keys: Sequence[str], primary: str | N
     summaries = [cell.run.summary for cell in cells if cell.run and cell.run.summary]
     scores = list(dict.fromkeys(name for summary in summaries for name in summary.scores))
     rows, corrected = [], corrected_names(summaries)
+    judges = any(cell.standing.judge for cell in cells)
     for cell in cells:
         varied = {key: cell.values.get(key) for key in keys}
         row = {"cell": cell.id, **varied, **flat_run(cell.run, scores, corrected)}
         row |= {"rank": cell.standing.rank, "standing": cell.standing.word}
+        row |= {"judge": cell.standing.judge} if judges else {}
         if primary in scores:
             row |= {f"score.{primary}.common": cell.standing.mean, f"score.{primary}.common.n": cell.standing.rows}
         row |= {"same_as": cell.standing.same_as, "same_as.n": cell.standing.same}

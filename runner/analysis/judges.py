@@ -7,19 +7,23 @@ from typing import TYPE_CHECKING, Any
 from runner.wording.differences import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from runner.analysis.load import Run
+    from collections.abc import Iterator, Mapping
 
 _NAMES = ("A", "B")
 _SAME = ("requested", "served", "parameters", "endpoint")
 
 
-def differ(a: Run | None, b: Run | None, score: str) -> list[str]:
-    """Return how the judges of a score differ in two runs, in words; nothing if there are none, or if they are the same."""
+def differ(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, score: str) -> list[str]:
+    """Return how the judges of a score differ in two runs, in words; nothing if there are none, or if they are the same.
+
+    Args:
+        a: the manifest of a run; None: there is none.
+        b: that of the other.
+        score: the score.
+    """
     if a is None or b is None:
         return []
-    one, other = (_judge(run.manifest, score) for run in (a, b))
+    one, other = (judge_of(manifest, score) for manifest in (a, b))
     if one == other:
         return []
     told = ["what the judge is asked"] if one.get("judge") != other.get("judge") else []
@@ -33,7 +37,7 @@ def again(a: str, b: str, told: list[str]) -> str:
     return f"ostinato score {a} --like {b}"
 
 
-def _judge(manifest: dict[str, Any], score: str) -> dict[str, Any]:
+def judge_of(manifest: Mapping[str, Any], score: str) -> dict[str, Any]:
     """Return what decides the verdicts of a score: a digest of what is asked, and the models; nothing for other scores."""
     scorers = manifest.get("scorers") or {}
     name = next((name for name in scorers if score == name or score.startswith(f"{name}.")), None)

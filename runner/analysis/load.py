@@ -10,6 +10,7 @@ import msgspec
 
 from runner.analysis import frames as tables
 from runner.analysis.flat import CellFacts, RunFacts, flat_cells, flat_sample, score_names
+from runner.analysis.judges import judge_of
 from runner.analysis.ranking import Entrant, Standing, rank
 from runner.analysis.same import Asked
 from runner.errors import RecordError
@@ -220,6 +221,7 @@ def entrant(id_: str, run: Run | None, primary: str | None) -> Entrant:
         data=run.manifest.get("data", {}).get("fingerprint"),
         asked=run.asked,
         marks=run.marks,
+        judge=judge_of(run.manifest, primary or ""),
     )
 
 

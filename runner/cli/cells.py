@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.options import shorten, tagged
 from runner.wording import numbers
 from runner.wording.printable import printable
-from runner.wording.statuses import ADVICE_FOR_CELLS, PARTIAL, columns_of, standing
+from runner.wording.statuses import ADVICE_FOR_CELLS, JUDGES, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     import argparse
@@ -96,6 +96,8 @@ def _remarks(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> Iterato
     """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
     if any(row["standing"] == "partial" for row in rows):
         yield f"partial: {PARTIAL}; {ADVICE_FOR_CELLS}"
+    if any(row.get("judge") for row in rows):
+        yield JUDGES
     labels = {
         row["cell"]: ", ".join(f"{_heading(key, manifest.keys)}={_value(row[key])}" for key in manifest.keys) for row in rows
     }
@@ -113,6 +115,8 @@ def _columns(manifest: SweepManifest, rows: Sequence[dict[str, Any]]) -> dict[st
     scores = [name[len("score.") : -len(last)] for name in (rows[0] if rows else {}) if name.endswith(last)]
     for name in sorted(scores, key=lambda name: name != manifest.primary):
         columns[name] = (lambda row, name=name: _score(row, name), "right")
+        if f"score.{name}.corrected" in rows[0]:
+            columns[f"{name}, corrected"] = (lambda row, name=f"{name}.corrected": _score(row, name), "right")
     if common := max((row.get(f"score.{manifest.primary}.common.n") or 0 for row in rows), default=0):
         columns[f"on {common:,} rows in common"] = (
             lambda row: numbers.mean(row[f"score.{manifest.primary}.common"], unknown="-"),

@@ -11,7 +11,7 @@ from runner.reports.markup import Content, Html, join, table, tag, tile
 from runner.reports.plots import names_of_scores
 from runner.reports.text import brief
 from runner.wording.numbers import bounds, dollars, interval, mean, score, seconds
-from runner.wording.statuses import ADVICE_FOR_CELLS, PARTIAL, columns_of, standing
+from runner.wording.statuses import ADVICE_FOR_CELLS, JUDGES, PARTIAL, columns_of, standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 HEADS = {"cost_usd": "cost", "latency_p50_s": "p50", "latency_p95_s": "p95"}
 """Headings of the columns after the counts, by their names in `runner.analysis.flat.flat_cells`."""
 
+_CORRECTED = ".corrected"
+
 
 def sweep_tiles(subject: Subject) -> Iterator[Html]:
     """Yield the tiles of a sweep: its best cell, how many cells are complete, and what they have cost."""
-    best = next((part for part in subject.parts if part.standing.word == "best"), None)
+    best = next((part for part in subject.parts if part.standing.is_best), None)
     if best is not None and best.summary and subject.primary:
         found = best.summary.scores[subject.primary]
         lacking = f"; {best.standing.left_out:,} samples left out" if best.standing.left_out else ""
         yield tile(f"best {subject.primary}", score(found), f"#{best.number} {best.label}; {interval(found)}{lacking}", lead=True)
+    elif any(part.standing.judge for part in subject.parts):
+        yield tile(f"best {subject.primary}", "none", "cells were judged by different judges", lead=True)
     elif any(part.standing.word for part in subject.parts):
         yield tile(f"best {subject.primary}", "none", "no cell has scored enough samples", lead=True)
     states = Counter(part.status for part in subject.parts)
@@ -57,9 +61,10 @@ def ranked(subject: Subject) -> list[Part]:
     """Return the cells in the order of their ranks, then partial cells, then those without a score: see `analysis.ranking`."""
     sign = 1 if subject.lower_is_better(subject.primary or "") else -1
 
-    def place(part: Part) -> tuple[float, float]:
-        value = _mean(part, subject.primary or "")
-        return part.standing.rank or math.inf, math.inf if value is None else sign * value
+    def place(part: Part) -> tuple[float, float, float]:
+        value, rank = _mean(part, subject.primary or ""), part.standing.rank
+        judge = (part.standing.judge or 0) if rank else math.inf
+        return judge, rank or math.inf, math.inf if value is None else sign * value
 
     return sorted(subject.parts, key=place)
 
@@ -71,13 +76,25 @@ def cells_table(subject: Subject) -> Html:
     common = next((count for row in rows if (count := row.get(f"score.{subject.primary}.common.n"))), None)
     counts = columns_of(rows, always=("errors",))
     columns = _Columns(
-        subject.keys, names_of_scores(subject), f"score.{subject.primary}.common" if common else None, list(counts)
+        subject.keys,
+        _with_corrected(names_of_scores(subject), rows[0]),
+        f"score.{subject.primary}.common" if common else None,
+        list(counts),
     )
-    heads = ["cell", *subject.keys, *(head for name in columns.scores for head in (name, "95 %"))]
+    heads = ["cell", *subject.keys, *(head for name in columns.scores for head in (_heading(name), "95 %"))]
     heads += [f"on {common:,} rows in common"] if common else []
     heads += ["standing", "status", "n", *counts.values(), *HEADS.values()]
     lines = [_row(row, part, columns) for row, part in zip(rows, parts, strict=True)]
     return join([table("Cells, best first", heads, lines, class_="cells"), *_remarks(parts)])
+
+
+def _with_corrected(names: list[str], row: dict[str, Any]) -> list[str]:
+    """Return the names of scores, each followed by that of its corrected mean if a cell has one."""
+    return [one for name in names for one in (name, f"{name}{_CORRECTED}") if f"score.{one}" in row]
+
+
+def _heading(name: str) -> str:
+    return f"{name.removesuffix(_CORRECTED)}, corrected" if name.endswith(_CORRECTED) else name
 
 
 class _Columns(NamedTuple):
@@ -93,6 +110,8 @@ def _remarks(parts: list[Part]) -> Iterator[Html]:
     """Yield what a reader of the table needs to know: cells that are not ranked, and samples that are not independent."""
     if any(part.standing.word == "partial" for part in parts):
         yield tag("p", f"partial: {PARTIAL}, nor drawn below; {ADVICE_FOR_CELLS}", class_="note")
+    if any(part.standing.judge for part in parts):
+        yield tag("p", JUDGES, class_="note")
     numbers = {part.id: part.number for part in parts}
     twins = [part for part in parts if part.standing.same_as]
     if twins:

@@ -18,6 +18,12 @@ ADVICE_FOR_CELLS = (
 PARTIAL = "less than nine tenths of the samples are scored, so the cell is not ranked"
 """Why a cell is partial: see `runner.analysis.ranking`."""
 
+JUDGES = (
+    "scores of different judges (rubric, form, model or model served) are not compared, so cells are ranked among those of one "
+    "judge, and none is the best of all; judge all by one: ostinato score SWEEP scoring=..."
+)
+"""Why no cell is the best: see `runner.analysis.ranking`."""
+
 COUNTS = {
     "scored": "scored",
     "errors": "errors",
@@ -38,11 +44,15 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def standing(row: Mapping[str, Any]) -> str:
-    """Write where the cell of a row of the table stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing."""
-    left_out = (row["n"] or 0) - (row["scored"] or 0)
-    return (
-        f"{row['standing']}, {left_out:,} left out" if row["standing"] in ("best", "tied") and left_out else row["standing"] or ""
-    )
+    """Write where the cell of a row of the table stands: ``best``, ``best, 3 left out``, ``tied``, ``partial``, or nothing.
+
+    Where cells have different judges, it is said by whose scores: ``best by judge 2``, ``judge 2``.
+    """
+    word, left_out = row["standing"] or "", (row["n"] or 0) - (row["scored"] or 0)
+    lacking = f", {left_out:,} left out" if word in ("best", "tied") and left_out else ""
+    if judge := row.get("judge"):
+        word = f"{word} by judge {judge}" if word else f"judge {judge}"
+    return f"{word}{lacking}"
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]], *, always: tuple[str, ...] = ()) -> dict[str, str]:

@@ -341,3 +341,25 @@ def test_a_judge_that_is_asked_again_tells_how_often_it_says_the_same():
     computed = play(name="computed")
     labelled(computed)
     assert "it is the same each time" in ostinato("calibrate", "computed", "--score", "judge", "--again", "3").err
+
+
+def test_a_sweep_over_rubrics_ranks_by_judge_and_shows_corrected_scores():
+    judge = ["scoring=correctness", "model@scoring.model=fake", "scoring.model.choices=[correct,incorrect]", "data.limit=40"]
+    first = play(*judge, scoring=())
+    rows = table(ostinato("labels", "answers", "--sample", "30").out)
+    labels = [{**row, "label": "correct" if row["answer"] == row["target"] else "incorrect"} for row in rows]
+    assert ostinato("labels", str(first.folder), "--import", write(labels), "--who", "targets").code == 0
+    assert ostinato("calibrate", "answers", "-o", "judge.json").code == 0
+    varied = ["scoring.rubric=Is it right?,Is it the same?", "model.choices=[yes,no],[no,maybe]"]
+    data = ["name=grid", "data=jsonl", "data.path=answers.jsonl", "data.id=id", "data.target=answer", "prompt=default"]
+    config = [*OFFLINE, *data, *judge, "prompt.user='{{ question }}'", "scoring.calibration=judge.json"]
+    done = ostinato("run", "-m", *config, *varied)
+    assert done.code == 0, done.err
+    assert [
+        word in done.out for word in ("best by judge 1", "best by judge 2", "judge, corrected", "none is the best of all")
+    ] == [True] * 4
+    cells = list(runner.load("grid").table())
+    assert {(cell["scoring.rubric"], cell["judge"]) for cell in cells} == {("Is it right?", 1), ("Is it the same?", 2)}
+    page = (runner.load("grid").folder / "report.html").read_text("utf-8")
+    assert "judge, corrected" in page
+    assert "cells were judged by different judges" in page

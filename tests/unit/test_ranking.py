@@ -57,3 +57,20 @@ def test_twins_are_found_with_what_they_share():
     assert {name: (standing.same_as, standing.same) for name, standing in found.items()} == {
         "a": (None, 0), "b": ("a", 20), "c": ("a", 5), "d": (None, 0),
     }  # fmt: skip
+
+
+def test_cells_of_different_judges_are_ranked_apart_and_none_is_the_best_of_all():
+    cells = {
+        "a": (B, "strict"),
+        "b": ("1" * 20, "mild"),
+        "c": (A, "strict"),
+        "d": ("0" * 20, "mild"),
+        "e": ("1" + "x" * 19, "mild"),
+    }
+    found = rank(
+        [entrant(name, signs)._replace(judge=judge) for name, (signs, judge) in cells.items()], "hit", lower_is_better=False
+    )
+    assert [(name, one.judge, one.rank, one.word, one.is_best) for name, one in found.items()] == [
+        ("c", 1, 1, "best", False), ("a", 1, 2, "tied", False), ("b", 2, 1, "best", False), ("d", 2, 2, None, False),
+        ("e", None, None, "partial", False),
+    ]  # fmt: skip
