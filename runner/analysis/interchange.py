@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from runner.attachments import names_in
 from runner.errors import ConfigError
 from runner.wording.numbers import score_in_full
 
@@ -81,12 +82,20 @@ def _result(run: Run, name: str, score: Score) -> dict[str, Any]:
 
 
 def batch(run: Run) -> Iterator[dict[str, Any]]:
-    """Yield the requests of a run as OpenAI's Batch API takes them. A `custom_id` is the row's, with ``#1``, ... for repeats."""
+    """Yield the requests of a run as OpenAI's Batch API takes them. A `custom_id` is the row's, with ``#1``, ... for repeats.
+
+    Raises:
+        ConfigError: a row has several requests, or attachments, which a batch cannot refer to.
+    """
     config = run.config
     model, sampling = config.get("model") or {}, config.get("sampling") or {}
     sent = {**(model.get("params") or {}), **{name: sampling[name] for name in _SENT if sampling.get(name) is not None}}
     name = str(model.get("name") or "").rpartition("/")[2]
     for sample in run.samples():
+        if sample.steps is not None or next(names_in(sample.messages), None) is not None:
+            raise ConfigError(
+                f"row {sample.id!r} of {run.name} was asked in several steps, or with attachments: no batch holds that"
+            )
         asked = {"prompt": sample.prompt} if sample.messages is None else {"messages": sample.messages}
         url = "/v1/completions" if sample.messages is None else "/v1/chat/completions"
         id_ = f"{sample.id}#{sample.repeat}" if sample.repeat else sample.id

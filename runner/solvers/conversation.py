@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -147,7 +148,7 @@ class _Talk:
 
     async def _tell(self, choice: Choice, calls: list[dict[str, Any]]) -> None:
         """Add the calls of an answer and their results to the conversation. The tools run at the same time."""
-        named = [_call(call, number) for number, call in enumerate(calls)]
+        named = _calls(calls)
         results = await asyncio.gather(*[self._result(call) for call in named])
         self.messages.append(_said(choice, named))
         self.messages += [
@@ -163,9 +164,16 @@ class _Talk:
         return found
 
 
-def _call(call: dict[str, Any], number: int) -> ToolCall:
-    function = call.get("function") or {}
-    return ToolCall(str(call.get("id") or f"call_{number}"), str(function.get("name")), str(function.get("arguments") or ""))
+def _calls(asked: list[dict[str, Any]]) -> list[ToolCall]:
+    """Return the calls of one answer."""
+    same: Counter[tuple[str, str]] = Counter()
+    found: list[ToolCall] = []
+    for number, call in enumerate(asked):
+        function = call.get("function") or {}
+        what = str(function.get("name")), str(function.get("arguments") or "")
+        found.append(ToolCall(str(call.get("id") or f"call_{number}"), *what, same[what]))
+        same[what] += 1
+    return found
 
 
 def _said(choice: Choice, calls: Sequence[ToolCall] = ()) -> Message:

@@ -16,8 +16,11 @@ RESULTS, DEFINITIONS = "tools.jsonl", "tools.json"
 """The files of a record: what tools returned, and what was offered to the model."""
 
 
-class Recorded(msgspec.Struct, frozen=True):
-    """One result: of which row, repeat and step (requests before it, from 0), which tool with which arguments, as sent."""
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One result: of which row, repeat and step (requests before it, from 0), which tool with which arguments, as sent.
+
+    `nth` tells calls of one answer that are the same: it counts those before.
+    """
 
     id: str
     repeat: int
@@ -25,6 +28,7 @@ class Recorded(msgspec.Struct, frozen=True):
     name: str
     arguments: str
     result: str
+    nth: int = 0
 
 
 class _Slot(NamedTuple):
@@ -33,6 +37,7 @@ class _Slot(NamedTuple):
     step: int
     name: str
     arguments: str
+    nth: int
 
 
 class ToolRecord:
@@ -45,7 +50,9 @@ class ToolRecord:
     def keep(self, folder: Path) -> None:
         """Use what `folder` holds, and write there from here on. Raises RecordError."""
         self._folder = folder
-        self._known = {_Slot(one.id, one.repeat, one.step, one.name, one.arguments): one.result for one in results_in(folder)}
+        self._known = {
+            _Slot(one.id, one.repeat, one.step, one.name, one.arguments, one.nth): one.result for one in results_in(folder)
+        }
 
     def definitions(self) -> list[dict[str, Any]] | None:
         """Return the tools that the record says were offered; None if it does not say. Raises RecordError."""
@@ -67,17 +74,17 @@ class ToolRecord:
         except OSError as error:
             raise RecordError(f"{self._folder / DEFINITIONS} cannot be written: {error.strerror}") from None
 
-    def get(self, slot: tuple[str, int, int], name: str, arguments: str) -> str | None:
+    def get(self, slot: tuple[str, int, int], name: str, arguments: str, nth: int) -> str | None:
         """Return the result of a call in a slot (row id, repeat, step); None if it is not recorded."""
-        return self._known.get(_Slot(*slot, name, arguments))
+        return self._known.get(_Slot(*slot, name, arguments, nth))
 
-    def put(self, slot: tuple[str, int, int], name: str, arguments: str, result: str) -> None:
+    def put(self, slot: tuple[str, int, int], name: str, arguments: str, nth: int, result: str) -> None:
         """Record a result. Raises RecordError."""
-        self._known[_Slot(*slot, name, arguments)] = result
+        self._known[_Slot(*slot, name, arguments, nth)] = result
         if self._folder is None:
             return
         file = self._folder / RESULTS
-        line = msgspec.json.encode(Recorded(*slot, name, arguments, result)) + b"\n"
+        line = msgspec.json.encode(Recorded(*slot, name, arguments, result, nth)) + b"\n"
         try:
             with file.open("a+b") as stream:
                 if stream.tell() and not _ends_a_line(file):

@@ -25,11 +25,15 @@ FAILED = "Error: "
 
 
 class ToolCall(NamedTuple):
-    """A call that the model asks for: its id, the tool's name, and the arguments as JSON text, as they were sent."""
+    """A call that the model asks for: its id, the tool's name, and the arguments as JSON text, as they were sent.
+
+    `nth` counts the same calls before it in one answer: each has a result of its own.
+    """
 
     id: str
     name: str
     arguments: str
+    nth: int = 0
 
 
 class Toolbox:
@@ -134,7 +138,7 @@ class Toolbox:
             DataError: the row's table of results is malformed.
             EndpointClosedError: the server of tools cannot be used, and so by no row.
         """
-        known = self.record.get(slot, call.name, call.arguments)
+        known = self.record.get(slot, call.name, call.arguments, call.nth)
         if known is not None or self.recorded_only:
             return known
         if look and self.runs_code and not self._is_in_table(row, call):
@@ -145,7 +149,7 @@ class Toolbox:
             found = f"{FAILED}{error}"
         found = redact(found)
         if self.runs_code:
-            self.record.put(slot, call.name, call.arguments, found)
+            self.record.put(slot, call.name, call.arguments, call.nth, found)
         return found
 
     def _of_run(self) -> list[dict[str, Any]] | None:

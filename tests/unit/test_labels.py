@@ -102,6 +102,8 @@ def test_a_corrected_score_covers_the_truth_and_is_shown_everywhere():
     printed = ostinato("calibrate", "latest").out
     for part in ("judged right", "kappa", "corrected score", "halve the interval", "Beta posteriors"):
         assert part in printed
+    kept = ostinato("labels", "latest", "--sample", "1", "-o", "labels.csv")
+    assert (kept.code, "perhaps with labels" in kept.err, len(table(Path("labels.csv").read_text()))) == (2, True, 120)
     again = ostinato("labels", "latest", "--sample", "200")
     assert len(table(again.out)) == ROWS - 120  # what has a label is not drawn again
 

@@ -257,12 +257,13 @@ def test_code_in_a_capsule_runs_only_if_it_is_trusted(tmp_path, monkeypatch, cap
 
 
 def test_answers_whose_scorer_failed_are_replayed(tmp_path):
-    Path("grade.py").write_text("def grade(output, target, row):\n    return 1 / (row['id'] != 'r3')\n")
+    fails = "if row['id'] == 'r3':\n        raise ValueError('the key is ' + 'sk-proj-' + 'abcdefghijklmnop1234')"
+    Path("grade.py").write_text(f"def grade(output, target, row):\n    {fails}\n    return 1\n")
     result = play("scoring=python", "scoring.function=grade.py:grade")
     assert result.summary.errors_by_code == {"scoring": 1}
     packed = pack(result.folder, tmp_path / "run.ostinato")
     raw = b"".join(content(packed.file).values())
-    assert str(tmp_path).encode() not in raw
+    assert (str(tmp_path).encode() in raw, b"sk-proj" in raw, b"the key is ***" in raw) == (False, False, True)
     assert (replay(packed.file).exit_code, replay(packed.file).outputs) == (3, 7)
     trusted = replay(packed.file, trust_code=True)
     assert (trusted.exit_code, trusted.outputs, trusted.scores) == (0, 7, 6)

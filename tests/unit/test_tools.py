@@ -157,6 +157,19 @@ def test_a_tool_that_fails_is_told_to_the_model(tools, item, name, told):
     assert sample.messages[-1]["content"].startswith(told)
 
 
+def test_calls_that_are_the_same_have_results_of_their_own():
+    Path("dice.py").write_text("thrown = []\n\ndef throw(sides: int) -> int:\n    thrown.append(sides)\n    return len(thrown)\n")
+    calls = [{"id": f"c{n}", "type": "function", "function": {"name": "throw", "arguments": '{"sides": 6}'}} for n in (1, 2)]
+    with Server() as server:
+        server.script(Reply(None, "tool_calls", tool_calls=calls), Reply("done"))
+        run = runner.run(overrides=overrides(server, "prompt.tools=dice.py"))
+    (sample,) = samples(run)
+    assert sorted(message["content"] for message in sample.messages[-2:]) == ["1", "2"]
+    assert runner.replay(runner.pack(run.folder, "dice.ostinato").file).identical
+    exported = ostinato("export", str(run.folder), "--to", "openai-batch")
+    assert (exported.code, "no batch holds that" in exported.err) == (2, True)
+
+
 def test_results_come_from_a_table_in_the_row():
     table = [
         {"name": "price", "arguments": {"item": "tea"}, "result": {"usd": 2}},
