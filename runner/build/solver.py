@@ -24,5 +24,8 @@ def solver(config: schema.RunConfig) -> Solver | None:
         case schema.solver.DspySolver() as chosen:
             bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
             return solvers.Dspy(chosen.module, chosen.params, chosen.program, chosen.output, bounds)
+        case schema.solver.CommandSolver() as chosen:
+            bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
+            return solvers.Command(chosen.argv, chosen.timeout_s, bounds)
         case _:
             return None

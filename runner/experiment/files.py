@@ -15,17 +15,19 @@ from runner.config.schema.judging import Judging, PanelScoring
 from runner.config.schema.request import CODE
 from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import PythonScoring, SeveralScoring
-from runner.config.schema.solver import DspySolver, PythonSolver
+from runner.config.schema.solver import CommandSolver, DspySolver, PythonSolver
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
 from runner.solvers import sources
+from runner.solvers.command import files_in, is_path
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runner.config.schema import RunConfig
+    from runner.config.schema.solver import Solver
 
 _CODE = ("tools", "tool_results")
 """Fields of `prompt` that may name a Python file."""
@@ -34,6 +36,9 @@ MAX_TEXT = 64 * 2**10
 
 SOLVER = "solver.function"
 """The key of the file that holds a program."""
+
+ARGV = "solver.argv."
+"""What the keys of a command's files begin with; their place in it follows."""
 
 SOLVER_FILES = "solver/"
 """What the keys of a program's files begin with: the file itself, and those that it imports beside it."""
@@ -63,11 +68,22 @@ def rooted(config: RunConfig, manifest: dict[str, Any]) -> RunConfig:
         config = replace(config, prompt=replace(config.prompt, files=str(cwd / expanded(config.prompt.files))))
     elif config.prompt.messages is not None and not isinstance(config.data, FileSource):
         config = replace(config, prompt=replace(config.prompt, files=str(cwd)))
+    if isinstance(config.solver, CommandSolver):
+        config = replace(config, solver=replace(config.solver, argv=_rooted_argv(config.solver.argv, cwd)))
     return renamed(config, {key: str(cwd / expanded(path)) for key, path in named_files(config)})
 
 
 def _rooted(path: str, cwd: Path) -> str:
     return path if is_remote(path) else str(cwd / expanded(path))
+
+
+def _rooted_argv(argv: list[str], cwd: Path) -> list[str]:
+    """Return a command with absolute paths for its files, and for a program that is named by its path."""
+    files = files_in(argv, cwd)
+    return [
+        str(cwd / expanded(part)) if number in files or (number == 0 and is_path(part)) else part
+        for number, part in enumerate(argv)
+    ]
 
 
 def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
@@ -86,6 +102,9 @@ def renamed(config: RunConfig, named: dict[str, str]) -> RunConfig:
         config = replace(config, solver=replace(config.solver, function=function))
     elif isinstance(config.solver, DspySolver):
         config = replace(config, solver=_renamed_dspy(config.solver, named))
+    elif isinstance(config.solver, CommandSolver):
+        argv = [named.get(f"{ARGV}{number}", part) for number, part in enumerate(config.solver.argv)]
+        config = replace(config, solver=replace(config.solver, argv=argv))
     scoring = config.scoring
     if isinstance(scoring, SeveralScoring):
         scorers = {name: _renamed(one, f"scoring.scorers.{name}", named) for name, one in scoring.scorers.items()}
@@ -125,18 +144,26 @@ def named_files(config: RunConfig) -> Iterator[tuple[str, str]]:
         place = getattr(config.prompt, key)
         if isinstance(place, str) and CODE.fullmatch(place):
             yield f"prompt.{key}", place.partition(".py:")[0].removesuffix(".py") + ".py"
-    if isinstance(config.solver, PythonSolver):
-        yield SOLVER, config.solver.function.rpartition(":")[0]
-    elif isinstance(config.solver, DspySolver):
-        if not config.solver.module.startswith("dspy:"):
-            yield SOLVER, config.solver.module.rpartition(":")[0]
-        if config.solver.program is not None:
-            yield "solver.program", config.solver.program
+    yield from _files_of_solver(config.solver)
     if isinstance(scoring, SeveralScoring):
         for name, scorer in scoring.scorers.items():
             yield from _files_of(scorer, f"scoring.scorers.{name}")
     else:
         yield from _files_of(scoring, "scoring")
+
+
+def _files_of_solver(solver: Solver) -> Iterator[tuple[str, str]]:
+    """Yield the files that a solver names."""
+    if isinstance(solver, PythonSolver):
+        yield SOLVER, solver.function.rpartition(":")[0]
+    elif isinstance(solver, DspySolver):
+        if not solver.module.startswith("dspy:"):
+            yield SOLVER, solver.module.rpartition(":")[0]
+        if solver.program is not None:
+            yield "solver.program", solver.program
+    elif isinstance(solver, CommandSolver):
+        for number in files_in(solver.argv, Path()):
+            yield f"{ARGV}{number}", solver.argv[number]
 
 
 def _files_of(scorer: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -159,13 +186,29 @@ def contents_of(config: RunConfig) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for key, path in named_files(config):
         try:
-            if key == SOLVER:
-                found |= {f"{SOLVER_FILES}{name}": content for name, content in sources(expanded(path)).items()}
+            if is_program(key):
+                found |= {f"{SOLVER_FILES}{name}": content for name, content in program_of(key, path).items()}
             else:
                 found[key] = expanded(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"{key}: {path}: {error.strerror}") from None
     return found
+
+
+def is_program(key: str) -> bool:
+    """Return whether a key of `named_files` is that of a program's file."""
+    return key == SOLVER or key.startswith(ARGV)
+
+
+def program_of(key: str, path: str) -> dict[str, bytes]:
+    """Read a file of a program, and those that it imports beside it, by name; the file itself comes first. Raises OSError.
+
+    The names begin with a folder of their own for each file of a command.
+    """
+    file = expanded(path)
+    found = sources(file) if file.suffix == ".py" or key == SOLVER else {file.name: file.read_bytes()}
+    folder = f"argv{key.removeprefix(ARGV)}/" if key.startswith(ARGV) else ""
+    return {f"{folder}{name}": content for name, content in found.items()}
 
 
 def digest(content: bytes) -> str:

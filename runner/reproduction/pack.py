@@ -21,13 +21,21 @@ from runner.config.schema.request import RECORDED
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.experiment import recorded_overrides
-from runner.experiment.files import SOLVER, SOLVER_FILES, holds_secret_code, named_files, renamed, rooted, runs_compared_with
+from runner.experiment.files import (
+    SOLVER_FILES,
+    holds_secret_code,
+    is_program,
+    named_files,
+    program_of,
+    renamed,
+    rooted,
+    runs_compared_with,
+)
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.answers import Answers
 from runner.reproduction.replay import CACHE, DATA, FILES, PROGRAM, Facts, Manifest, stage
 from runner.reproduction.traces import Places, refuse_places, refuse_secrets, remember_keys, short
-from runner.solvers import sources
 from runner.system.paths import expanded
 from runner.tools.record import DEFINITIONS, RESULTS
 
@@ -152,8 +160,8 @@ class _Packing:
         for number, (key, path) in enumerate(named_files(self.in_place), 1):
             if key.startswith("prompt.tool"):
                 continue  # what the tools returned goes in, in place of their code
-            if key == SOLVER:
-                named[key] = self.moved[path] = self._copy_program(path)
+            if is_program(key):
+                named[key] = self.moved[path] = self._copy_program(key, path)
                 continue
             if key == "solver.program":
                 named[key] = self.moved[path] = f"{PROGRAM}saved.json"
@@ -180,9 +188,9 @@ class _Packing:
         self.moved |= {path: named[key] for key, path in named_files(self.config) if key in named}
         return renamed(self.config, named)
 
-    def _copy_program(self, path: str) -> str:
+    def _copy_program(self, key: str, path: str) -> str:
         """Copy a program and the files that it imports. Returns the name of the first."""
-        files = sources(expanded(path))
+        files = program_of(key, path)
         for name, content in files.items():
             if holds_secret_code(content):
                 raise RecordError(f"{name} beside {path} holds what looks like a secret; have it read from the environment")

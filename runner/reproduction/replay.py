@@ -205,7 +205,10 @@ def stage(config: RunConfig, manifest: Manifest, folder: Path) -> tuple[Asker, d
         ConfigError, DataError: the config or the data cannot be used.
         RecordError: the data is not that of the run.
     """
-    parts = Parts.of(rooted(config, {"cwd": str(folder)}))
+    config = rooted(config, {"cwd": str(folder)})
+    if isinstance(config.solver, schema.solver.CommandSolver) and Path(config.solver.argv[0]).is_relative_to(folder):
+        Path(config.solver.argv[0]).chmod(0o700)  # a capsule keeps no permissions
+    parts = Parts.of(config)
     if parts.dataset.fingerprint != manifest.data.fingerprint:
         raise RecordError("the rows are not those of the run")
     parts.keep(folder, sealed=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.solvers.command import Command
 from runner.solvers.dspy import Dspy
 from runner.solvers.lm import StepLM
 from runner.solvers.modules import sources
@@ -10,4 +11,17 @@ from runner.solvers.solved import Bounds, Solved
 from runner.solvers.solver import Solver
 from runner.solvers.steps import Look, Steps, Unanswered, is_of_row
 
-__all__ = ["Bounds", "Dspy", "Look", "Python", "Solved", "Solver", "StepLM", "Steps", "Unanswered", "is_of_row", "sources"]
+__all__ = [
+    "Bounds",
+    "Command",
+    "Dspy",
+    "Look",
+    "Python",
+    "Solved",
+    "Solver",
+    "StepLM",
+    "Steps",
+    "Unanswered",
+    "is_of_row",
+    "sources",
+]

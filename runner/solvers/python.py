@@ -68,23 +68,15 @@ class Python:
         call = functools.partial(self._function, dict(row.fields), steps.lm, **given)
         with failing(f"the solver {self._name!r}", self._path.parent):
             value = await (call() if self._is_async else in_thread(call))
-        return self._solved(value, steps)
-
-    def _solved(self, value: Any, steps: Steps) -> Solved:
-        if isinstance(value, str):
-            last = steps.last
-            if last is not None and last.text == value:
-                return Solved(choices=[last])  # the model's own words, with its finish reason
-            return Solved(choices=[Choice(redact(value))])
-        if isinstance(value, dict | list):
-            try:
-                text = msgspec.json.encode(value)
-            except (TypeError, ValueError) as error:
-                raise SolverError(f"the solver {self._name!r} returned what is not JSON data: {error}") from None
-            plain = redacted(msgspec.json.decode(text))
-            return Solved(choices=[Choice(msgspec.json.encode(plain).decode())], parsed=plain)
-        what = "nothing" if value is None else f"a {type(value).__name__}"
-        raise SolverError(f"the solver {self._name!r} returned {what}; it must return a text, or a dict or a list of JSON data")
+        if not isinstance(value, str | dict | list):
+            what = "nothing" if value is None else f"a {type(value).__name__}"
+            raise SolverError(
+                f"the solver {self._name!r} returned {what}; it must return a text, or a dict or a list of JSON data"
+            )
+        try:
+            return answer_of(value, steps)
+        except (TypeError, ValueError) as error:
+            raise SolverError(f"the solver {self._name!r} returned what is not JSON data: {error}") from None
 
     def _taken(self, models: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
         """Return which models the function takes by name, and whether it takes all as a mapping. Raises ConfigError."""
@@ -104,6 +96,21 @@ class Python:
                 f"solver.function: {self._name!r} of {self._path} cannot be called as {self._name}({called}): {error}"
             ) from None
         return by_name, as_mapping
+
+
+def answer_of(value: Any, steps: Steps) -> Solved:
+    """Return the answer that a program has given, without secrets: a text, or JSON data, which is its own parsed value.
+
+    Raises:
+        TypeError, ValueError: it is not JSON data.
+    """
+    if isinstance(value, str):
+        last = steps.last
+        if last is not None and last.text == value:
+            return Solved(choices=[last])  # the model's own words, with its finish reason
+        return Solved(choices=[Choice(redact(value))])
+    plain = redacted(msgspec.json.decode(msgspec.json.encode(value)))
+    return Solved(choices=[Choice(msgspec.json.encode(plain).decode())], parsed=plain)
 
 
 def located(reference: str, key: str) -> tuple[Path, str]:

@@ -188,12 +188,13 @@ def main(argv: list[str]) -> int:
     """Supervise: run a command until it ends, the parent is gone, or SIGTERM arrives.
 
     Args:
-        argv: the parent's pid, then the command.
+        argv: the parent's pid, then the command. ``pid:N``: descriptor N, which is inherited, is the command's stdin.
 
     Returns:
         The command's exit code (128 + N for signal N), or 127 if it could not be started.
     """
-    parent, cmd = int(argv[0]), argv[1:]
+    pid, _, stdin = argv[0].partition(":")
+    parent, cmd = int(pid), argv[1:]
     wake_read, wake_write = os.pipe()
     os.set_blocking(wake_write, False)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
@@ -203,7 +204,7 @@ def main(argv: list[str]) -> int:
     try:
         child = subprocess.Popen(
             cmd,
-            stdin=subprocess.DEVNULL,
+            stdin=int(stdin) if stdin else subprocess.DEVNULL,
             start_new_session=True,
             preexec_fn=die_with_parent(),  # noqa: PLW1509 - one thread
         )

@@ -29,6 +29,7 @@ REQUIRED |= {
     "solver/python": "solver.function=x.py:f",
     "scoring/plugin": "scoring.name=x",
     "solver/dspy": "solver.module=x.py:C",
+    "solver/command": "solver.argv=[python3]",
 }
 
 pytestmark = pytest.mark.usefixtures("in_tmp")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
-from runner.config.schema.base import Kind, Name, Positive, Text
+from msgspec import Meta
+
+from runner.config.schema.base import Kind, Name, Positive, Seconds, Text
 from runner.config.schema.model import Model
 
 
@@ -31,4 +33,12 @@ class DspySolver(Kind, frozen=True, kw_only=True, tag="dspy"):
     max_requests: Positive = 100
 
 
-Solver: TypeAlias = PlainSolver | PythonSolver | DspySolver
+class CommandSolver(Kind, frozen=True, kw_only=True, tag="command"):
+    """Answer by a program in any language, which asks through OpenAI's API at the address in OPENAI_BASE_URL."""
+
+    argv: Annotated[list[Text], Meta(min_length=1)]
+    timeout_s: Seconds = 600.0
+    max_requests: Positive = 100
+
+
+Solver: TypeAlias = PlainSolver | PythonSolver | DspySolver | CommandSolver
