@@ -45,11 +45,8 @@ async def respond(incoming: Incoming, path: str, model: str, names: Collection[s
         names: the names that clients may call it by.
         complete: answers what has been read.
     """
-    if path != MODELS and path not in wire.PATHS:
-        return refused(404, f"{path}: the proxy serves {', '.join(wire.PATHS)} and {MODELS}", "not_found")
-    wanted = "GET" if path == MODELS else "POST"
-    if incoming.method != wanted:
-        return refused(405, f"{path} takes {wanted}", "method_not_allowed")
+    if (refusal := _refusal(incoming, path)) is not None:
+        return refusal
     if path == MODELS:
         listed = [{"id": name, "object": "model", "created": 0, "owned_by": "ostinato"} for name in sorted(names)]
         return Answer(200, _encode({"object": "list", "data": listed}))
@@ -65,6 +62,14 @@ async def respond(incoming: Incoming, path: str, model: str, names: Collection[s
         told = redact(f"the request cannot be answered ({type(error).__name__}: {error})")
         return Answer(500, wire.error(told, kind="server_error"), more=_FINAL)
     return Answer(200, wire.answer(asked, response), "text/event-stream" if asked.stream else "application/json")
+
+
+def _refusal(incoming: Incoming, path: str) -> Answer | None:
+    """Return the answer to a request for what is not served; None if it is."""
+    if path != MODELS and path not in wire.PATHS:
+        return refused(404, f"{path}: the proxy serves {', '.join(wire.PATHS)} and {MODELS}", "not_found")
+    wanted = "GET" if path == MODELS else "POST"
+    return None if incoming.method == wanted else refused(405, f"{path} takes {wanted}", "method_not_allowed")
 
 
 def refused(status: int, message: str, code: str) -> Answer:

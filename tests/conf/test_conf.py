@@ -67,7 +67,7 @@ def is_kind(struct):
 
 def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 81
+    assert len(OPTIONS) == 82
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir", "alias"}
