@@ -162,7 +162,8 @@ def hydra_compose(overrides: Sequence[str], places: Sequence[Path], primary: str
         raise ConfigError(f"-cn {primary}: is only a part of a config; add it to one: +{primary.replace('/', '=', 1)}")
     try:
         chosen, values = _by_use(prepared(overrides, places, primary), places)
-        composed = copy.deepcopy(_put_together(primary, tuple(chosen), _surroundings(places)))
+        composed = copy.deepcopy(_put_together(primary, tuple(chosen), _surroundings(places, chosen)))
+        composed.hydra.runtime.cwd = str(Path.cwd())
         _apply(values, composed)
     except (ConfigError, HydraException, OmegaConfBaseException, RecursionError):
         raise
@@ -176,7 +177,7 @@ def read_run(path: Path) -> RunConfig:
     return _read(path, as_recorded)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=16)
 def _put_together(primary: str, chosen: tuple[str, ...], surroundings: object) -> Any:  # noqa: ARG001 - part of the key
     """Put the chosen options together with Hydra. Each time costs a seventh of a second, and cells of a sweep share them."""
     from hydra import compose as put_together
@@ -210,9 +211,14 @@ def _apply(values: Sequence[str], composed: Any) -> None:
     ConfigLoaderImpl._apply_overrides_to_config(parsed, composed)  # noqa: SLF001 - Hydra has no public name for it
 
 
-def _surroundings(places: Sequence[Path]) -> tuple[object, ...]:
-    """Return what a composition depends on beside its overrides: the files, the current folder and the environment."""
+def _surroundings(places: Sequence[Path], chosen: Sequence[str]) -> tuple[object, ...]:
+    """Return what a composition depends on beside its overrides: the files, the current folder and the environment.
+
+    The shipped files alone depend on neither of the last two; a user's file, and Hydra's own overrides, may.
+    """
     states = tuple((str(file), state_of(file)) for place in places for file in sorted(place.rglob("*.yaml")))
+    if len(places) == 1 and not any("hydra" in override or "${" in override for override in chosen):
+        return str(places[0]), states
     return tuple(map(str, places)), states, str(Path.cwd()), frozenset(os.environ.items())
 
 

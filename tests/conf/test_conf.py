@@ -159,3 +159,10 @@ def test_a_shipped_experiment_runs_offline(file):
 )
 def test_known_parts_of_a_config_are_written_as_new_ones_are(value):
     assert yaml.write(value) == yaml.write(value) == yaml._dump(value)
+
+
+def test_no_shipped_file_depends_on_the_current_folder_or_the_environment():
+    """So that their compositions are kept whatever these are (`runner.config.compose`)."""
+    for file in shipped_conf().rglob("*.yaml"):
+        said = "\n".join(line.partition("#")[0] for line in file.read_text("utf-8").splitlines())
+        assert not re.search(r"oc\.env|hydra:|searchpath|cwd", said), file
