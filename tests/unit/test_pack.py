@@ -263,7 +263,7 @@ def test_answers_whose_scorer_failed_are_replayed(tmp_path):
     assert result.summary.errors_by_code == {"scoring": 1}
     packed = pack(result.folder, tmp_path / "run.ostinato")
     raw = b"".join(content(packed.file).values())
-    assert (str(tmp_path).encode() in raw, b"sk-proj" in raw, b"the key is ***" in raw) == (False, False, True)
+    assert (str(tmp_path).encode() in raw, b"sk-proj-abc" in raw, b"the key is ***" in raw) == (False, False, True)
     assert (replay(packed.file).exit_code, replay(packed.file).outputs) == (3, 7)
     trusted = replay(packed.file, trust_code=True)
     assert (trusted.exit_code, trusted.outputs, trusted.scores) == (0, 7, 6)
