@@ -36,7 +36,8 @@ FORMATS = (
     Media("audio", "mp3", "audio/mpeg", b"\xff\xf3"),
     Media("file", "pdf", "application/pdf", b"%PDF-"),
 )
-"""What OpenAI, Anthropic and Google all take (their API references, 2026-11). Other formats have to be converted first."""
+"""The formats that are sent: a cautious choice of common ones, not measured at the vendors. The signatures are those of the formats'
+specifications. A model may take fewer (what litellm's map says of it is checked) or more; other formats have to be converted first."""
 
 _REFUSED = (("TIFF", b"II*\0", 0), ("TIFF", b"MM\0*", 0), ("BMP", b"BM", 0), ("HEIC", b"ftyp", 4), ("Ogg", b"OggS", 0))
 

@@ -14,8 +14,9 @@ _SAID = ("tools", "functions", "response_format")
 
 
 _ATTACHED = {"image_url": (1_000, 16_384), "input_audio": (1_500, 65_536), "file": (6_000, 262_144)}
-"""Tokens of an attachment: about, and at most. A photograph has 258 (Gemini) to 2,600 (OpenAI, high detail), and up to 16,384 for
-Qwen-VL; a minute of sound 600 to 1,920; a page of a PDF up to 3,000 (the vendors' references, 2026-11)."""
+"""Tokens of an attachment: about, and at most. These are assumptions, not measurements: an image of about one megapixel, a minute
+of sound, a PDF of a few pages; and bounds well above them. Vendors count in ways of their own, by size and by pages, and a larger
+file may take more than the bound, so that a budget is kept by what answers report."""
 
 
 def estimate(request: Request) -> Usage:

@@ -8,9 +8,11 @@ import pytest
 
 import runner
 from runner.config.load import load
+from runner.config.schema.finetuning import TrainingData
 from runner.errors import ConfigError, DataError
 from runner.experiment.conversations import refuse_by_server
 from runner.experiment.prepared import prepare
+from runner.experiment.training import read_rows
 from runner.lm.takes import untaken
 from tests.support.command import ostinato
 from tests.support.loopback import Loopback, Script, response
@@ -269,3 +271,16 @@ def test_every_part_is_sent_in_the_form_of_its_wire(model_type, path):
         assert {"data": base64.b64encode(WAV).decode(), "format": "wav"} in sounds
     else:
         assert {part["type"] for part in server.last.body["input"][0]["content"]} == {"input_text", "input_image", "input_file"}
+
+
+def test_a_run_with_images_is_not_learned_from():
+    with Server() as server:
+        rows = ({"question": "?", "picture": URL},)
+        Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        config = {"model": {"kind": "server", "api_base": server.url}, "data": {"kind": "jsonl", "path": "rows.jsonl"}}
+        config |= {"prompt": SHOWN, "scoring": {"kind": "none"}, "execution": {"orchestrator": "none"}}
+        run = runner.run(load(config))
+        assert (run.summary.ok, server.count) == (1, 1)
+    told = r"sample '.*': it has images, sounds or files, which are not learned from; leave it out by finetune.data.where"
+    with pytest.raises(DataError, match=told):
+        read_rows(TrainingData(from_run=str(run.folder)), Path("runs"))

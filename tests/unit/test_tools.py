@@ -122,6 +122,36 @@ def test_a_config_of_tools_that_says_nothing_is_refused(prompt, told):
     assert told in str(refused.value)
 
 
+def test_tools_and_turns_are_refused_beside_a_solver_that_asks_in_its_own_way(tools):
+    Path("solve.py").write_text("async def answer(row, lm):\n    return 'x'\n")
+    Path("rows.jsonl").write_text('{"question": "tea"}\n')
+    config = {"model": {"kind": "fake"}, "scoring": {"kind": "none"}, "data": {"kind": "jsonl", "path": "rows.jsonl"}}
+    config |= {"solver": {"kind": "python", "function": "solve.py:answer"}}
+    for prompt in ({"tools": "tools.py"}, {"turns": ["sure?"]}):
+        with pytest.raises(ConfigError, match=r"asked by the plain solver, and solver=python asks in its own way; keep one"):
+            prepare(load({**config, "prompt": prompt})).parts()
+
+
+@pytest.mark.parametrize(
+    ("results", "hits", "requests"), [("tools.py", 0, 6), ("{{ results }}", 2, 0)], ids=["functions", "table"]
+)
+def test_a_sweep_foretells_conversations_and_runs_no_tools(tools, results, hits, requests):
+    rows = [{"id": name, "question": name, "results": {"price": "2"}} for name in ("tea", "ale")]
+    with Server(shop) as server:
+        asked = overrides(
+            server, tools, f"prompt.tool_results={results}", "prompt.max_turns=3", "sampling.max_tokens=10", rows=rows
+        )
+        swept = ["run", "-m", "--dry-run", "--json", "sampling.temperature=0,1", *asked]
+        cells = ostinato(*swept).json["cells"]
+        assert [(cell["samples"], cell["requests"]) for cell in cells] == [(2, 2 * 3), (2, 2 * 3)]
+        assert (server.count, Path("calls.txt").exists()) == (0, False)
+        runner.run(overrides=[*asked, "sampling.temperature=0"])
+        Path("calls.txt").unlink(missing_ok=True)
+        cells = ostinato(*swept).json["cells"]
+        assert [(cell["cache_hits"], cell["requests"]) for cell in cells] == [(hits, requests), (0, 6)]
+        assert (server.count, Path("calls.txt").exists()) == (4, False)
+
+
 def test_calls_are_answered_until_the_model_answers(tools):
     with Server(shop) as server:
         run = runner.run(overrides=overrides(server, tools, "prompt.tool_choice=required"))
