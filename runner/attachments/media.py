@@ -13,7 +13,7 @@ class Media(NamedTuple):
     Attributes:
         kind: the part of a message that it makes.
         ending: the ending of its files, without the dot; for sounds also the ``format`` of OpenAI's API.
-        media_type: as in data URLs. It is ``image/jpeg``: providers refuse ``image/jpg``.
+        media_type: as in data URLs. It is ``image/jpeg``, as registered, and not ``image/jpg``.
         begins: its first bytes.
         at: where these are.
     """
@@ -36,8 +36,9 @@ FORMATS = (
     Media("audio", "mp3", "audio/mpeg", b"\xff\xf3"),
     Media("file", "pdf", "application/pdf", b"%PDF-"),
 )
-"""The formats that are sent: a cautious choice of common ones, not measured at the vendors. The signatures are those of the formats'
-specifications. A model may take fewer (what litellm's map says of it is checked) or more; other formats have to be converted first."""
+"""The formats that are sent: a cautious choice of common ones, not measured at the vendors. The signatures are those of the
+formats' specifications. A model may take fewer (what litellm's map says of it is checked) or more; other formats have to be
+converted first."""
 
 _REFUSED = (("TIFF", b"II*\0", 0), ("TIFF", b"MM\0*", 0), ("BMP", b"BM", 0), ("HEIC", b"ftyp", 4), ("Ogg", b"OggS", 0))
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
-from runner.secrets import redact
+from runner.records.tags import checked_tags
 
 if TYPE_CHECKING:
     from runner.config.compose import Composition
-
-_TAG = re.compile(r"[\w.:/@+-]{1,64}")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -88,10 +85,7 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
 
 def tagged(args: argparse.Namespace) -> list[str]:
     """Return the tags, each once. Raise ConfigError for one that is not a word, or looks like a secret."""
-    for tag in args.tag:
-        if not _TAG.fullmatch(tag) or redact(tag) != tag:
-            raise ConfigError(f"--tag {redact(tag)!r}: give a word of letters, digits and ._:/@+- (at most 64)")
-    return list(dict.fromkeys(args.tag))
+    return checked_tags(args.tag, "--tag")
 
 
 def count(text: str) -> int:

@@ -19,6 +19,7 @@ from runner.experiment.prepared import prepare
 from runner.experiment.train_first import train_first
 from runner.records import RunFolder, Summary, find_run
 from runner.records.outcome import worst
+from runner.records.tags import checked_tags
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import Orchestrate, orchestrator
 from runner.session.sitting import recorded, sitting
@@ -78,6 +79,7 @@ def run(
     config: RunConfig | None = None,
     *,
     overrides: Sequence[str] = (),
+    tags: Sequence[str] = (),
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> RunResult:
@@ -88,6 +90,7 @@ def run(
     Args:
         config: the experiment; None composes it from the config groups and `overrides`.
         overrides: Hydra overrides, such as ``["model=fake", "sampling.temperature=0.5"]``.
+        tags: words to find the run by, such as ``["baseline"]`` (``ostinato ls tag=baseline``).
         notify: called with each line for people.
         watch: a context manager around the run, given the Experiment: for progress displays.
 
@@ -108,8 +111,9 @@ def run(
         config = compose(list(overrides)).config()
     if config.sweep.varies:
         raise ConfigError("the config has a section `sweep`: play its cells with runner.sweep(overrides)")
+    facts = {"tags": found} if (found := checked_tags(tags)) else None
     prepared = train_first(prepare(config), notify or silent)
-    return run_to_end(Experiment.create(prepared, overrides), notify=notify, watch=watch)
+    return run_to_end(Experiment.create(prepared, overrides, facts=facts), notify=notify, watch=watch)
 
 
 def resume(

@@ -15,6 +15,7 @@ from runner.errors import ConfigError
 from runner.experiment.run import EXIT_CODES, FAILED, UNDECIDED, exit_code
 from runner.records import Summary, SweepFolder, find_record
 from runner.records.sweep import SweepManifest
+from runner.records.tags import checked_tags
 from runner.session.loop import Notify, silent
 from runner.session.orchestrator import orchestrator
 from runner.session.sitting import sitting
@@ -62,6 +63,7 @@ def sweep(
     *,
     config_name: str = "config",
     config_dir: str | None = None,
+    tags: Sequence[str] = (),
     notify: Notify | None = None,
     watch: Watch | None = None,
 ) -> SweepResult:
@@ -72,6 +74,7 @@ def sweep(
             its keys to those that they vary.
         config_name: the primary config, without ``.yaml``.
         config_dir: a folder that is searched before ``./conf`` and the shipped one.
+        tags: words to find the sweep and its runs by.
         notify: called with each line for people.
         watch: a context manager around the sweep, given the Sweep: for progress displays.
 
@@ -84,8 +87,9 @@ def sweep(
     """
     if isinstance(overrides, str):
         raise ConfigError('overrides are a list: sweep(["model=fake", "sampling.temperature=0,1"])')
+    found = checked_tags(tags)
     plan = Plan(overrides, config_name=config_name, config_dir=config_dir)
-    return sweep_to_end(Sweep.create(plan), notify=notify, watch=watch)
+    return sweep_to_end(Sweep.create(plan, found), notify=notify, watch=watch)
 
 
 def resume_sweep(

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import runner
+from runner.errors import ConfigError
 from tests.support.command import ostinato
 from tests.support.records import play
 
@@ -47,6 +48,17 @@ def test_ls_filters_by_name_model_status_tag_and_time():
         done = ostinato("ls", wrong)
         assert (done.code, told in done.err) == (2, True), done.err
     assert ostinato("run", *FAKE, "--tag", "two words").code == 2
+
+
+def test_tags_are_given_from_python_too():
+    runner.run(overrides=[*FAKE, "name=one"], tags=["base", "base"])
+    runner.sweep([*FAKE, "name=two", "sampling.seed=1,2"], tags=["base"])
+    runner.run(overrides=[*FAKE, "name=three"])
+    assert listed("tag=base") == ["one", "two"]
+    for wrong in ("base", ["two words"], ["sk-abcdefghijklmnopqrstuvwxyz012345"]):
+        with pytest.raises(ConfigError, match="tags ") as told:
+            runner.run(overrides=FAKE, tags=wrong)
+        assert "abcdefghij" not in str(told.value)
 
 
 def test_a_broken_run_does_not_hide_the_others():
