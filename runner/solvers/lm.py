@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runner.cost.account import Account
     from runner.lm.arguments import Inputs
-    from runner.types import Completion, Message, Request
+    from runner.types import Completion, Connection, Message, Request
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class StepLM(LM):
     _steps: Taker
     _repeat: int
     _name: str | None
+    _origin: StepLM
 
     @classmethod
     def of(cls, lm: LM, repeat: int, params: Mapping[str, Any], name: str | None = None) -> StepLM:
@@ -72,7 +73,7 @@ class StepLM(LM):
         """Return the LM of one sample, with its own history and arguments."""
         new = object.__new__(type(self))
         vars(new).update(vars(self))
-        new.kwargs, new.history, new._steps = self.kwargs.copy(), [], steps
+        new.kwargs, new.history, new._steps, new._origin = self.kwargs.copy(), [], steps, self
         return new
 
     async def complete(self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None) -> Completion:
@@ -89,6 +90,12 @@ class StepLM(LM):
     ) -> Completion:
         del account, missing_since  # of whoever calls `acomplete`: the sample has its own, and steps are looked up one by one
         return await self._steps.take(self, request, key, kwargs)
+
+    def _connection(self, merged: dict[str, Any]) -> Connection:
+        found = super()._connection(merged)
+        # the LM of the next sample uses the connection that this one has prepared
+        self._origin._reached = self._reached  # noqa: SLF001 - of its own class
+        return found
 
     def _call(self, inputs: Inputs) -> list[Any]:
         return self._steps.wait(self._acall(inputs))

@@ -43,7 +43,7 @@ class Ended(BaseException):
 class _Call:
     """One request, and its outcome: None while it is in flight, or if it was cancelled."""
 
-    __slots__ = ("account", "conversation", "kept", "key", "name", "outcome", "request", "split")
+    __slots__ = ("_choice", "account", "conversation", "kept", "key", "name", "outcome", "request", "split")
 
     def __init__(self, lm: StepLM, request: Request, key: str) -> None:
         if request.messages is not None:  # the program may go on writing into its own list
@@ -56,6 +56,7 @@ class _Call:
         self.account = Account()
         self.kept = Spent()
         self.outcome: Completion | OstinatoError | None = None
+        self._choice: Choice | None = None
 
     @property
     def spent(self) -> Spent:
@@ -65,10 +66,10 @@ class _Call:
     @property
     def choice(self) -> Choice | None:
         """The first answer, as it is recorded."""
-        if not isinstance(self.outcome, Completion):
-            return None
-        response = self.outcome.response
-        return (without_thinking(response) if self.split else response).choices[0]
+        if self._choice is None and isinstance(self.outcome, Completion):
+            response = self.outcome.response
+            self._choice = (without_thinking(response) if self.split else response).choices[0]
+        return self._choice
 
 
 class Steps:
