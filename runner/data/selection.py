@@ -124,7 +124,8 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         if missing:
             one = next(iter(missing))
             raise DataError(
-                f"data.ids: {source.name} has no row {one!r}{suggest(one, known) or ';'} its first id is {known or None}"
+                f"data.ids: {source.name} has no row {one!r}"
+                + (suggest(one, known) or (f"; its first id is {known[0]!r}" if known else "; it is empty"))
             )
         if not chosen and seen:
             raise DataError(f"data.where={self.where} picks none of the {seen:,} rows of {source.name}")

@@ -207,3 +207,16 @@ def test_the_model_is_asked_again_only_if_no_json_fits():
         ({"n": 5}, False, 1), ({"n": 5}, True, 1), ({"n": 5}, False, 2),
     ]  # fmt: skip
     assert result.summary.scores["json_match"].mean == 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("-m", "sampling.seed=1,2")], ids=["run", "sweep"])
+def test_validate_says_where_a_row_stands_that_no_prompt_can_be_made_of(more):
+    Path("rows.jsonl").write_text('{"q": "a"}\n{"q": null}\n')
+    data = ["model=fake", "data=jsonl", "data.path=rows.jsonl", "scoring=none"]
+    done = ostinato("validate", *more, *data, "prompt.user='{{ q }}'")
+    assert done.code == 1, done.out
+    assert "rows.jsonl, line 2: row " in done.err
+    assert "prompt.user uses column 'q', which is null in this row" in done.err
+    done = ostinato("validate", *data, "data.id=q", "data.where=q != null", "data.ids=[a, zebra]", "prompt.user=x")
+    assert "rows has no row 'zebra'; its first id is 'a'" in done.err, done.err
