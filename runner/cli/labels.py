@@ -28,7 +28,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add_run(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--sample", type=count, metavar="N", help="draw N answers that have no label yet")
-    what.add_argument("--import", dest="file", type=Path, metavar="FILE", help="take in the labels of a CSV file")
+    told = "take in the labels of a CSV file (conf:... is one that is shipped)"
+    what.add_argument("--import", dest="file", type=Path, metavar="FILE", help=told)
     parser.add_argument("--score", metavar="NAME", help="the score that is to be checked (default: the primary one)")
     parser.add_argument(
         "--by-verdict",
@@ -53,7 +54,9 @@ def main(args: argparse.Namespace) -> int:
     run = run_named(args.run, args.runs_dir)
     if args.sample is not None:
         return _draw(run, args)
-    return _import(run, args.file, args.who)
+    from runner.system.paths import in_conf
+
+    return _import(run, Path(in_conf(str(args.file))), args.who)
 
 
 def run_named(name: str, runs_dir: Path) -> Run:

@@ -77,7 +77,7 @@ def cells_table(subject: Subject) -> Html:
     counts = columns_of(rows, always=("errors",))
     columns = _Columns(
         subject.keys,
-        _with_corrected(names_of_scores(subject), rows[0]),
+        _with_corrected(names_of_scores(subject), rows[0] if rows else {}),
         f"score.{subject.primary}.common" if common else None,
         list(counts),
     )
