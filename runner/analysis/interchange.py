@@ -85,17 +85,16 @@ def batch(run: Run) -> Iterator[dict[str, Any]]:
     """Yield the requests of a run as OpenAI's Batch API takes them. A `custom_id` is the row's, with ``#1``, ... for repeats.
 
     Raises:
-        ConfigError: a row has several requests, or attachments, which a batch cannot refer to.
+        ConfigError: a row has several requests, or attachments.
     """
     config = run.config
     model, sampling = config.get("model") or {}, config.get("sampling") or {}
     sent = {**(model.get("params") or {}), **{name: sampling[name] for name in _SENT if sampling.get(name) is not None}}
     name = str(model.get("name") or "").rpartition("/")[2]
     for sample in run.samples():
-        if sample.steps is not None or next(names_in(sample.messages), None) is not None:
-            raise ConfigError(
-                f"row {sample.id!r} of {run.name} was asked in several steps, or with attachments: no batch holds that"
-            )
+        if sample.steps is not None:
+            raise ConfigError(f"row {sample.id!r} of {run.name} was asked in several steps: a batch has one request for each row")
+        _refuse_attachments(run, sample)
         asked = {"prompt": sample.prompt} if sample.messages is None else {"messages": sample.messages}
         url = "/v1/completions" if sample.messages is None else "/v1/chat/completions"
         id_ = f"{sample.id}#{sample.repeat}" if sample.repeat else sample.id
@@ -103,10 +102,15 @@ def batch(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def finetuning(run: Run) -> Iterator[dict[str, Any]]:
-    """Yield a chat for each whole answer whose primary score is 1; for each whole answer if nothing is scored."""
+    """Yield a chat for each whole answer whose primary score is 1; for each whole answer if nothing is scored.
+
+    Raises:
+        ConfigError: a row has attachments.
+    """
     for sample in run.samples():
         right = run.primary is None or sample.scores.get(run.primary) == 1
         if sample.status == "ok" and sample.output and sample.messages is not None and right:
+            _refuse_attachments(run, sample)
             yield {"messages": [*sample.messages, _spoken(sample)]}
 
 
@@ -114,7 +118,7 @@ def preferences(run: Run, other: Run) -> Iterator[dict[str, Any]]:
     """Yield a pair for each question on which one run's answer is better than the other's in the primary score, as TRL reads it.
 
     Raises:
-        ConfigError: the runs have no score in common.
+        ConfigError: the runs have no score in common, or a row has attachments.
     """
     shared = [name for name in (run.summary.scores if run.summary else ()) if other.summary and name in other.summary.scores]
     if not shared:
@@ -127,7 +131,13 @@ def preferences(run: Run, other: Run) -> Iterator[dict[str, Any]]:
             continue
         worse, better = sorted(known, key=lambda one: one.scores[shared[0]])
         if worse.scores[shared[0]] < better.scores[shared[0]]:
+            _refuse_attachments(run, sample)
             yield {"prompt": sample.messages, "chosen": [_spoken(better)], "rejected": [_spoken(worse)]}
+
+
+def _refuse_attachments(run: Run, sample: Sample) -> None:
+    if next(names_in(sample.messages), None) is not None:
+        raise ConfigError(f"row {sample.id!r} of {run.name} has attachments, which are files of its record")
 
 
 def _spoken(sample: Sample) -> dict[str, Any]:

@@ -319,3 +319,9 @@ def _responses(reply: Reply, call: Call, text: str | None) -> dict[str, Any]:
 def _renamed(usage: dict[str, Any]) -> dict[str, Any]:
     """Usage in the words of the responses API."""
     return {name.replace("prompt", "input").replace("completion", "output"): count for name, count in usage.items()}
+
+
+def unlike_any_other():
+    """A behaviour that never answers twice in the same way."""
+    count = iter(range(1000))
+    return lambda call: Reply(f"about {call.question[8:-1]}" if next(count) % 3 else f"answer {next(count)}: ☃ \U0001f600")

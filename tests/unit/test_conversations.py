@@ -237,6 +237,9 @@ def test_a_url_is_fetched_once_and_sent_as_bytes():
         assert TEXT not in (run.folder / "samples.jsonl").read_text()
         assert pictures.served <= 4
         assert [file.name for file in (run.folder / "files").glob("*.png")] == [REFERENCE.partition(":")[2]]
+    for form in ("openai-batch", "openai-finetuning"):
+        done = ostinato("export", str(run.folder), "--to", form)
+        assert (done.code, "has attachments" in done.err) == (2, True)
 
 
 @pytest.mark.parametrize(("model_type", "path"), [("chat", "chat/completions"), ("responses", "responses")])

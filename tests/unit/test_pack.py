@@ -16,7 +16,7 @@ from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
 from runner.types import Choice, Response
-from tests.support.server import Reply, Server, Status
+from tests.support.server import Reply, Server, Status, unlike_any_other
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -30,12 +30,6 @@ DATA = ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer"
 def write_rows(count=7, path="rows.jsonl"):
     rows = [{"id": f"r{n}", "question": f"What is {n}?", "answer": f"about {n}"} for n in range(count)]
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def unlike_any_other():
-    """A behaviour that never answers twice in the same way."""
-    count = iter(range(1000))
-    return lambda call: Reply(f"about {call.question[8:-1]}" if next(count) % 3 else f"answer {next(count)}: ☃ \U0001f600")
 
 
 def play(*more, behaviour=None):

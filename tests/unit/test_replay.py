@@ -8,7 +8,7 @@ import pytest
 
 import runner
 from runner.errors import CacheError
-from tests.support.server import Reply, Server
+from tests.support.server import Reply, Server, unlike_any_other
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
 
@@ -35,12 +35,6 @@ def answers(result):
     """Everything about the answers, as bytes, whatever the order in which they came."""
     samples = sorted(result.samples, key=lambda sample: (sample.id, sample.repeat))
     return msgspec.json.encode([{name: getattr(sample, name) for name in ANSWERS} for sample in samples])
-
-
-def unlike_any_other():
-    """A behaviour that never answers twice in the same way."""
-    count = iter(range(1000))
-    return lambda call: Reply(f"about {call.question[8:-1]}" if next(count) % 3 else f"answer {next(count)}: ☃ \U0001f600")
 
 
 @pytest.mark.parametrize(

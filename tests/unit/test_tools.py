@@ -197,7 +197,7 @@ def test_calls_that_are_the_same_have_results_of_their_own():
     assert sorted(message["content"] for message in sample.messages[-2:]) == ["1", "2"]
     assert runner.replay(runner.pack(run.folder, "dice.ostinato").file).identical
     exported = ostinato("export", str(run.folder), "--to", "openai-batch")
-    assert (exported.code, "no batch holds that" in exported.err) == (2, True)
+    assert (exported.code, "one request for each row" in exported.err) == (2, True)
 
 
 def test_results_come_from_a_table_in_the_row():
