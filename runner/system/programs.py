@@ -22,7 +22,7 @@ _PATIENCE_S = 2.0
 
 
 class Output(NamedTuple):
-    """What a program has left: its exit code (128 + N for signal N), its stdout, and the end of its stderr."""
+    """Hold what a program has left: its exit code (128 + N for signal N), its stdout, and the end of its stderr."""
 
     code: int
     stdout: bytes
