@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ConfigError
-from runner.records.tags import checked_tags
 
 if TYPE_CHECKING:
     from runner.config.compose import Composition
@@ -85,6 +84,8 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
 
 def tagged(args: argparse.Namespace) -> list[str]:
     """Return the tags, each once. Raise ConfigError for one that is not a word, or looks like a secret."""
+    from runner.records.tags import checked_tags
+
     return checked_tags(args.tag, "--tag")
 
 
