@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import gc
 import json
 import os
@@ -195,7 +196,9 @@ def _respond(head: _Head, body: bytes, counts: Counts) -> bytes:
     if asked.stream and not is_long:
         return _refused(400, "the bench server streams the models events-N only")
     counts.requests += 1
-    return _long(asked) if is_long else _ok(_chat(asked) if head.path == b"/v1/chat/completions" else _text(asked))
+    if is_long:
+        return _long(asked.model, bool(asked.stream))
+    return _ok(_chat(asked) if head.path == b"/v1/chat/completions" else _text(asked))
 
 
 _CHAT = (
@@ -223,14 +226,15 @@ _LONG = "events-"
 _WORDS = [f"{word} " for word in ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "again"] * 10]
 
 
-def _long(asked: _Body) -> bytes:
+@functools.cache  # what the server spends on making it would be waited for, and waiting clients gather less
+def _long(model: str, stream: bool) -> bytes:
     usage = {"prompt_tokens": 8, "completion_tokens": len(_WORDS), "total_tokens": 8 + len(_WORDS)}
-    head = {"id": "chatcmpl-bench", "created": 1700000000, "model": asked.model, "system_fingerprint": "fp_bench"}
-    if not asked.stream:
+    head = {"id": "chatcmpl-bench", "created": 1700000000, "model": model, "system_fingerprint": "fp_bench"}
+    if not stream:
         choice = {"index": 0, "message": {"role": "assistant", "content": "".join(_WORDS), "refusal": None}, "logprobs": None}
         body = {**head, "object": "chat.completion", "choices": [{**choice, "finish_reason": "stop"}], "usage": usage}
         return _ok(json.dumps(body).encode())
-    count = int(asked.model.removeprefix(_LONG))
+    count = int(model.removeprefix(_LONG))
     parts = ["".join(_WORDS[len(_WORDS) * at // count : len(_WORDS) * (at + 1) // count]) for at in range(count)]
     pieces: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
     pieces += [({"content": part}, None) for part in parts]
