@@ -196,9 +196,8 @@ def _respond(head: _Head, body: bytes, counts: Counts) -> bytes:
     if asked.stream and not is_long:
         return _refused(400, "the bench server streams the models events-N only")
     counts.requests += 1
-    if is_long:
-        return _long(asked.model, bool(asked.stream))
-    return _ok(_chat(asked) if head.path == b"/v1/chat/completions" else _text(asked))
+    answer = _chat if head.path == b"/v1/chat/completions" else _text
+    return _long(asked.model, bool(asked.stream)) if is_long else _ok(answer(asked))
 
 
 _CHAT = (
