@@ -31,7 +31,7 @@ Node = dict[str, Any]
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 _LATER = r"\$\{|^\?\?\?$"
-"""What OmegaConf fills in later: an interpolation, and a value that is missing yet."""
+"""Interpolations, and values that are missing yet: OmegaConf fills them in later."""
 
 _REFERENCE = re.compile(r"#/definitions/([\w.]+)")
 _ENV = r"^\s*\$\{\s*oc\.env:"

@@ -38,10 +38,10 @@ SOLVER = "solver.function"
 """The key of the file that holds a program."""
 
 ARGV = "solver.argv."
-"""What the keys of a command's files begin with; their place in it follows."""
+"""The beginning of the keys of a command's files; their place in it follows."""
 
 SOLVER_FILES = "solver/"
-"""What the keys of a program's files begin with: the file itself, and those that it imports beside it."""
+"""The beginning of the keys of a program's files: the file itself, and those that it imports beside it."""
 
 _ASSIGNED = re.compile(r"""(?P<head>(?P<name>[A-Za-z_][\w.-]*)["']?\s*(?::\s*\w+\s*)?[:=]\s*["'])(?P<value>[^"'\n]+)""")
 

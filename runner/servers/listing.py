@@ -133,7 +133,7 @@ def weights_of(api_base: str, model: str, headers: Mapping[str, str], timeout_s:
 
 
 _MODALITIES: dict[str, Kind] = {"vision": "image", "audio": "audio"}
-"""What llama.cpp's server calls the attachments that its model takes (``/props``, xllamacpp 2026.10)."""
+"""The names that llama.cpp's server has for the attachments that its model takes (``/props``, xllamacpp 2026.10)."""
 
 
 def modalities_of(api_base: str, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> set[Kind] | None:

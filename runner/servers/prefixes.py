@@ -27,7 +27,7 @@ FIELD = "ostinato_prefix"
 """The field of a request's body that names its prefix. llama.cpp does not see it."""
 
 FOLDER = "/proc/self/fd/"
-"""What llama.cpp is given as the folder of saved slots."""
+"""The folder of saved slots, as llama.cpp is told."""
 
 FORM = ("tools", "tool_choice", "chat_template_kwargs")
 """Fields of a request that the model's template may put into the prompt, besides the messages."""

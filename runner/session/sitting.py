@@ -59,37 +59,41 @@ def sitting(work: Work, notify: Notify) -> Iterator[InLoop]:
 @contextlib.contextmanager
 def recorded(work: Work) -> Iterator[None]:
     """Make `work` findable by `live` within the block, and finish its record however the block ends. Raises as `sitting` does."""
-    key = str(work.folder)
-    _live[key] = work
-    failed: OstinatoError | None = None
+    unexplained: list[OstinatoError] = []
     try:
-        yield
-    except OstinatoError as error:
-        if not work.record_failure(error):
-            failed = error
+        with _under_way(work, unexplained):
+            yield
     finally:
-        del _live[key]
         work.finish()
-    if failed is not None:
-        raise failed
+    if unexplained:
+        raise unexplained[0]
 
 
 @contextlib.asynccontextmanager
 async def recorded_aside(work: Work) -> AsyncIterator[None]:
     """Do the same as `recorded`, and finish the record in a thread, so that the event loop does not wait for the disk."""
+    unexplained: list[OstinatoError] = []
+    try:
+        with _under_way(work, unexplained):
+            yield
+    finally:
+        await _to_its_end(asyncio.to_thread(work.finish))
+    if unexplained:
+        raise unexplained[0]
+
+
+@contextlib.contextmanager
+def _under_way(work: Work, unexplained: list[OstinatoError]) -> Iterator[None]:
+    """Make `work` findable within the block, and record the error that ends it; one that the record does not explain is kept."""
     key = str(work.folder)
     _live[key] = work
-    failed: OstinatoError | None = None
     try:
         yield
     except OstinatoError as error:
         if not work.record_failure(error):
-            failed = error
+            unexplained.append(error)
     finally:
         del _live[key]
-        await _to_its_end(asyncio.to_thread(work.finish))
-    if failed is not None:
-        raise failed
 
 
 async def _to_its_end(coroutine: Coroutine[Any, Any, object]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
 
 Level = Literal["nominal", "ordinal", "interval"]
-"""What differences of labels mean: none but being different, their ranks, or their size."""
+"""The scale of labels, which says what their differences mean: nothing more than being different, ranks, or sizes."""
 
 
 class Agreement(msgspec.Struct, frozen=True):
