@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.connection import connected
 from flows.schedules import deployments
+from flows.schedules.times import SHOWN
 from flows.servers import kept
 from flows.servers.choice import resolve
 from runner.cli.options import add_config
@@ -83,12 +84,16 @@ def _apply(args: argparse.Namespace) -> int:
     from runner.schedules.job import Job
 
     job = Job.prepare(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
-    _ask(deployments.apply(job), start=True)
+    plan = _ask(deployments.apply(job), start=True)
     (facts,) = [known for known in _ask(deployments.listed()) if known["name"] == job.name]
     if args.json:
-        print(json.dumps(facts))
-    else:
-        print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `ostinato serve` plays it")
+        print(json.dumps({**facts, "dates": [date.isoformat() for date in plan.dates], "remarks": plan.remarks}))
+        return 0
+    print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `ostinato serve` plays it")
+    last = " (the last)" if len(plan.dates) < SHOWN else ""
+    print(f"next: {', '.join(date.isoformat(' ', 'seconds') for date in plan.dates)}{last}")
+    for remark in plan.remarks:
+        print(f"remark: {remark}", file=sys.stderr)
     return 0
 
 
@@ -98,12 +103,16 @@ def _ls(*, as_json: bool) -> int:
         print(json.dumps({"schedules": found}))
     elif found:
         for known in found:
-            state = "active" if known["active"] else "paused"
+            state = f"failed ({known['problem']})" if known["problem"] else _state(known)
             last = f"last {known['last']} {known['last_state']}" if known["last"] else "not played yet"
             print(f"{known['name']}  {known['what']}  {known['when']}  {state}  next {known['next'] or '-'}  {last}")
     else:
         print("no schedules; `ostinato schedule apply` makes one", file=sys.stderr)
     return 0
+
+
+def _state(known: dict[str, Any]) -> str:
+    return "paused" if not known["active"] else "ended" if known["ended"] else "active"
 
 
 def _ask(asked: Coroutine[Any, Any, Any], *, start: bool = False) -> Any:

@@ -4,32 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from flows.schedules.times import SHOWN, ended, plain, upcoming
+from flows.schedules.times import plan as planned
 from runner.errors import ConfigError, ScheduleError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
 
-    from runner.config import schema
+    from flows.schedules.times import Plan
     from runner.schedules.job import Job
 
 ENTRYPOINT = "flows.schedules.turn.scheduled"
 """Where the flow of a schedule is, as every deployment stores it."""
 FLOW = "ostinato-schedule"
+HORIZON = timedelta(days=99)
+"""How far ahead a server plans: 100 days, unless its PREFECT_SERVER_SERVICES_SCHEDULER_MAX_SCHEDULED_TIME says otherwise."""
+PLANNED_WITHIN = timedelta(minutes=2)
+"""How long a server may take to plan the runs of a schedule that was changed."""
 PATIENCE_S = 60.0
 """How long `remove` waits for the current run."""
 POOL = "ostinato"
 """The work pool, of Prefect's type ``process``. `ostinato serve` and ``prefect worker start --pool ostinato`` serve it."""
 
 
-async def apply(job: Job) -> None:
-    """Create the schedule, or replace the one of that name. It is active afterwards.
+async def apply(job: Job) -> Plan:
+    """Create the schedule, or replace the one of that name. It is active afterwards, and its first runs are planned.
+
+    Returns:
+        When it plays, with the dates that the server has planned.
 
     Raises:
-        ConfigError: the times cannot be parsed, or another folder has a schedule of that name.
+        ConfigError: the times cannot be parsed or never come, or another folder has a schedule of that name.
+        ScheduleError: the server cannot plan them.
     """
     from prefect import get_client
     from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -39,12 +52,12 @@ async def apply(job: Job) -> None:
     from flows.schedules.process import ENVIRONMENT
     from flows.schedules.turn import scheduled
 
-    times = _times(job.schedule)
+    plan = planned(job.schedule, datetime.now(UTC))
     strategies = {"skip": ConcurrencyLimitStrategy.CANCEL_NEW, "queue": ConcurrencyLimitStrategy.ENQUEUE}
     deployment = RunnerDeployment.from_flow(
         scheduled,
         name=job.name,
-        schedules=[times],
+        schedules=[plan.times],
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=strategies[job.schedule.overlap]),
         parameters={"job": job.parameters()},
         tags=["ostinato", job.experiment],
@@ -64,7 +77,30 @@ async def apply(job: Job) -> None:
                     f"the schedule '{job.name}' already exists, for {folder}; give schedule.name=..., "
                     f"or remove the other one: ostinato schedule rm {job.name}"
                 )
-        await deployment.aapply()
+        return await _with_dates_of_server(client, await deployment.aapply(), plan)
+
+
+async def _with_dates_of_server(client: PrefectClient, known: UUID, plan: Plan) -> Plan:
+    """Have the server plan the first runs at once, and return the plan with their dates. Its scheduler would take seconds."""
+    from httpx import HTTPStatusError
+    from prefect import __version__
+
+    try:
+        await client.request("POST", "/deployments/{id}/schedule", path_params={"id": known}, json={})
+    except HTTPStatusError as error:
+        raise ScheduleError(f"the schedule was applied, but the server cannot plan it ({error}); its log says why") from None
+    zone = plan.dates[0].tzinfo
+    waiting = await _waiting(client, known, SHOWN)
+    dates = [plain(run.expected_start_time).astimezone(zone) for run in waiting if run.expected_start_time]
+    if not dates and plan.dates[0] < datetime.now(UTC) + HORIZON:
+        raise ScheduleError(
+            f"the schedule was applied, but the server planned no run of it, although {plan.dates[0]} is due; its log says why"
+        )
+    remarks = plan.remarks
+    if (version := await client.api_version()) != __version__:
+        remarks = [*remarks, f"the server is Prefect {version}, and Prefect {__version__} is installed here; the server decides"]
+    later = [date for date in plan.dates if not dates or date > dates[-1]]
+    return plan._replace(dates=[*dates, *later][:SHOWN], remarks=remarks)
 
 
 async def ensure_pool(client: PrefectClient) -> None:
@@ -168,26 +204,6 @@ async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> boo
     return bool(found)
 
 
-def _times(schedule: schema.schedule.Schedule) -> Any:
-    """Return the times as Prefect's schedule. Raises ConfigError, which names the field of our config."""
-    from prefect.client.schemas.actions import DeploymentScheduleCreate
-    from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
-    from pydantic import ValidationError
-
-    try:
-        if schedule.cron is not None:
-            return DeploymentScheduleCreate(schedule=CronSchedule(cron=schedule.cron, timezone=schedule.timezone), active=True)
-        if schedule.rrule is not None:
-            return DeploymentScheduleCreate(schedule=RRuleSchedule(rrule=schedule.rrule, timezone=schedule.timezone), active=True)
-        return DeploymentScheduleCreate(
-            schedule=IntervalSchedule(interval=timedelta(seconds=schedule.interval_s or 0)), active=True
-        )
-    except ValidationError as error:
-        mistake = error.errors()[0]
-        field = next((str(part) for part in mistake["loc"] if part in ("cron", "rrule", "timezone")), "interval_s")
-        raise ConfigError(f"schedule.{field}: {mistake['msg'].removeprefix('Value error, ')}") from None
-
-
 async def _read(client: PrefectClient, name: str | None = None) -> list[DeploymentResponse]:
     from prefect.client.schemas import filters
 
@@ -207,22 +223,58 @@ async def _named(client: PrefectClient, name: str) -> DeploymentResponse:
     )
 
 
-async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[str, Any]:
+async def _waiting(client: PrefectClient, deployment: UUID, limit: int = 1) -> list[FlowRun]:
+    """Return the next runs that a deployment has planned, the first one first."""
     from prefect.client.schemas import filters
     from prefect.client.schemas.sorting import FlowRunSort
 
-    this = filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment.id]))
-
-    async def first(sort: FlowRunSort, **wanted: Any) -> Any:
-        runs = await client.read_flow_runs(
-            deployment_filter=this, flow_run_filter=filters.FlowRunFilter(**wanted), sort=sort, limit=1
-        )
-        return runs[0] if runs else None
-
     waiting = filters.FlowRunFilterState(name=filters.FlowRunFilterStateName(any_=["Scheduled", "Late"]))
-    coming = await first(FlowRunSort.EXPECTED_START_TIME_ASC, state=waiting)
+    return await client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=filters.FlowRunFilter(state=waiting),
+        sort=FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=limit,
+    )
+
+
+async def _begun(client: PrefectClient, deployment: UUID) -> FlowRun | None:
+    """Return the run of a deployment that began last."""
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.sorting import FlowRunSort
+
     began = filters.FlowRunFilterStartTime(is_null_=False)
-    last = await first(FlowRunSort.START_TIME_DESC, start_time=began)
+    runs = await client.read_flow_runs(
+        deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment])),
+        flow_run_filter=filters.FlowRunFilter(start_time=began),
+        sort=FlowRunSort.START_TIME_DESC,
+        limit=1,
+    )
+    return runs[0] if runs else None
+
+
+def _outlook(deployment: DeploymentResponse, waiting: list[FlowRun]) -> tuple[datetime | None, bool, str | None]:
+    """Return the next date of a deployment, whether it has ended, and why it plays nothing although it is active."""
+    now = datetime.now(UTC)
+    coming = waiting[0].expected_start_time if waiting else None
+    active = [times.schedule for times in deployment.schedules if times.active and not deployment.paused]
+    if coming is not None or not active:
+        return coming, False, None
+    try:
+        dates = sorted(date for times in active for date in upcoming(times, now, 1))
+    except ValueError as error:
+        return None, False, f"Prefect cannot plan it: {error}"
+    if not dates:
+        over = all(ended(times, now) for times in active)
+        return None, over, None if over else "it never plays, because no such date comes"
+    late = deployment.updated is not None and now - deployment.updated > PLANNED_WITHIN
+    if late and dates[0] < now + HORIZON:
+        return dates[0], False, "the server has planned no run of it; the server's log says why"
+    return dates[0], False, None
+
+
+async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[str, Any]:
+    following, over, problem = _outlook(deployment, await _waiting(client, deployment.id))
+    last = await _begun(client, deployment.id)
     job = deployment.parameters.get("job", {})
     policy = job.get("schedule", {})
     return {
@@ -231,7 +283,9 @@ async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[
         "when": next((f"{key} {value}" for key in ("cron", "interval_s", "rrule") if (value := policy.get(key))), None),
         "timezone": policy.get("timezone"),
         "active": not deployment.paused and any(times.active for times in deployment.schedules),
-        "next": _iso(coming and coming.expected_start_time),
+        "ended": over,
+        "problem": problem,
+        "next": _iso(following),
         "last": _iso(last and last.start_time),
         "last_state": last and last.state_name,
         "overrides": job.get("overrides"),

@@ -98,6 +98,44 @@ def test_an_interval_fires_unless_it_is_paused_until_it_is_removed(clock):
     assert not [run for run in clock.runs("ticks") if run["state_type"] == "SCHEDULED"]
 
 
+@pytest.mark.parametrize(
+    "times",
+    [
+        ["schedule.interval_s=900"],
+        ["schedule.cron='30 2 * * *'", "schedule.timezone=Europe/Berlin"],
+        ["schedule.rrule='DTSTART:20991231T030000 RRULE:FREQ=DAILY;COUNT=2'"],
+    ],
+)
+def test_the_dates_that_are_told_are_those_of_the_server(clock, times):
+    told = schedule("apply", *FAKE, *times, "schedule.name=dated")
+    dates = [datetime.fromisoformat(date) for date in told["dates"]]
+    planned = [datetime.fromisoformat(run["expected_start_time"]) for run in clock.runs("dated")]
+    if "2099" in times[0]:  # too far ahead to be planned
+        assert [date.isoformat() for date in dates] == ["2099-12-31T03:00:00+00:00", "2100-01-01T03:00:00+00:00"]
+        assert not planned
+    else:
+        assert dates == planned[:3]
+    known = listed("dated")
+    assert (known["next"], known["problem"], known["ended"]) == (known["next"], None, False)
+    assert datetime.fromisoformat(known["next"]) == dates[0].replace(microsecond=0)
+    schedule("rm", "dated")
+
+
+def test_a_schedule_that_cannot_be_planned_is_listed_as_failed(clock, capsys):
+    schedule("apply", *FAKE, NEVER, "schedule.name=doomed")
+    known = clock.deployment("doomed")
+    never = {"schedules": [{"schedule": {"cron": "0 3 31 2 *", "timezone": "UTC"}, "active": True}]}
+    clock.api.call("PATCH", f"deployments/{known['id']}", never)  # as an earlier version of Ostinato would have applied it
+    told = listed("doomed")
+    assert told["problem"].startswith("Prefect cannot plan it")
+    assert told["next"] is None
+    capsys.readouterr()
+    assert runner.cli.main(["schedule", "ls"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("doomed ")]
+    assert "failed (Prefect cannot plan it" in line
+    schedule("rm", "doomed")
+
+
 def test_a_run_survives_a_restart_of_the_server_and_others_are_skipped_meanwhile(clock):
     with gated() as gate:
         schedule("apply", *gate.model, NEVER, "schedule.name=slow")
