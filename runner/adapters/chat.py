@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.adapters.prompt import Formatted
-from runner.adapters.templates import Template
+from runner.adapters.templates import Template, columns_of
 
 if TYPE_CHECKING:
     from runner.adapters.prompt import ParseError, Prompt
@@ -38,6 +38,11 @@ class ChatAdapter:
             self._head = self._examples
         elif self._system.constant is not None:
             self._head = [self.message("system", self._system.constant), *self._examples]
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the templates; None if one of them does more than fill columns in."""
+        return columns_of(self._user, self._system)
 
     def params(self) -> dict[str, Any]:
         """Return no parameters."""

@@ -72,6 +72,11 @@ class ConversationAdapter(ChatAdapter):
             return
         self._makers = [self._maker(template, f"prompt.messages[{n}]") for n, template in enumerate(prompt.messages or ())]
 
+    @property
+    def columns(self) -> None:
+        """None: a row that has all columns may still attach what cannot be used."""
+        return
+
     def format(self, row: Row) -> Formatted:
         """Return the messages of `row`, with references to what they attach.
 

@@ -70,6 +70,11 @@ class JsonAdapter:
         if repair:
             available()
 
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the messages."""
+        return self.chat.columns
+
     def params(self) -> dict[str, Any]:
         """Return the ``response_format`` in OpenAI's form, if any."""
         if self._send_schema == "none":

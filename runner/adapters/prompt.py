@@ -84,6 +84,10 @@ class Adapter(Protocol):
     def model_type(self) -> Literal["chat", "text"] | None:
         """The wire format that `format` makes; None fits any."""
 
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns that `format` needs, if rows that have all of them cannot fail; else None."""
+
     def params(self) -> dict[str, Any]:
         """Return the request parameters that this adapter adds, such as ``response_format``."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import keyword
 import re
-from functools import cache
+from functools import cache, wraps
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ class Template:
 
     Attributes:
         constant: the text, if it has no fields and is the same for every row; else None.
+        columns: the columns that are filled in, if that is all that the template does; else None.
 
     Raises:
         ConfigError: the template has a syntax error; the message names the line.
@@ -53,13 +54,16 @@ class Template:
     def __init__(self, source: str, *, where: str = "prompt") -> None:
         self._where = where
         self.constant: str | None = None
+        self.columns: frozenset[str] | None = None
         pieces = _PLACEHOLDER.split(re.sub(r"\r\n|\r", "\n", source))
         self._names = names = pieces[1::2]
         self._fill: Callable[[dict[str, Any]], str]
         if not _is_plain(pieces[::2], names):
             self._fill = self._compiled(source)
             self._names = []
-        elif not names:
+            return
+        self.columns = frozenset(names)
+        if not names:
             self.constant = pieces[0]
             self._fill = lambda _fields, text=pieces[0]: text  # type: ignore[misc]
         else:
@@ -80,14 +84,17 @@ class Template:
             raise self._explained(row, error) from error
 
     def _compiled(self, source: str) -> Callable[[dict[str, Any]], str]:
-        from jinja2 import TemplateSyntaxError, meta
+        from jinja2 import TemplateSyntaxError, meta, nodes
         from jinja2.exceptions import SecurityError
 
         environment = _environment()
         try:
-            if next(meta.find_referenced_templates(environment.parse(source)), "") != "":
+            tree = environment.parse(source)
+            if next(meta.find_referenced_templates(tree), "") != "":
                 raise ConfigError(f"{self._where}: a prompt cannot include, import or extend another template")
-            render = environment.from_string(source).render
+            for joined in tree.find_all(nodes.Concat):  # `~` would write null as None
+                joined.nodes = [nodes.Filter(node, "written", [], [], None, None) for node in joined.nodes]
+            render = environment.from_string(tree).render
         except TemplateSyntaxError as error:
             raise ConfigError(f"{self._where}, line {error.lineno}: {error.message}") from error
 
@@ -105,7 +112,8 @@ class Template:
             which = f"column {null[0]!r}" if len(null) == 1 else "a column"
             told = f"{self._where} uses {which}, which is null in this row"
             return DataError(
-                f'row {row.id!r}: {told}; say what to write: {{{{ field or "unknown" }}}}, {{% if field %}}...{{% endif %}}'
+                f'row {row.id!r}: {told}; say what to write: {{{{ field or "unknown" }}}}, {{% if field %}}...{{% endif %}}; '
+                f"or leave such rows out: data.where='{null[0] if len(null) == 1 else 'COLUMN'} != null'"
             )
         name = next((name for name in self._names if name not in row.fields), None)
         if undefined := re.fullmatch(r"'(\w+)' is undefined", str(error)):
@@ -141,11 +149,36 @@ def _filler(texts: list[str], names: list[str]) -> Callable[[dict[str, Any]], st
     return fill
 
 
+def columns_of(*templates: Template | None) -> frozenset[str] | None:
+    """Return the columns that templates fill in; None if one of them does more."""
+    found = [template.columns for template in templates if template is not None]
+    return frozenset().union(*(one or () for one in found)) if None not in found else None
+
+
 def written(value: Any) -> Any:
     """Return what stands for a value in a prompt: JSON for a list or an object. Raises ValueError for null."""
     if value is None:
         raise ValueError("null")
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
+
+
+_OF_NULL = frozenset({"default", "d", "tojson"})
+"""Filters that say what to do with null. The others would write it as ``None``, ``NONE`` or 0 (Jinja2 3.1)."""
+
+
+def _not_of_null(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that raises ValueError for null, and for a null in what it joins."""
+    at = 1 if hasattr(function, "jinja_pass_arg") else 0  # Jinja2 passes a context to some, before the value
+    joins = function.__name__.endswith("do_join")
+
+    @wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        value = args[at]
+        if value is None or (joins and isinstance(value, list | tuple) and None in value):
+            raise ValueError("null")
+        return function(*args, **kwargs)
+
+    return checked
 
 
 @cache
@@ -157,5 +190,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written
     )
     # Jinja2's own is for HTML: it writes < as \u003c, which a model would see.
+    environment.filters.update((name, _not_of_null(one)) for name, one in environment.filters.items() if name not in _OF_NULL)
+    environment.filters["written"] = written
     environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     return environment

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from runner.adapters.prompt import Formatted
-from runner.adapters.templates import Template
+from runner.adapters.templates import Template, columns_of
 
 if TYPE_CHECKING:
     from runner.adapters.prompt import ParseError, Prompt
@@ -32,6 +32,11 @@ class TextAdapter:
         self._user = Template(prompt.user, where="prompt.user")
         self._system = None if prompt.system is None else Template(prompt.system, where="prompt.system")
         self._examples = "".join(_example(pair["user"], pair["assistant"]) for pair in prompt.examples)
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the templates; None if one of them does more than fill columns in."""
+        return columns_of(self._user, self._system)
 
     def params(self) -> dict[str, Any]:
         """Return no parameters."""

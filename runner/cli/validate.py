@@ -7,15 +7,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.options import add_config, add_json, composed
-from runner.errors import DataError
 from runner.wording.numbers import count
 
 if TYPE_CHECKING:
     import argparse
 
-    from runner.adapters import Adapter
     from runner.config.schema import RunConfig
-    from runner.data import Dataset
     from runner.experiment.parts import Parts
 
 TAKES_OVERRIDES = True
@@ -48,8 +45,7 @@ def main(args: argparse.Namespace) -> int:
     if config.sweep.varies:
         return _sweep(args)
     parts = prepared.parts()
-    data, scorers, lm, adapter = parts.dataset, parts.scorers, parts.lm, parts.adapter
-    _refuse_prompts(data, adapter)
+    data, scorers, lm = parts.dataset, parts.scorers, parts.lm
     targets.refuse(data, scorers)
     samples = len(data) * config.sampling.repeats
     facts = {"name": prepared.name, "model": lm.model, "rows": len(data), "samples": samples, "scores": list(scorers)}
@@ -79,10 +75,6 @@ def _sweep(args: argparse.Namespace) -> int:
     for key, prepared in plan.prepared.items():
         parts = prepared.parts()
         config = prepared.config
-        asked = parts.dataset.fingerprint, repr(config.prompt), repr(config.adapter)
-        if asked not in checked:  # most cells have the same
-            _refuse_prompts(parts.dataset, parts.adapter)
-            checked.add(asked)
         compared = parts.dataset.fingerprint, repr(config.scoring)
         if compared not in checked:
             targets.refuse(parts.dataset, parts.scorers)
@@ -94,15 +86,6 @@ def _sweep(args: argparse.Namespace) -> int:
     print(f"valid: {plan.name}: {count(len(cells), 'cell')} over {', '.join(plan.keys)}")
     _print_remarks(*cells)
     return 0
-
-
-def _refuse_prompts(data: Dataset, adapter: Adapter) -> None:
-    """Raise DataError for the first row that a prompt cannot be made of, and say where it stands."""
-    for number, row in enumerate(data):
-        try:
-            adapter.format(row)
-        except DataError as error:
-            raise DataError(f"{data.place(number)}: {error}") from None
 
 
 def _said(parts: Parts, config: RunConfig) -> dict[str, Any]:

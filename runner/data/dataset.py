@@ -74,6 +74,7 @@ class Dataset:
         columns: every column name seen in the rows used, mapped names included, in order of appearance.
         fingerprint: SHA-256 (hex) over the rows used, in order: for each one the line ``[id,fields,target]`` in canonical
             JSON (a content id without its ``-2``).
+        gaps: the columns that some row lacks, or in which it has null.
         remarks: what people should know of the rows: blank ones that were left out, repeated ones.
         fetched: the remote files that the rows are from; none for local ones.
 
@@ -199,10 +200,16 @@ class Dataset:
         hashes = array("q")
         contents = array("q")
         names: dict[str, None] = {}
+        gaps: set[str] = set()
         fingerprint = sha256()
         for position, row, canonical in self._rows():
-            if not row.fields.keys() <= names.keys():
-                names.update(dict.fromkeys(row.fields))
+            fields = row.fields
+            if not fields.keys() <= names.keys():
+                if hashes:
+                    gaps.update(fields.keys() - names.keys())
+                names.update(dict.fromkeys(fields))
+            if len(fields) < len(names) or None in fields.values():
+                gaps.update(name for name in names if fields.get(name) is None)
             hashes.append(hash(row.id))
             content = canonical if canonical and not self._mapping else self._canonical(position, row.fields)
             row_id = _encode(row.id)
@@ -214,6 +221,7 @@ class Dataset:
             raise DataError(f"{self._source.place(0)}: there are no rows in {self.name}")
         self._length = len(hashes)
         self.columns = tuple(names)
+        self.gaps = frozenset(gaps)
         blank = getattr(self._source, "blank", 0)
         self.remarks = [f"{count(blank, 'blank row')} {'is' if blank == 1 else 'are'} left out"] if blank else []
         if again := sum(one == other for one, other in pairwise(sorted(contents))):

@@ -23,13 +23,13 @@ from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
 from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
 from runner.experiment.calibrated import calibration_of
-from runner.experiment.conversations import refuse_by_server
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.models import Models
 from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
+from runner.experiment.prompts import refuse_by_server
 from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped, swapped
 from runner.models import served
 from runner.records import RunFolder, Summary

@@ -9,7 +9,7 @@ import msgspec
 
 from runner import build
 from runner.config.schema.data import InlineData
-from runner.experiment import conversations, targets
+from runner.experiment import prompts, targets
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
@@ -70,10 +70,10 @@ class Sources:
             self._datasets[key] = build.dataset(config)
         return self._datasets[key]
 
-    def checked_conversations(self, config: RunConfig, parts: Parts) -> bool:
-        """Check the conversations of all rows, once; return whether there are any. Raises ConfigError and DataError."""
+    def check_prompts(self, config: RunConfig, parts: Parts) -> None:
+        """Check the prompts of all rows, once. Raises ConfigError and DataError."""
         made = (config.data, config.prompt, config.adapter, config.model)
-        return self.once.get("conversations", made, lambda: conversations.check(parts))
+        self.once.get("prompts", made, lambda: prompts.check(parts))
 
     def training_rows(self, config: RunConfig) -> TrainingRows:
         """Read the training rows of a config. Raises as `read_rows` does."""
@@ -140,7 +140,7 @@ class Prepared:
         return self._sources.once.get("training", parts, self._training)
 
     def parts(self) -> Parts:
-        """Build what an experiment needs, fill the prompt with the first row, and check the first targets. No weights are needed.
+        """Build what an experiment needs, check the prompts of all rows, and the first targets. No weights are needed.
 
         The model and the adapter are made for each call.
 
@@ -148,8 +148,8 @@ class Prepared:
             ConfigError, DataError: found before anything is made on disk or sent.
         """
         parts = Parts.of(self.in_place, self.dataset)
-        if parts.solver is None and not self._sources.checked_conversations(self.in_place, parts):
-            parts.adapter.format(next(iter(parts.dataset)))
+        if parts.solver is None:
+            self._sources.check_prompts(self.in_place, parts)
         Expected(self.in_place, parts.dataset, parts.scorers)  # raises for what cannot be expected
         targets.refuse_hopeless(parts.dataset, parts.scorers)
         parts.lm.parameters()  # raises for what the model does not take

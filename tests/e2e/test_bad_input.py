@@ -69,18 +69,41 @@ def test_a_column_that_no_row_has_is_found_before_the_run():
         done = ostinato(verb, *FAKE, "prompt.user={{ cuntry }}")
         assert (done.code, done.out) == (1, "")
         assert done.err == (
-            "error: row 'france' has no column 'cuntry', which prompt.user uses; did you mean 'country'? "
+            "error: data.rows[0]: row 'france' has no column 'cuntry', which prompt.user uses; did you mean 'country'? "
             "the columns are 'id', 'country', 'capital'\n"
         )
     assert not Path("runs").exists()
 
 
-def test_a_column_that_some_rows_lack_fails_only_those_rows():
-    Path("rows.jsonl").write_text('{"question": "a", "hint": "b"}\n{"question": "c"}\n')
-    words = ["data=jsonl", "data.path=rows.jsonl", "prompt=default", "prompt.user={{ question }} {{ hint }}", "scoring=none"]
-    done = ostinato("run", *FAKE, *words, "--json")
-    assert (done.code, done.json["status"], done.json["errors_by_code"]) == (3, "incomplete", {"data": 1})
-    assert ["has no column 'hint'" in row["error"]["message"] for row in recorded() if row.get("error")] == [True]
+@pytest.mark.parametrize("cache", ["rw", "off"])
+@pytest.mark.parametrize("template", ["{{ question }} {{ hint }}", "{{ question }} {{ hint|upper }}"])
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ('{"question": "c"}', "has no column 'hint', which prompt.user uses"),
+        ('{"question": "c", "hint": null}', "uses column 'hint', which is null in this row"),
+    ],
+    ids=["missing", "null"],
+)
+def test_a_row_without_a_prompt_is_found_before_another_one_is_paid_for(second, told, template, cache):
+    Path("rows.jsonl").write_text(f'{{"question": "a", "hint": "b"}}\n{second}\n')
+    words = ["data=jsonl", "data.path=rows.jsonl", "prompt=default", f"prompt.user='{template}'", "scoring=none"]
+    with Server() as server:
+        model = ["model=server", "model.name=test", f"model.api_base={server.url}/v1", f"cache.mode={cache}"]
+        done = ostinato("run", *model, *QUIET, *words)
+        assert (done.code, server.count) == (1, 0)
+    assert done.err.startswith("error: rows.jsonl, line 2: row ")
+    assert told in done.err
+    assert not Path("runs").exists()
+
+
+def test_rows_without_a_prompt_can_be_left_out():
+    Path("rows.jsonl").write_text('{"question": "a", "hint": "b"}\n{"question": "c", "hint": null}\n')
+    words = ["data=jsonl", "data.path=rows.jsonl", "prompt=default", "prompt.user='{{ question }} {{ hint }}'", "scoring=none"]
+    told = ostinato("run", *FAKE, *words).err
+    assert "data.where='hint != null'" in told
+    done = ostinato("run", *FAKE, *words, "data.where='hint != null'", "--json")
+    assert (done.code, done.json["status"], done.json["rows"]) == (0, "complete", 1)
 
 
 def test_unknown_options_and_verbs_are_usage_errors():

@@ -79,6 +79,57 @@ def test_a_missing_column_error_names_the_row_the_column_and_the_existing_column
     )
 
 
+FILTERS = [
+    "capitalize",
+    "center",
+    "escape",
+    "float",
+    "forceescape",
+    "format",
+    "int",
+    "lower",
+    "string",
+    "title",
+    "trim",
+    "upper",
+    "urlize",
+    "wordcount",
+]
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ a }}", "{{ a }} {{ q }}", "{{ 'x' ~ a }}", "{{ q ~ a ~ q }}", "{{ [q, a]|join(', ') }}"]
+    + [f"{{{{ a|{name} }}}}" for name in FILTERS],
+)
+def test_null_is_never_written_as_a_word(source):
+    with pytest.raises(DataError, match=r"prompt\.user uses column 'a', which is null in this row"):
+        render(source, a=None, q="Q")
+
+
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        ("{{ a or 'unknown' }}", "unknown"),
+        ("{{ a|default('unknown', true) }}", "unknown"),
+        ("{% if a %}A{% else %}none{% endif %}", "none"),
+        ("{% if a is none %}none{% endif %}", "none"),
+        ("{{ a|tojson }}", "null"),
+        ("{{ q ~ (a or '') }}", "Q"),
+        ("{{ q ~ [1, 2] }}", "Q[1, 2]"),
+        ("{{ [q, q]|join(', ')|lower }}", "q, q"),
+    ],
+)
+def test_a_template_may_say_what_to_do_with_null(source, written):
+    assert render(source, a=None, q="Q") == written
+
+
+def test_a_template_knows_the_columns_it_fills_in():
+    assert Template("{{ a }} and {{ b }}").columns == {"a", "b"}
+    assert Template("plain").columns == frozenset()
+    assert Template("{{ a|upper }}").columns is None
+
+
 def test_a_column_may_be_optional():
     source = "{% if hint is defined %}Hint: {{ hint }} {% endif %}{{ q }}"
     assert render(source, q="Q") == "Q"

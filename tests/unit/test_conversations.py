@@ -10,8 +10,8 @@ import runner
 from runner.config.load import load
 from runner.config.schema.finetuning import TrainingData
 from runner.errors import ConfigError, DataError
-from runner.experiment.conversations import refuse_by_server
 from runner.experiment.prepared import prepare
+from runner.experiment.prompts import refuse_by_server
 from runner.experiment.training import read_rows
 from runner.lm.takes import untaken
 from tests.support.command import ostinato

@@ -1,7 +1,8 @@
-"""Check the conversations of all rows before anything is paid: their form, what they attach, and whether the model takes it."""
+"""Check the prompts of all rows before anything is paid: their columns, what they attach, and whether the model takes it."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from runner.adapters import conversation_of
@@ -14,18 +15,20 @@ if TYPE_CHECKING:
     from runner.experiment.parts import Parts
 
 
-def check(parts: Parts) -> bool:
-    """Make the messages of every row, and read its tools. Return whether rows have any of them; plain prompts are not looked at.
+def check(parts: Parts) -> None:
+    """Make the prompt of every row, and read its tools. If all rows have the columns of the prompt, the first row stands for all.
 
     Raises:
-        DataError: a row's conversation is malformed, or what it attaches cannot be used; the message says where the row stands.
+        DataError: a row lacks a column of the prompt, its conversation is malformed, or what it attaches cannot be used; the
+            message says where the row stands.
         ConfigError: the model does not take what is attached.
     """
-    lm, tools = parts.lm, parts.tools
+    lm, dataset = parts.lm, parts.dataset
+    tools = parts.tools if parts.tools is not None and parts.tools.by_row else None
     api_base = lm.channel().connection.api_base
-    if conversation_of(parts.adapter) is None and (tools is None or not tools.by_row):
-        return False
-    for number, row in enumerate(parts.dataset):
+    columns = parts.adapter.columns
+    alike = tools is None and columns is not None and columns.isdisjoint(dataset.gaps)
+    for number, row in enumerate(islice(dataset, 1) if alike else dataset):
         try:
             if tools is not None:
                 tools.check(row)
@@ -33,8 +36,7 @@ def check(parts: Parts) -> bool:
             if next(names_in(messages), None) is not None:
                 refuse_untaken(lm.model, lm.model_type, api_base, messages)
         except (DataError, ConfigError) as error:
-            raise type(error)(f"{parts.dataset.place(number)}: {error}") from None
-    return True
+            raise type(error)(f"{dataset.place(number)}: {error}") from None
 
 
 def refuse_by_server(parts: Parts) -> None:
