@@ -69,7 +69,7 @@ def test_a_column_that_no_row_has_is_found_before_the_run():
         done = ostinato(verb, *FAKE, "prompt.user={{ cuntry }}")
         assert (done.code, done.out) == (1, "")
         assert done.err == (
-            "error: data.rows[0]: row 'france' has no column 'cuntry', which prompt.user uses; did you mean 'country'? "
+            "error: data.rows, item 1: row 'france' has no column 'cuntry', which prompt.user uses; did you mean 'country'? "
             "the columns are 'id', 'country', 'capital'\n"
         )
     assert not Path("runs").exists()
