@@ -60,7 +60,7 @@ class Solving:
         look: Callable[[Request], Entry | None] | None = None,
     ) -> Steps:
         """Return the steps of a sample, before the first."""
-        lms = {name: self._step_lm(name, lm, repeat) for name, lm in named.items()}
+        lms = {name: self._step_lm(name, lm, repeat) for name, lm in named.items()} if named else None
         return Steps(self._step_lm(None, self._lm, repeat), self._solver.bounds, lms, keep=keep, look=look)
 
     async def known(self, slot: tuple[Row, int], answers: Cache | Look, named: Mapping[str, LM]) -> Sample | None:

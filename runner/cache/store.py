@@ -16,6 +16,7 @@ import msgspec
 
 from runner.answers import ending_of, parted
 from runner.cache.ahead import ReadAhead
+from runner.cache.marks import Marks
 from runner.cache.table import FILE, RAW, Table
 from runner.errors import CacheError
 from runner.system.paths import private
@@ -66,8 +67,6 @@ GATHER_TURNS = 1
 loop: with 10,000 rows at 200 ms, four turns cost 4 % of the time."""
 READ_AHEAD = 64
 """The most answers that are read from disk beyond a requested one."""
-_MARKS = 2**20
-"""Marks for keys that have left the memory, by their hash. Two keys with one mark cost a look at the disk."""
 CULL_EVERY = 50
 """Answers stored between two checks of the size limit."""
 
@@ -107,7 +106,7 @@ class Cache:
         self.only: str | None = None
         self.others: set[str] = set()
         self._memory: OrderedDict[str, bytes] = OrderedDict()
-        self._dropped = bytearray(_MARKS)
+        self._marks = Marks()
         self._ahead = ReadAhead(min(READ_AHEAD, memory_entries // 16))
         self._lock = threading.Lock()
         self._disk: Any = None
@@ -146,10 +145,13 @@ class Cache:
             data = self._memory.get(key)
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
-        if missing_since is not None and not self._dropped[hash(key) % _MARKS] and self.changes() == missing_since:
+        if key not in self._marks and self._is_known(missing_since):
             return None
         data = self._fetch_one(key)
-        if data is None or (entry := self._usable(data)) is None:
+        if data is None:
+            self._mark_all()
+            return None
+        if (entry := self._usable(data)) is None:
             return None
         self._remember([(key, data)])
         return entry
@@ -327,6 +329,31 @@ class Cache:
         data = self._guard(read, None)
         return data if isinstance(data, bytes) else None
 
+    def _is_known(self, missing_since: int | None) -> bool:
+        """Return whether a key without a mark cannot be on disk: nobody has stored any since then, or since all were marked."""
+        marked_since = self._marks.complete_since
+        if missing_since is None and marked_since is None:
+            return False
+        if (changes := self.changes()) is None:
+            return False
+        if marked_since is not None and changes != marked_since:
+            self._marks.begin_again()
+        return changes in (missing_since, marked_since)
+
+    def _mark_all(self) -> None:
+        """Mark the keys on disk after a lookup in vain, once that takes no longer than such lookups have taken."""
+        if (most := self._marks.count_vain()) is None:
+            return
+
+        def mark(_: Any) -> None:
+            if self._table is not None and self._table.size() <= most:
+                since = self._table.changes(now=True)  # what others store from now on changes it
+                for keys in self._table.each_keys():
+                    self._marks.add(keys)
+                self._marks.complete_since = since
+
+        self._guard(mark, None)
+
     def _usable(self, data: bytes) -> Entry | None:
         """Return the entry in `data`, if it has this version, has not expired, and is an answer."""
         try:
@@ -350,7 +377,7 @@ class Cache:
                     self._memory.move_to_end(key)
             while len(self._memory) > self.memory_entries:
                 key, _ = self._memory.popitem(last=False)
-                self._dropped[hash(key) % _MARKS] = 1
+                self._marks.add([key])
 
     def _forget(self, keys: list[str]) -> None:
         """Remove entries, in one transaction: each of its own would be written to the disk by itself."""

@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 BATCH = 256
@@ -31,6 +31,8 @@ _FIND_ONE = "SELECT rowid, mode, value FROM Cache WHERE key = ? AND raw = 1 AND 
 _BEYOND = """
 SELECT key, value FROM Cache WHERE rowid > ? AND rowid <= ? AND raw = 1 AND mode = 1 AND (expire_time IS NULL OR expire_time > ?)
 """
+_SIZE = "SELECT MAX(rowid) FROM Cache"
+_KEYS = "SELECT key FROM Cache WHERE raw = 1"
 _VERSION = "PRAGMA data_version"
 """Another number once another connection has committed (sqlite.org/pragma.html); commits of this one leave it as it is."""
 _STORE = """
@@ -93,12 +95,24 @@ class Table:
                 self._checkpointing = threading.Thread(target=self._checkpoint, name="cache checkpoint", daemon=True)
                 self._checkpointing.start()
 
-    def changes(self) -> int:
+    def size(self) -> int:
+        """Return the most rows that there can be."""
+        with self._reading:
+            return self._reader.execute(_SIZE).fetchone()[0] or 0
+
+    def each_keys(self) -> Iterator[list[str]]:
+        """Yield the keys of all rows, some thousands at a time."""
+        with self._reading:
+            found = self._reader.execute(_KEYS)
+            while keys := [key for (key,) in found.fetchmany(CHECKPOINT_EVERY)]:
+                yield keys
+
+    def changes(self, *, now: bool = False) -> int:
         """Return a number that changes when others have stored rows: other connections to this database, of any process.
 
-        It is looked up again if that was `LOOK_S` seconds ago.
+        It is looked up again if that was `LOOK_S` seconds ago, or `now`.
         """
-        if time.monotonic() - self._looked > LOOK_S:
+        if now or time.monotonic() - self._looked > LOOK_S:
             self._changes, self._looked = self._version(), time.monotonic()
         return self._changes
 

@@ -71,6 +71,10 @@ class Account:
         self.spent = self.spent + other.spent if self.spent.requests else other.spent
         self.priced_usd += other.priced_usd
 
+    def settled(self) -> None:
+        """Let go of the keeper: the account takes no more attempts."""
+        self._keep = None
+
     def write(self) -> None:
         """Have the sum written down."""
         if self._keep is not None:

@@ -31,7 +31,7 @@ from runner.lm.callbacks import Callback, Observed
 from runner.lm.channel import Channel
 from runner.lm.connection import api_base, connection_of, normalise_url
 from runner.lm.flight import SingleFlight
-from runner.lm.history import remember, settings, show
+from runner.lm.history import History, settings, show
 from runner.lm.parameters import LIMITS, AsRecorded, Form, LastParameters, Unsupported, taken_by
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
@@ -125,7 +125,7 @@ class LM:
         self.finetuning_model = finetuning_model
         self.launch_kwargs = launch_kwargs or {}
         self.train_kwargs = train_kwargs or {}
-        self.history: list[dict[str, Any]] = []
+        self._history = History()
         self.kwargs: dict[str, Any] = {"temperature": temperature, taken_by(model, kwargs).limit: max_tokens, **kwargs}
         self.provider = provider or self.infer_provider()
         self.store = cache if isinstance(cache, Cache) else None
@@ -162,7 +162,7 @@ class LM:
             CacheError: a miss in replay mode.
         """
         inputs = Inputs(prompt, messages, kwargs)
-        if not self.callbacks and self.limiter is None:
+        if not self._is_seen:
             return self._call(inputs)
         with self._asking(), Observed(self, self.callbacks, inputs) as seen:
             seen.outputs = self._call(inputs)
@@ -171,7 +171,7 @@ class LM:
     async def acall(self, prompt: str | None = None, messages: list[Message] | None = None, **kwargs: Any) -> list[Any]:
         """Do as calling the LM, without blocking the event loop."""
         inputs = Inputs(prompt, messages, kwargs)
-        if not self.callbacks and self.limiter is None:
+        if not self._is_seen:
             return await self._acall(inputs)
         with self._asking(), Observed(self, self.callbacks, inputs) as seen:
             seen.outputs = await self._acall(inputs)
@@ -323,7 +323,7 @@ class LM:
         if isinstance(cache := kwargs.get("cache"), Cache):
             kwargs |= {"cache": True, "store": cache}
         new = copy.deepcopy(self)
-        new.history = []
+        new._history = History()  # noqa: SLF001 - of its own class
         for key, value in kwargs.items():
             if hasattr(self, key):
                 setattr(new, key, value)
@@ -363,6 +363,15 @@ class LM:
         """Build an LM from the state of `dump_state`; keys are read from the environment again."""
         return cls(**state)
 
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The calls, the oldest first, in dspy's form."""
+        return self._history.entries()
+
+    @history.setter
+    def history(self, entries: list[dict[str, Any]]) -> None:
+        self._history = History(entries)
+
     def inspect_history(self, n: int = 1) -> None:
         """Print the messages and answers of the last `n` calls."""
         show(self.history[-n:])
@@ -371,6 +380,11 @@ class LM:
         return f"LM({self.model!r}, model_type={self.model_type!r})"
 
     # --- one call
+
+    @property
+    def _is_seen(self) -> bool:
+        """True if callbacks or a limiter are told when a call begins and ends."""
+        return bool(self.callbacks) or self.limiter is not None
 
     def _asking(self) -> AbstractContextManager[None]:
         """Use the endpoint for the whole call, so that what one attempt learns applies to the next."""
@@ -461,7 +475,7 @@ class LM:
         if self.keeper is not None:
             self.keeper(inputs, request, completion, response, outputs)
         elif not settings.disable_history:
-            remember(self.history, inputs, request, completion, response, outputs)
+            self._history.add(inputs, request, completion, response, outputs)
         return outputs
 
     # --- what a call needs
@@ -473,7 +487,7 @@ class LM:
         if not chosen:
             return None
         in_memory = bool(kwargs.get("cache_in_memory", self.cache_in_memory))
-        return self.store or _shared_store(home() / "cache", in_memory)
+        return self.store or _shared_store(home(), in_memory)
 
     def _endpoint(self, kwargs: Mapping[str, Any]) -> str | None:
         if self.pinned is not None:
@@ -533,5 +547,5 @@ def _patience(retries: int) -> RetryPolicy:
 
 
 @functools.lru_cache(maxsize=8)
-def _shared_store(folder: Path, in_memory: bool) -> Cache:
-    return Cache(folder, memory_entries=10_000 if in_memory else 0)
+def _shared_store(place: Path, in_memory: bool) -> Cache:
+    return Cache(place / "cache", memory_entries=10_000 if in_memory else 0)

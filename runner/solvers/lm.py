@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from runner.lm.history import History
 from runner.lm.lm import LM
 from runner.lm.parameters import LastParameters
 
@@ -73,23 +74,29 @@ class StepLM(LM):
         """Return the LM of one sample, with its own history and arguments."""
         new = object.__new__(type(self))
         vars(new).update(vars(self))
-        new.kwargs, new.history, new._steps, new._origin = self.kwargs.copy(), [], steps, self
+        new.kwargs, new._history, new._steps, new._origin = self.kwargs.copy(), History(), steps, self
         return new
 
-    async def complete(self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None) -> Completion:
-        """Answer a request as an LM does that makes no steps."""
-        return await super()._complete(request, key, kwargs, account)
+    def end(self, over: Taker) -> None:
+        """Let go of the sample, which has ended, so that nothing of it is kept; `over` takes what is asked from now on."""
+        self._steps = over
 
-    async def _complete(
+    def complete(
+        self, request: Request, key: str, kwargs: Mapping[str, Any], account: Account | None
+    ) -> Coroutine[Any, Any, Completion]:
+        """Answer a request as an LM does that makes no steps."""
+        return super()._complete(request, key, kwargs, account)
+
+    def _complete(
         self,
         request: Request,
         key: str,
         kwargs: Mapping[str, Any],
         account: Account | None = None,
         missing_since: int | None = None,
-    ) -> Completion:
+    ) -> Coroutine[Any, Any, Completion]:
         del account, missing_since  # of whoever calls `acomplete`: the sample has its own, and steps are looked up one by one
-        return await self._steps.take(self, request, key, kwargs)
+        return self._steps.take(self, request, key, kwargs)
 
     def _connection(self, merged: dict[str, Any]) -> Connection:
         found = super()._connection(merged)
@@ -102,6 +109,10 @@ class StepLM(LM):
 
     def _asking(self) -> AbstractContextManager[None]:
         return contextlib.nullcontext()  # the run uses the endpoint as long as it lasts
+
+    @property
+    def _is_seen(self) -> bool:
+        return bool(self.callbacks)
 
     def _request(
         self,

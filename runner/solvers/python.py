@@ -25,7 +25,7 @@ from runner.wording.suggest import suggest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
-    from types import ModuleType
+    from types import ModuleType, TracebackType
 
     from runner.solvers.steps import Steps
     from runner.types import Row
@@ -55,19 +55,19 @@ class Python:
         self._path, name = located(function, "solver.function")
         module = module_of(self._path, "solver.function")
         self._function = found_in(module, name, "solver.function", inspect.isfunction)
-        self._name = name
+        self._name, self._who, self._folder = name, f"the solver {name!r}", self._path.parent
         self._params = dict(params)
         self._by_name, self._as_mapping = self._taken(tuple(models))
         self._is_async = inspect.iscoroutinefunction(self._function)
 
     async def solve(self, row: Row, steps: Steps) -> Solved:
         """Call the function. Raises as `Solver.solve`."""
-        given = {**self._params, **{name: steps.models[f"solver.{name}"] for name in self._by_name}}
-        if self._as_mapping:
-            given["models"] = {name.removeprefix("solver."): lm for name, lm in steps.models.items()}
-        call = functools.partial(self._function, dict(row.fields), steps.lm, **given)
-        with failing(f"the solver {self._name!r}", self._path.parent):
-            value = await (call() if self._is_async else in_thread(call))
+        given = self._given(steps) if steps.models else self._params
+        with failing(self._who, self._folder):
+            if self._is_async:
+                value = await self._function(dict(row.fields), steps.lm, **given)
+            else:
+                value = await in_thread(functools.partial(self._function, dict(row.fields), steps.lm, **given))
         if not isinstance(value, str | dict | list):
             what = "nothing" if value is None else f"a {type(value).__name__}"
             raise SolverError(
@@ -77,6 +77,13 @@ class Python:
             return answer_of(value, steps)
         except (TypeError, ValueError) as error:
             raise SolverError(f"the solver {self._name!r} returned what is not JSON data: {error}") from None
+
+    def _given(self, steps: Steps) -> dict[str, Any]:
+        """Return the arguments of one call, with the models."""
+        given = {**self._params, **{name: steps.models[f"solver.{name}"] for name in self._by_name}}
+        if self._as_mapping:
+            given["models"] = {name.removeprefix("solver."): lm for name, lm in steps.models.items()}
+        return given
 
     def _taken(self, models: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
         """Return which models the function takes by name, and whether it takes all as a mapping. Raises ConfigError."""
@@ -139,20 +146,33 @@ def found_in(module: ModuleType, name: str, key: str, kind: Callable[[Any], bool
     return found
 
 
-@contextlib.contextmanager
-def failing(who: str, folder: Path) -> Any:
-    """Make an error of the row out of whatever the user's code raises; errors of requests stay what they are."""
-    process = os.getpid()
-    try:
-        yield
-    except (LMError, DataError, SolverError, asyncio.CancelledError):
-        raise
-    except (Exception, SystemExit) as error:  # boundary: the user's code may raise anything
-        told = f"{type(error).__name__}: {redact(str(error))}"
-        raise SolverError(f"{who} failed{line_in(error, folder)}: {told}") from error
-    finally:
-        if os.getpid() != process:  # it has forked, and this is the other process, which must not go on with the run
+class failing:  # noqa: N801 - it reads as what it does: `with failing(...)`
+    """Make an error of the row out of whatever the user's code raises; errors of requests stay what they are.
+
+    Args:
+        who: the code, as the error names it.
+        folder: the folder of its files.
+
+    Raises:
+        SolverError: the user's code has failed.
+    """
+
+    __slots__ = ("_folder", "_process", "_who")
+
+    def __init__(self, who: str, folder: Path) -> None:
+        self._who, self._folder, self._process = who, folder, os.getpid()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if os.getpid() != self._process:  # it has forked, and this is the other process, which must not go on with the run
             os._exit(1)
+        if error is None or isinstance(error, LMError | DataError | SolverError | asyncio.CancelledError):
+            return
+        if isinstance(error, Exception | SystemExit):  # boundary: the user's code may raise anything
+            told = f"{type(error).__name__}: {redact(str(error))}"
+            raise SolverError(f"{self._who} failed{line_in(error, self._folder)}: {told}") from error
 
 
 async def in_thread(call: Callable[[], Any]) -> Any:

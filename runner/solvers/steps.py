@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from runner.cache import Entry
     from runner.cost.account import Keep
-    from runner.lm.lm import LM
     from runner.solvers.lm import StepLM
     from runner.solvers.solved import Bounds, Solved
     from runner.types import Message, Request
@@ -43,7 +42,7 @@ class Ended(BaseException):
 class _Call:
     """One request, and its outcome: None while it is in flight, or if it was cancelled."""
 
-    __slots__ = ("_choice", "account", "conversation", "kept", "key", "name", "outcome", "request", "split")
+    __slots__ = ("_choice", "account", "conversation", "kept", "key", "name", "outcome", "request", "split", "task")
 
     def __init__(self, lm: StepLM, request: Request, key: str) -> None:
         if request.messages is not None:  # the program may go on writing into its own list
@@ -56,6 +55,7 @@ class _Call:
         self.account = Account()
         self.kept = Spent()
         self.outcome: Completion | OstinatoError | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._choice: Choice | None = None
 
     @property
@@ -70,6 +70,23 @@ class _Call:
             response = self.outcome.response
             self._choice = (without_thinking(response) if self.split else response).choices[0]
         return self._choice
+
+
+class _Over:
+    """Take the calls of LMs whose sample has ended."""
+
+    async def take(self, lm: StepLM, request: Request, key: str, kwargs: Mapping[str, Any]) -> Completion:
+        """Refuse a request: its caller is cancelled."""
+        del lm, request, key, kwargs
+        raise asyncio.CancelledError
+
+    def wait(self, asked: Coroutine[Any, Any, T]) -> T:
+        """Refuse a call of a thread: the user's function is left."""
+        asked.close()
+        raise Ended
+
+
+_OVER = _Over()
 
 
 class Steps:
@@ -98,13 +115,12 @@ class Steps:
         look: Look | None = None,
     ) -> None:
         self.lm = lm.begin(self)
-        self.models: dict[str, LM] = {name: other.begin(self) for name, other in (named or {}).items()}
+        self.models: dict[str, StepLM] = {name: other.begin(self) for name, other in named.items()} if named else {}
         self.repeat = lm.repeat
         self._bounds = bounds
         self._keep = keep
         self._look = look
         self._calls: list[_Call] = []
-        self._flying: set[asyncio.Task[Any]] = set()
         self._ended: OstinatoError | None = None
         self._closed = False
         self._loop: asyncio.AbstractEventLoop
@@ -152,18 +168,20 @@ class Steps:
         if self._keep is not None:
             call.account = Account(functools.partial(self._kept, call), call.name)
         self._calls.append(call)
-        task = asyncio.current_task()
-        assert task is not None
-        self._flying.add(task)
+        call.task = asyncio.current_task()
         try:
-            call.outcome = await self._answered(lm, call, kwargs)
+            if self._look is None:
+                call.outcome = await lm.complete(call.request, key, kwargs, call.account)
+            else:
+                call.outcome = self._known(call, self._look)
         except OstinatoError as error:
             call.outcome = error
             if not is_of_row(error):
                 await self._end(error)
             raise
         finally:
-            self._flying.discard(task)
+            call.task = None
+            call.account.settled()
         return call.outcome
 
     def wait(self, asked: Coroutine[Any, Any, T]) -> T:
@@ -240,20 +258,20 @@ class Steps:
             clean: whether to remove what looks like a secret.
         """
         calls = [call for call in self._calls if call.outcome is not None]
-        heard = [[*call.conversation, *_answer(call.choice)] for call in calls]
+        heard: list[list[Message]] = []
         steps = []
-        for number, call in enumerate(calls):
-            after = _continued(heard[:number], call.conversation)
-            added: list[Message] = heard[number] if after is None else heard[number][len(heard[after]) :]
+        for call in calls:
+            after = _continued(heard, call.conversation) if heard else None
+            heard.append([*call.conversation, *_answer(call.choice)])
+            added = heard[-1] if after is None else heard[-1][len(heard[after]) :]
             steps.append(_step(call, redacted(added) if clean else added, after, model))
         return steps
 
     # --- inside
 
-    async def _answered(self, lm: StepLM, call: _Call, kwargs: Mapping[str, Any]) -> Completion:
-        if self._look is None:
-            return await lm.complete(call.request, call.key, kwargs, call.account)
-        if (entry := self._look(call.request)) is None:
+    @staticmethod
+    def _known(call: _Call, look: Look) -> Completion:
+        if (entry := look(call.request)) is None:
             raise Unanswered(call.key)
         return Completion.hit(call.key, entry.response, entry.cost_usd)
 
@@ -278,7 +296,9 @@ class Steps:
     async def _close(self) -> None:
         """Cancel what the solver has left in flight, and let nothing more begin."""
         self._closed = True
-        left = self._flying - {self._task}
+        for lm in (self.lm, *self.models.values()):
+            lm.end(_OVER)
+        left = {call.task for call in self._calls if call.task is not None and call.task is not self._task}
         for task in left:
             task.cancel()
         if left:

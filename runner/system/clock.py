@@ -8,7 +8,12 @@ import time
 
 def now() -> str:
     """Return the time in UTC, to the millisecond, in ISO 8601."""
-    return _millisecond(time.time_ns() // 1_000_000)
+    return written(time.time_ns())
+
+
+def written(nanoseconds: int) -> str:
+    """Return a time, in nanoseconds since 1970, as `now` does."""
+    return _millisecond(nanoseconds // 1_000_000)
 
 
 @functools.lru_cache(maxsize=1)  # there are dozens of cache hits per millisecond

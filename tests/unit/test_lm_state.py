@@ -3,6 +3,7 @@
 import copy
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -15,6 +16,7 @@ from runner.lm.history import settings
 from runner.lm.lm import LM
 from runner.providers.base import Provider
 from runner.providers.local import LocalProvider
+from runner.system.clock import now
 from runner.transport import FakeTransport
 from runner.types import Choice, Response
 from tests.support.scripted import ASKED, KEY, an_lm
@@ -78,6 +80,26 @@ def test_history_is_bounded(monkeypatch, most, kept):
     for n in range(5):
         lm(str(n))
     assert [entry["prompt"] for entry in lm.history] == kept
+
+
+def test_an_entry_that_is_made_when_it_is_read_has_the_time_of_its_call():
+    lm = an_lm()
+    lm("hi")
+    called = now()
+    while now() == called:  # until the clock has gone on
+        pass
+    assert lm.history[0]["timestamp"] <= called
+    assert lm.history[0] is lm.history[0]
+
+
+def test_a_history_that_is_read_while_others_call_has_each_call_once():
+    lm, read = an_lm(), []
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(lm, str(n)) for n in range(400)]
+        while not all(call.done() for call in calls):
+            read.append(len(lm.history))
+    assert sorted(int(entry["prompt"]) for entry in lm.history) == list(range(400))
+    assert read == sorted(read)
 
 
 def test_inspect_history_prints_the_last_calls(capsys):

@@ -1,6 +1,8 @@
 """Solvers: each request is a step of its sample, under the run's cache, budget and limits; a failure stays with its row."""
 
 import asyncio
+import gc
+import weakref
 
 import msgspec
 import pytest
@@ -112,6 +114,38 @@ def test_each_request_is_a_step_and_the_sample_is_their_sum(store):
     tally.add(sample)
     assert (tally.requests, tally.retries) == (2, 0)
     assert msgspec.json.decode(msgspec.json.encode(sample), type=Sample) == sample
+
+
+def test_nothing_of_a_finished_sample_waits_for_the_garbage_collector(store):
+    """Otherwise a long run spends its time looking for it."""
+    left = []
+
+    async def program(row, lm):
+        left.append(weakref.ref(lm))
+        return (await lm.acall("one"))[0]
+
+    made = asker(program, cache=store)
+    made.keep = lambda *_: None
+    gc.disable()
+    try:
+        sample = asyncio.run(made.ask((ROW, 0)))
+        assert (sample.status, left[0]()) == ("ok", None)
+    finally:
+        gc.enable()
+
+
+async def test_an_lm_that_outlives_its_sample_asks_nothing_more():
+    kept = []
+
+    async def program(row, lm):
+        kept.append(lm)
+        return (await lm.acall("one"))[0]
+
+    made = asker(program)
+    await made.ask((ROW, 0))
+    with pytest.raises(asyncio.CancelledError):
+        await kept[0].acall("two")
+    assert made.lm.transport.asked == ["one"]
 
 
 def test_a_plain_row_has_no_steps():
