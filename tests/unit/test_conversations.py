@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import runner
+from runner.attachments import store
 from runner.config.load import load
 from runner.config.schema.finetuning import TrainingData
 from runner.errors import ConfigError, DataError
@@ -152,6 +153,14 @@ def test_what_is_no_image_is_refused_before_anything_is_sent(name, content, told
         prepared(SHOWN, {"question": "?", "picture": URL}, {"question": "?", "picture": name}).parts()
     assert str(refused.value).startswith("rows.jsonl, line 2: row ")
     assert told in str(refused.value)
+
+
+def test_a_local_file_has_a_largest_size():
+    Path("a.png").write_bytes(PNG)
+    with Path("a.png").open("r+b") as file:
+        file.truncate(store.MAX_BYTES + 1)
+    with pytest.raises(DataError, match=r"a\.png has more than 64 MB"):
+        prepared(SHOWN, {"question": "?", "picture": "a.png"}).parts()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`ostinato init` makes a folder that runs at once, on an example or on the user's file, and changes nothing that is there."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def test_a_file_from_elsewhere_is_copied_and_labels_are_in_the_prompt(in_tmp):
     assert made["scoring"] == {"labels": ["a", "b"]}
     assert Path("out/data/tickets.jsonl").read_text() == Path("in/tickets.jsonl").read_text()
     assert "Answer with one of these: a, b." in Path("out/prompts/queue.txt").read_text()
+
+
+def test_data_is_copied_whole_or_not_at_all(in_tmp, monkeypatch):
+    Path("in").mkdir()
+    Path("in/tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TICKETS))
+
+    def full(source, copy):
+        copy.write(source.read(40))
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="Input/output error"):
+        ostinato("init", "out", "--from", "in/tickets.jsonl")
+    assert list(Path("out/data").iterdir()) == []
 
 
 def test_on_a_terminal_it_asks(in_tmp, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import json
@@ -18,6 +19,7 @@ from runner.data import open_anywhere
 from runner.data.remote import door, fetch
 from runner.errors import ConfigError, DataError
 from runner.secrets import concealed, redact
+from runner.system.paths import home
 from tests.support.clock import wait_until
 from tests.support.command import Running, ostinato
 from tests.support.elsewhere import Files, Hub, busy, compressed_part, cut, silent
@@ -66,6 +68,19 @@ def test_a_file_is_fetched_once_and_found_offline(server):
         old = opened(address)
     assert len(old) == 40_000
     assert old.remarks == [f"{address} cannot be reached: 503 Service Unavailable; the copy that was fetched last is used"]
+
+
+def test_a_file_system_without_hard_links_keeps_files_too(server, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refused)
+    address = f"{server.address}/rows.jsonl"
+    assert len(opened(address)) == 40_000
+    assert len(opened(address)) == 40_000
+    assert len(bodies(server)) == 1
+    kept = list((home() / "data" / "files").rglob("rows.jsonl"))
+    assert [file.stat().st_mode & 0o777 for file in kept] == [0o400]
 
 
 def test_a_new_version_is_fetched_and_a_pinned_one_needs_no_network(server, tmp_path):

@@ -70,7 +70,7 @@ def make(folder: Path, choice: Choice) -> tuple[list[Path], list[Path]]:
     Raises:
         ConfigError: the experiment, its prompt or its data is there already; nothing has been written.
     """
-    from runner.system.files import write
+    from runner.system.files import replacing, write
 
     data = _path_of_data(folder, choice.data)
     prompt, experiment = Path(f"prompts/{choice.name}.txt"), Path(f"conf/experiment/{choice.name}.yaml")
@@ -103,7 +103,8 @@ def make(folder: Path, choice: Choice) -> tuple[list[Path], list[Path]]:
         made.append(file)
     if data in own:
         (folder / data).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(choice.data, folder / data)
+        with choice.data.open("rb") as source, replacing(folder / data) as copy:
+            shutil.copyfileobj(source, copy)
         made.append(data)
     return sorted([*made, *_schemas(folder, kept)]), kept
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from contextlib import contextmanager
@@ -112,8 +113,13 @@ class Store:
             paths.private(target.parent)
             draft = target.with_name(f".{kept.name}.{os.getpid()}")
             draft.unlink(missing_ok=True)
-            os.link(source, draft)
-            draft.replace(target)
+            try:
+                os.link(source, draft)
+            except OSError:  # a file system without hard links
+                with source.open("rb") as whole, files.replacing(target, mode=0o400) as copy:
+                    shutil.copyfileobj(whole, copy)
+            else:
+                draft.replace(target)
             files.sync_folder(target.parent)
 
     def _note(self, address: str) -> Path:
