@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 TAKES_OVERRIDES = True
 
 _EPILOG = """
-A schedule holds the overrides, this folder and the hash of the config, but no secrets: `ostinato serve` reads those from its
-environment. Each run composes the config again; if it differs from the config that was applied, the run fails and says so.
+A schedule carries the config and the files that it names, as they are now, but no secrets: `ostinato serve` reads those from its
+environment. Change a file, and apply it again. Data at an address (https://, s3://, hf://) is fetched again for each run.
+Where the schedule was applied, its runs are recorded in this folder; elsewhere in OSTINATO_HOME/schedules/played/NAME.
 
 A run that was not completed has failed. It is retried schedule.retries times, in the same record; then one JSON object is
 written to the stdin of schedule.notify.command and posted to the URL in schedule.notify.webhook_env:
@@ -83,13 +84,15 @@ def main(args: argparse.Namespace) -> int:
 def _apply(args: argparse.Namespace) -> int:
     from runner.schedules.job import Job
 
-    job = Job.prepare(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
-    plan = _ask(deployments.apply(job), start=True)
+    job, content = Job.prepare(args.overrides, config_name=args.config_name, config_dir=args.config_dir)
+    plan = _ask(deployments.apply(job, content), start=True)
     (facts,) = [known for known in _ask(deployments.listed()) if known["name"] == job.name]
     if args.json:
         print(json.dumps({**facts, "dates": [date.isoformat() for date in plan.dates], "remarks": plan.remarks}))
         return 0
-    print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `ostinato serve` plays it")
+    player = "ostinato serve" if job.schedule.pool is None else f"prefect worker start --pool {job.schedule.pool}"
+    print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `{player}` plays it")
+    print(f"carries: {len(content.sizes):,} files, {len(content.packed):,} bytes packed")
     last = " (the last)" if len(plan.dates) < SHOWN else ""
     print(f"next: {', '.join(date.isoformat(' ', 'seconds') for date in plan.dates)}{last}")
     for remark in plan.remarks:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.schedules.contents import discard, put
 from flows.schedules.times import SHOWN, ended, plain, upcoming
 from flows.schedules.times import plan as planned
 from runner.errors import ConfigError, ScheduleError
+from runner.schedules.places import folder_of
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
 
     from flows.schedules.times import Plan
+    from runner.schedules.content import Content
     from runner.schedules.job import Job
 
 ENTRYPOINT = "flows.schedules.turn.scheduled"
@@ -34,14 +38,19 @@ POOL = "ostinato"
 """The work pool, of Prefect's type ``process``. `ostinato serve` and ``prefect worker start --pool ostinato`` serve it."""
 
 
-async def apply(job: Job) -> Plan:
+async def apply(job: Job, content: Content) -> Plan:
     """Create the schedule, or replace the one of that name. It is active afterwards, and its first runs are planned.
+
+    Args:
+        job: what its turns do.
+        content: what they need for it.
 
     Returns:
         When it plays, with the dates that the server has planned.
 
     Raises:
-        ConfigError: the times cannot be parsed or never come, or another folder has a schedule of that name.
+        ConfigError: the times cannot be parsed or never come, another folder has a schedule of that name, there is no such pool,
+            or the content is too large.
         ScheduleError: the server cannot plan them.
     """
     from prefect import get_client
@@ -62,21 +71,17 @@ async def apply(job: Job) -> Plan:
         parameters={"job": job.parameters()},
         tags=["ostinato", job.experiment],
         version=job.config_hash[:12],
-        description=f"`{' '.join(job.overrides)}` in `{job.folder}`",
-        work_pool_name=POOL,
+        description=f"`{' '.join(job.overrides)}`",
+        work_pool_name=job.schedule.pool or POOL,
         job_variables={"env": ENVIRONMENT},
         entrypoint_type=EntrypointType.MODULE_PATH,
         paused=False,
     )
     async with get_client() as client:
-        await ensure_pool(client)
+        await _require_pool(client, job.schedule.pool)
         for known in await _read(client, job.name):
-            folder = known.parameters.get("job", {}).get("folder")
-            if folder != job.folder:
-                raise ConfigError(
-                    f"the schedule '{job.name}' already exists, for {folder}; give schedule.name=..., "
-                    f"or remove the other one: ostinato schedule rm {job.name}"
-                )
+            _refuse_other(job, known.parameters.get("job", {}))
+        await put(client, job, content)
         return await _with_dates_of_server(client, await deployment.aapply(), plan)
 
 
@@ -101,6 +106,35 @@ async def _with_dates_of_server(client: PrefectClient, known: UUID, plan: Plan) 
         remarks = [*remarks, f"the server is Prefect {version}, and Prefect {__version__} is installed here; the server decides"]
     later = [date for date in plan.dates if not dates or date > dates[-1]]
     return plan._replace(dates=[*dates, *later][:SHOWN], remarks=remarks)
+
+
+def _refuse_other(job: Job, known: dict[str, Any]) -> None:
+    """Refuse to replace a schedule that was applied in another folder, or on another machine."""
+    folder = known.get("folder")
+    if folder is None and (origin := known.get("origin")):
+        folder = folder_of(origin)
+        if origin == job.origin:
+            return
+    if folder is None or str(folder) != str(Path.cwd()):
+        raise ConfigError(
+            f"the schedule '{job.name}' already exists, for {folder or 'a folder of another machine'}; give schedule.name=..., "
+            f"or remove the other one: ostinato schedule rm {job.name}"
+        )
+
+
+async def _require_pool(client: PrefectClient, pool: str | None) -> None:
+    """Make our own pool if there is none. Raises ConfigError if another one does not exist."""
+    from prefect.exceptions import ObjectNotFound
+
+    if pool in (None, POOL):
+        await ensure_pool(client)
+        return
+    try:
+        await client.read_work_pool(pool)
+    except ObjectNotFound:
+        raise ConfigError(
+            f"schedule.pool: the server has no work pool '{pool}'; make it: prefect work-pool create --type docker {pool}"
+        ) from None
 
 
 async def ensure_pool(client: PrefectClient) -> None:
@@ -189,6 +223,7 @@ async def remove(name: str) -> None:
                 )
             await asyncio.sleep(0.5)
         await client.delete_deployment(deployment.id)
+        await discard(client, name)
 
 
 async def _playing(client: PrefectClient, deployment: DeploymentResponse) -> bool:
@@ -289,9 +324,17 @@ async def _facts(client: PrefectClient, deployment: DeploymentResponse) -> dict[
         "last": _iso(last and last.start_time),
         "last_state": last and last.state_name,
         "overrides": job.get("overrides"),
-        "folder": job.get("folder"),
+        "folder": _folder(job),
+        "pool": deployment.work_pool_name,
+        "content": job.get("content"),
         "config_hash": job.get("config_hash"),
     }
+
+
+def _folder(job: dict[str, Any]) -> str | None:
+    """Return the folder that a schedule was applied in, if that was on this machine."""
+    found = job.get("folder") or (folder_of(job["origin"]) if job.get("origin") else None)
+    return str(found) if found else None
 
 
 def _iso(when: Any) -> str | None:

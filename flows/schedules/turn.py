@@ -19,6 +19,7 @@ from prefect.logging import get_run_logger  # noqa: TID253
 from prefect.runtime import flow_run as this_run  # noqa: TID253
 
 from flows.experiment import experiment_flow
+from flows.schedules.contents import fetch
 from flows.schedules.process import played_in_process
 from runner.errors import CanaryFailed, OstinatoError
 from runner.schedules.job import Job, Turn
@@ -41,7 +42,8 @@ FORMAT = 1
 def _tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - as Prefect calls it
     """Report a turn that has failed for good to the schedule's command and webhook. Prefect calls it in the run or the worker."""
     job = Job.of(flow_run.parameters["job"])
-    with contextlib.chdir(job.folder) if Path(job.folder).is_dir() else contextlib.nullcontext():
+    place = job.place
+    with contextlib.chdir(place) if place.is_dir() else contextlib.nullcontext():
         record = job.record_of(str(flow_run.id))
         payload = {
             "format": FORMAT,
@@ -51,7 +53,7 @@ def _tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  
             "flow_run": str(flow_run.id),
             "due": flow_run.expected_start_time.isoformat() if flow_run.expected_start_time else None,
             "tries": flow_run.run_count,
-            "folder": job.folder,
+            "folder": str(place),
             "run": str(record.path) if record else None,
             "problem": state.message,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -74,7 +76,10 @@ async def scheduled(job: dict[str, Any]) -> None:
     assert context.flow_run is not None
     run, wanted = context.flow_run, Job.of(job)
     policy = wanted.schedule
-    with contextlib.chdir(wanted.folder), _redacted(), played_in_process(_say):
+    async with get_client() as client:
+        await fetch(client, wanted)
+    wanted.place.mkdir(parents=True, exist_ok=True)
+    with contextlib.chdir(wanted.files), _redacted(), played_in_process(_say):
         turn = Turn(
             job=wanted,
             config=wanted.config(),

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 FOLDER, INDEX = "files", "index.jsonl"
 """The folder in a record, and the file in it that says which source had which bytes."""
+MAX_BYTES = 64 * 2**20
+"""The largest local file that is attached, as what is downloaded (`runner.network.client`)."""
 _FETCHES = 16
 _LONG = 4096
 """Text longer than any path."""
@@ -50,14 +52,17 @@ class Attachments:
         fetch: returns the bytes at a URL, or raises OSError; None: nothing is fetched.
 
     Attributes:
+        base: as given.
         kinds: what was found so far.
+        paths: the local files that were read so far, by what the rows call them.
         folder: where bytes are kept; None: nowhere yet. Paths are then checked, and URLs are not fetched.
     """
 
     def __init__(self, base: Path, *, fetch: Callable[[str], bytes] | None = None) -> None:
         self.folder: Path | None = None
         self.kinds: set[Kind] = set()
-        self._base = base
+        self.paths: dict[str, Path] = {}
+        self.base = base
         self._fetch = fetch
         self._sealed = False
         self._known: dict[str, Found] = {}
@@ -158,11 +163,16 @@ class Attachments:
                 raise DataError(f"{_shown(source)} cannot be fetched: {error}") from None
         if len(source) > _LONG or "\0" in source:
             raise DataError(f"{_shown(source)} is not a path, a URL or base64 of a known format")
-        path = self._base / expanded(source)
+        path = self.base / expanded(source)
         try:
-            return path.read_bytes(), path.name
+            with path.open("rb") as stream:
+                content = stream.read(MAX_BYTES + 1)
         except OSError as error:
             raise DataError(f"{path}: {error.strerror}") from None
+        if len(content) > MAX_BYTES:
+            raise DataError(f"{path} has more than {MAX_BYTES // 2**20} MB, which no model takes; make it smaller")
+        self.paths[source] = path
+        return content, path.name
 
     def _keep(self, content: bytes, kind: Kind, shown: str, filename: str | None = None) -> Found:
         """Keep the bytes in the folder, if there is one. Raises DataError if they are not of this kind."""

@@ -1,8 +1,8 @@
 """Run one turn of a schedule, and decide whether it failed. Plain Python: knows nothing of the scheduler.
 
-A `Job` is what a user applies: overrides and the hash of what they compose to, never a secret and never the config itself. Every
-turn composes again and refuses a config with another hash, so only the config that was checked when it was applied ever runs.
-Rows of data are not part of the hash, so new data is used; the manifest has its fingerprint.
+A `Job` is what a user applies. It names, by its hash, the content that every turn plays: the config and its files, as they were
+when it was applied (`runner.schedules.content`), and never a secret. Remote data is fetched again at each turn; the manifest has
+its fingerprint. Jobs of earlier versions name a folder instead, in which every turn composes the config again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from runner.experiment.run import FAILURES, RunResult, run_within
 from runner.experiment.train_first import train_first
 from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline
 from runner.records import RunFolder
-from runner.schedules import canary
+from runner.schedules import canary, places
+from runner.schedules.collect import REFERENCE
+from runner.schedules.content import Content, config_in, pack, place_of
 from runner.secrets import redact
 from runner.session.loop import Notify
 from runner.session.orchestrator import Orchestrate
@@ -54,26 +56,38 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: the schedule's name.
         experiment: the name under which runs are recorded.
-        overrides: the overrides that compose the config.
-        folder: the working directory of its runs, absolute.
-        config_name: the primary config.
-        config_dir: a folder of configs, absolute; None: ``./conf`` and the shipped ones.
+        overrides: the overrides that composed the config.
         config_hash: the hash of the config when it was applied.
         schedule: when to run, and how.
+        content: the SHA-256 of what it carries, in hex; None: it was applied by an earlier version.
+        origin: the id of the folder that it was applied in (`runner.schedules.places`).
+        runs_dir: where its runs are recorded, seen from that folder.
+        folder: the working directory of an earlier version's runs, absolute.
+        config_name: the primary config of an earlier version.
+        config_dir: an earlier version's folder of configs, absolute; None: ``./conf`` and the shipped ones.
     """
 
     name: str
     experiment: str
     overrides: list[str]
-    folder: str
-    config_name: str = "config"
-    config_dir: str | None = None
     config_hash: str
     schedule: Schedule
+    content: str | None = None
+    origin: str | None = None
+    runs_dir: str = "runs"
+    folder: str | None = None
+    config_name: str = "config"
+    config_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.content is None and self.folder is None:
+            raise ValueError("it has neither content nor folder")
 
     @classmethod
-    def prepare(cls, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None) -> Job:
-        """Compose the config, and check everything that can be checked without asking the model.
+    def prepare(
+        cls, overrides: Sequence[str], *, config_name: str = "config", config_dir: str | None = None
+    ) -> tuple[Job, Content]:
+        """Compose the config, check everything that can be checked without asking the model, and pack what a turn needs.
 
         Raises:
             ConfigError, DataError, RecordError: something is wrong.
@@ -83,7 +97,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         if secret := next((override for override in overrides if redact(override) != override), None):
             raise ConfigError(f"'{redact(secret)}': looks like a secret; the worker reads secrets from its environment variables")
         config = compose(list(overrides), config_name=config_name, config_dir=config_dir).config()
-        schedule = _checked(config)
+        schedule, reference = _checked(config)
         if config.sweep.varies:
             raise ConfigError("the config has a section `sweep`, but a schedule plays one run; schedule an experiment without it")
         prepared = prepare(config)  # each turn resolves the alias of a model again
@@ -91,16 +105,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             check_pipeline(prepared)
         prepared.parts()
         experiment = prepared.name
+        content = pack(msgspec.structs.replace(config, name=experiment), reference=reference)
         return cls(
             name=schedule.name or (experiment if schedule.what == "run" else f"{experiment}-{schedule.what}"[:64]),
             experiment=experiment,
             overrides=list(overrides),
-            folder=str(Path.cwd()),
-            config_name=config_name,
-            config_dir=str(expanded(config_dir).absolute()) if config_dir else None,
-            config_hash=config_hash(msgspec.structs.replace(config, name=experiment)),
+            config_hash=config_hash(content.config),
             schedule=schedule,
-        )
+            content=content.sha256,
+            origin=places.id_of(Path.cwd()),
+            runs_dir=config.runs_dir,
+        ), content
 
     @classmethod
     def of(cls, parameters: dict[str, Any]) -> Job:
@@ -113,18 +128,35 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def parameters(self) -> dict[str, Any]:
         """Return the job as plain JSON."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return plain
+        return {name: value for name, value in plain.items() if value is not None}
+
+    @property
+    def place(self) -> Path:
+        """Return the folder that its runs are recorded in on this machine: that of `apply`, else one under ``OSTINATO_HOME``."""
+        if self.folder is not None:
+            return Path(self.folder)
+        return (places.folder_of(self.origin) if self.origin else None) or places.elsewhere(self.name)
+
+    @property
+    def files(self) -> Path:
+        """Return the working directory of its turns, in which the config's files are."""
+        return Path(self.folder) if self.content is None and self.folder else place_of(self.content or "")
+
+    @property
+    def reference(self) -> Path:
+        """Return the folder of the run that a canary is compared with."""
+        return self.files / REFERENCE if self.content else Path(self.schedule.canary.reference or "")
 
     def config(self) -> RunConfig:
-        """Compose the config again, in the working directory of this process.
+        """Return the config of a turn, whose working directory is `files`. Runs are recorded in `place`.
 
         Raises:
-            ConfigError: it cannot be composed.
+            ConfigError: it cannot be read or composed.
             ScheduleError: it is not the config that was applied.
         """
-        from runner.config.compose import compose
-
-        composed = compose(self.overrides, config_name=self.config_name, config_dir=self.config_dir).config()
+        if self.content is not None:
+            return self._carried()
+        composed = self._composed()
         config = msgspec.structs.replace(composed, name=self.experiment)
         if (now := config_hash(config)) != self.config_hash:
             raise ScheduleError(
@@ -133,10 +165,30 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             )
         return config
 
+    def _carried(self) -> RunConfig:
+        from runner.config.compose import read_run
+
+        config = read_run(config_in(self.files))
+        if (now := config_hash(config)) != self.config_hash:
+            raise ScheduleError(
+                f"this version of ostinato reads the config otherwise than the one that applied it (hash {self.config_hash[:6]}, "
+                f"now {now[:6]}); install the same version, or apply the schedule '{self.name}' again"
+            )
+        replace = msgspec.structs.replace
+        if config.cache.dir is not None:
+            config = replace(config, cache=replace(config.cache, dir=str(self.place / expanded(config.cache.dir))))
+        return replace(config, runs_dir=str(self.place / expanded(config.runs_dir)))
+
+    def _composed(self) -> RunConfig:
+        from runner.config.compose import compose
+
+        return compose(self.overrides, config_name=self.config_name, config_dir=self.config_dir).config()
+
     def record_of(self, flow_run: str) -> RunFolder | None:
-        """Return the record that an earlier attempt of this turn started, or None."""
+        """Return the record that an earlier attempt of this turn started on this machine, or None."""
         try:
-            runs = sorted(Path(self.folder, self._runs_dir(), self.experiment).glob("[0-9]*/manifest.json"), reverse=True)
+            runs_dir = self.runs_dir if self.content is not None else self._composed().runs_dir
+            runs = sorted((self.place / expanded(runs_dir) / self.experiment).glob("[0-9]*/manifest.json"), reverse=True)
             for manifest in runs[:_RECENT]:
                 record = RunFolder(manifest.parent)
                 if record.manifest().get("schedule", {}).get("flow_run") == flow_run:
@@ -144,11 +196,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         except OstinatoError:
             return None
         return None
-
-    def _runs_dir(self) -> str:
-        from runner.config.compose import compose
-
-        return compose(self.overrides, config_name=self.config_name, config_dir=self.config_dir).config().runs_dir
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,7 +240,7 @@ async def run_canary(turn: Turn) -> None:
     policy = turn.job.schedule.canary
     assert policy.reference is not None
     result = await _completed(turn, canary.without_cache_reads(turn.config))
-    verdict = canary.is_worse(Path(policy.reference), result.folder, policy.level)
+    verdict = canary.is_worse(turn.job.reference, result.folder, policy.level)
     record = RunFolder.open(result.folder)
     facts = {"reference": policy.reference, "level": policy.level, **msgspec.to_builtins(verdict)}
     record.write_manifest({**record.manifest(), "canary": facts})
@@ -240,6 +287,8 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
             raise
         experiment = Experiment.create(ready, turn.job.overrides)
     facts = {"name": turn.job.name, "what": turn.job.schedule.what, "flow_run": turn.flow_run, "due": turn.due}
+    if turn.job.content is not None:
+        facts["content"] = turn.job.content
     experiment.record.write_manifest({**experiment.record.manifest(), "schedule": {**facts, "attempt": turn.attempt}})
     result = await run_within(experiment, turn.orchestrate, notify=turn.notify)
     summary = result.summary
@@ -250,16 +299,17 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
     return result
 
 
-def _checked(config: RunConfig) -> Schedule:
-    """Return the schedule, checked, with its reference pinned. Raises ConfigError."""
+def _checked(config: RunConfig) -> tuple[Schedule, RunFolder | None]:
+    """Return the schedule, checked, with the name of its reference pinned, and that run. Raises ConfigError."""
     schedule = config.schedule
     if schedule.cron is None and schedule.interval_s is None and schedule.rrule is None:
         raise ConfigError("schedule: no time is set; give schedule.cron, schedule.interval_s or schedule.rrule")
     _kind(schedule.what)
-    if schedule.what == "canary":
-        reference = str(canary.pinned(config))
-        return msgspec.structs.replace(schedule, canary=msgspec.structs.replace(schedule.canary, reference=reference))
-    return schedule
+    if schedule.what != "canary":
+        return schedule, None
+    reference = RunFolder.open(canary.pinned(config))
+    name = f"{reference.path.parent.name}/{reference.path.name}"
+    return msgspec.structs.replace(schedule, canary=msgspec.structs.replace(schedule.canary, reference=name)), reference
 
 
 def _kind(what: str) -> Kind:

@@ -101,11 +101,17 @@ def served(server, given, hook):
 
 
 def apply_elsewhere(clock):
-    """Apply a schedule as a version whose flow was elsewhere, and wait until Prefect's scheduler has seen it."""
+    """Apply a schedule as an earlier version, whose flow was elsewhere and whose schedules named a folder, and wait until
+    Prefect's scheduler has seen it.
+    """
     schedule("apply", *FAKE, NEVER, "schedule.name=moved")
     assert clock.deployment("moved")["entrypoint"] == ENTRYPOINT
     wait_until(lambda: clock.runs("moved"), "the scheduler")
-    clock.api.call("PATCH", f"deployments/{clock.deployment('moved')['id']}", {"entrypoint": "flows.schedule.scheduled"})
+    known = clock.deployment("moved")
+    job = {name: value for name, value in known["parameters"]["job"].items() if name not in ("content", "origin", "runs_dir")}
+    job |= {"folder": str(clock.folder), "config_name": "config", "config_dir": None}
+    old = {"entrypoint": "flows.schedule.scheduled", "parameters": {"job": job}}
+    clock.api.call("PATCH", f"deployments/{known['id']}", old)
 
 
 @pytest.fixture

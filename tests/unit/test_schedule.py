@@ -1,6 +1,7 @@
 """Schedules without a scheduler: what is applied, what is refused, a canary's verdict, who is notified."""
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from runner.config.compose import compose
 from runner.config.roles import config_hash
 from runner.errors import CanaryFailed, CanaryUndecided, ConfigError, DataError, ScheduleError
 from runner.schedules.canary import is_worse
+from runner.schedules.content import unpack
 from runner.schedules.job import Job, Turn
 from runner.schedules.notify import notify
 from tests.support.server import Reply, Server
@@ -25,6 +27,19 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 
 async def unused(*_, **__):
     raise AssertionError("execution.orchestrator=none")
+
+
+def prepared(overrides):
+    """Prepare a job, and bring what it carries to this machine, as a worker does."""
+    job, content = Job.prepare(overrides)
+    unpack(content.packed, content.sha256)
+    return job
+
+
+async def play(job, attempt=1, flow_run="one"):
+    """Play a turn as a worker does, in the folder of what the job carries."""
+    with contextlib.chdir(job.files):
+        await turn(job, attempt, flow_run).run()
 
 
 def turn(job, attempt=1, flow_run="one"):
@@ -61,37 +76,50 @@ def test_schedules_that_cannot_run_are_refused(overrides, told):
 
 
 def test_a_job_survives_a_round_trip_as_json(in_tmp):
-    job = Job.prepare(DAILY)
+    job = prepared(DAILY)
     assert Job.of(json.loads(json.dumps(job.parameters()))) == job
-    assert (job.name, job.experiment, job.folder) == ("capitals", "capitals", str(in_tmp))
+    assert (job.name, job.experiment, job.place, job.folder) == ("capitals", "capitals", in_tmp, None)
+    assert str(in_tmp) not in json.dumps(job.parameters())
 
 
-def test_a_config_that_was_edited_since_is_refused(in_tmp):
+def test_what_was_applied_is_what_is_played(in_tmp):
     (in_tmp / "conf" / "prompt").mkdir(parents=True)
     prompt = in_tmp / "conf" / "prompt" / "mine.yaml"
     prompt.write_text("user: 'Capital of {{ country }}?'\n")
-    job = Job.prepare([*DAILY, "prompt=mine"])
-    assert job.config().name == "capitals"
+    job = prepared([*DAILY, "prompt=mine"])
+    prompt.write_text("user: 'Which city is the capital of {{ country }}?'\n")
+    assert (job.config().name, job.config().prompt.user) == ("capitals", "Capital of {{ country }}?")
+
+
+def test_a_job_of_an_earlier_version_composes_again_in_its_folder(in_tmp):
+    (in_tmp / "conf" / "prompt").mkdir(parents=True)
+    prompt = in_tmp / "conf" / "prompt" / "mine.yaml"
+    prompt.write_text("user: 'Capital of {{ country }}?'\n")
+    parameters = prepared([*DAILY, "prompt=mine"]).parameters()
+    kept = ("name", "experiment", "overrides", "config_hash", "schedule")
+    job = Job.of({**{name: parameters[name] for name in kept}, "folder": str(in_tmp)})
+    assert (job.files, job.place, job.config().name) == (in_tmp, in_tmp, "capitals")
     prompt.write_text("user: 'Which city is the capital of {{ country }}?'\n")
     with pytest.raises(ScheduleError, match="not the one that was applied"):
         job.config()
 
 
 async def test_a_turn_is_recorded_with_the_hash_that_was_applied(in_tmp):
-    job = Job.prepare(DAILY)
-    await turn(job).run()
+    job = prepared(DAILY)
+    await play(job)
     manifest = json.loads((in_tmp / "runs" / "capitals" / "latest" / "manifest.json").read_text())
     assert manifest["config_hash"] == job.config_hash
-    assert manifest["schedule"] == {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1}
+    facts = {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1, "content": job.content}
+    assert manifest["schedule"] == facts
 
 
 async def test_a_retry_resumes_the_record_of_its_turn(in_tmp):
-    job = Job.prepare([*DAILY, "model.fail_rate=1", "limits.max_attempts=1"])
+    job = prepared([*DAILY, "model.fail_rate=1", "limits.max_attempts=1"])
     for attempt in (1, 2):
         with pytest.raises(ScheduleError, match="the run is failed"):
-            await turn(job, attempt).run()
+            await play(job, attempt)
     with pytest.raises(ScheduleError):
-        await turn(job, flow_run="two").run()
+        await play(job, flow_run="two")
     assert len(list((in_tmp / "runs" / "capitals").glob("2*/manifest.json"))) == 2
 
 
@@ -115,17 +143,17 @@ async def test_a_canary_bypasses_the_cache_and_fails_on_a_worse_model(monkeypatc
     scored = ["model=fake", "execution.orchestrator=none", "scoring=regex", "scoring.pattern=Paris", "schedule.interval_s=60"]
     reference = runner.run(overrides=[*scored, "model.reply=Paris"]).folder
     canary = [*scored, "schedule.what=canary", "schedule.canary.reference=latest"]
-    job = Job.prepare([*canary, "model.reply=Paris"])
+    job = prepared([*canary, "model.reply=Paris"])
     assert job.name == "capitals-canary"
-    assert job.schedule.canary.reference == str(reference)
-    await turn(job).run()
+    assert job.schedule.canary.reference == f"capitals/{reference.name}"
+    await play(job)
     summary = json.loads((reference.parent / "latest" / "summary.json").read_text())
     assert (summary["cache_hits"], summary["requests"]) == (0, 60)
     with pytest.raises(CanaryFailed, match="significantly worse"):
-        await turn(Job.prepare([*canary, "model.choices=[Oslo,Rome,Paris]"])).run()
+        await play(prepared([*canary, "model.choices=[Oslo,Rome,Paris]"]))
     verdict = json.loads((reference.parent / "latest" / "manifest.json").read_text())["canary"]
     assert verdict["worse"]
-    assert verdict["reference"] != str(reference)  # latest was pinned when it was applied
+    assert verdict["reference"] != f"capitals/{reference.name}"  # latest was pinned when it was applied
 
 
 def test_a_canary_that_what_was_left_out_can_turn_is_undecided():
@@ -137,9 +165,9 @@ def test_a_canary_that_what_was_left_out_can_turn_is_undecided():
         config += ["data=jsonl", "data.path=rows.jsonl", "data.id=id", "data.target=answer", "prompt=default", "scoring=exact"]
         runner.run(overrides=config)
         server.otherwise = lambda call: Reply("no") if int(call.question) < 8 else Reply(None, finish_reason="content_filter")
-        job = Job.prepare([*config, "schedule.interval_s=60", "schedule.what=canary", "schedule.canary.reference=latest"])
+        job = prepared([*config, "schedule.interval_s=60", "schedule.what=canary", "schedule.canary.reference=latest"])
         with pytest.raises(CanaryUndecided, match=r"undecided whether it is worse than the reference: exact -1\.000") as error:
-            asyncio.run(turn(job).run())
+            asyncio.run(play(job))
     assert error.value.exit_code == 3
     assert json.loads(Path("runs/rows/latest/manifest.json").read_text())["canary"]["undecided"]
 

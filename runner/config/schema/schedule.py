@@ -43,6 +43,9 @@ class Schedule(Config, frozen=True, kw_only=True):
     retry_delay_s: Annotated[float, Meta(ge=0, le=_YEAR_S)] = 60.0
     notify: Notify = Notify()
     canary: Canary = Canary()
+    files: list[Text] = []
+    store: Text | None = None
+    pool: Name | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in ("cron", "interval_s", "rrule") if getattr(self, name) is not None]
