@@ -244,17 +244,25 @@ class _Packing:
     def _portable_manifest(self, config: RunConfig) -> dict[str, Any]:
         kept = {key: value for key, value in self.manifest.items() if key not in ("format", "config", "data", "texts", "model")}
         moved: dict[str, Any] = self.places.moved(kept)
-        model = {**self.manifest["model"], "requested": build.lm(config).model, "endpoint": self.endpoint}
+        model = {**self._served(self.manifest["model"]), "requested": build.lm(config).model, "endpoint": self.endpoint}
         if "cache" in moved:
             moved["cache"]["folder"] = None
         same = {key: self.manifest.get(key, {}) for key in ("data", "texts")}
         if known := self.manifest.get("models", {}):
             lms = {name: build.lm(own) for name, own in build.named(config).items()}
             same["models"] = {
-                name: {**facts, "requested": lms[name].model, "endpoint": short(facts["endpoint"]) if facts["endpoint"] else None}
+                name: {
+                    **self._served(facts),
+                    "requested": lms[name].model,
+                    "endpoint": short(facts["endpoint"]) if facts["endpoint"] else None,
+                }
                 for name, facts in known.items()
             }
         return {"format": FORMAT, **moved, "cwd": ".", **same, "model": model, "config": plain(config)}
+
+    def _served(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return the facts of a model. The name that served it may be a path: llama.cpp's server names its file (2026.10)."""
+        return {**facts, "served": self.places.moved(facts["served"])} if "served" in facts else facts
 
     def _write_summary(self) -> None:
         if summary := self.record.summary():  # a run that was killed has none
@@ -283,10 +291,12 @@ class _Packing:
                     answers, from_record = answers + 1, from_record + (not answer.cached)
                     _rekey(sample, answer.sample)
                     for stored in found.use(answer):
-                        entries.write(_encode(stored) + b"\n")
+                        response = msgspec.structs.replace(stored.response, model=self.places.moved(stored.response.model))
+                        entries.write(_encode(msgspec.structs.replace(stored, response=response)) + b"\n")
                 elif counts:
                     without.append((sample.id, sample.repeat))
                 sample.model_requested = self.asker.lm.model
+                sample.model_served = self.places.moved(sample.model_served)
                 if sample.error:
                     moved = self.places.moved(sample.error.message)
                     sample.error = msgspec.structs.replace(sample.error, message=moved)
