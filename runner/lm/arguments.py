@@ -47,7 +47,7 @@ def as_text(messages: Sequence[Message]) -> str:
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
     """Return the outputs of a call as dspy 2.6 does: texts, or dicts if there is more than text."""
     choices = response.choices
-    if not wants_logprobs and not any(choice.tool_calls for choice in choices):
+    if not wants_logprobs and not any([choice.tool_calls for choice in choices]):  # noqa: C419 - twice as fast
         return [choice.text for choice in choices]
     outputs: list[dict[str, Any]] = []
     for choice in choices:

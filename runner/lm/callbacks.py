@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import uuid
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ class Callback(Protocol):
         """Handle the end of a call: its outputs, or its exception."""
 
 
+_PROCESS = str(uuid.uuid4())[:24]
+
+
 def new_id() -> str:
-    """Return a random UUID (version 4) as text. For names, not for secrets: several times as fast as `uuid.uuid4`."""
-    bits = random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 4 << 76 | 2 << 62
-    digits = f"{bits:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    """Return a random UUID (version 4) as text. For names, not for secrets: only its last 48 bits differ within a process."""
+    return f"{_PROCESS}{random.getrandbits(48):012x}"
 
 
 class Observed:

@@ -140,6 +140,7 @@ class LM:
         self.pinned: Pinned | None = None
         self.keeper: Keeper | None = None
         self.flights: SingleFlight[Completion] = SingleFlight()
+        self._shared: tuple[bool, Cache] | None = None
         self._reached: tuple[dict[str, Any], Connection] | None = None
         self._parameters = LastParameters()
 
@@ -334,7 +335,7 @@ class LM:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
-        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "keeper", "_reached"}
+        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "keeper", "_shared", "_reached"}
         new = object.__new__(type(self))
         for key, value in vars(self).items():
             setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
@@ -487,7 +488,11 @@ class LM:
         if not chosen:
             return None
         in_memory = bool(kwargs.get("cache_in_memory", self.cache_in_memory))
-        return self.store or _shared_store(home(), in_memory)
+        if self.store is not None:
+            return self.store
+        if self._shared is None or self._shared[0] != in_memory:
+            self._shared = (in_memory, _shared_store(home() / "cache", in_memory))
+        return self._shared[1]
 
     def _endpoint(self, kwargs: Mapping[str, Any]) -> str | None:
         if self.pinned is not None:
@@ -547,5 +552,5 @@ def _patience(retries: int) -> RetryPolicy:
 
 
 @functools.lru_cache(maxsize=8)
-def _shared_store(place: Path, in_memory: bool) -> Cache:
-    return Cache(place / "cache", memory_entries=10_000 if in_memory else 0)
+def _shared_store(folder: Path, in_memory: bool) -> Cache:
+    return Cache(folder, memory_entries=10_000 if in_memory else 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from pathlib import Path
@@ -15,17 +14,10 @@ def home() -> Path:
 
     `OSTINATO_HOME` when set, else ``ostinato`` in the user's cache directory (XDG on Linux, ``~/Library/Caches`` on macOS).
     """
-    given = os.environ.get
-    return _home(given("OSTINATO_HOME"), given("XDG_CACHE_HOME"), given("HOME")).absolute()
-
-
-@functools.lru_cache(maxsize=8)  # every call of an LM asks, and making a path takes as long as finding its answer in memory
-def _home(explicit: str | None, xdg: str | None, user: str | None) -> Path:
-    del user  # where `~` is
-    if explicit:
-        return expanded(explicit)
-    if xdg:
-        return expanded(xdg) / "ostinato"
+    if explicit := os.environ.get("OSTINATO_HOME"):
+        return expanded(explicit).absolute()
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return expanded(xdg).absolute() / "ostinato"
     caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
     return Path.home() / caches / "ostinato"
 
