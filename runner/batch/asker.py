@@ -73,6 +73,7 @@ class Asker:
         named: the models that scorers and solvers ask beside the main one, by name.
         asks: whether scorers ask models, so that answers and judgements are asked side by side.
         answered: samples, by slot, whose answer is known and has to be scored only; each is used once.
+        asks_model: whether an answer of the model was missing in `from_cache`; without one, only scorers have to ask.
         clock: what scorers cost in time, of those that tell.
         solving: answers rows by a solver; None asks once, and again as the adapter wants (`solve_with`).
         seed_rule: how the seeds of repeats are derived; a run that has begun keeps its rule.
@@ -111,6 +112,7 @@ class Asker:
         self.check: Callable[[Row, Mapping[str, float]], list[str] | None] | None = None
         self.on_cut: Callable[[Spent, str | None], None] | None = None
         self.answered: dict[tuple[str, int], Sample] = {}
+        self.asks_model = False
         self.clock = Clock()
         self.asks = any(scorer.asks for scorer in scorers.values())
         self._blocks = any(scorer.blocks for scorer in scorers.values())
@@ -151,8 +153,14 @@ class Asker:
         """Answer slots from the cache alone; None for those that need the model. First turns are looked up in one batch."""
         store = self.lm.store
         if store is None or not store.reads:
-            return [None] * len(slots)
-        samples = self._turned(store, slots) if self.solving is None else in_own_loop(self._solved(self.solving, store, slots))
+            samples: list[Sample | None] = [None] * len(slots)
+        elif self.solving is None:
+            samples = self._turned(store, slots)
+        else:
+            samples = in_own_loop(self._solved(self.solving, store, slots))
+        if not self.asks_model:
+            unknown = (slot for slot, sample in zip(slots, samples, strict=True) if sample is None)
+            self.asks_model = any((row.id, repeat) not in self.answered for row, repeat in unknown)
         if self.asks and any(sample is not None for sample in samples):
             return in_own_loop(self._judged_from_cache([slot[0] for slot in slots], samples))
         return samples

@@ -292,13 +292,18 @@ class Experiment:
     @property
     def needs_launch(self) -> bool:
         """Return whether a local model server has to be started before anything can be asked."""
-        return isinstance(self.config.model, LocalModel) or self.named.needs_launch
+        return self._is_served_here or self.named.needs_launch
+
+    @property
+    def _is_served_here(self) -> bool:
+        """Return whether the model is local and has something to answer; judges may be all that is still to be asked."""
+        return isinstance(self.config.model, LocalModel) and self.asker.asks_model
 
     async def launch(self) -> dict[str, Any]:
         """Start the servers of local models, unless they run already. Raises LaunchError."""
         began = time.perf_counter()
         model = self.config.model
-        if isinstance(model, LocalModel):
+        if isinstance(model, LocalModel) and self._is_served_here:
             if model.backend == "llamacpp":
                 await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
             self._launched = True  # set before the launch: `kill` then ends a server that is still starting

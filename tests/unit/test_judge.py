@@ -17,6 +17,7 @@ from runner.experiment.estimate import forecast
 from runner.experiment.prepared import prepare
 from runner.experiment.rescore import score
 from runner.experiment.run import resume, retry
+from runner.providers.local import LocalProvider
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
 from runner.scoring.fences import fenced
@@ -280,6 +281,24 @@ def test_the_embedded_model_judges_its_own_answers_on_one_server():
     assert {sample.judgements["judge"].label for sample in result.samples} <= {"correct", "incorrect"}
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["models"]["judge"]["endpoint"] == manifest["model"]["endpoint"]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_local_model_is_not_started_for_answers_that_are_known(with_weights, monkeypatch):
+    started = []
+    launch = LocalProvider.launch
+    monkeypatch.setattr(
+        LocalProvider, "launch", lambda self, lm, settings: (started.append(lm.model), launch(self, lm, settings))
+    )
+    asked = ["model=smollm2", "data=capitals", "data.limit=2", "execution.orchestrator=none"]
+    assert runner.run(overrides=[*asked, "scoring=none"]).summary.ok == 2
+    assert started == ["local/smollm2"]
+    with Bench(knows_half) as bench:
+        result = runner.run(overrides=[*asked, *bench.overrides[4:]])
+        assert (result.summary.ok, result.summary.requests, len(bench.judged)) == (2, 0, 2)
+        assert runner.run(overrides=[*asked, *bench.overrides[4:], "data.limit=3"]).summary.ok == 3
+    assert started == ["local/smollm2"] * 2
 
 
 # -- two answers, several judges
