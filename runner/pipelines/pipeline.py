@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,19 +18,16 @@ from runner import build
 from runner.analysis.compare import compare
 from runner.analysis.load import load
 from runner.batch.engine import Stop
-from runner.config.compose import read
-from runner.config.roles import adjusted_like, config_hash, identity_hash
-from runner.errors import ConfigError, FinetuneError, OstinatoError, RecordError, StageError
+from runner.config.roles import config_hash
+from runner.errors import FinetuneError, OstinatoError, RecordError, StageError
 from runner.experiment.columns import values_of
 from runner.experiment.experiment import Experiment
-from runner.experiment.files import digests_of
-from runner.experiment.prepared import prepare
 from runner.experiment.run import FAILURES, launch_and_ask
 from runner.experiment.train_first import asking, followed, trained_model, untrained
-from runner.finetune.jobs.spec import canonical
 from runner.finetune.jobs.status import TrainingStatus
 from runner.models import aliases
-from runner.records import find_run
+from runner.pipelines.begin import keys_of, located, metric_of
+from runner.pipelines.gate import bound_of, exceeds, plain, turned
 from runner.records.environment import environment
 from runner.records.pipeline import PipelineFolder, PipelineManifest, PipelineStatus, StageRecord
 from runner.secrets import redact
@@ -47,7 +43,6 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
     from runner.lm.lm import LM
-    from runner.stats.stats import Paired
 
 STAGES = ("data", "validate", "baseline", "train", "launch", "tuned", "compare", "register", "kill")
 
@@ -77,7 +72,7 @@ class Pipeline:
         self.manifest = record.read()
         self.name = self.manifest.name
         self.overrides = [redact(override) for override in overrides]
-        self.keys = _keys(prepared, begun)
+        self.keys = keys_of(prepared, begun)
         self.stop = Stop()
         self.problem: OstinatoError | None = None
         self.outcomes: dict[str, tuple[Outcome, float]] = {}
@@ -97,7 +92,7 @@ class Pipeline:
         """
         from runner.config.compose import to_yaml
 
-        prepared, begun, record = _located(config)
+        prepared, begun, record = located(config)
         if record is None:
             learned = prepared.config.finetune
             manifest = PipelineManifest(
@@ -251,7 +246,7 @@ class Pipeline:
 
     async def _compare(self, _stage: StageRecord) -> dict[str, Any]:
         folders = [self.folder.parent / self.result(name)["run"] for name in ("baseline", "tuned")]
-        metric, gate = _metric(self.config), self.config.gate
+        metric, gate = metric_of(self.config), self.config.gate
         clusters = values_of(self.prepared.dataset, gate.cluster) if gate.cluster else None
         found = await asyncio.to_thread(compare, *map(load, folders), scores=[metric], level=gate.level, clusters=clusters)
         difference = found.difference
@@ -260,25 +255,25 @@ class Pipeline:
         change = found.scores[metric]
         return {
             "metric": metric,
-            "difference": _plain(difference),
+            "difference": plain(difference),
             "level": gate.level,
             "verdict": found.verdict,
             "left_out": {"baseline": change.left_out_a, "tuned": change.left_out_b},
-            "bounds": change.bounds and [_plain(case) for case in change.bounds.by_case(change.lower_is_better)],
+            "bounds": change.bounds and [plain(case) for case in change.bounds.by_case(change.lower_is_better)],
         }
 
     async def _register(self, _stage: StageRecord) -> dict[str, Any]:
         alias, gate = self.config.alias or self.name, self.config.gate
         compared = self.result("compare")
-        if _turned(compared, gate.min_gain):
-            told = " to ".join(_bound(case) for case in compared["bounds"])
+        if turned(compared, gate.min_gain):
+            told = " to ".join(bound_of(case) for case in compared["bounds"])
             compared["undecided"] = (
-                f"the lower bound of the gain is {_bound(compared['difference'])}, but {told} in the worst and the best case of "
-                f"what was left out, and must exceed gate.min_gain={gate.min_gain:g}"
+                f"the lower bound of the gain is {bound_of(compared['difference'])}, but {told} in the worst and the best case "
+                f"of what was left out, and must exceed gate.min_gain={gate.min_gain:g}"
             )
             raise StageError(f"undecided: {compared['undecided']}; {ADVICE}, then run the pipeline again")
-        if not _exceeds(compared["difference"], gate.min_gain):
-            bound = _bound(compared["difference"])
+        if not exceeds(compared["difference"], gate.min_gain):
+            bound = bound_of(compared["difference"])
             reason = f"the lower bound of the gain is {bound}, and must exceed gate.min_gain={gate.min_gain:g}"
             return {"alias": alias, "moved": False, "reason": reason}
         lineage = {
@@ -293,7 +288,7 @@ class Pipeline:
             **compared,
         }
         version = aliases.register(alias, msgspec.to_builtins(self._tuned_experiment().config.model), lineage)
-        reason = f"the lower bound of the gain is {_bound(compared['difference'])}"
+        reason = f"the lower bound of the gain is {bound_of(compared['difference'])}"
         return {"alias": alias, "moved": True, "version": version.version, "reason": reason}
 
     async def _kill(self, _stage: StageRecord) -> dict[str, Any]:
@@ -375,63 +370,13 @@ class Pipeline:
         self.record.write(self.manifest)
 
 
-def _plain(found: Paired) -> dict[str, Any]:
-    return {"mean": found.mean, "ci": found.ci, "p": found.p, "n": found.n}
-
-
-def _exceeds(difference: dict[str, Any], min_gain: float) -> bool:
-    """Return whether the lower bound of a gain exceeds `min_gain`; one row gives no bound."""
-    return difference["ci"] is not None and difference["ci"][0] > min_gain
-
-
-def _turned(compared: dict[str, Any], min_gain: float) -> bool:
-    """Return whether what was left out of one run can open a closed gate, or close an open one."""
-    known = _exceeds(compared["difference"], min_gain)
-    return any(_exceeds(case, min_gain) != known for case in compared.get("bounds") or ())
-
-
-def _bound(difference: dict[str, Any]) -> str:
-    return "unknown (one row gives no interval)" if difference["ci"] is None else f"{difference['ci'][0]:+.3f}"
-
-
-def _keys(prepared: Prepared, begun: RunConfig) -> dict[str, str]:
-    """Hash what each stage is made from: the data, the settings, and through them the stages before it.
-
-    Args:
-        prepared: the experiment.
-        begun: its config, with the adjustable groups as they were when the pipeline began: a larger budget repeats no stage.
-    """
-    config, training, rows = prepared.config, prepared.training, prepared.dataset.fingerprint
-    base = adjusted_like(untrained(prepared).config, begun)
-    data = _key(msgspec.to_builtins(training.spec.data), training.source)
-    baseline = _key(config_hash(base), rows, digests_of(base))
-    train = _key(training.spec.job)
-    tuned = _key(baseline, train)
-    compared = _key(baseline, tuned, _metric(config), config.gate.level, config.gate.cluster)
-    return {
-        "data": data,
-        "validate": _key(data, rows),
-        "baseline": baseline,
-        "train": train,
-        "launch": tuned,
-        "tuned": tuned,
-        "compare": compared,
-        "register": _key(compared, config.gate.min_gain, config.alias),
-        "kill": tuned,
-    }
-
-
-def _key(*parts: Any) -> str:
-    return hashlib.sha256(canonical(parts)).hexdigest()
-
-
 def outlook(config: RunConfig) -> dict[str, Any]:
     """Forecast a pipeline: which stages are done and owed, and what the training takes.
 
     Raises:
         ConfigError, DataError: the pipeline could not begin.
     """
-    prepared, begun, record = _located(config)
+    prepared, begun, record = located(config)
     owed = STAGES if record is None else Pipeline(prepared, begun, record, ()).owed
     return {
         "name": prepared.config.name,
@@ -439,88 +384,6 @@ def outlook(config: RunConfig) -> dict[str, Any]:
         "stages": {name: "owed" if name in owed else "done" for name in STAGES},
         "estimate": msgspec.to_builtins(prepared.training.estimate),
     }
-
-
-def _located(config: RunConfig) -> tuple[Prepared, RunConfig, PipelineFolder | None]:
-    """Prepare a pipeline, and look for its folder.
-
-    Returns:
-        The experiment, whose training rows are read; its config as the pipeline began with it, except for the run that it learns
-        from; and the pipeline's folder, None if it has none.
-
-    Raises:
-        ConfigError, DataError, RecordError: the pipeline could not begin.
-    """
-    prepared = prepare(config)
-    check_pipeline(prepared)
-    prepared = prepared.replace(name=prepared.name)
-    begun, record = _found(prepared.config)
-    prepared = _sourced(prepared, record.read().source if record else None)
-    _ = prepared.training  # reads and checks the rows before a folder is made
-    return prepared, begun, record
-
-
-def _found(config: RunConfig) -> tuple[RunConfig, PipelineFolder | None]:
-    """Find the newest pipeline with the same inputs, whatever its budget, limits and launch were.
-
-    Returns:
-        `config` with the adjustable groups that the pipeline began with, and its folder; `config` itself and None if there is
-        no such pipeline.
-    """
-    runs_dir, name, digest = Path(config.runs_dir), config.name or "", config_hash(config)
-    for path in PipelineFolder.paths_of(runs_dir, name, digest):
-        if (record := PipelineFolder.open(path)).read().digest == digest:
-            return config, record
-    for path in PipelineFolder.paths_of(runs_dir, name):
-        with contextlib.suppress(ConfigError, RecordError):  # written by another version, or damaged
-            begun = read(path / "config.yaml")
-            if identity_hash(begun) == identity_hash(config):
-                return adjusted_like(config, begun), PipelineFolder.open(path)
-    return config, None
-
-
-def _sourced(prepared: Prepared, source: str | None) -> Prepared:
-    """Fix the run to learn from by its full name: ``latest`` changes as soon as the baseline has run.
-
-    Args:
-        prepared: whose ``finetune.data.from_run`` may be any name of a run.
-        source: the name that an earlier sitting has found for it.
-
-    Raises:
-        RecordError: there is no such run.
-    """
-    finetune = prepared.config.finetune
-    assert finetune is not None
-    data = finetune.data
-    if data.from_run is None:
-        return prepared
-    if source is None:
-        run = find_run(data.from_run, Path(prepared.config.runs_dir)).path
-        source = f"{run.parent.name}/{run.name}"
-    pinned = msgspec.structs.replace(data, from_run=source)
-    return prepared.replace(finetune=msgspec.structs.replace(finetune, data=pinned))
-
-
-def check_pipeline(prepared: Prepared) -> None:
-    """Raise ConfigError if no pipeline can be made of the config."""
-    config = prepared.config
-    if config.finetune is None:
-        raise ConfigError(
-            "a pipeline trains a model, but finetune is not set: add finetune=default finetune.data.path=..., "
-            "or play the shipped example: experiment=tickets_finetune"
-        )
-    names = list(build.scorers(config))
-    if not names:
-        raise ConfigError("scoring=none: a pipeline compares scores; choose a scorer")
-    cluster, columns = config.gate.cluster, prepared.dataset.columns
-    if cluster is not None and cluster not in columns:
-        raise ConfigError(f"gate.cluster: the data has no column '{cluster}'; it has {', '.join(columns)}")
-    if config.gate.metric is not None and config.gate.metric not in names:
-        raise ConfigError(f"gate.metric: there is no score '{config.gate.metric}'; there is {', '.join(names)}")
-
-
-def _metric(config: RunConfig) -> str:
-    return config.gate.metric or next(iter(build.scorers(config)))
 
 
 def attach_pipeline(folder: str) -> Pipeline:

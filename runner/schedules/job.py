@@ -24,7 +24,8 @@ from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.experiment.run import FAILURES, RunResult, run_within
 from runner.experiment.train_first import train_first
-from runner.pipelines.pipeline import STAGES, Pipeline, check_pipeline
+from runner.pipelines.begin import check_pipeline
+from runner.pipelines.pipeline import STAGES, Pipeline
 from runner.records import RunFolder
 from runner.schedules import canary, places
 from runner.schedules.collect import REFERENCE
