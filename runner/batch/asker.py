@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from statistics import fmean
@@ -218,7 +219,14 @@ class Asker:
             CacheError: a miss in replay mode.
         """
         answered = await self.answer(slot)
-        return await self.judge(answered) if self.asks else answered.sample
+        sample = await self.judge(answered) if self.asks else answered.sample
+        self.settle()
+        return sample
+
+    def settle(self) -> None:
+        """Have the cache store the answers that `answer` has brought. Raises CacheError."""
+        if self.lm.store is not None:
+            self.lm.store.settle()
 
     async def judge(self, answered: Answered) -> Sample:
         """Have an answer scored by scorers that ask models. Raises as `ask`."""
@@ -236,7 +244,7 @@ class Asker:
         return sample
 
     async def answer(self, slot: Slot) -> Answered:
-        """Do as `ask`, but leave the scores to `judge` if scorers ask models."""
+        """Do as `ask`, but leave the scores to `judge` if scorers ask models, and storing what was answered to `settle`."""
         if self.answered and (known := self.answered.pop((slot[0].id, slot[1]), None)) is not None:
             return Answered(slot[0], known, self._account(slot), is_new=False)
         if self.solving is not None:
@@ -246,11 +254,12 @@ class Asker:
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
         partly_known = self._partly_known or self.asks  # so that the first answer may be there although the slot is owed
         encoded, missing_since = self._pattern(slot[1])[1], None if partly_known else self._missing_since
+        acomplete = self.lm.acomplete
         try:
             request = next(turns)
             while True:
                 try:
-                    completion = await self.lm.acomplete(request, account, encoded=encoded, missing_since=missing_since)
+                    completion = await acomplete(request, account, encoded=encoded, missing_since=missing_since, stored=False)
                 except BaseException as error:
                     if not is_of_row(error):
                         self._cut(account)
@@ -316,10 +325,7 @@ class Asker:
         return Account(self._keeper(slot))
 
     def _keeper(self, slot: Slot) -> Keep | None:
-        if (keep := self.keep) is None:
-            return None
-        name = slot[0].id, slot[1]
-        return lambda spent, model: keep(name, spent, model)
+        return None if self.keep is None else functools.partial(self.keep, (slot[0].id, slot[1]))
 
     def _first(self, turns: Turns, repeat: int) -> tuple[str | None, Sample | None]:
         """Return the key of the first request, or the sample of a row that failed before it sent one."""
@@ -483,7 +489,7 @@ class Asker:
                 if sample.status == "ok":
                     sample.status = "invalid"
                 sample.error = RowError("invalid", str(error))
-            if scored:
+            if scored and self.scorers:
                 self.score(sample, row)
             return sample
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Keep: TypeAlias = "Callable[[list[Sample]], None]"
 LOOKUP_BATCH = 256
+GATHER_TURNS = 1
+"""Turns of the event loop that samples wait for others, as answers do for the cache."""
 AHEAD = 8
 """Requests in flight per extra worker, which has another request ready."""
 
@@ -87,20 +89,65 @@ async def ask(asker: Asker, slots: Iterable[Slot], keep: Keep, *, concurrency: i
         await _ask_and_judge(asker, stream, keep, workers, stop)
         return
 
+    recorder = _Recorder(asker, keep)
+
     async def work() -> None:
         for slot in stream:
             if stop.requested:
                 return
             try:
-                sample = await asker.ask(slot)
+                answered = await asker.answer(slot)
             except (LMError, BudgetExceeded) as error:  # not this row's fault: the slot stays owed
                 stop.request(error)
                 return
-            keep([sample])
+            await recorder.add(answered.sample)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(workers):
             group.create_task(work())
+
+
+class _Recorder:
+    """Record together what is finished within a few turns of the event loop, after the answers are in the cache.
+
+    Args:
+        asker: whose answers are stored first.
+        keep: records the samples.
+    """
+
+    def __init__(self, asker: Asker, keep: Keep) -> None:
+        self._asker = asker
+        self._keep = keep
+        self._samples: list[Sample] = []
+        self._recorded: asyncio.Future[None] | None = None
+
+    async def add(self, sample: Sample) -> None:
+        """Return when the sample is recorded. Raises what storing and recording raise."""
+        recorded = self._recorded
+        if recorded is None:
+            loop = asyncio.get_running_loop()
+            recorded = self._recorded = loop.create_future()
+            loop.call_soon(self._record, loop, GATHER_TURNS)
+        self._samples.append(sample)
+        await recorded
+
+    def _record(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        if turns:
+            loop.call_soon(self._record, loop, turns - 1)
+            return
+        samples, recorded = self._samples, self._recorded
+        self._samples, self._recorded = [], None
+        assert recorded is not None
+        try:
+            self._asker.settle()
+            self._keep(samples)
+        except Exception as error:  # boundary: those that wait raise it
+            if recorded.done():  # they were cancelled
+                raise
+            recorded.set_exception(error)
+        else:
+            if not recorded.done():
+                recorded.set_result(None)
 
 
 async def _ask_and_judge(asker: Asker, stream: Iterator[Slot], keep: Keep, workers: int, stop: Stop) -> None:
@@ -109,6 +156,7 @@ async def _ask_and_judge(asker: Asker, stream: Iterator[Slot], keep: Keep, worke
     After a stop, answers that no judge has seen stay owed: the cache has them.
     """
     answers: asyncio.Queue[Answered | None] = asyncio.Queue(workers)
+    recorder = _Recorder(asker, keep)
 
     async def answer() -> None:
         for slot in stream:
@@ -128,7 +176,7 @@ async def _ask_and_judge(asker: Asker, stream: Iterator[Slot], keep: Keep, worke
             except (LMError, BudgetExceeded) as error:
                 stop.request(error)
                 continue
-            keep([sample])
+            await recorder.add(sample)
 
     async with asyncio.TaskGroup() as judging:
         for _ in range(workers):

@@ -18,23 +18,25 @@ if TYPE_CHECKING:
 
 def record(sample: Sample, completion: Completion, before: Usage | None) -> Usage | None:
     """Write one answer into the sample. Over several turns, tokens and costs add up, and the last answer counts."""
-    response = completion.response
-    first = sample.request_key is None
-    usage = (
-        _usage(before, response.usage, paid=(sample.cache != "hit", completion.cache != "hit")) if not first else response.usage
-    )
+    response, usage = completion.response, completion.response.usage
+    if sample.request_key is None:
+        sample.cache, sample.started_at = completion.cache, completion.started_at
+        sample.cost_usd, sample.saved_usd = completion.cost_usd, completion.saved_usd
+        sample.latency_s = completion.latency_s
+    else:
+        usage = _usage(before, usage, paid=(sample.cache != "hit", completion.cache != "hit"))
+        sample.cache = completion.cache if sample.cache == completion.cache else "miss"
+        sample.started_at = sample.started_at or completion.started_at
+        sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd)
+        sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd)
+        sample.latency_s = _sum(sample.latency_s, completion.latency_s)
     sample.usage = usage
-    sample.cache = completion.cache if first or sample.cache == completion.cache else "miss"
     sample.cost_from = completion.cost_from or sample.cost_from
-    sample.cost_usd = _sum(sample.cost_usd, completion.cost_usd, first=first)
-    sample.saved_usd = _sum(sample.saved_usd, completion.saved_usd, first=first)
-    sample.latency_s = _sum(sample.latency_s, completion.latency_s, first=first)
     sample.attempts += completion.attempts
     sample.first_token_s = completion.first_token_s
     sample.model_served = response.model
     sample.system_fingerprint = response.system_fingerprint
     sample.request_key = completion.key
-    sample.started_at = sample.started_at or completion.started_at
     return usage
 
 
@@ -78,9 +80,7 @@ def status_of(finish_reason: str | None, *, empty: bool) -> Status:
     return _STATUSES.get(ending_of(finish_reason), "empty" if empty else "ok")
 
 
-def _sum(before: float | None, new: float | None, *, first: bool) -> float | None:
-    if first:
-        return new
+def _sum(before: float | None, new: float | None) -> float | None:
     return None if before is None or new is None else before + new
 
 

@@ -117,7 +117,8 @@ class Tally:
         """Count one sample."""
         if sample.named is not None or sample.judgements is not None:
             self._add_judging(sample)
-        if (failure := self._again.pop((sample.id, sample.repeat), None)) is not None:
+        failure = self._again.pop((sample.id, sample.repeat), None) if self._again else None
+        if failure is not None:
             self.status[failure.status] -= 1
             self.unscored[failure.status] -= not failure.scores
             if failure.status == "error":

@@ -112,7 +112,8 @@ class Cache:
         self._disk: Any = None
         self._table: Table | None = None
         self._to_cull = 0
-        self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put, asyncio.Future[None]]]] = {}
+        self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put, asyncio.Future[None] | None]]] = {}
+        self._problem: CacheError | None = None
         self._opening = threading.Lock()
         self._broken = False
         self._warned = False
@@ -129,6 +130,8 @@ class Cache:
 
     def changes(self) -> int | None:
         """Return a number that changes when others store answers in this folder; None if it cannot be used."""
+        if (table := self._table) is not None and table.just_looked and table.process == os.getpid():
+            return table.seen
         return self._guard(lambda _: None if self._table is None else self._table.changes(), None)
 
     def get(self, key: str, *, missing_since: int | None = None) -> Entry | None:
@@ -139,10 +142,9 @@ class Cache:
             missing_since: what `changes` returned before a lookup of this key that found nothing: as long as nobody else has
                 stored anything since, and its answer has not left the memory, the disk is not asked again.
         """
-        if not self.reads:
+        if self.mode not in _READS:
             return None
-        with self._lock:
-            data = self._memory.get(key)
+        data = self._memory.get(key)  # one step of C code: no lock is needed
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
         if key not in self._marks and self._is_known(missing_since):
@@ -208,36 +210,57 @@ class Cache:
 
         self._guard(write, None)
 
-    async def aput(self, key: str, response: Response, *, request: Request | None = None, cost_usd: float | None = None) -> None:
-        """Do as `put`; answers within a few turns of the event loop share one transaction.
+    async def aput(self, item: Put) -> None:
+        """Do as `put`. Answers within a few turns of the event loop share one transaction.
 
         Returns when the operating system has the answer, so that what follows, such as a line in a record, can rely on it.
         """
-        if not self.writes:
-            return
+        stored = asyncio.get_running_loop().create_future()
+        self.put_soon(item, stored)
+        await stored
+
+    def put_soon(self, item: Put, stored: asyncio.Future[None] | None = None) -> None:
+        """Store an answer in a few turns of the event loop, or when `settle` is called, whichever comes first.
+
+        Args:
+            item: what is stored.
+            stored: is done when the operating system has it.
+        """
         loop = asyncio.get_running_loop()
         gathered = self._gathering.get(loop)
         if gathered is None:
             gathered = self._gathering[loop] = []
             loop.call_soon(self._store_gathered, loop, GATHER_TURNS)
-        stored = loop.create_future()
-        gathered.append(((key, response, request, cost_usd), stored))
-        await stored
+        gathered.append((item, stored))
+
+    def settle(self) -> None:
+        """Store now what this event loop has given to `put_soon`.
+
+        Raises:
+            CacheError: that failed, now or since the last call, and no caller of `aput` was told.
+        """
+        self._store_gathered(asyncio.get_running_loop(), 0)
+        if (problem := self._problem) is not None:
+            self._problem = None
+            raise problem
 
     def _store_gathered(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
         if turns:
             loop.call_soon(self._store_gathered, loop, turns - 1)
             return
-        gathered = self._gathering.pop(loop)
+        if (gathered := self._gathering.pop(loop, None)) is None:
+            return
         problem: CacheError | None = None
         try:
             self.put_many([item for item, _ in gathered])
         except CacheError as error:
             problem = error
         for _, stored in gathered:
-            if stored.done():  # its caller was cancelled
+            if stored is None:
+                self._problem = problem or self._problem
+            elif stored.done():  # its caller was cancelled
                 continue
-            if problem is None:
+            elif problem is None:
                 stored.set_result(None)
             else:
                 stored.set_exception(problem)
@@ -458,14 +481,18 @@ def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:
     so another request would pay for the same cut again. An answer that was cut for another reason (a full context, a server's own
     limit) may be longer the next time.
     """
-    whole = max_tokens is not None and len(response.choices) == 1 and _completion_tokens(response) >= max_tokens
     for choice in map(parted, response.choices):
         ending = ending_of(choice.finish_reason)
-        if ending in ("refused", "failed", "malformed") or (ending == "cut" and not whole):
+        if ending in ("refused", "failed", "malformed") or (ending == "cut" and not _is_whole(response, max_tokens)):
             return False
         if not (choice.text or choice.tool_calls or (ending == "cut" and choice.reasoning)):
             return False
     return True
+
+
+def _is_whole(response: Response, max_tokens: int | None) -> bool:
+    """Return whether a truncated answer has all of its `max_tokens`."""
+    return max_tokens is not None and len(response.choices) == 1 and _completion_tokens(response) >= max_tokens
 
 
 _FAILED = frozenset({"failed", "malformed"})

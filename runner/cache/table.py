@@ -47,6 +47,10 @@ class Table:
     """The rows of one database, in this process: one connection to read and one to write, shared by its threads.
 
     Methods raise sqlite3.Error, also after waiting `timeout_s` seconds for another process's transaction.
+
+    Attributes:
+        process: the process that has opened it.
+        seen: what `changes` has returned last.
     """
 
     def __init__(self, folder: Path, timeout_s: float) -> None:
@@ -56,7 +60,7 @@ class Table:
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
         self._connect = functools.partial(_connect, folder, timeout_s)
         self._stored = 0
-        self._changes, self._looked = self._version(), time.monotonic()
+        self.seen, self._looked = self._version(), time.monotonic()
         self._checkpointing: threading.Thread | None = None
 
     def find(self, keys: Sequence[str], now: float) -> list[tuple[str, int, bytes]]:
@@ -112,9 +116,14 @@ class Table:
 
         It is looked up again if that was `LOOK_S` seconds ago, or `now`.
         """
-        if now or time.monotonic() - self._looked > LOOK_S:
-            self._changes, self._looked = self._version(), time.monotonic()
-        return self._changes
+        if now or not self.just_looked:
+            self.seen, self._looked = self._version(), time.monotonic()
+        return self.seen
+
+    @property
+    def just_looked(self) -> bool:
+        """Return whether `seen` needs no other look."""
+        return time.monotonic() - self._looked <= LOOK_S
 
     def _version(self) -> int:
         with self._writing:  # the connection whose own rows do not count

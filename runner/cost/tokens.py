@@ -71,20 +71,24 @@ def _longest(request: Request, otherwise: int | None) -> int | None:
 def _length(request: Request) -> tuple[int, int, int, list[str] | None]:
     """Return the characters, the bytes in UTF-8 and the messages of what is sent, and the types of what is attached."""
     messages, params = request.messages or (), request.params
-    said = [message.get("content") for message in messages]
-    said += [message["tool_calls"] for message in messages if "tool_calls" in message]
-    said += [request.prompt, *[params[name] for name in _SAID if name in params]]
     characters = size = 0
-    attached: list[str] | None = None
-    for part in said:
-        if part:
-            if isinstance(part, str):
-                text = part
-            else:
-                text = str(part)
-                attached = [*(attached or ()), *(kind for one in part if (kind := _type_of(one)) in _ATTACHED)]
+    others = [request.prompt, *[params[name] for name in _SAID if name in params]]
+    for message in messages:
+        text = message.get("content")
+        if type(text) is str:
             characters += len(text)
             size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        else:
+            others.append(text)
+        if "tool_calls" in message:
+            others.append(message["tool_calls"])
+    attached: list[str] | None = None
+    for part in filter(None, others):
+        if not isinstance(part, str):
+            attached = [*(attached or ()), *(kind for one in part if (kind := _type_of(one)) in _ATTACHED)]
+        text = str(part)
+        characters += len(text)
+        size += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
     return characters, size, len(messages), attached
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner.limits.complaints import SEVERAL
 from runner.limits.gate import Gate
-from runner.limits.headers import REQUESTS, TOKENS, told
+from runner.limits.headers import REMAINING, REQUESTS, TOKENS, told
 from runner.limits.lane import Lane, Pass
 from runner.secrets import redact
 
@@ -305,6 +305,8 @@ class Endpoint:
 
     def hear(self, headers: Mapping[str, str], pass_: Pass | None = None) -> None:
         """Learn from response headers (names in lower case), of the request with `pass_` or of an unknown one."""
+        if headers.keys().isdisjoint(REMAINING):
+            return
         requests = told(headers, REQUESTS, self._wall())
         tokens = told(headers, TOKENS, self._wall())
         if requests is None and tokens is None:

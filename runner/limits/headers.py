@@ -29,6 +29,8 @@ REQUESTS = (
     _names("x-ratelimit-{}"),
 )
 TOKENS = (_names(_OPENAI, "tokens"), _names(_ANTHROPIC, "tokens"))
+REMAINING = frozenset(remaining for remaining, _, _ in (*REQUESTS, *TOKENS))
+"""Headers without which an answer says nothing of limits."""
 _SINCE_1970 = 1e9
 _MILLISECONDS_SINCE_1970 = 1e12
 _PARTS = re.compile(r"(\d+(?:\.\d+)?)(ms|us|µs|ns|d|h|m|s)")

@@ -79,6 +79,13 @@ class Limiter:
         self._lane = Lane(math.inf if max_concurrency is None else max_concurrency, adaptive=adaptive)
         endpoint.add(self._lane, rpm, tpm)
 
+    def enter(self, tokens: int = 0) -> Pass | None:
+        """Return the pass of `acquire` if a request may be sent at once, else None. Raises EndpointClosedError."""
+        entered = self.endpoint.enter(self._lane, tokens)
+        if isinstance(entered, LMError):
+            _refuse(entered)
+        return entered
+
     async def acquire(self, tokens: int = 0) -> Pass:
         """Wait for permission to send one request, first come first served.
 
@@ -91,11 +98,8 @@ class Limiter:
         Raises:
             EndpointClosedError: an earlier error closed the endpoint: this request would fail in the same way.
         """
-        entered = self.endpoint.enter(self._lane, tokens)
-        if isinstance(entered, Pass):
-            return entered
-        if entered is not None:
-            _refuse(entered)
+        if (pass_ := self.enter(tokens)) is not None:
+            return pass_
         waiter = TaskWaiter(tokens, ring=self.endpoint.ring)
         self.endpoint.queue(self._lane, waiter)
         try:
@@ -107,11 +111,8 @@ class Limiter:
 
     def acquire_blocking(self, tokens: int = 0) -> Pass:
         """Do as `acquire`, in a thread without an event loop."""
-        entered = self.endpoint.enter(self._lane, tokens)
-        if isinstance(entered, Pass):
-            return entered
-        if entered is not None:
-            _refuse(entered)
+        if (pass_ := self.enter(tokens)) is not None:
+            return pass_
         waiter = ThreadWaiter(tokens, ring=self.endpoint.ring)
         try:
             self.endpoint.queue(self._lane, waiter)

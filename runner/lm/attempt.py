@@ -5,23 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from runner.errors import LMTimeoutError, MalformedError, TransportError
-from runner.types import Response, Usage
+from runner.types import Usage
 
 if TYPE_CHECKING:
     from runner.errors import LMError
     from runner.limits import Pass
     from runner.transport.base import Hear
-    from runner.types import Request
-
-
-class Answer(msgspec.Struct, frozen=True):
-    """The answer to a Send, and the seconds it took, without the wait for the rate limiter."""
-
-    response: Response
-    seconds: float
+    from runner.types import Request, Response
 
 
 _NOTHING = Usage()
@@ -34,20 +25,22 @@ class Attempt:
     Attributes:
         place: its pass from the limiter.
         began: when it was sent; None before that.
+        seconds: how long the answer took, without the wait for the rate limiter.
+        response: its answer; None if it has brought none.
         used: its tokens; None if unknown: it has not ended, its answer has no usage, or it failed and may have been billed.
-        named_usd: the cost that its answer names.
-        answered: whether it brought an answer.
+        usd: its dollars; None if unknown, or before it is settled.
     """
 
-    __slots__ = ("_request", "answered", "began", "named_usd", "place", "used")
+    __slots__ = ("_request", "began", "place", "response", "seconds", "usd", "used")
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self.place: Pass | None = None
         self.began: float | None = None
+        self.seconds = 0.0
+        self.response: Response | None = None
         self.used: Usage | None = None
-        self.named_usd: float | None = None
-        self.answered = False
+        self.usd: float | None = None
 
     @property
     def hear(self) -> Hear | None:
@@ -64,18 +57,15 @@ class Attempt:
             self.used = _NOTHING
         if self.place is not None:
             request = self._request
-            self.place.failed(error, self._seconds(), hash(repr(request.messages or request.prompt)))
+            seconds = time.perf_counter() - (self.began or 0.0)
+            self.place.failed(error, seconds, hash(repr(request.messages or request.prompt)))
 
-    def succeeded(self, response: Response) -> Answer:
+    def succeeded(self, response: Response) -> None:
         """Record an answer."""
-        self.answered, self.used, self.named_usd = True, response.usage, response.cost_usd
-        seconds = self._seconds()
+        self.response, self.used = response, response.usage
+        self.seconds = time.perf_counter() - (self.began or 0.0)
         if self.place is not None:
-            self.place.succeeded(response.usage.total_tokens if response.usage else None, seconds)
-        return Answer(response, seconds)
-
-    def _seconds(self) -> float:
-        return time.perf_counter() - (self.began or 0.0)
+            self.place.succeeded(response.usage.total_tokens if response.usage else None, self.seconds)
 
 
 def may_be_billed(error: LMError) -> bool:

@@ -72,10 +72,9 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
             return named_usd
         return price.cost(usage) if usage and (price := self.price) else None
 
-    def cost_of(self, response: Response) -> tuple[float | None, str | None]:
-        """Return the dollars for an answer (None: unknown), and who named them (None: they are reckoned here)."""
-        named = response.cost_usd if self.own_price is None else None
-        return self.cost(response.usage, named), None if named is None else response.cost_from
+    def cost_from(self, response: Response) -> str | None:
+        """Return who named the dollars of an answer; None: they are reckoned here."""
+        return None if response.cost_usd is None or self.own_price is not None else response.cost_from
 
     def most(self, request: Request) -> dict[str, Any]:
         """Return the most that one attempt at `request` may use: dollars (`usd`) and `tokens`, None if unknown."""

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class SingleFlight(Generic[T]):
-    """The calls in flight, by event loop and key."""
+    """The calls in flight, by event loop and key. Each has a future from the moment that another call waits for it."""
 
     def __init__(self) -> None:
-        self._flights: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[T]] = {}
+        self._flights: dict[tuple[asyncio.AbstractEventLoop, str], asyncio.Future[T] | None] = {}
 
-    async def run(self, key: str, call: Callable[[], Awaitable[T]]) -> tuple[T, bool]:
-        """Make `call`, or wait for the call of the same key in flight; all get its outcome or its error.
+    async def run(self, key: str, call: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> tuple[T, bool]:
+        """Make `call` with these arguments, or wait for the call of the same key in flight; all get its outcome or its error.
 
         Returns:
             The outcome, and whether it is that of another call. If that one is cancelled, the next in line makes the call.
         """
         place = (asyncio.get_running_loop(), key)
-        while (flight := self._flights.get(place)) is not None:
+        flights = self._flights
+        while place in flights:
+            flight = flights[place]
+            if flight is None:
+                flight = flights[place] = place[0].create_future()
             try:
                 return await asyncio.shield(flight), True
             except asyncio.CancelledError:
                 if not flight.cancelled():
                     raise
-        flight = self._flights[place] = place[0].create_future()
+        flights[place] = None
         try:
-            outcome = await call()
+            outcome = await call(*args, **kwargs)
         except Exception as error:
-            flight.set_exception(error)
-            flight.exception()  # marks it as retrieved, even if no other call waits for it
+            if (flight := flights.pop(place)) is not None:
+                flight.set_exception(error)
+                flight.exception()  # marks it as retrieved, even if no other call waits for it any more
             raise
         except BaseException:
-            flight.cancel()
+            if (flight := flights.pop(place)) is not None:
+                flight.cancel()
             raise
-        else:
+        if (flight := flights.pop(place)) is not None:
             flight.set_result(outcome)
-            return outcome, False
-        finally:
-            del self._flights[place]
+        return outcome, False

@@ -224,6 +224,7 @@ class LM:
         *,
         encoded: bytes | None = None,
         missing_since: int | None = None,
+        stored: bool = True,
     ) -> Completion:
         """Answer one request: cache, limiter, budget, transport, retries. It is not in the history, and callbacks are not called.
 
@@ -232,13 +233,14 @@ class LM:
             account: adds up what the attempts use, failed ones included.
             encoded: the `encoded_params` of the request, for callers with many requests that share them.
             missing_since: when the cache was found to lack the answer (see `Cache.get`).
+            stored: whether the answer is in the cache when this returns; else it is a moment later (see `Cache.put_soon`).
 
         Raises:
             LMError: there is no answer after all attempts.
             CacheError: a miss in replay mode.
             BudgetExceeded: the budget does not allow it.
         """
-        return await self._complete(request, request_key(request, encoded), {}, account, missing_since)
+        return await self._complete(request, request_key(request, encoded), {}, account, missing_since, stored)
 
     async def aclose(self) -> None:
         """Close the connections that `acall` and `acomplete` have left open in this event loop. Call it before the loop ends."""
@@ -443,6 +445,7 @@ class LM:
         kwargs: Mapping[str, Any],
         account: Account | None = None,
         missing_since: int | None = None,
+        stored: bool = True,
     ) -> Completion:
         """Answer a request from the cache, or send it; while the same request is in flight, wait for its answer."""
         store = self._store(kwargs)
@@ -450,8 +453,8 @@ class LM:
             return cached
         call = Call(self.channel(kwargs), request, key, store, account)
         if store is None or not (store.reads and store.writes):
-            return await call.arun()
-        made, shared = await self.flights.run(key, call.arun)
+            return await call.arun(stored)
+        made, shared = await self.flights.run(key, call.arun, stored)
         if not shared:
             return made
         return Completion.hit(made.key, made.response, made.cost_usd)
@@ -482,6 +485,8 @@ class LM:
     # --- what a call needs
 
     def _store(self, kwargs: Mapping[str, Any]) -> Cache | None:
+        if not kwargs and self.store is not None and self.cache is True:
+            return self.store
         chosen = kwargs.get("cache", self.cache)
         if isinstance(chosen, Cache):
             return chosen

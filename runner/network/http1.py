@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
+import time
 import zlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,13 @@ CONNECT_TIMEOUT_S = 30.0
 IDLE_S = 15.0
 """A connection that has been idle for longer is not used again: the server may be about to close it."""
 
-_END_OF_BODY = frozenset({b"content-length", b"transfer-encoding"})
+_END_OF_BODY = frozenset({"content-length", "transfer-encoding"})
 _UNSENT = "\r\n\0"
 _USER_AGENT = "ostinato"
 """Some providers' firewalls refuse requests that do not say what sends them."""
 _BODILESS = (204, 304)
+_NAMES_KEPT = 256
+"""Names of headers that are kept as text: servers send the same ones with each answer."""
 
 
 class DisconnectedError(ConnectionError):
@@ -60,33 +63,20 @@ class Origin:
         self._port = parts.port or (443 if self._tls else 80)
         self._idle: deque[Connection] = deque()
 
-    async def begin(self, head: bytes, body: bytes) -> Connection:
-        """Send a request and return its connection, which `end` takes back.
-
-        Args:
-            head: the request line and the headers, as `head_of` makes them.
-            body: the body.
-
-        Raises:
-            TimeoutError: there is no connection in time.
-            OSError: there is no connection.
-        """
-        now = asyncio.get_running_loop().time()
+    def idle(self) -> Connection | None:
+        """Return a connection that can be used again, None without one. `end` takes it back."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and now - connection.idle_since < IDLE_S:
-                break
+            if connection.usable and time.monotonic() - connection.idle_since < IDLE_S:
+                return connection
             connection.abort()
-        else:
-            connection = await self._connect()
-        connection.send(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
-        return connection
+        return None
 
     def end(self, connection: Connection) -> None:
         """Keep a connection for the next request if its answer was read to the end, and the server keeps it; else close it."""
         if connection.ended and connection.usable:
             connection.silence(0.0)
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = time.monotonic()
             self._idle.append(connection)
         else:
             connection.abort()
@@ -96,7 +86,13 @@ class Origin:
         while self._idle:
             self._idle.pop().abort()
 
-    async def _connect(self) -> Connection:
+    async def connect(self) -> Connection:
+        """Return a new connection, which `end` takes back.
+
+        Raises:
+            TimeoutError: there is no connection in time.
+            OSError: there is no connection.
+        """
         loop = asyncio.get_running_loop()
         secure: dict[str, Any] = {"ssl": _tls(), "server_hostname": self._host} if self._tls else {}
         try:
@@ -116,13 +112,15 @@ class Connection(asyncio.Protocol):
         status: the HTTP status of the answer; 0 until it has come.
         headers: of the answer, names in lower case.
         ended: whether the whole answer has come.
-        idle_since: when it was last given back, by the clock of the event loop.
+        idle_since: when it was last given back, by `time.monotonic`.
     """
 
     def __init__(self) -> None:
         from httptools import HttpParserError, HttpResponseParser
 
         self._loop = asyncio.get_running_loop()
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # a streamed answer has a piece for each event: no Python code runs for it
         self._parser = HttpResponseParser(self)
         self._unreadable = HttpParserError
         self._transport: Any = None
@@ -132,14 +130,16 @@ class Connection(asyncio.Protocol):
         self._silence_s = 0.0
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._listens_at = 0.0
         self.idle_since = 0.0
-        self._reset()
+        self._begin()
         self.ended = True
 
-    def _reset(self) -> None:
+    def _begin(self) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self._pieces: list[bytes] = []
+        self._pieces.clear()
+        self._count = 0
         self._unpack: Any = None
         self._until_closed = True
         self.ended = False
@@ -149,64 +149,87 @@ class Connection(asyncio.Protocol):
         """Return whether another request may be sent."""
         return self._error is None and not self._transport.is_closing()
 
-    def send(self, request: bytes) -> None:
-        """Send a request."""
-        self._reset()
-        self._transport.write(request)
+    def send(self, head: bytes, body: bytes) -> None:
+        """Send a request.
+
+        Args:
+            head: the request line and the headers, as `head_of` makes them.
+            body: the body.
+        """
+        self._begin()
+        self._transport.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
 
     async def whole(self) -> None:
         """Wait for the end of the answer. Raises `DisconnectedError` and `NotHTTPError`."""
         self._wants_all = True
         while not self.ended:
-            await self._wait()
+            await self._news()
 
     async def head(self) -> None:
         """Wait for the status and the headers. Raises `DisconnectedError`, `NotHTTPError` and `SilentError`."""
         self._wants_all = False
         while not self.status:
-            await self._wait()
+            await self._news()
 
     async def more(self) -> bytes:
         """Wait for a part of the body, and return it; empty at its end. Raises as `head`."""
         self._wants_all = False
-        while not self._pieces and not self.ended:
-            await self._wait()
-        return self.read()
+        while not (piece := self.read()) and not self.ended:
+            await self._news()
+        return piece
 
     def read(self) -> bytes:
-        """Return what has come of the body, once."""
-        pieces, self._pieces = self._pieces, []
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        """Return what has come of the body, once. Raises `NotHTTPError` if it cannot be unpacked."""
+        pieces = self._pieces
+        if self.ended:
+            del pieces[self._count :]  # what came after the answer
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._unpack is None:
+            return body
+        try:
+            return bytes(self._unpack.decompress(body) + (self._unpack.flush() if self.ended else b""))
+        except zlib.error as error:
+            raise NotHTTPError(f"not HTTP: {error}") from None
 
     def silence(self, seconds: float) -> None:
-        """From now on, fail with `SilentError` when nothing has come for so many seconds; 0: never."""
-        self._silence_s, self._heard = seconds, self._loop.time()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(seconds, self._listen) if seconds else None
+        """From now on, fail with `SilentError` when nothing has come for so many seconds; 0: never.
+
+        The timer of an earlier request runs on: it finds out by itself when to look again.
+        """
+        self._silence_s = seconds
+        if seconds:
+            self._heard = self._loop.time()
+            if self._timer is None or self._listens_at > self._heard + seconds:
+                self._listen_at(self._heard + seconds)
 
     def abort(self) -> None:
         """Close the connection at once."""
-        self.silence(0.0)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._transport.abort()
 
-    async def _wait(self) -> None:
+    def _news(self) -> asyncio.Future[None]:
+        """Return what is done when more has come. Raises what has ended the connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
+
+    def _listen_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._listens_at = self._loop.call_at(at, self._listen), at
 
     def _listen(self) -> None:
         """Look whether the server has been silent for too long; the timer runs once for each such time, not for each piece."""
         self._timer = None
         if not self._silence_s or self.ended:
             return
-        left = self._heard + self._silence_s - self._loop.time()
-        if left > 0:
-            self._timer = self._loop.call_later(left, self._listen)
+        until = self._heard + self._silence_s
+        if until > max(self._listens_at, self._loop.time()):
+            self._listen_at(until)
         else:
             self._fail(SilentError(f"nothing came for {self._silence_s:g} s"))
 
@@ -253,7 +276,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """End an answer that ends with its connection; any other is lost."""
         if not self.ended and self.status and self._until_closed and error is None:
-            self.ended = True
+            self._end()
             self._wake()
         self._error = self._error or DisconnectedError(str(error) if error else "the server has closed the connection")
         if not self.ended:
@@ -270,10 +293,12 @@ class Connection(asyncio.Protocol):
         """Keep a header."""
         if self.ended:
             return
-        lower = name.lower()
-        if lower in _END_OF_BODY:
-            self._until_closed = False
-        self.headers[lower.decode("latin-1")] = value.decode("utf-8", "surrogateescape")
+        known = _names.get(name)
+        if known is None:
+            known = name.lower().decode("latin-1")
+            if len(_names) < _NAMES_KEPT:
+                _names[name] = known
+        self.headers[known] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
         """Keep the status; go on after an interim one."""
@@ -283,28 +308,26 @@ class Connection(asyncio.Protocol):
         if status < 200:  # noqa: PLR2004 - interim: the answer follows
             self.headers = {}
             return
-        self.status = status
-        if status in _BODILESS:
+        self.status, headers = status, self.headers
+        if status in _BODILESS or not headers.keys().isdisjoint(_END_OF_BODY):
             self._until_closed = False
-        coding = self.headers.get("content-encoding", "identity").lower()
-        if coding != "identity":
+        if "content-encoding" in headers and (coding := headers["content-encoding"].lower()) != "identity":
             self._unpack = _unpacker(coding)
-
-    def on_body(self, body: bytes) -> None:
-        """Keep a part of the body."""
-        if self.ended:
-            return
-        self._pieces.append(self._unpack.decompress(body) if self._unpack is not None else body)
 
     def on_message_complete(self) -> None:
         """End the answer."""
         if self.ended or not self.status:
             return
-        if self._unpack is not None:
-            self._pieces.append(self._unpack.flush())
-        self.ended = True
+        self._end()
         if not self._parser.should_keep_alive():
             self._error = DisconnectedError("the server closes the connection")
+
+    def _end(self) -> None:
+        self.ended, self._count = True, len(self._pieces)
+
+
+_names: dict[bytes, str] = {}
+"""Names of headers in lower case, by how they were sent."""
 
 
 def _unpacker(coding: str) -> Any:

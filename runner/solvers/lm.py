@@ -94,8 +94,13 @@ class StepLM(LM):
         kwargs: Mapping[str, Any],
         account: Account | None = None,
         missing_since: int | None = None,
+        stored: bool = True,
     ) -> Coroutine[Any, Any, Completion]:
-        del account, missing_since  # of whoever calls `acomplete`: the sample has its own, and steps are looked up one by one
+        del (
+            account,
+            missing_since,
+            stored,
+        )  # of whoever calls `acomplete`: the sample has its own account, and steps are looked up
         return self._steps.take(self, request, key, kwargs)
 
     def _connection(self, merged: dict[str, Any]) -> Connection:

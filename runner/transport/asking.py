@@ -17,14 +17,16 @@ _refused: dict[tuple[str | None, str], str] = {}
 """Fields that a server has refused for a model: ``stream_options`` or ``stream``. The key is its address and the model."""
 
 
+_NONE: dict[str, Any] = {}
+_FIELDS = {None: STREAMING, "stream_options": {"stream": True}, "stream": _NONE}
+
+
 def stream_fields(request: Request, connection: Connection) -> dict[str, Any]:
-    """Return the fields that ask for a streamed answer; none if it is not to be streamed, or the server has refused to."""
-    if not connection.stream:
-        return {}
-    refused = _refused.get((connection.api_base, request.model))
-    if refused == "stream":
-        return {}
-    return {name: value for name, value in STREAMING.items() if name != refused}
+    """Return the fields that ask for a streamed answer; none if it is not to be streamed, or the server has refused to.
+
+    They are the same object each time: do not change it.
+    """
+    return _FIELDS[_refused.get((connection.api_base, request.model))] if connection.stream else _NONE
 
 
 def learn(error: LMError, asked: dict[str, Any], request: Request, connection: Connection) -> bool:

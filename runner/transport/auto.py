@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.transport.direct import DirectTransport
 from runner.transport.litellm import LiteLLMTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from runner.transport.base import Hear, Transport
     from runner.types import Connection, Request, Response
 
@@ -18,6 +20,7 @@ class AutoTransport:
     def __init__(self) -> None:
         self._direct = DirectTransport()
         self._litellm = LiteLLMTransport()
+        self._last: tuple[str, str, Connection, Transport] | None = None  # one object: threads replace it atomically
 
     def prepare(self, request: Request, connection: Connection) -> None:
         """Load what the chosen transport needs."""
@@ -27,9 +30,9 @@ class AutoTransport:
         """Send the request and wait. Raises LMError."""
         return self._chosen(request, connection).complete(request, connection, hear)
 
-    async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
+    def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Coroutine[Any, Any, Response]:
         """Do as `complete`, without blocking the event loop."""
-        return await self._chosen(request, connection).acomplete(request, connection, hear)
+        return self._chosen(request, connection).acomplete(request, connection, hear)
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
@@ -37,4 +40,8 @@ class AutoTransport:
         await self._litellm.aclose()
 
     def _chosen(self, request: Request, connection: Connection) -> Transport:
-        return self._direct if DirectTransport.speaks(request, connection) else self._litellm
+        last = self._last
+        if last is None or last[2] is not connection or last[0] != request.model or last[1] != request.model_type:
+            found: Transport = self._direct if DirectTransport.speaks(request, connection) else self._litellm
+            last = self._last = request.model, request.model_type, connection, found
+        return last[3]

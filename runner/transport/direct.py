@@ -11,12 +11,9 @@ import re
 import threading
 import time
 import weakref
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
-
-import msgspec
 
 from runner.errors import AuthenticationError, BadRequestError, ConnectionLostError, LMError, LMTimeoutError
 from runner.network import general, http1
@@ -25,6 +22,7 @@ from runner.secrets import remember
 from runner.transport.answer import read
 from runner.transport.asking import learn, stream_fields
 from runner.transport.base import failure, refused, silent, too_late
+from runner.transport.body import Bodies
 from runner.transport.embedding import read_vector
 from runner.transport.streamed import StreamedAnswer
 from runner.transport.users import Users
@@ -82,16 +80,12 @@ class DirectTransport:
     async def acomplete(self, request: Request, connection: Connection, hear: Hear | None = None) -> Response:
         """Do as `complete`, without blocking the event loop. The caller sets the timeout."""
         route = self._route
-        if route is None or route.connection is not connection or not route.usable():
-            route = self._route = _route(request, connection)
-            _users.join(self)
-        if request.model_type not in _PATHS or not self.speaks(request, connection):
-            why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
-            raise failure(None, why, request=request, kind=BadRequestError)
+        if route is None or not route.leads(request, connection):
+            route = self._route = self._way(request, connection)
         if connection.stream and request.model_type != "embedding" and (asked := stream_fields(request, connection)):
             return await self._streamed(route, request, connection, hear, asked)
         try:
-            answer = await route.ask(request.model_type, _encode(_body(request, connection)))
+            answer = await route.ask(request.model_type, route.bodies.of(request))
         except (OSError, ValueError) as error:
             raise _without_answer(error, request, connection) from None
         if hear is not None:
@@ -105,7 +99,7 @@ class DirectTransport:
         self, route: _Route, request: Request, connection: Connection, hear: Hear | None, asked: dict[str, Any]
     ) -> Response:
         """Ask for a streamed answer, and put it together. A server that answers at once (JSON) is taken at its word."""
-        body = _encode(_body(request, connection, asked))
+        body = route.bodies.of(request, asked)
         answered = StreamedAnswer(time.perf_counter())
         try:
             answer = await route.ask(request.model_type, body, answered, connection.silence_s)
@@ -119,6 +113,15 @@ class DirectTransport:
                 return await self.acomplete(request, connection, hear)
             raise refusal
         return answered.response(request, connection, answer.headers)
+
+    def _way(self, request: Request, connection: Connection) -> _Route:
+        """Return a route for a request; those before it are not needed any more."""
+        if not self.speaks(request, connection):
+            why = "transport: direct speaks OpenAI's chat and text formats only (openai/..., local/...); use auto or litellm"
+            raise failure(None, why, request=request, kind=BadRequestError)
+        found = _route(request, connection)
+        _users.join(self)
+        return found
 
     async def aclose(self) -> None:
         """Close the connections of this event loop, unless another transport uses them: its requests in flight are paid for."""
@@ -136,23 +139,33 @@ class _Reply(NamedTuple):
 
 
 class _Route:
-    """Everything that is the same for all requests over one connection in one event loop.
+    """Everything that is the same for all requests to a model over one connection in one event loop.
+
+    Attributes:
+        bodies: encodes their bodies.
 
     Raises:
         ValueError: the address, or a header, cannot be sent.
     """
 
-    def __init__(self, connection: Connection, base: str, headers: dict[str, str]) -> None:
-        self.connection = connection
+    def __init__(self, model: str, connection: Connection, base: str, headers: dict[str, str]) -> None:
+        self.bodies = Bodies(connection)
+        self._model = model
+        self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._headers = headers
         self._urls = {model_type: base + path for model_type, path in _PATHS.items()}
         self._heads = {model_type: http1.head_of(url, headers) for model_type, url in self._urls.items()}
         self._origin = None if _needs_more(base) else _origin(base)
 
-    def usable(self) -> bool:
-        """Return whether it belongs to the running event loop."""
-        return self._loop is asyncio.get_running_loop()
+    def leads(self, request: Request, connection: Connection) -> bool:
+        """Return whether a request can be sent this way, from the running event loop."""
+        return (
+            connection is self._connection
+            and request.model == self._model
+            and request.model_type in _PATHS
+            and self._loop is asyncio.get_running_loop()
+        )
 
     async def ask(
         self, model_type: str, body: bytes, answered: StreamedAnswer | None = None, silence_s: float | None = None
@@ -165,8 +178,9 @@ class _Route:
         origin = self._origin
         if origin is None:
             return await self._ask_generally(model_type, body, answered, silence_s)
-        connection = await origin.begin(self._heads[model_type], body)
+        connection = origin.idle() or await origin.connect()
         try:
+            connection.send(self._heads[model_type], body)
             if answered is None:
                 await connection.whole()
             else:
@@ -225,7 +239,7 @@ def _route(request: Request, connection: Connection) -> _Route:
     base = (connection.api_base or OPENAI_URL).rstrip("/")
     headers = {"content-type": "application/json", **connection.headers, **_authorization(request, connection)}
     try:
-        return _Route(connection, base, headers)
+        return _Route(request.model, connection, base, headers)
     except ValueError as error:
         raise failure(None, f"malformed address: {error}", request=request, connection=connection) from None
 
@@ -261,9 +275,6 @@ async def _close() -> None:
     await general.close()
 
 
-_encode = msgspec.json.Encoder().encode
-
-
 def _without_answer(error: Exception, request: Request, connection: Connection) -> LMError:
     """Return the error for a request whose connection has failed: before it was sent, or before it was answered."""
     if isinstance(error, http1.SilentError):
@@ -276,21 +287,6 @@ def _without_answer(error: Exception, request: Request, connection: Connection) 
     broken = failure(None, str(error) or type(error).__name__, request=request, connection=connection, kind=kind)
     broken.sent = kind is not None
     return broken
-
-
-def _body(request: Request, connection: Connection, streaming: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    params = {key: value for key, value in request.params.items() if key != "extra_body"}
-    asked: dict[str, Any] = {"messages": request.messages}
-    if request.model_type != "chat":
-        asked = {"input" if request.model_type == "embedding" else "prompt": request.prompt}
-    return {
-        "model": request.model.partition("/")[2],
-        **asked,
-        **params,
-        **streaming,
-        **request.params.get("extra_body", {}),
-        **connection.body,
-    }
 
 
 def _authorization(request: Request, connection: Connection) -> dict[str, str]:

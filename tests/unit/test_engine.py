@@ -1,7 +1,8 @@
 """The engine: rows become samples, a failure stays with its row, and what would meet every row stops the run and is owed."""
 
 import asyncio
-from itertools import compress
+import contextlib
+from itertools import chain, compress
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from runner.errors import (
     AuthenticationError,
     BadRequestError,
     BudgetExceeded,
+    CacheError,
     ContextWindowError,
     DataError,
     EndpointClosedError,
@@ -83,7 +85,8 @@ async def asked(one, slots, *, concurrency=4, stop=None):
     """Samples by id and repeat, and the Stop."""
     stop = stop or Stop()
     samples = []
-    await ask(one, slots, samples.extend, concurrency=concurrency, stop=stop)
+    with one.lm.limiter.using() if one.lm.limiter else contextlib.nullcontext():
+        await ask(one, slots, samples.extend, concurrency=concurrency, stop=stop)
     return {(sample.id, sample.repeat): sample for sample in samples}, stop
 
 
@@ -252,6 +255,34 @@ async def test_a_conversation_of_two_turns_is_answered_from_the_cache(tmp_path):
     again = asker(None, adapter=adapter, cache=cache, scorers={}).from_cache(once(rows(3)))
     assert [sample and (sample.status, sample.parsed, sample.cache) for sample in again] == [("ok", {"a": 1}, "hit")] * 2 + [None]
     cache.close()
+
+
+async def test_samples_are_recorded_together_after_their_answers_are_stored(tmp_path):
+    cache, recorded = Cache(tmp_path / "cache"), []
+
+    def keep(samples):
+        other = Cache(cache.folder, mode="read")
+        assert all(other.get(sample.request_key) for sample in samples)
+        other.close()
+        recorded.append([sample.id for sample in samples])
+
+    await ask(asker(lambda *_: "yes", cache=cache), once(rows(20)), keep, concurrency=8, stop=Stop())
+    cache.close()
+    assert sorted(chain(*recorded)) == sorted(row.id for row in rows(20))
+    assert len(recorded) < 10
+
+
+async def test_a_cache_that_cannot_store_ends_the_run(tmp_path):
+    cache, recorded = Cache(tmp_path / "cache"), []
+    cache.put_many = failing
+    with pytest.raises(ExceptionGroup) as caught:
+        await ask(asker(lambda *_: "yes", cache=cache), once(rows(20)), recorded.extend, concurrency=4, stop=Stop())
+    assert {type(error) for error in caught.value.exceptions} == {CacheError}
+    assert recorded == []
+
+
+def failing(_items):
+    raise CacheError("the folder cannot be used")
 
 
 # -- how many at once, and stopping
