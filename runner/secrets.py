@@ -39,9 +39,11 @@ _CONCEALED = re.compile(r"\?\*\*\*[0-9a-f]{0,8}(?=#|$)")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 _SENSITIVE_NAME = re.compile(r"(?i)(?:^|[-_.]|api)(key|token|secret|password|passwd|authorization|credentials?|auth)(?:$|[-_.])")
 
-_MARKS = ("aiza", "akia", "eyj", "bearer", "bas")  # not "basic": a pattern that ignores case takes a dotless i for an i
-_JOINED_MARKS = ("sk-", *(f"{name}{sign}" for name in _NAMED for sign in "-_"))
-"""Marks, in any case, without which the first two patterns find nothing. Looking for marks takes a tenth of the time, or less."""
+_JOINED_MARKS = ("sk-", *(f"{name}-".replace("_", "-") for name in _NAMED))
+"""Marks, in lower case and with hyphens for underscores, one of which each key with a prefix has."""
+
+_HARMLESS = "0123456789abcdef-:.+TZ"
+"""Characters that make no secret by themselves: hashes and times, which are in each sample."""
 
 _SHORTEST = len("basic 12345678")
 """Length of the shortest text that can look like a secret: pages and tables clean very many short texts."""
@@ -98,6 +100,11 @@ def holds_secret(text: str) -> bool:
     return any(value in text for value in _seen) or _KNOWN.search(text) is not None
 
 
+def is_clean(text: str) -> bool:
+    """Return whether `redact` surely leaves a text, and any part of it, as it is. It takes one look at many texts, joined."""
+    return not _seen and "://" not in text and not _is_suspect(text)
+
+
 def redact(text: str) -> str:
     """Return `text` with remembered secrets, everything that looks like one, and user names in URLs replaced by ``***``."""
     for value in sorted(_seen, key=len, reverse=True) if _seen else ():  # the longest first: one may be part of another
@@ -149,6 +156,15 @@ def redacted(value: Any) -> Any:
 
 
 def _is_suspect(text: str) -> bool:
+    """Return whether the first two patterns may find something: they take ten times as long as to look for marks, or more."""
+    if not text.strip(_HARMLESS):
+        return False
     folded = text.casefold()
-    joined = _JOINED_MARKS if "-" in folded or "_" in folded else ()
-    return any([mark in folded for mark in _MARKS]) or any([mark in folded for mark in joined])  # noqa: C419 - twice as fast
+    if "bearer" in folded or "bas" in folded:  # not "basic": a pattern that ignores case takes a dotless i for an i
+        return True
+    if "AIza" in text or "AKIA" in text or "eyJ" in text:
+        return True
+    if "-" not in folded and "_" not in folded:
+        return False
+    joined = folded.replace("_", "-")
+    return any([mark in joined for mark in _JOINED_MARKS])  # noqa: C419 - twice as fast

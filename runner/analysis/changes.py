@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Literal
+from array import array
+from itertools import chain
+from operator import gt, lt, sub
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -40,6 +43,14 @@ class Bounds(msgspec.Struct, frozen=True):
         return (self.most, self.least) if lower_is_better else (self.least, self.most)
 
 
+class _Columns(NamedTuple):
+    """Scores that both runs have: the row of each, its score in A and in B."""
+
+    rows: list[str]
+    in_a: array[float]
+    in_b: array[float]
+
+
 class ScoreChange(msgspec.Struct, frozen=True):
     """The difference of one score between A and B, on the samples that have it in both.
 
@@ -73,29 +84,41 @@ class ScoreChange(msgspec.Struct, frozen=True):
     bounds: Bounds | None = None
 
 
-def change(
-    pairs: Pairs, name: str, clusters: Mapping[str, Hashable] | None, level: float, *, lower_is_better: bool
-) -> ScoreChange:
+class Method(NamedTuple):
+    """How differences are tested.
+
+    Attributes:
+        level: the confidence level.
+        clusters: row id -> group; None: rows are independent.
+        resamples: of the bootstrap intervals; 0: none are made.
+    """
+
+    level: float
+    clusters: Mapping[str, Hashable] | None
+    resamples: int
+
+
+def change(pairs: Pairs, name: str, method: Method, *, lower_is_better: bool) -> ScoreChange:
     """Return the change of the score `name`, without a verdict, which needs the p-values of all changes.
 
     Raises:
         ConfigError: a row has no cluster.
     """
-    found = list(pairs.scored(name))
-    means = _by_row(found)
+    found = _columns(pairs.scored(name))
+    rows = _by_row(found)
     left_out_a, left_out_b = pairs.left_out(name)
     return ScoreChange(
-        mean_a=_mean([one for one, _ in means.values()]),
-        mean_b=_mean([other for _, other in means.values()]),
-        difference=_difference(found, clusters, level),
-        samples=len(found),
+        mean_a=_mean(rows.in_a),
+        mean_b=_mean(rows.in_b),
+        difference=_difference(found, rows, method),
+        samples=len(found.rows),
         unscored=pairs.unscored(name),
-        gained=sum(other > one for _, one, other in found),
-        lost=sum(other < one for _, one, other in found),
+        gained=sum(map(gt, found.in_b, found.in_a)),
+        lost=sum(map(lt, found.in_b, found.in_a)),
         lower_is_better=lower_is_better,
         left_out_a=left_out_a,
         left_out_b=left_out_b,
-        bounds=None if pairs.measures(name) else _bounds(found, list(pairs.one_sided(name)), clusters, level),
+        bounds=None if pairs.measures(name) else _bounds(found, list(pairs.one_sided(name)), method),
     )
 
 
@@ -150,47 +173,53 @@ def _verdict(mean: float | None, p: float | None, level: float, *, lower_is_bett
     return "better" if (mean > 0) != lower_is_better else "worse"
 
 
-def _bounds(
-    found: Sequence[tuple[Slot, float, float]],
-    one_sided: Sequence[tuple[Slot, float | None, float | None]],
-    clusters: Mapping[str, Hashable] | None,
-    level: float,
-) -> Bounds | None:
+def _bounds(found: _Columns, one_sided: Sequence[tuple[Slot, float | None, float | None]], method: Method) -> Bounds | None:
     """Return the extreme differences, if something was left out of one side alone, and the score is within 0 and 1."""
-    known = [value for _, *pair in (*found, *one_sided) for value in pair if value is not None]
-    if not one_sided or not all(0 <= value <= 1 for value in known):
+    known = [value for _, *pair in one_sided for value in pair if value is not None]
+    if not one_sided or not all(0 <= value <= 1 for value in chain(found.in_a, found.in_b, known)):
         return None
-    filled = (
-        [(slot, a if one is None else one, b if other is None else other) for slot, one, other in one_sided]
-        for a, b in ((1.0, 0.0), (0.0, 1.0))
-    )
-    least, most = (_difference([*found, *extreme], clusters, level, resamples=0) for extreme in filled)
+    cases = []
+    for a, b in ((1.0, 0.0), (0.0, 1.0)):
+        filled = _columns((slot, a if one is None else one, b if other is None else other) for slot, one, other in one_sided)
+        extreme = _Columns(found.rows + filled.rows, found.in_a + filled.in_a, found.in_b + filled.in_b)
+        cases.append(_difference(extreme, _by_row(extreme), method._replace(resamples=0)))
+    least, most = cases
     return Bounds(least, most, len(one_sided))
 
 
-def _difference(
-    found: Sequence[tuple[Slot, float, float]], clusters: Mapping[str, Hashable] | None, level: float, **how: int
-) -> Paired:
-    """Return B - A over rows; the repeats of a row are averaged before."""
-    means = _by_row(found)
-    groups = None if clusters is None else [_cluster(clusters, row) for row in means]
-    binary = len(found) == len(means) and all(value in (0, 1) for _, *pair in found for value in pair)
-    bounded = all(0 <= value <= 1 for _, *pair in found for value in pair)
-    return paired([other - one for one, other in means.values()], groups, binary=binary, bounded=bounded, level=level, **how)
+def _difference(found: _Columns, rows: _Columns, method: Method) -> Paired:
+    """Return B - A over rows; the repeats of a row are averaged before, as in `rows`."""
+    groups = None if method.clusters is None else [_cluster(method.clusters, row) for row in rows.rows]
+    return paired(
+        array("d", map(sub, rows.in_b, rows.in_a)),
+        groups,
+        binary=len(found.rows) == len(rows.rows) and all(value in (0, 1) for value in chain(found.in_a, found.in_b)),
+        bounded=all(0 <= value <= 1 for value in chain(found.in_a, found.in_b)),
+        level=method.level,
+        resamples=method.resamples,
+    )
 
 
-def _by_row(found: Iterable[tuple[Slot, float, float]]) -> dict[str, tuple[float, float]]:
-    """Return the means of A and B over the repeats of each row."""
-    found = list(found)
-    single = {row: (one, other) for (row, _), one, other in found}
-    if len(single) == len(found):  # no repeats
-        return single
-    rows: dict[str, tuple[list[float], list[float]]] = {}
+def _columns(found: Iterable[tuple[Slot, float, float]]) -> _Columns:
+    columns = _Columns([], array("d"), array("d"))
     for (row, _), one, other in found:
+        columns.rows.append(row)
+        columns.in_a.append(one)
+        columns.in_b.append(other)
+    return columns
+
+
+def _by_row(found: _Columns) -> _Columns:
+    """Return the means of A and B over the repeats of each row."""
+    if len(set(found.rows)) == len(found.rows):  # no repeats
+        return found
+    rows: dict[str, tuple[list[float], list[float]]] = {}
+    for row, one, other in zip(*found, strict=True):
         in_a, in_b = rows.setdefault(row, ([], []))
         in_a.append(one)
         in_b.append(other)
-    return {row: (math.fsum(in_a) / len(in_a), math.fsum(in_b) / len(in_b)) for row, (in_a, in_b) in rows.items()}
+    means = [array("d", [math.fsum(pair[side]) / len(pair[side]) for pair in rows.values()]) for side in (0, 1)]
+    return _Columns(list(rows), *means)
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.changes import ScoreChange, Verdict, change, judged
+from runner.analysis.changes import Method, ScoreChange, Verdict, change, judged
 from runner.analysis.corrected_pairs import CorrectedChange, corrected_change
 from runner.analysis.judges import differ
 from runner.analysis.pairs import Flip, Pairs, Side, Source
 from runner.errors import ConfigError, RecordError
-from runner.stats.stats import Paired, quantile
+from runner.stats.stats import RESAMPLES, Paired, quantile
 from runner.wording.differences import differences
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def compare(  # noqa: PLR0913 - as compare_all, with two runs
     return found
 
 
-def compare_all(
+def compare_all(  # noqa: PLR0913 - each is a choice of its own, given by name
     runs: Sequence[Source],
     *,
     scores: Sequence[str] | None = None,
@@ -163,6 +163,7 @@ def compare_all(
     lower_is_better: Collection[str] = (),
     rows: int = 5,
     any_judge: bool = False,
+    resamples: int = RESAMPLES,
 ) -> list[Comparison]:
     """Compare several runs with the first one, A, the reference.
 
@@ -178,6 +179,7 @@ def compare_all(
         lower_is_better: the names of scores of which less is better.
         rows: how many flips to return.
         any_judge: compare scores of different judges as well; by default they get no verdict.
+        resamples: of the bootstrap intervals, most of the time that many rows take; 0: none are made.
 
     Returns:
         One comparison for each run but the first. Verdicts are by p-values that Holm's method adjusts for all scores and runs.
@@ -193,10 +195,12 @@ def compare_all(
         raise ConfigError("there is nothing to compare: give the reference, then the runs to compare with it")
     first, *others = runs
     reference = Side(first, "A")
+    method = Method(level, clusters, resamples)
     found = []
     for index, other in enumerate(others):
-        pairs = Pairs(reference, Side(other, chr(ord("B") + index) if index < 25 else f"run {index + 2}"))  # noqa: PLR2004
-        found.append(_compared(pairs, scores, level, clusters, lower_is_better, rows, any_judge))
+        name = chr(ord("B") + index) if index < 25 else f"run {index + 2}"  # noqa: PLR2004
+        pairs = Pairs(reference, Side(other, name, reference))
+        found.append(_compared(pairs, scores, method, lower_is_better, rows, any_judge))
     changes = judged([one.scores for one in found], level)
     return [msgspec.structs.replace(one, scores=scores) for one, scores in zip(found, changes, strict=True)]
 
@@ -204,8 +208,7 @@ def compare_all(
 def _compared(
     pairs: Pairs,
     wanted: Sequence[str] | None,
-    level: float,
-    clusters: Mapping[str, Hashable] | None,
+    method: Method,
     lower_is_better: Collection[str],
     rows: int,
     any_judge: bool,
@@ -219,12 +222,13 @@ def _compared(
     judges = {} if any_judge else {name: told for name in names if (told := differ(before, after, name))}
     names = [name for name in names if name not in judges]
     primary = names[0] if names else None
-    clusters = pairs.clusters() if clusters is None else clusters
-    changes = {name: change(pairs, name, clusters, level, lower_is_better=name in lower_is_better) for name in names}
+    if method.clusters is None:
+        method = method._replace(clusters=pairs.clusters())
+    changes = {name: change(pairs, name, method, lower_is_better=name in lower_is_better) for name in names}
     return Comparison(
         a=a.name,
         b=b.name,
-        level=level,
+        level=method.level,
         primary=primary,
         answered=len(pairs.both),
         errors_a=pairs.errors_a,
@@ -242,7 +246,9 @@ def _compared(
         config_changes=list(_config_changes(a.run, b.run)),
         data_changes=list(_data_changes(a.run, b.run)),
         corrected={
-            name: one for name in (*names, *judges) if (one := corrected_change(pairs, name, clusters, level)) is not None
+            name: one
+            for name in (*names, *judges)
+            if (one := corrected_change(pairs, name, method.clusters, method.level)) is not None
         },
         judges=judges,
     )
@@ -273,9 +279,9 @@ def _measure(a: float | None, b: float | None) -> Measure:
     return Measure(a, b, None if a is None or b is None else b - a)
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None and not math.isnan(value)]
-    return math.fsum(known) / len(known) if known and len(known) == len(values) else None
+def _mean(values: Sequence[float]) -> float | None:
+    """Return the mean; None if there are no values, or some are unknown (NaN)."""
+    return None if not values or math.isnan(total := math.fsum(values)) else total / len(values)
 
 
 def _config_changes(a: Run | None, b: Run | None) -> Iterator[str]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from runner.analysis import frames as tables
-from runner.analysis import interchange
+from runner.analysis.delimited import csv_lines, in_columns
 from runner.analysis.flat import corrected_names, flat_run, interval_in, to_json
-from runner.analysis.junit import junit
 from runner.analysis.load import Run, Sweep
 from runner.errors import ConfigError
 from runner.secrets import redacted
@@ -24,11 +21,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 Format = Literal["csv", "parquet", "jsonl", "md", "junit", "every-eval-ever", "openai-batch", "openai-finetuning"]
-
-_FORMULA = "=+-@\t\r\n"
-"""First characters that make a spreadsheet take a cell for a formula."""
-
-_CHUNK = 1 << 16
 
 
 def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = False) -> None:
@@ -50,12 +42,15 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
             tables.write_parquet(map(redacted, record.table()), file)
             return
         case "csv":
-            lines = csv_lines(record.table(), exact=exact)
+            parts = record.columns() if isinstance(record, Run) else in_columns(record.table())
+            lines = csv_lines(parts, exact=exact)
         case "jsonl":
             lines = (to_json(row) + "\n" for row in map(redacted, record.table()))
         case "md":
             lines = _markdown(record)
         case "junit":
+            from runner.analysis.junit import junit  # here, because it loads an XML library, which loads an HTTP client
+
             lines = junit(record)
         case _:
             lines = _of_run(record, to)
@@ -64,47 +59,14 @@ def export(record: Run | Sweep, to: Format, file: BinaryIO, *, exact: bool = Fal
 
 def _of_run(record: Run | Sweep, to: Format) -> Iterator[str]:
     """Yield a run in a format that others read."""
+    from runner.analysis import interchange
+
     if not isinstance(record, Run):
         raise ConfigError(f"--to {to} writes one run; name one of {record.folder / 'cells'}")
     if to == "every-eval-ever":
         return iter([msgspec.json.format(to_json(redacted(interchange.every_eval_ever(record))), indent=2) + "\n"])
     rows = interchange.batch(record) if to == "openai-batch" else interchange.finetuning(record)
     return interchange.lines_of(map(redacted, rows))
-
-
-def csv_lines(rows: Iterable[dict[str, Any]], *, exact: bool) -> Iterator[str]:
-    """Yield lines, several at a time, ended as in RFC 4180; unknown is empty, lists and objects are JSON text.
-
-    What looks like a secret is masked.
-    """
-    buffer = io.StringIO()
-    write = csv.writer(buffer).writerow
-    header: list[str] | None = None
-    for row in rows:
-        if header is None:
-            header = list(row)
-            write(header)
-        write(["" if value is None else _cell(value, exact=exact) for value in map(row.get, header)])
-        if buffer.tell() > _CHUNK:
-            yield buffer.getvalue()
-            buffer.seek(0)
-            buffer.truncate()
-    yield buffer.getvalue()
-
-
-def _cell(value: Any, *, exact: bool) -> str:
-    if isinstance(value, str):
-        text: str = redacted(value)
-        return f"'{text}" if not exact and text[:1] in _FORMULA and text and not _is_number(text) else text
-    return str(value) if type(value) is int else to_json(redacted(value))
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _markdown(record: Run | Sweep) -> Iterator[str]:

@@ -19,16 +19,11 @@ if TYPE_CHECKING:
 _SCORE = {"": "mean", ".stderr": "stderr", ".n": "n"}
 _ENDS = (".low", ".high")
 _COUNTS = ("ok", "errors", "refused", "truncated", "empty", "invalid", "owed", "scored", "cache_hits", "requests")
-_ERROR = {f"error.{field}": field for field in ("code", "message", "status", "request_id")}
-_NO_ERROR = dict.fromkeys(_ERROR)
-_USAGE = {f"usage.{field}": field for field in Usage.__struct_fields__}
-_PLACED = {"id", "repeat", "status", "scores", "output", "target", "parsed", "messages", "prompt", "error", "usage"} | {
-    "answers",
-    "steps",
-}
+_FIRST, _SAID = ("id", "repeat", "status"), ("output", "target", "parsed", "messages", "prompt")
+_NESTED = {"error": ("code", "message", "status", "request_id"), "usage": Usage.__struct_fields__}
+_PLACED = {*_FIRST, "scores", *_SAID, *_NESTED, "answers", "steps"}
 _OTHERS = [field for field in Sample.__struct_fields__ if field not in _PLACED]
-_NO_USAGE = dict.fromkeys(_USAGE)
-_usage, _others = attrgetter(*_USAGE.values()), attrgetter(*_OTHERS)
+_STRUCTS = {"held", "named", "judgements", "answers", "steps"}
 
 
 def score_names(samples: Iterable[Sample]) -> list[str]:
@@ -36,22 +31,35 @@ def score_names(samples: Iterable[Sample]) -> list[str]:
     return list({name: None for sample in samples for name in sample.scores})
 
 
-def flat_sample(sample: Sample, scores: Sequence[str]) -> dict[str, Any]:
-    """Return a sample as one row, whose columns depend on `scores` alone.
+def sample_columns(samples: Sequence[Sample], scores: Sequence[str]) -> dict[str, list[Any]]:
+    """Return samples as a table: their values by column. The columns depend on `scores` alone.
 
     Columns: ``id``, ``repeat``, ``status``, ``score.NAME`` for each of `scores`, ``output``, ``target``, ``parsed``, ``messages``
     or ``prompt``, ``error.code|message|status|request_id``, ``usage.prompt_tokens`` and the other kinds of token,
     then the other fields of `runner.types.Sample`. Unknown is None. The data's own columns are not recorded: join them by ``id``.
     """
-    row: dict[str, Any] = {"id": sample.id, "repeat": sample.repeat, "status": sample.status}
-    row |= {f"score.{name}": sample.scores.get(name) for name in scores}
-    row |= {"output": sample.output, "target": sample.target, "parsed": sample.parsed}
-    row |= {"messages": sample.messages, "prompt": sample.prompt}
-    row |= {column: getattr(sample.error, field, None) for column, field in _ERROR.items()} if sample.error else _NO_ERROR
-    row |= zip(_USAGE, _usage(sample.usage), strict=True) if sample.usage else _NO_USAGE
-    row |= zip(_OTHERS, _others(sample), strict=True)
-    row["answers"], row["steps"] = msgspec.to_builtins(sample.answers), msgspec.to_builtins(sample.steps)
-    return row
+    columns = {field: _values(samples, field) for field in _FIRST}
+    columns |= {f"score.{name}": [sample.scores.get(name) for sample in samples] for name in scores}
+    columns |= {field: _values(samples, field) for field in _SAID}
+    for part, fields in _NESTED.items():
+        parts = _values(samples, part)
+        columns |= {f"{part}.{field}": values for field, values in _inside(parts, fields).items()}
+    for field in (*_OTHERS, "answers", "steps"):
+        values = _values(samples, field)
+        columns[field] = msgspec.to_builtins(values) if field in _STRUCTS and any(values) else values
+    return columns
+
+
+def _values(objects: Sequence[Any], field: str) -> list[Any]:
+    return list(map(attrgetter(field), objects))
+
+
+def _inside(parts: Sequence[Any], fields: Iterable[str]) -> dict[str, list[Any]]:
+    """Return the values of some objects by field; None of None."""
+    there = sum([part is not None for part in parts])  # `count` would compare each with None
+    if there == len(parts):
+        return {field: _values(parts, field) for field in fields}
+    return {field: [getattr(part, field, None) for part in parts] if there else [None] * len(parts) for field in fields}
 
 
 class RunFacts(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from runner.analysis import frames as tables
-from runner.analysis.flat import CellFacts, RunFacts, flat_cells, flat_sample, score_names
+from runner.analysis.flat import CellFacts, RunFacts, flat_cells, sample_columns, score_names
 from runner.analysis.judges import judge_of
 from runner.analysis.ranking import Entrant, Standing, rank
 from runner.analysis.same import Asked
@@ -17,7 +17,7 @@ from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, find_record
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     import pandas as pd
     import polars as pl
@@ -98,8 +98,8 @@ class Run:
         """Yield how each sample was scored, and what it was asked; faster than `samples`."""
         return self._record.marks()
 
-    def briefs(self) -> Iterator[tuple[int, Brief]]:
-        """Yield number and brief of every line, of which the last one of a sample counts; faster than `samples`."""
+    def briefs(self) -> Iterator[tuple[Sequence[int], list[Brief]]]:
+        """Yield numbers and briefs of all lines: see `runner.records.folder.RunFolder.briefs`. Faster than `samples`."""
         return self._record.briefs()
 
     def samples_at(self, lines: Collection[int]) -> Iterator[Sample]:
@@ -119,10 +119,23 @@ class Run:
         )
         return RunFacts(self.name, self.manifest.get("status"), self.summary, latencies, first_tokens)
 
+    def columns(self) -> Iterator[dict[str, list[Any]]]:
+        """Yield its table, a row per sample, in parts of some hundred rows: see `runner.analysis.flat.sample_columns`.
+
+        Messages are JSON text, as `msgspec.Raw`.
+        """
+        return (sample_columns(samples, self._scores) for samples in self._record.written())
+
     def table(self) -> Iterator[dict[str, Any]]:
-        """Yield one row per sample, every row with the same columns: see `runner.analysis.flat.flat_sample`."""
-        names = list(self.summary.scores) if self.summary else score_names(self.samples())
-        return (flat_sample(sample, names) for sample in self.samples())
+        """Yield the rows of its table, one per sample, every row with the same columns."""
+        for samples in self._record.batches():
+            columns = sample_columns(samples, self._scores)
+            yield from (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+
+    @cached_property
+    def _scores(self) -> list[str]:
+        """Return the names of its scores, which are columns."""
+        return list(self.summary.scores) if self.summary else score_names(self.samples())
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table as a pandas data frame. Raises ConfigError if pandas is not installed."""

@@ -6,20 +6,20 @@ import heapq
 import math
 from array import array
 from collections import Counter
-from itertools import compress
+from itertools import compress, count
+from operator import itemgetter
 from pathlib import Path
-from sys import intern
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from runner.analysis.load import Run, Sweep, load
-from runner.analysis.same import Asked
+from runner.analysis.same import Asked, key_of
 from runner.attachments import said
 from runner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from runner.records.folder import Brief
     from runner.types import Message, Sample
@@ -64,15 +64,18 @@ class Side:
         name: what it is called.
         run: the run, or None for plain samples.
         at: the position of each slot in the columns below, in the order of the record.
-        status, answer, prompt_tokens, completion_tokens, price, latency: columns, a value per sample: its status, a hash of its
-            answer, tokens, the price of the answer in dollars, seconds. Unknown is None, or NaN in `price` and `latency`.
+        status, answer, prompt_tokens, completion_tokens, price, latency, request: columns, a value per sample: its status, a hash
+            of its answer, tokens, the price of the answer in dollars, seconds, a hash of its request's key (0: no answer).
+            Unknown numbers are NaN.
+        asked: what its samples were asked.
         scorers: facts about them, by name, from the manifest.
         fingerprint, repeats: of its data, and how often each row is asked; None and 1 for plain samples.
         scores: the names of its scores, the primary one first.
         clusters: the cluster of each row that has one, as recorded.
     """
 
-    def __init__(self, source: Source, name: str) -> None:
+    def __init__(self, source: Source, name: str, beside: Side | None = None) -> None:
+        """Read the samples. `beside` is a side that most likely has the same slots: they are kept once."""
         if isinstance(source, str | Path):
             source = load(source)
         if isinstance(source, Sweep):
@@ -81,57 +84,56 @@ class Side:
         self.name = self.run.name if self.run else name
         # what can be iterated only once is kept
         self._samples: Callable[[], Iterable[Sample]] = source.samples if isinstance(source, Run) else list(source).copy
-        asked = self.run.asked if self.run else Asked()
-        self._columns(asked, source.briefs() if isinstance(source, Run) else enumerate(self._samples()))
+        self.asked = self.run.asked if self.run else Asked()
+        same = {slot: slot for slot in beside.at} if beside else {}
+        self._columns(source.briefs() if isinstance(source, Run) else [_numbered(self._samples())], same)
         known = self.run.summary.scores if self.run and self.run.summary else ()
         manifest, config = (self.run.manifest, self.run.config) if self.run else (None, None)
         self.fingerprint = manifest.get("data", {}).get("fingerprint") if manifest else None
         self.repeats = (config.get("sampling") or {}).get("repeats", 1) if config else 1
         self.scorers: dict[str, Any] = manifest.get("scorers") or {} if manifest else {}
-        seen = dict.fromkeys(name for at in self.at.values() for name in self._scores[at])
+        counted = {id(self._scores[at]): self._scores[at] for at in self.at.values()}
+        seen = dict.fromkeys(name for scores in counted.values() for name in scores)
         self.scores = [*(name for name in known if name in seen), *(name for name in seen if name not in known)]
 
-    def _columns(self, asked: Asked, samples: Iterable[tuple[int, Sample | Brief]]) -> None:
-        """Keep a few numbers per sample. If a sample comes twice, the last one counts, at its place."""
+    def _columns(self, parts: Iterable[tuple[Sequence[int], Sequence[Sample | Brief]]], same: Mapping[Slot, Slot]) -> None:
+        """Keep a few numbers per sample, from parts of the record. If a sample comes twice, the last one counts, at its place.
+
+        Slots that are in `same` are taken from there.
+        """
         self.at: dict[Slot, int] = {}
         self.clusters: dict[str, str] = {}
         self.status: list[str] = []
-        self.prompt_tokens: list[int | None] = []
-        self.completion_tokens: list[int | None] = []
-        self.answer, self._requests, self._counts = array("q"), array("q"), array("q", [0])
+        self.answer, self.request, self._lines = array("q"), array("q"), array("q")
+        self.prompt_tokens, self.completion_tokens = array("d"), array("d")
         self.price, self.latency = array("d"), array("d")
         self._scores: list[dict[str, float]] = []
         alike: dict[Any, dict[str, float]] = {}
-        self._lines = array("q")
-        for position, (line, sample) in enumerate(samples):
-            slot = sample.id, sample.repeat
-            self.at.pop(slot, None)
-            self.at[slot] = position
-            self._lines.append(line)
-            if sample.cluster is not None:
-                self.clusters[sample.id] = sample.cluster
-            usage, price = sample.usage, _price(sample)
-            self.status.append(intern(sample.status))
-            self.answer.append(hash((sample.status, sample.output)))
-            self.prompt_tokens.append(getattr(usage, "prompt_tokens", None))
-            self.completion_tokens.append(getattr(usage, "completion_tokens", None))
-            self.price.append(math.nan if price is None else price)
-            self.latency.append(math.nan if sample.latency_s is None else sample.latency_s)
-            self._requests.extend(asked.identities(sample))
-            self._counts.append(len(self._requests))
-            self._scores.append(alike.setdefault(tuple(sample.scores.items()), sample.scores))
+        for lines, samples in parts:
+            slots = [(one.id, one.repeat) for one in samples]
+            self.at.update(zip([same.get(slot, slot) for slot in slots], count(len(self._lines)), strict=False))
+            self._lines.extend(lines)
+            self.clusters.update({one.id: one.cluster for one in samples if one.cluster is not None})
+            self.status += [one.status for one in samples]
+            self.answer.extend([hash((one.status, one.output)) for one in samples])
+            self.request.extend([key_of(one) or 0 for one in samples])
+            usages = [one.usage for one in samples]
+            self.prompt_tokens.extend([math.nan if usage is None else usage.prompt_tokens for usage in usages])
+            self.completion_tokens.extend([math.nan if usage is None else usage.completion_tokens for usage in usages])
+            self.price.extend(map(_price, samples))
+            self.latency.extend([math.nan if one.latency_s is None else one.latency_s for one in samples])
+            self._scores += [alike.setdefault(tuple(one.scores.items()), one.scores) for one in samples]
+        if len(self.at) < len(self._lines):
+            self.at = dict(sorted(self.at.items(), key=itemgetter(1)))
         self._by_name: dict[str, list[float | None]] = {}
 
     def score(self, name: str) -> list[float | None]:
         """Return the column of a score: None for samples without it, or of which it is not finite."""
         if name not in self._by_name:
-            values = (scores.get(name) for scores in self._scores)
-            self._by_name[name] = [None if value is None or not math.isfinite(value) else float(value) for value in values]
+            alike = {id(scores): scores for scores in self._scores}
+            values = {key: _finite(scores.get(name)) for key, scores in alike.items()}
+            self._by_name[name] = [values[id(scores)] for scores in self._scores]
         return self._by_name[name]
-
-    def requests(self, position: int) -> array[int]:
-        """Return hashes of what a sample was asked: see `runner.analysis.same`."""
-        return self._requests[self._counts[position] : self._counts[position + 1]]
 
     def read(self, slots: Collection[Slot]) -> dict[Slot, Sample]:
         """Return the samples of these slots, whole."""
@@ -162,13 +164,12 @@ class Pairs:
         self.owed_a = [slot for slot in self.only_b if same_data and slot[1] < a.repeats]
         self.owed_b = [slot for slot in self.only_a if same_data and slot[1] < b.repeats]
         self.common = [slot for slot in a.at if slot in b.at]
-        places = [(a.at[slot], b.at[slot]) for slot in self.common]
-        self.errors_a = sum(a.status[one] == "error" for one, _ in places)
-        self.errors_b = sum(b.status[other] == "error" for _, other in places)
-        answered = [a.status[one] != "error" != b.status[other] for one, other in places]
+        in_a, in_b = self.places = array("q", map(a.at.__getitem__, self.common)), array("q", map(b.at.__getitem__, self.common))
+        failed_a, failed_b = ([side.status[at] == "error" for at in places] for side, places in ((a, in_a), (b, in_b)))
+        self.errors_a, self.errors_b = sum(failed_a), sum(failed_b)
+        answered = [not (one or other) for one, other in zip(failed_a, failed_b, strict=True)]
         self.both = list(compress(self.common, answered))
-        self.places = array("q", (one for one, _ in places)), array("q", (other for _, other in places))
-        self.places_of_both = array("q", compress(self.places[0], answered)), array("q", compress(self.places[1], answered))
+        self.places_of_both = array("q", compress(in_a, answered)), array("q", compress(in_b, answered))
 
     def scored(self, name: str) -> Iterator[tuple[Slot, float, float]]:
         """Yield every slot with a finite score `name` in both runs, and the two scores."""
@@ -213,8 +214,14 @@ class Pairs:
     @property
     def same(self) -> int:
         """Return how many samples of B are an answer of A as well."""
-        seen = {request for at in self.a.at.values() for request in self.a.requests(at)}
-        return sum(any(request in seen for request in self.b.requests(at)) for at in self.b.at.values())
+        a, b = self.a, self.b
+        keys = {a.request[at] for at in a.at.values()} - {0}
+        same = {at for at in b.at.values() if b.request[at] in keys}
+        if a.asked.has_form_of(b.asked):
+            seeds = {(row, a.asked.seed(repeat)) for (row, repeat), at in a.at.items() if a.request[at]}
+            answered = ((slot, at) for slot, at in b.at.items() if b.request[at])
+            same |= {at for (row, repeat), at in answered if (row, b.asked.seed(repeat)) in seeds}
+        return len(same)
 
     def clusters(self) -> dict[str, str] | None:
         """Return the cluster of each row as recorded, in A or else in B; None if no row has one."""
@@ -240,17 +247,26 @@ class Pairs:
             return (2 if gain == 0 else int(gain > 0), -abs(gain), *slot)
 
         differ = (slot for slot, changed in zip(self.both, self._changed(), strict=True) if changed or slot in scores)
-        first = heapq.nsmallest(rows, differ, key=rank)
+        first = heapq.nsmallest(rows, differ, key=rank if scores else None)
         chosen = set(first)
         in_a, in_b = self.a.read(chosen), self.b.read(chosen)
         shown = {slot: pair for slot, *pair in self.scored(name) if slot in chosen} if name is not None else {}
         return [_flip(in_a[slot], in_b[slot], *shown.get(slot, (None, None))) for slot in first]
 
 
-def _price(sample: Sample | Brief) -> float | None:
-    """Return the price of the answer in dollars, whether it was paid now or came from the cache."""
+def _numbered(samples: Iterable[Sample]) -> tuple[range, list[Sample]]:
+    known = list(samples)
+    return range(len(known)), known
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _price(sample: Sample | Brief) -> float:
+    """Return the price of the answer in dollars, whether it was paid now or came from the cache; NaN: unknown."""
     if sample.cost_usd is None or (sample.cache == "hit" and sample.saved_usd is None):
-        return None
+        return math.nan
     return sample.cost_usd + (sample.saved_usd or 0.0)
 
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from runner.records.folder import Mark
     from runner.types import Sample
 
+_UNANSWERED = ("error", "refused")
+
 
 class Asked:
     """The requests of a run, apart from row and repeat.
@@ -28,6 +30,7 @@ class Asked:
 
     def __init__(self, manifest: Mapping[str, Any] | None = None, config: Mapping[str, Any] | None = None) -> None:
         self._seed: int | None = None
+        self._form: bytes | None = None
         if manifest is None or config is None:
             return
         seed = (manifest.get("seeds") or {}).get("sampling")
@@ -42,12 +45,24 @@ class Asked:
 
     def identities(self, sample: Sample | Mark) -> list[int]:
         """Return hashes of which two samples of one answer share one; none if there is no answer."""
-        if sample.request_key is None or sample.status in ("error", "refused"):
-            return []
-        by_key = hash(sample.request_key)
-        if self._seed is None:
-            return [by_key]
-        return [by_key, hash((self._form, sample.id, seed_of(self._seed, sample.repeat, self._rule)))]
+        key = key_of(sample)
+        if key is None or self._seed is None:
+            return [] if key is None else [key]
+        return [key, hash((self._form, sample.id, self.seed(sample.repeat)))]
+
+    def has_form_of(self, other: Asked) -> bool:
+        """Return whether requests of both runs are the same if their rows and their seeds are."""
+        return self._seed is not None and other._seed is not None and self._form == other._form
+
+    def seed(self, repeat: int) -> int:
+        """Return the seed that a repeat was sent. There is one if the run `has_form_of` another one."""
+        assert self._seed is not None
+        return seed_of(self._seed, repeat, self._rule)
+
+
+def key_of(sample: Sample | Mark) -> int | None:
+    """Return a hash of the key of a sample's request; None if there is no answer."""
+    return None if sample.request_key is None or sample.status in _UNANSWERED else hash(sample.request_key)
 
 
 def _without(fields: Any, *names: str) -> dict[str, Any]:

@@ -58,8 +58,6 @@ _decode_stored = msgspec.json.Decoder(Stored).decode
 
 IN_ROW = 2**15
 """Bytes from which diskcache keeps a value in a file, not in its row."""
-TOGETHER = 1000
-"""Entries that are removed in one transaction. Others can write between two of them."""
 TIMEOUT_S = 30.0
 """Seconds to wait for another process's transaction."""
 GATHER_TURNS = 1
@@ -293,27 +291,44 @@ class Cache:
             return [str(error)]
         return [str(row[0]) for row in rows if row[0] != "ok"]
 
-    def prune(self, *, older_than: float | None = None) -> int:
-        """Remove expired entries, or those older than `older_than` seconds. Return how many were removed."""
+    def prune(self, *, older_than: float | None = None, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+        """Remove expired entries, or those older than `older_than` seconds. Return how many were removed.
+
+        `progress` is called now and then with the number of old entries that are removed, and of all of them.
+        """
         if older_than is None:
             return int(self._guard(lambda disk: disk.expire(), 0))
         limit = time.time() - older_than
-        stale = [key for key, entry in self.entries() if entry.created < limit]
-        for start in range(0, len(stale), TOGETHER):
-            self._forget(stale[start : start + TOGETHER])
-        return len(stale)
+        with self._lock:
+            for key, data in list(self._memory.items()):
+                if (entry := self._usable(data)) is None or entry.created < limit:
+                    del self._memory[key]
+        return self._guard(lambda _: self._table.remove(limit, progress) if self._table is not None else 0, 0)
 
     def clear(self) -> int:
-        """Remove everything, even an unreadable database. Return how many entries were removed."""
+        """Remove everything, even an unreadable database. Return how many entries were removed.
+
+        Raises:
+            CacheError: another process is writing and does not end.
+        """
         with self._lock:
             self._memory.clear()
-        if not self.check():
-            return int(self._guard(_clear, 0))
+        removed, failed = 0, ""
+        if (self.folder / "cache.db").exists():
+            try:
+                with contextlib.closing(Table(self.folder, TIMEOUT_S)) as table:
+                    removed = table.clear()
+            except sqlite3.DatabaseError as error:
+                failed = str(error)
+            if not self.check():
+                if failed:
+                    raise CacheError(f"the cache in {self.folder} could not be cleared: {failed}; try again")
+                return removed
         self.close()
         for file in [*self.folder.glob("cache.db*"), *self.folder.glob("??/??/*.val")]:  # the files of diskcache
             file.unlink(missing_ok=True)
         self._broken = self._warned = False
-        return 0
+        return removed
 
     def close(self) -> None:
         """Close the database; the next use opens it again."""
@@ -402,19 +417,6 @@ class Cache:
                 key, _ = self._memory.popitem(last=False)
                 self._marks.add([key])
 
-    def _forget(self, keys: list[str]) -> None:
-        """Remove entries, in one transaction: each of its own would be written to the disk by itself."""
-        with self._lock:
-            for key in keys:
-                self._memory.pop(key, None)
-
-        def remove(disk: Any) -> None:
-            with disk.transact():
-                for key in keys:
-                    disk.delete(key)
-
-        self._guard(remove, None)
-
     def _open(self) -> Any:
         if self._table is not None and self._table.process == os.getpid():
             return self._disk
@@ -466,12 +468,6 @@ class Cache:
             self._warned = True
             advice = "requests are sent again; run `ostinato cache clear` to start with an empty cache"
             warnings.warn(f"the cache in {self.folder} cannot be used ({error}); {advice}", stacklevel=3)
-
-
-def _clear(disk: Any) -> Any:
-    """Remove all entries in one transaction, and return how many there were."""
-    with disk.transact():
-        return disk.clear()
 
 
 def worth_keeping(response: Response, *, max_tokens: int | None = None) -> bool:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sqlite3
 import threading
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 BATCH = 256
+TOGETHER = 250_000
+"""Entries that are removed in one transaction: a few seconds, in which others wait to store theirs."""
+AT_ONCE = 10_000
+"""Entries that are removed between two reports of progress."""
 CHECKPOINT_EVERY = 2000
 """Rows stored between two checkpoints of the write-ahead log: a few megabytes."""
 LOOK_S = 0.05
@@ -41,6 +46,11 @@ VALUES (?1, 1, ?2, ?3, ?2, 0, NULL, 0, 1, NULL, ?4)
 ON CONFLICT(key, raw) DO UPDATE SET store_time = ?2, expire_time = ?3, access_time = ?2, access_count = 0, size = 0, mode = 1,
 filename = NULL, value = ?4
 """
+_OLD = "SELECT rowid, filename FROM Cache WHERE raw = 1 AND mode IN (1, 2) AND store_time < ? ORDER BY rowid"
+_REMOVE = "DELETE FROM Cache WHERE rowid = ? AND store_time < ?"
+_TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'Cache'"
+_VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]+\.val")
+"""The file of a large value, as diskcache names it."""
 
 
 class Table:
@@ -58,7 +68,7 @@ class Table:
         self._reader, self._reading = _connect(folder, timeout_s), threading.Lock()
         self._writer, self._writing = _connect(folder, timeout_s), threading.Lock()
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
-        self._connect = functools.partial(_connect, folder, timeout_s)
+        self._folder, self._connect = folder, functools.partial(_connect, folder, timeout_s)
         self._stored = 0
         self.seen, self._looked = self._version(), time.monotonic()
         self._checkpointing: threading.Thread | None = None
@@ -85,14 +95,8 @@ class Table:
 
     def store(self, rows: Sequence[tuple[str, bytes]], now: float, expire: float | None) -> None:
         """Store ``(key, value)`` rows in one transaction; `expire` is when they expire, in seconds since 1970."""
-        with self._writing:
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                self._writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
-            except BaseException:
-                self._writer.execute("ROLLBACK")
-                raise
-            self._writer.execute("COMMIT")
+        with self._transaction() as writer:
+            writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
             self._stored += len(rows)
             if self._stored >= CHECKPOINT_EVERY and (self._checkpointing is None or not self._checkpointing.is_alive()):
                 self._stored = 0
@@ -110,6 +114,57 @@ class Table:
             found = self._reader.execute(_KEYS)
             while keys := [key for (key,) in found.fetchmany(CHECKPOINT_EVERY)]:
                 yield keys
+
+    def remove(self, before: float, progress: Callable[[int, int], None]) -> int:
+        """Remove the entries that were stored before a time, in seconds since 1970. Return how many these were.
+
+        Args:
+            before: the time.
+            progress: called now and then with the number of entries that are removed, and of those to be removed.
+        """
+        with self._reading:
+            old = self._reader.execute(_OLD, (before,)).fetchall()
+        removed = 0
+        for begun in range(0, len(old), TOGETHER):
+            with self._transaction() as writer:
+                for start in range(begun, min(begun + TOGETHER, len(old)), AT_ONCE):
+                    rows = [(place, before) for place, _ in old[start : start + AT_ONCE]]
+                    removed += writer.executemany(_REMOVE, rows).rowcount
+                    progress(start + len(rows), len(old))
+        for _, name in old:
+            if name is not None and _VALUE_FILE.fullmatch(name):
+                (self._folder / name).unlink(missing_ok=True)
+        return removed
+
+    def clear(self) -> int:
+        """Remove everything. Return how many entries there were.
+
+        SQLite empties a table without looking at its rows if it has no triggers; diskcache's count rows and sizes. So these are
+        put aside for the time of the transaction.
+        """
+        with self._transaction() as writer:
+            triggers = writer.execute(_TRIGGERS).fetchall()
+            for name, _ in triggers:
+                writer.execute(f'DROP TRIGGER "{name}"')
+            removed = writer.execute("DELETE FROM Cache").rowcount
+            for _, statement in triggers:
+                writer.execute(statement)
+            writer.execute("UPDATE Settings SET value = 0 WHERE key IN ('count', 'size')")
+        for file in self._folder.glob("??/??/*.val"):
+            file.unlink(missing_ok=True)
+        return removed
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write in one transaction, or not at all."""
+        with self._writing:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+            self._writer.execute("COMMIT")
 
     def changes(self, *, now: bool = False) -> int:
         """Return a number that changes when others have stored rows: other connections to this database, of any process.

@@ -13,9 +13,11 @@ from runner.errors import CacheError, ConfigError
 if TYPE_CHECKING:
     import argparse
 
-    from runner.cache import Stored
+    from runner.cache import Cache, Stored
 
 DAY_S = 86_400
+REPORT_EVERY_S = 5.0
+"""Seconds between two lines on a pipe while entries are removed."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +86,7 @@ def main(args: argparse.Namespace) -> int:
             shown = {"key": key, "served": _served(entry), **msgspec.to_builtins(entry)}
             print(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
         case "prune":
-            removed = cache.prune(older_than=args.older_than * DAY_S if args.older_than is not None else None)
+            removed = _pruned(cache, None if args.older_than is None else args.older_than * DAY_S)
             _print(args, {"removed": removed}, f"{removed:,} entries removed")
         case "clear":
             if not args.yes:
@@ -93,6 +95,13 @@ def main(args: argparse.Namespace) -> int:
             _print(args, {"removed": removed}, f"{removed:,} entries removed")
     cache.close()
     return 0
+
+
+def _pruned(cache: Cache, older_than: float | None) -> int:
+    from runner.cli.progress import Progress
+
+    with Progress(REPORT_EVERY_S) as show:
+        return cache.prune(older_than=older_than, progress=lambda done, total: show(f"{done:,} of {total:,} entries removed"))
 
 
 def _served(entry: Stored) -> dict[str, str | None]:

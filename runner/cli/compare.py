@@ -82,6 +82,7 @@ def main(args: argparse.Namespace) -> int:
     """
     from runner.analysis.compare import compare_all
     from runner.analysis.tournament import strengths
+    from runner.stats.stats import RESAMPLES
 
     runs = _runs(args)
     clusters = _clusters(runs, args.cluster) if args.cluster else None
@@ -93,6 +94,7 @@ def main(args: argparse.Namespace) -> int:
         lower_is_better=args.lower_is_better,
         rows=args.rows,
         any_judge=args.any_judge,
+        resamples=RESAMPLES if args.json else 0,  # text does not show bootstrap intervals
     )
     tables = strengths(runs, args.runs_dir, args.level)
     if args.json:

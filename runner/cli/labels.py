@@ -82,7 +82,7 @@ def score_named(run: Run, name: str | None) -> str:
 
 
 def _draw(run: Run, args: argparse.Namespace) -> int:
-    from runner.analysis.export import csv_lines
+    from runner.analysis.delimited import csv_lines, in_columns
     from runner.analysis.labels import allowed, draw, filled, scores_of, told
     from runner.records.labels import read_labels
 
@@ -90,7 +90,7 @@ def _draw(run: Run, args: argparse.Namespace) -> int:
     rows = draw(run, score, args.sample, by_verdict=args.by_verdict, seed=args.seed, known=read_labels(run.folder))
     if args.fill:
         rows = filled(rows, run, args.fill)
-    content = "".join(csv_lines(rows, exact=False))
+    content = "".join(csv_lines(in_columns(rows), exact=False))
     if args.output is None:
         sys.stdout.write(content)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,7 +99,5 @@ def count(text: str) -> int:
 
 def shorten(path: Path) -> str:
     """Return `path` relative to the working directory if it is inside it, else as it is."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    text, here = str(path), str(Path.cwd()).rstrip(os.sep) + os.sep
+    return text[len(here) :] or "." if f"{text}{os.sep}".startswith(here) else text

@@ -5,36 +5,51 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
 from runner.records.summary import Summary
-from runner.types import Sample
+from runner.types import Sample, Status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
+T = TypeVar("T")
 _Record = TypeVar("_Record", bound=Folder)
 RUN_NAME = re.compile(r"^\d{8}-\d{6}-[0-9a-f]{6}(-\d+)?$")
 _encoder = msgspec.json.Encoder()
-_decode = msgspec.json.Decoder(Sample).decode
+_sample = msgspec.json.Decoder(Sample)
 
-_NEWLINE = 10
+_BLOCK = 1 << 18
+"""Bytes of lines that are decoded at a time."""
 
 
-class _Slot(msgspec.Struct):
+class _Slot(msgspec.Struct, gc=False):
     """The part of a line that identifies the sample; much faster to read than the whole."""
 
     id: str
     repeat: int = 0
 
 
-class Mark(msgspec.Struct):
+class Written(Sample, kw_only=True, omit_defaults=True):
+    """A sample whose messages are JSON, as they stand in its line: what writes them again need not read them."""
+
+    messages: msgspec.Raw = msgspec.Raw(b"null")  # type: ignore[assignment]
+
+
+class _Counted(msgspec.Struct):
+    """The part of a summary that says how many samples have a line."""
+
+    rows: int
+    owed: int = 0
+
+
+class Mark(msgspec.Struct, gc=False):
     """The part of a line that says how the sample was scored, and what it was asked; faster to read than the whole.
 
     Attributes:
@@ -43,7 +58,7 @@ class Mark(msgspec.Struct):
 
     id: str
     repeat: int = 0
-    status: str = "ok"
+    status: Status = "ok"
     scores: dict[str, float] = {}
     request_key: str | None = None
     cluster: str | None = None
@@ -54,20 +69,19 @@ class _Tokens(msgspec.Struct, gc=False):
     completion_tokens: int = 0
 
 
-class Brief(Mark):
+class Brief(Mark, gc=False):
     """The numbers of a line, and its answer: what a comparison needs. Fields are those of `runner.types.Sample`."""
 
     output: str | None = None
     usage: _Tokens | None = None
     cost_usd: float | None = None
     saved_usd: float | None = None
-    cache: str = "off"
+    cache: Literal["hit", "miss", "off"] = "off"
     latency_s: float | None = None
 
 
-_brief = msgspec.json.Decoder(Brief).decode
-_slot = msgspec.json.Decoder(_Slot).decode
-_mark = msgspec.json.Decoder(Mark).decode
+_brief, _mark, _slot = msgspec.json.Decoder(Brief), msgspec.json.Decoder(Mark), msgspec.json.Decoder(_Slot)
+_written, _counted = msgspec.json.Decoder(Written), msgspec.json.Decoder(_Counted)
 
 
 class RunFolder(Folder):
@@ -152,36 +166,43 @@ class RunFolder(Folder):
         Raises:
             RecordError: the file cannot be read.
         """
-        return (sample for sample, counts in self.history() if counts)
+        return chain.from_iterable(self.batches())
+
+    def batches(self) -> Iterator[list[Sample]]:
+        """Yield the same samples, some hundreds at a time. Raises RecordError."""
+        return self._counting(_sample)
+
+    def written(self) -> Iterator[list[Written]]:
+        """Yield the same samples as they are written, some hundreds at a time. Raises RecordError."""
+        return self._counting(_written)
+
+    def _counting(self, decoder: msgspec.json.Decoder[T]) -> Iterator[list[T]]:
+        """Yield the lines that no later line has replaced, some hundreds at a time."""
+        replaced = self._replaced()
+        for numbers, found in self._decoded(decoder):
+            if replaced.isdisjoint(numbers):
+                yield found
+            else:
+                yield [one for number, one in zip(numbers, found, strict=True) if number not in replaced]
 
     def marks(self) -> Iterator[Mark]:
         """Yield how each sample was scored, in the order of `samples`. Raises RecordError if the file cannot be read."""
-        replaced = self._replaced()
-        for number, line in self._lines():
-            if number not in replaced:
-                try:
-                    yield _mark(line)
-                except msgspec.MsgspecError:
-                    continue
+        return chain.from_iterable(self._counting(_mark))
 
-    def briefs(self) -> Iterator[tuple[int, Brief]]:
-        """Yield number and brief of every line, in order, in one pass: if a sample has several lines, the last one counts.
+    def briefs(self) -> Iterator[tuple[Sequence[int], list[Brief]]]:
+        """Yield numbers and briefs of all lines, in order, some hundreds at a time; of a sample's lines, the last one counts.
 
         Raises:
             RecordError: the file cannot be read.
         """
-        for number, line in self._lines():
-            try:
-                yield number, _brief(line)
-            except msgspec.MsgspecError:
-                continue
+        return self._decoded(_brief)
 
     def samples_at(self, numbers: Collection[int]) -> Iterator[Sample]:
         """Yield the samples of some lines. Raises RecordError if the file cannot be read."""
         last = max(numbers, default=-1)
         for number, line in self._lines() if numbers else ():
             if number in numbers:
-                yield _decode(line)
+                yield _sample.decode(line)
             if number >= last:
                 return
 
@@ -192,11 +213,8 @@ class RunFolder(Folder):
             RecordError: the file cannot be read.
         """
         replaced = self._replaced()
-        for number, line in self._lines():
-            try:
-                yield _decode(line), number not in replaced
-            except msgspec.MsgspecError:
-                continue
+        for numbers, samples in self._decoded(_sample):
+            yield from ((sample, number not in replaced) for number, sample in zip(numbers, samples, strict=True))
 
     def rewrite(self, samples: Iterable[Sample]) -> None:
         """Replace all samples at once (after scoring again). The old file stays until the new one is complete."""
@@ -208,13 +226,19 @@ class RunFolder(Folder):
     def _replaced(self) -> set[int]:
         """Return the numbers of the few lines that a later line of the same sample has replaced, and keep them for the next call.
 
-        While it looks for them, there is a hash for each other line.
+        There are none if the run has ended with as many samples as there are lines. Else, while it looks for them, there is a
+        hash for each other line.
         """
         file = self.path / "samples.jsonl"
         state = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
         if self._known is not None and self._known[0] == state:
             return self._known[1]
-        hashes = array("q", (hash(slot) for _, slot in self.slots()))
+        if self._ended_with() == self.count_lines():
+            self._known = state, set()
+            return self._known[1]
+        hashes = array("q")
+        for _, slots in self._decoded(_slot):
+            hashes.extend([hash((slot.id, slot.repeat)) for slot in slots])
         suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         latest: dict[tuple[str, int], int] = {}
         replaced: set[int] = set()
@@ -226,29 +250,54 @@ class RunFolder(Folder):
         self._known = state, replaced
         return replaced
 
+    def _ended_with(self) -> int | None:
+        """Return how many samples had a line when the run ended, or its last sitting; None: it is not known."""
+        try:
+            found = _counted.decode((self.path / "summary.json").read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return found.rows - found.owed
+
     def slots(self) -> Iterator[tuple[int, tuple[str, int]]]:
         """Yield number and sample of every whole line; a torn line counts as not written."""
-        for number, line in self._lines():
-            try:
-                slot = _slot(line)
-            except msgspec.MsgspecError:
-                continue
-            yield number, (slot.id, slot.repeat)
+        for numbers, slots in self._decoded(_slot):
+            yield from ((number, (slot.id, slot.repeat)) for number, slot in zip(numbers, slots, strict=True))
 
     def count_lines(self) -> int:
         """Return how many whole lines ``samples.jsonl`` has."""
-        return sum(1 for _ in self._lines())
+        return sum(block.count(b"\n") for block in self._blocks())
+
+    def _decoded(self, decoder: msgspec.json.Decoder[T]) -> Iterator[tuple[Sequence[int], list[T]]]:
+        """Yield numbers of lines and their values, some hundreds at a time. Lines that cannot be read are left out."""
+        begin = 0
+        for block in self._blocks():
+            count = block.count(b"\n")
+            try:
+                values = decoder.decode_lines(block)
+            except msgspec.MsgspecError:
+                values = []
+            if len(values) == count:
+                yield range(begin, begin + count), values
+            else:
+                yield _each(decoder, block, begin)
+            begin += count
 
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield every whole line with its number; a torn last one is skipped, as `append` would cut it off."""
+        return enumerate(line for block in self._blocks() for line in block.split(b"\n")[:-1])
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the whole lines, many at a time."""
         file = self.path / "samples.jsonl"
         if not file.exists():
             return
+        rest = b""
         try:
-            with file.open("rb") as stream:
-                for number, line in enumerate(stream):
-                    if line[-1] == _NEWLINE:
-                        yield number, line
+            with file.open("rb", buffering=0) as stream:
+                while block := stream.read(_BLOCK):
+                    whole, end, rest = (rest + block).rpartition(b"\n")
+                    if end:
+                        yield whole + end
         except OSError as error:
             raise RecordError(f"{file}: {error.strerror}") from None
 
@@ -289,16 +338,44 @@ class RunFolder(Folder):
         super().close()
 
 
+def _each(decoder: msgspec.json.Decoder[T], block: bytes, begin: int) -> tuple[list[int], list[T]]:
+    """Decode lines one by one. Return the numbers, from `begin`, of those that can be read, and their values."""
+    numbers, values = [], []
+    for number, line in enumerate(block.split(b"\n")[:-1], begin):
+        try:
+            values.append(decoder.decode(line))
+        except msgspec.MsgspecError:
+            continue
+        numbers.append(number)
+    return numbers, values
+
+
 def list_runs(runs_dir: Path) -> list[RunFolder]:
     """Return every run below `runs_dir`, oldest first."""
-    found = [path.parent for path in runs_dir.glob("*/*/manifest.json") if RUN_NAME.match(path.parent.name)]
-    return [RunFolder(path.absolute()) for path in sorted(found, key=age)]
+    return [RunFolder(path) for path in sorted(folders_named(runs_dir, RUN_NAME), key=age)]
+
+
+def folders_named(runs_dir: Path, pattern: re.Pattern[str]) -> list[Path]:
+    """Return the folders below `runs_dir`, one level down, that have such a name and a manifest."""
+    above = [entry.path for entry in _entries(str(runs_dir.absolute())) if entry.is_dir()]
+    found = [Path(entry.path) for folder in above for entry in _entries(folder) if pattern.match(entry.name)]
+    return [path for path in found if (path / "manifest.json").exists()]
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as found:
+            return list(found)
+    except OSError:  # it is not there, or may not be read: no records
+        return []
 
 
 def age(path: Path) -> tuple[str, int]:
     """Return the sort key for the time a run was made: the second in its name, then the time of a file that is written once."""
-    file = path / "overrides.yaml"
-    return path.name[:15], file.stat().st_mtime_ns if file.exists() else 0
+    try:
+        return path.name[:15], (path / "overrides.yaml").stat().st_mtime_ns
+    except OSError:
+        return path.name[:15], 0
 
 
 def find_run(text: str, runs_dir: Path) -> RunFolder:

@@ -71,17 +71,21 @@ _summary = msgspec.json.Decoder(_Summary)
 def glance(run: RunFolder) -> Glance:
     """Read what a list shows of a run. Raises RecordError if its manifest or summary is broken."""
     manifest = _read(run.path / "manifest.json", _manifest)
-    file = run.path / "summary.json"
-    if not file.exists():
+    if manifest is None:
+        raise RecordError(f"{run.path} is not a run folder: it has no manifest.json")
+    summary = _read(run.path / "summary.json", _summary)
+    if summary is None:
         return Glance(manifest.status, manifest.model.requested, manifest.data.rows, None, {}, manifest.tags, manifest.started_at)
-    summary = _read(file, _summary)
     scores = {name: score.mean for name, score in summary.scores.items()}
     return Glance(manifest.status, summary.model, summary.rows, summary.ok, scores, manifest.tags, manifest.started_at)
 
 
-def _read(file: Path, decoder: msgspec.json.Decoder[T]) -> T:
+def _read(file: Path, decoder: msgspec.json.Decoder[T]) -> T | None:
+    """Read a file; return None if it is not there."""
     try:
         return decoder.decode(file.read_bytes())
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise RecordError(f"{file} cannot be read: {error.strerror}") from None
     except msgspec.MsgspecError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import shutil
 from datetime import datetime
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
 from runner.errors import RecordError
 from runner.records.files import FORMATS, Folder, pretty
-from runner.records.folder import RUN_NAME, RunFolder, age, list_runs, named_folder, pick
+from runner.records.folder import RUN_NAME, RunFolder, age, folders_named, named_folder, pick
 from runner.records.summary import RunStatus
 
 if TYPE_CHECKING:
@@ -136,15 +137,15 @@ class SweepFolder(Folder):
 
 def list_sweeps(runs_dir: Path) -> list[SweepFolder]:
     """Return every sweep below `runs_dir`, oldest first."""
-    found = [path.parent for path in runs_dir.glob("*/sweep-*/manifest.json") if _NAME.match(path.parent.name)]
-    return [SweepFolder(path.absolute()) for path in sorted(found, key=_sitting)]
+    return [SweepFolder(path) for path in sorted(folders_named(runs_dir, _NAME), key=_sitting)]
 
 
 def list_records(runs_dir: Path) -> list[RunFolder | SweepFolder]:
     """Return every run and every sweep below `runs_dir`, oldest first; a sweep counts from when it was last played."""
-    dated: list[tuple[tuple[str, int], RunFolder | SweepFolder]] = [(age(run.path), run) for run in list_runs(runs_dir)]
-    dated += [(_sitting(sweep.path), sweep) for sweep in list_sweeps(runs_dir)]
-    return [record for _, record in sorted(dated, key=lambda pair: pair[0])]
+    dated: list[tuple[tuple[str, int], RunFolder | SweepFolder]]
+    dated = [(age(path), RunFolder(path)) for path in folders_named(runs_dir, RUN_NAME)]
+    dated += [(_sitting(path), SweepFolder(path)) for path in folders_named(runs_dir, _NAME)]
+    return [record for _, record in sorted(dated, key=itemgetter(0))]
 
 
 def find_record(text: str, runs_dir: Path) -> RunFolder | SweepFolder:

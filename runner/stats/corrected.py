@@ -194,13 +194,13 @@ def by_regression(
     groups = _units(labelled)
     parts = units_of([one.weight * rest for one, rest in zip(labelled, residuals, strict=True)], groups)
     few = len(parts) / max(1, len(parts) - 2)  # the slope and the mean are estimated
-    from_labels = few * math.fsum(part.total**2 for part in parts) / weight**2
+    from_labels = few * math.fsum(total**2 for total in parts.totals) / weight**2
     _, error = mean_and_stderr(units_of(scores, units))
     from_rows = slope**2 * (error or 0.0) ** 2
     stderr = math.sqrt(from_labels + from_rows)
     if all(0 <= one.label <= 1 for one in labelled) and all(0 <= score <= 1 for score in scores):
         mean = min(1.0, max(0.0, mean))
-        size = sum(part.rows**2 for part in parts) / len(labelled)
+        size = sum(rows**2 for rows in parts.rows) / len(labelled)
         interval = share_interval(Spread(mean, stderr, len(labelled), len(parts), size), level)
     else:
         margin = t_critical(level, max(1, len(parts) - 2)) * stderr

@@ -9,9 +9,7 @@ from runner.stats.distributions import beta_quantile, t_critical
 from runner.stats.units import Spread, correlation, spread_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from runner.stats.units import Unit
+    from runner.stats.units import Units
 
 Interval = tuple[float, float]
 
@@ -96,7 +94,7 @@ def _freedom(found: Spread) -> float:
     return max(1.0, found.samples / found.size - 1)
 
 
-def difference_interval(gained: Sequence[Unit], lost: Sequence[Unit], level: float = LEVEL) -> Interval:
+def difference_interval(gained: Units, lost: Units, level: float = LEVEL) -> Interval:
     """Return the interval of a mean difference, paired by row, of scores between 0 and 1.
 
     The difference is the mean gain minus the mean loss. Each lies between 0 and 1 and has an interval of its own, by

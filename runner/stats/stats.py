@@ -11,7 +11,7 @@ import msgspec
 
 from runner.stats.distributions import even_odds, t_two_sided
 from runner.stats.intervals import Interval, difference_interval, interval
-from runner.stats.units import Unit, mean_and_stderr, spread_of, units_of
+from runner.stats.units import Units, mean_and_stderr, spread_of, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
@@ -86,7 +86,7 @@ def paired(
     if stderr is None:
         return Paired(len(differences), len(units), mean, p=p, test=test)
     if bounded:
-        gained, lost = (units_of([max(0.0, sign * one) for one in differences], clusters) for sign in (1, -1))
+        gained, lost = (units_of((max(0.0, sign * one) for one in differences), clusters) for sign in (1, -1))
         ci: Interval | None = difference_interval(gained, lost, level)
     else:
         ci = interval(spread_of(units), bounded=False, level=level)
@@ -94,7 +94,7 @@ def paired(
     return Paired(len(differences), len(units), mean, stderr, ci, bootstrap, p, test)
 
 
-def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test]:
+def p_value(units: Units, *, binary: bool = False) -> tuple[float, Test]:
     """Return the two-sided p-value of "neither run is better", and the test it comes from.
 
     - McNemar's exact test of binary scores, whose differences are -1, 0 or 1: see `mcnemar`.
@@ -105,8 +105,8 @@ def p_value(units: Sequence[Unit], *, binary: bool = False) -> tuple[float, Test
       smallest p that flipping signs can give, so that a difference without variance is not taken for certainty.
     """
     if binary:
-        return mcnemar(sum(unit.total > 0 for unit in units), sum(unit.total < 0 for unit in units)), "mcnemar"
-    differ = [unit.total for unit in units if unit.total]
+        return mcnemar(sum(total > 0 for total in units.totals), sum(total < 0 for total in units.totals)), "mcnemar"
+    differ = [total for total in units.totals if total]
     if len(differ) <= MAX_FLIPPED:
         return sign_flip(differ), "sign-flip"
     mean, stderr = mean_and_stderr(units)
@@ -134,9 +134,7 @@ def sign_flip(values: Sequence[float]) -> float:
     return sum(abs(one) >= reached for one in sums) / len(sums)
 
 
-def bootstrap_interval(
-    units: Sequence[Unit], *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval | None:
+def bootstrap_interval(units: Units, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Interval | None:
     """Return the BCa (bias-corrected and accelerated) bootstrap interval of the mean over rows; None for fewer than two units.
 
     Efron (1987), "Better Bootstrap Confidence Intervals"; Efron & Tibshirani (1993), "An Introduction to the Bootstrap",
@@ -154,11 +152,10 @@ def bootstrap_interval(
     rng = random.Random(seed)  # noqa: S311 - it guards nothing
     if len(units) > MAX_RESAMPLED:
         units = _grouped(units, rng)
-    rows = sum(unit.rows for unit in units)
-    mean = math.fsum(unit.total for unit in units) / rows
-    influence = [unit.total - unit.rows * mean for unit in units]
+    mean = math.fsum(units.totals) / sum(units.rows)
+    influence = list(units.deviations(mean))
     spread = math.fsum(value * value for value in influence)
-    if spread <= (1e-12 * max(abs(unit.total) for unit in units)) ** 2 * len(units):
+    if spread <= (1e-12 * max(map(abs, units.totals))) ** 2 * len(units):
         return mean, mean
     means = sorted(_resampled(units, resamples, rng))
     scale = math.sqrt(spread)
@@ -188,18 +185,19 @@ def quantile(ordered: Sequence[float], q: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def _grouped(units: Sequence[Unit], rng: random.Random) -> list[Unit]:
-    shuffled = rng.sample(units, len(units))
+def _grouped(units: Units, rng: random.Random) -> Units:
+    shuffled = rng.sample(range(len(units)), len(units))
     groups = [shuffled[start::MAX_RESAMPLED] for start in range(MAX_RESAMPLED)]
-    return [Unit(math.fsum(unit.total for unit in group), sum(unit.rows for unit in group)) for group in groups]
+    totals, rows = units.totals, units.rows
+    return Units([math.fsum(totals[at] for at in group) for group in groups], [sum(rows[at] for at in group) for group in groups])
 
 
-def _resampled(units: Sequence[Unit], resamples: int, rng: random.Random) -> Iterable[float]:
-    if len({unit.rows for unit in units}) == 1:
-        totals, rows = [unit.total for unit in units], len(units) * units[0].rows
-        return (sum(rng.choices(totals, k=len(totals))) / rows for _ in range(resamples))
-    drawn = (rng.choices(units, k=len(units)) for _ in range(resamples))
-    return (sum(unit.total for unit in some) / sum(unit.rows for unit in some) for some in drawn)
+def _resampled(units: Units, resamples: int, rng: random.Random) -> Iterable[float]:
+    totals, rows = list(units.totals), units.rows
+    if len(set(rows)) == 1:
+        return (sum(rng.choices(totals, k=len(totals))) / (len(units) * rows[0]) for _ in range(resamples))
+    drawn = (rng.choices(range(len(units)), k=len(units)) for _ in range(resamples))
+    return (sum(totals[at] for at in some) / sum(rows[at] for at in some) for some in drawn)
 
 
 def _bias_corrected(means: Sequence[float], mean: float, acceleration: float, level: float) -> Interval:

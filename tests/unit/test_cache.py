@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -146,6 +147,69 @@ def test_old_entries_can_be_pruned(cache, monkeypatch):
     cache.put("new", ANSWER)
     assert cache.prune(older_than=500) == 1
     assert [key for key, _ in cache.entries()] == ["new"]
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """Collect the transactions that are begun on the connections of caches."""
+    seen, connect = [], table._connect
+
+    def watched(*arguments):
+        connection = connect(*arguments)
+        connection.set_trace_callback(lambda statement: seen.append(statement) if statement.startswith("BEGIN") else None)
+        return connection
+
+    monkeypatch.setattr(table, "_connect", watched)
+    return seen
+
+
+def old_entries(cache, monkeypatch, count):
+    """Store entries that are 1,000 seconds old; the first has a value that is kept in a file."""
+    now, large = time.time(), msgspec.structs.replace(ANSWER, choices=[Choice(text="x" * 40_000)])
+    with monkeypatch.context() as earlier:
+        earlier.setattr("time.time", lambda: now - 1000)
+        cache.put_many([(f"{n:064x}", ANSWER if n else large, None, None) for n in range(count)])
+    assert len(list(cache.folder.glob("??/??/*.val"))) == 1
+
+
+def test_many_entries_are_removed_in_one_transaction_with_progress(cache, monkeypatch, begun):
+    old_entries(cache, monkeypatch, 300)
+    cache.put("new", ANSWER)
+    monkeypatch.setattr(table, "AT_ONCE", 100)
+    begun.clear()
+    told = []
+    assert cache.prune(older_than=500, progress=lambda *counts: told.append(counts)) == 300
+    assert (told, len(begun)) == ([(100, 300), (200, 300), (300, 300)], 1)
+    assert [key for key, _ in cache.entries()] == ["new"]
+    assert (cache.get(f"{1:064x}"), cache.get("new").response) == (None, ANSWER)  # the memory has forgotten it as well
+    assert list(cache.folder.glob("??/??/*.val")) == []
+    assert (cache.stats()["entries"], cache.check()) == (1, [])
+
+
+def test_a_cache_is_cleared_while_others_use_it(cache, monkeypatch, begun):
+    old_entries(cache, monkeypatch, 300)
+    other = Cache(cache.folder)
+    assert other.get(f"{2:064x}").response == ANSWER
+    begun.clear()
+    assert cache.clear() == 300
+    assert len(begun) == 1
+    assert list(cache.folder.glob("??/??/*.val")) == []
+    assert (other.get(f"{3:064x}"), other.stats()["entries"], other.check()) == (None, 0, [])
+    other.put(KEY, ANSWER)
+    assert (cache.get(KEY).response, cache.stats()["entries"]) == (ANSWER, 1)  # diskcache's triggers count again
+    assert cache.clear() == 1
+    other.close()
+
+
+def test_a_cache_that_somebody_writes_to_is_not_cleared(cache, monkeypatch):
+    cache.put(KEY, ANSWER)
+    monkeypatch.setattr("runner.cache.store.TIMEOUT_S", 0.01)
+    with closing(sqlite3.connect(cache.folder / "cache.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CacheError, match="could not be cleared: database is locked; try again"):
+            cache.clear()
+        writer.execute("ROLLBACK")
+    assert reopened(cache).get(KEY).response == ANSWER
 
 
 def test_an_entry_of_another_version_is_a_miss(cache):
@@ -324,7 +388,11 @@ def test_a_corrupt_database_is_a_miss_and_one_warning(cache):
     assert "cannot be used" in warning
     assert "ostinato cache clear" in warning
     assert cache.check()
-    cache.clear()  # as the warning says
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Cache(cache.folder).clear() == 0  # as the warning says, and another process does
+        assert not (cache.folder / "cache.db").exists()
+    cache.clear()
     cache.put(KEY, ANSWER)
     assert reopened(cache).get(KEY).response == ANSWER
 

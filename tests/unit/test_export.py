@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import runner
-from runner.analysis.export import csv_lines, export
+from runner.analysis.delimited import csv_lines, in_columns
+from runner.analysis.export import export
 from runner.analysis.junit import _attribute, _text
 from runner.cli import main
-from runner.types import RowError, Sample, Usage
+from runner.types import Judgement, RowError, Sample, Usage
 from tests.support.records import play, record, sweep
 
 pytestmark = pytest.mark.usefixtures("in_tmp")
@@ -75,22 +76,39 @@ def test_csv_reads_back(made):
 
 @pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3", "\t=1", "\r=1", "- a list"])
 def test_no_csv_cell_is_a_formula(text):
-    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text}], exact=False)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(in_columns([{"a": text}]), exact=False)), newline=""))
     assert row["a"] == f"'{text}"
-    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text}], exact=True)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(in_columns([{"a": text}]), exact=True)), newline=""))
     assert row["a"] == text
 
 
 @pytest.mark.parametrize("text", ["-5", "+1.5e3", "plain", "a=b", ""])
 def test_numbers_and_plain_text_stay_as_they_are(text):
-    (row,) = csv.DictReader(io.StringIO("".join(csv_lines([{"a": text, "b": -1.5}], exact=False)), newline=""))
+    (row,) = csv.DictReader(io.StringIO("".join(csv_lines(in_columns([{"a": text, "b": -1.5}]), exact=False)), newline=""))
     assert row == {"a": text, "b": "-1.5"}
+
+
+def test_values_that_compare_as_equal_keep_their_own_text():
+    part = {"mixed": [1, 1.0, True, 1], "same": [True] * 4, "none": [None] * 4, "some": [None, 0, 0.5, None], "text": ["a"] * 4}
+    lines = "".join(csv_lines([part, part], exact=False)).splitlines()
+    rows = ["1,true,,,a", "1.0,true,,0,a", "true,true,,0.5,a", "1,true,,,a"]
+    assert lines == ["mixed,same,none,some,text", *rows, *rows]
+
+
+def test_one_secret_in_many_samples_is_masked():
+    asked = [{"role": "user", "content": f"use {SECRET}"}]
+    some = [Sample(id=f"r{n}", messages=asked if n == 700 else [{"role": "user", "content": "-"}]) for n in range(1000)]
+    some[900].judgements = {"judge": Judgement(reason=f"it says {SECRET}")}
+    rows = list(csv.DictReader(io.StringIO(exported("csv", record("runs", some)).decode(), newline="")))
+    assert (len(rows), rows[700]["messages"]) == (1000, '[{"role":"user","content":"use ***"}]')
+    assert rows[900]["judgements"] == '{"judge":{"reason":"it says ***"}}'
+    assert rows[0]["messages"] == '[{"role":"user","content":"-"}]'
 
 
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1))
 def test_any_text_reads_back_from_csv(texts):
-    lines = "".join(csv_lines([{"a": one, "b": other} for one, other in texts], exact=True))
+    lines = "".join(csv_lines(in_columns([{"a": one, "b": other} for one, other in texts]), exact=True))
     assert [(row["a"], row["b"]) for row in csv.DictReader(io.StringIO(lines, newline=""))] == texts
 
 

@@ -94,6 +94,34 @@ def test_broken_lines_in_the_middle_are_work_still_owed(runs):
     assert ids(record) == ["row-1", "row-2"]
 
 
+@pytest.mark.parametrize("lines", [(1, 2, 3), (1, 2, 3, 2), (1, 2), (1, 1)])
+def test_the_last_line_of_a_sample_counts_whatever_the_summary_says(runs, lines):
+    """A run that has ended with as many samples as lines is not searched for replaced ones."""
+    record = make(runs)
+    record.append(sample(number, output=str(place)) for place, number in enumerate(lines))
+    record.write_summary(Summary(run="r", name="exp", model="m", status="incomplete", rows=4, owed=1))
+    last = {f"row-{number}": str(place) for place, number in enumerate(lines)}
+    assert {one.id: one.output for one in record.samples()} == last
+    assert [one.id for part in record.written() for one in part] == [one.id for one in record.marks()] == ids(record)
+    assert len(ids(record)) == len(last)
+
+
+def test_lines_of_many_blocks_are_read_and_broken_ones_left_out(runs, monkeypatch):
+    record = make(runs)
+    record.append(sample(number, output="x" * number) for number in range(50))
+    monkeypatch.setattr("runner.records.folder._BLOCK", 1000)
+    assert ids(record) == [f"row-{number}" for number in range(50)]
+    file = record.path / "samples.jsonl"
+    broken = file.read_bytes().splitlines(keepends=True)
+    broken[20], broken[30] = b"{}\n", b"\n"
+    file.write_bytes(b"".join(broken) + b'{"id": "torn"')
+    kept = [number for number in range(50) if number not in (20, 30)]
+    assert ids(record) == [f"row-{number}" for number in kept]
+    assert [number for numbers, _ in record.briefs() for number in numbers] == kept
+    assert [one.id for one in record.samples_at({3, 49})] == ["row-3", "row-49"]
+    assert record.count_lines() == 50
+
+
 def test_rewrite_replaces_all_samples_at_once(runs):
     record = make(runs)
     record.append([sample(1), sample(1, output="x"), sample(2)])

@@ -17,7 +17,7 @@ from runner.stats import stats
 from runner.stats.distributions import beta_share, even_odds, t_critical, t_two_sided
 from runner.stats.stats import (
     Paired,
-    Unit,
+    Units,
     bootstrap_interval,
     holm,
     mcnemar,
@@ -166,7 +166,7 @@ def test_a_difference_without_variance_is_not_certainty():
 def test_without_rows_there_are_no_statistics():
     assert paired([]) == Paired(0, 0)
     assert paired([0.3, 0.2], ["one", "one"]) == Paired(2, 1, 0.25, p=1.0, test="sign-flip")
-    assert bootstrap_interval([Unit(0.3, 1)]) is None
+    assert bootstrap_interval(Units([0.3], [1])) is None
 
 
 @settings(max_examples=25)
