@@ -73,6 +73,8 @@ class Command:
             raise SolverError(f"{self._name} took longer than solver.timeout_s={self._timeout_s:g} seconds") from None
         except OSError as error:
             raise SolverError(f"{self._name} cannot be run: {error.strerror or error}") from None
+        if len(ended.stdout) > programs.MAX_OUTPUT:
+            raise SolverError(f"{self._name} was ended: it wrote more than {programs.MAX_OUTPUT // 2**20} MiB to stdout")
         if ended.code != 0:
             raise SolverError(self._failure(ended, door))
         return self._answer(ended.stdout, steps)
@@ -92,8 +94,6 @@ class Command:
         return f"{self._name} {how}{request}" + (f": {said[-_TOLD:]}" if said else "; it said nothing on stderr")
 
     def _answer(self, stdout: bytes, steps: Steps) -> Solved:
-        if len(stdout) >= programs.MAX_OUTPUT:
-            raise SolverError(f"{self._name} wrote more than {programs.MAX_OUTPUT // 2**20} MiB to stdout")
         try:
             text = stdout.decode().strip()
         except UnicodeDecodeError as error:

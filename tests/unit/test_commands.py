@@ -14,6 +14,7 @@ from runner.errors import ConfigError, RecordError
 from runner.records import RunFolder
 from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
+from runner.system import programs
 from runner.system.processes import process_started
 from tests.support.clock import wait_until
 from tests.support.command import Running
@@ -135,6 +136,8 @@ BAD = {
     "says nothing": ("print(' ')", "wrote nothing to stdout"),
     "says null": ("print('{\"output\": null}')", "wrote nothing to stdout"),
     "writes bytes": ("sys.stdout.buffer.write(b'\\xff')", "is not UTF-8 to stdout: invalid start byte at byte 0"),
+    "writes without end": ("while True: sys.stdout.write('x' * 2**16)", "was ended: it wrote more than 16 MiB to stdout"),
+    "complains without end": ("while True: print('no', file=sys.stderr)", "took longer than solver.timeout_s=1 seconds"),
     "hangs": ("import time; print('x', flush=True); time.sleep(600)", "took longer than solver.timeout_s=1 seconds"),
     "asks too often": ("for n in range(9): ask(str(n))", "asked more than 3 times for one row"),
     "tells a secret": ("sys.exit('sk-proj-abcdefghijklmnop1234')", "ended with status 1: ***"),
@@ -148,12 +151,26 @@ BAD = {
 def test_a_bad_program_is_an_error_of_its_rows(case):
     body, told = BAD[case]
     Path("flow.py").write_text(f"{ASKING}\n{body}\n")
-    more = ["solver.max_requests=3", *(["solver.timeout_s=1"] if case == "hangs" else []), "data.limit=1"]
+    more = ["solver.max_requests=3", *(["solver.timeout_s=1"] if "timeout_s=1" in told else []), "data.limit=1"]
     samples, _ = played("python3", "flow.py", more=more)
     assert (samples["a"].status, samples["a"].error.code) == ("error", "solver")
     assert told in samples["a"].error.message
     written = "".join(path.read_text() for path in Path("runs").rglob("*.json*"))
     assert "sk-proj" not in written
+
+
+async def test_what_a_program_writes_is_read_up_to_its_end():
+    code = "import sys\nsys.stdin.read()\nsys.stderr.write('x' * 100_000 + 'end')\nsys.stdout.write('y' * 1_000_000)\nsys.exit(3)"
+    ended = await programs.run([sys.executable, "-c", code], stdin=b"?", env=os.environ)
+    assert (ended.code, ended.stdout, ended.stderr[-4:]) == (3, b"y" * 1_000_000, b"xend")
+    assert len(ended.stderr) < 100_000
+
+
+async def test_a_process_that_a_program_leaves_behind_keeps_nobody_waiting():
+    code = "import subprocess\nprint(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)"
+    ended = await programs.run([sys.executable, "-c", code], stdin=b"", env=os.environ)
+    os.kill(int(ended.stdout), signal.SIGKILL)  # it was alive, with our pipes
+    assert ended.code == 0
 
 
 def test_errors_of_requests_are_said_and_those_of_every_row_stop_the_run():
