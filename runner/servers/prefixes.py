@@ -18,6 +18,7 @@ import json
 import os
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 PATH = "/ostinato/prefix"
@@ -34,6 +35,7 @@ FORM = ("tools", "tool_choice", "chat_template_kwargs")
 
 _LEAST_TOKENS = 8  # a shorter prefix costs more to restore than to evaluate
 _MOST_BYTES = 512 << 20
+_MOST_TURNS = 4096
 _MOST_HEAD = 64 << 10
 _COMPLETIONS = {"/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions", "/completion"}
 _HOP = {b"connection", b"content-length", b"expect", b"keep-alive"}
@@ -94,7 +96,7 @@ class Front:
         for slot in range(slots):
             self._slots.put_nowait(slot)
         self._prefixes: dict[str, Prefix] = {}
-        self._turns: dict[str, State] = {}
+        self._turns: OrderedDict[str, State] = OrderedDict()
         self._held: OrderedDict[State, None] = OrderedDict()
 
     async def start(self, port: int) -> asyncio.Server:
@@ -221,9 +223,14 @@ class Front:
                 continue
             form = {**asked, "messages": messages[:count]}
             name = _name(state.name if state else "", prefix.settings, form["messages"], form.get("tools"))
-            if name not in self._turns:
-                self._turns[name] = State(name, await self._tokens(form), prefix.settings, state)
-            state = self._turns[name]
+            known = self._turns.get(name)
+            if known is None:  # unless another request has made it meanwhile
+                known = self._turns.setdefault(name, State(name, await self._tokens(form), prefix.settings, state))
+            self._turns.move_to_end(name)
+            state = known
+        for old in list(islice(self._turns.values(), max(0, len(self._turns) - _MOST_TURNS))):
+            if old is not state:
+                self._drop(old)
         return state
 
     async def _restore(self, state: State, slot: int) -> None:
@@ -254,11 +261,15 @@ class Front:
         for old in [one for one in self._held if not one.users]:
             if sum(one.size for one in self._held) <= _MOST_BYTES:
                 break
-            assert old.file is not None
-            os.close(old.file)
-            old.file = None
-            del self._held[old]
-            self._turns.pop(old.name, None)
+            self._drop(old)
+
+    def _drop(self, state: State) -> None:
+        """Forget a turn, and what llama.cpp held after it unless a request is about to restore that."""
+        self._turns.pop(state.name, None)
+        if state.file is not None and not state.users:
+            os.close(state.file)
+            state.file = None
+            del self._held[state]
 
 
 def _common(lists: list[list[Any]]) -> list[Any]:

@@ -130,6 +130,23 @@ def test_a_turn_continues_from_the_prompt_of_the_turn_before(llama, monkeypatch)
     with_front(llama, use)
 
 
+def test_turns_that_were_asked_for_longest_ago_are_forgotten(llama, monkeypatch):
+    monkeypatch.setattr(prefixes, "_MOST_TURNS", 4)
+
+    async def use(front, port):
+        named = await asyncio.to_thread(share, f"http://127.0.0.1:{port}/v1", KEY, [asked("Chad"), asked("Peru")])
+        for at in [*range(10), 0]:
+            body = {**asked(f"X{at}", "Lima", "No", "Oslo", "No"), prefixes.FIELD: named}
+            _, reply = await post(port, "/v1/chat/completions", body)
+            assert reply["held"] == 22
+        assert len(front._turns) == 4
+        assert len(front._held) == 1 + 4  # the run's prefix is kept
+        evaluated = [body for path, body in llama.told if path == "/completion"]
+        assert len(evaluated) == 1 + 2 * 11  # the first conversation twice
+
+    with_front(llama, use)
+
+
 def test_all_else_is_passed_on_as_it_is(llama):
     async def use(front, port):
         assert (await post(port, "/v1/chat/completions", asked("Chad"), key="wrong"))[0] == 401
