@@ -121,7 +121,9 @@ def budget(config: schema.running.Budget, key: str = "budget") -> Budget | None:
     """Build the budget that the config has under `key`; None when nothing is bounded."""
     if all(bound is None for bound in (config.usd, config.tokens, config.requests)):
         return None
-    return Budget(**msgspec.structs.asdict(config), key=key)
+    made = Budget(**msgspec.structs.asdict(config), key=key)
+    made.more = f"resume with a larger one: ostinato resume RUN {key}.{{bound}}=..."
+    return made
 
 
 def limiter(config: schema.RunConfig, lm: LM) -> Limiter:

@@ -61,6 +61,9 @@ class Budget:
         unknown_price: what a dollar bound does with a request whose price is unknown: ``refuse`` it, or ``allow`` it uncounted.
         key: the config's name of the budget, for messages.
         within: the whole that this budget is a part of: a request has to fit in both.
+
+    Attributes:
+        more: how to get a larger one, for messages; ``{bound}`` is the name of the bound.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Budget:
     ) -> None:
         self.key = key
         self.within = within
+        self.more = "make a larger one: Budget({bound}=...)"
         self.bounds: dict[str, float | None] = {"usd": usd, "tokens": tokens, "requests": requests}
         self.unknown_price = unknown_price
         self._spent = _nothing()
@@ -226,7 +230,7 @@ class Budget:
             if bound is not None and self._spent[name] + asked[name] > bound + _ROUNDING:
                 return BudgetExceeded(
                     f"{self.key}.{name}={_said(bound)} does not allow another request: {_said(self._spent[name])} spent, "
-                    f"up to {_said(asked[name])} needed; resume with a larger one: ostinato resume RUN {self.key}.{name}=..."
+                    f"up to {_said(asked[name])} needed; {self.more.format(bound=name)}"
                 )
         return None
 

@@ -44,6 +44,8 @@ class Gateway:
     """
 
     def __init__(self, lm: LM, folder: RunFolder, key: str) -> None:
+        if lm.budget is not None:
+            lm.budget.more = "end the proxy and start it with a larger one: ostinato proxy ... budget.{bound}=..."
         self._lm = lm
         self._text = lm if lm.model_type == "text" else lm.copy(model_type="text")
         self._chat = lm.copy(model_type="chat") if lm.model_type == "text" else lm

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner import build
+from runner.config import schema
 from runner.cost.budget import Budget
 from runner.errors import BudgetExceeded, EndpointClosedError, QuotaError
 from tests.support.clock import wait_until
@@ -57,8 +59,15 @@ async def test_a_waiting_request_is_refused_once_nothing_in_flight_can_free_enou
     first = await budget.reserve(usd=None, tokens=80)
     waiting = await started(budget.reserve(usd=None, tokens=80))
     first.settle(tokens=21)
-    with pytest.raises(BudgetExceeded, match=r"^budget\.tokens=100 .* 21 spent, up to 80 needed; .*resume RUN budget\.tokens="):
+    with pytest.raises(BudgetExceeded, match=r"^budget\.tokens=100 .* 21 spent, up to 80 needed; make .*: Budget\(tokens="):
         await asyncio.wait_for(waiting, 10)
+
+
+@pytest.mark.parametrize("key", ["budget", "scoring.budget"])
+async def test_the_budget_of_a_run_says_how_the_run_is_resumed(key):
+    budget = build.budget(schema.running.Budget(tokens=1), key)
+    with pytest.raises(BudgetExceeded, match=rf"needed; resume with .*: ostinato resume RUN {key}\.tokens="):
+        await budget.reserve(usd=None, tokens=2)
 
 
 async def test_a_request_that_can_never_fit_is_refused_at_once_even_in_a_queue():
