@@ -81,6 +81,7 @@ class Asker:
         keep: called with a slot, what it has spent, and on which named model (None: the main one), before each attempt is sent
             and after each that has brought no answer.
         check: given a row and the scores of its answer, returns what the row expects and the answer does not meet.
+        missing_since: when the cache was found to lack the first requests of slots (see `Cache.get`); None: nobody has looked.
         on_cut: called with what was spent on a slot that stays owed because its conversation was cut off. The sample is not
             recorded.
     """
@@ -120,7 +121,7 @@ class Asker:
         self._conversation = conversation_of(adapter)
         self._patterns: dict[int, tuple[Request, bytes]] = {}
         self._named_patterns: dict[str, Patterns] = {}
-        self._missing_since: int | None = None
+        self.missing_since: int | None = None
         self._partly_known = False
 
     def request(self, formatted: Formatted, repeat: int) -> Request:
@@ -169,8 +170,8 @@ class Asker:
     def _turned(self, store: Cache, slots: Sequence[Slot]) -> list[Sample | None]:
         if self._conversation is not None:
             self._conversation.prepare(row for row, _ in slots)
-        if self._missing_since is None:
-            self._missing_since = store.changes()
+        if self.missing_since is None:
+            self.missing_since = store.changes()
         begun = [(turns := self.turns(*slot, scored=not self.asks), *self._first(turns, slot[1])) for slot in slots]
         found = store.get_many([key for _, key, _ in begun if key is not None])
         samples: list[Sample | None] = []
@@ -253,7 +254,7 @@ class Asker:
             await asyncio.to_thread(self._conversation.prepare, [slot[0]])
         turns, account = self.turns(*slot, scored=not (self._blocks or self.asks)), self._account(slot)
         partly_known = self._partly_known or self.asks  # so that the first answer may be there although the slot is owed
-        encoded, missing_since = self._pattern(slot[1])[1], None if partly_known else self._missing_since
+        encoded, missing_since = self._pattern(slot[1])[1], None if partly_known else self.missing_since
         acomplete = self.lm.acomplete
         try:
             request = next(turns)

@@ -49,6 +49,16 @@ class Stored(Entry, frozen=True, omit_defaults=True):
     request: Request | None = None
 
 
+class _Encoded(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Do as `Stored`, with parts that are JSON already."""
+
+    v: int
+    created: float
+    response: msgspec.Raw
+    cost_usd: float | None = None
+    request: msgspec.Raw = msgspec.Raw(b"null")
+
+
 Put: TypeAlias = tuple[str, Response, Request | None, float | None]
 """A key, its answer, the request, and the cost in dollars."""
 
@@ -189,7 +199,20 @@ class Cache:
         if not self.writes:
             return
         now = time.time()
-        ready = [(key, _encode(Stored(ENTRY_VERSION, now, answer, cost, asked))) for key, answer, asked, cost in items]
+        self._keep([(key, _encode(Stored(ENTRY_VERSION, now, answer, cost, asked))) for key, answer, asked, cost in items], now)
+
+    def put_encoded(self, items: Iterable[tuple[str, bytes, bytes | None, float | None]]) -> None:
+        """Do as `put_many`, with answers and requests that are JSON already."""
+        if not self.writes:
+            return
+        now, raw = time.time(), msgspec.Raw
+        entries = ((key, answer, raw(asked or b"null"), cost) for key, answer, asked, cost in items)
+        self._keep(
+            [(key, _encode(_Encoded(ENTRY_VERSION, now, raw(answer), cost, asked))) for key, answer, asked, cost in entries], now
+        )
+
+    def _keep(self, ready: list[tuple[str, bytes]], now: float) -> None:
+        """Store encoded entries in one transaction."""
         self._remember(ready)
         small = [item for item in ready if len(item[1]) < IN_ROW]
         expire = None if self.ttl is None else now + self.ttl

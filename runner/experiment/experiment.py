@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pkgutil
 import time
 import warnings
 from itertools import compress, islice
@@ -51,6 +52,9 @@ if TYPE_CHECKING:
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
 
+WORKERS = {"dask": "runner.workers.play:on_dask"}
+"""Who plays on workers, by ``execution.workers.kind``: a coroutine function of the experiment and of what keeps samples."""
+
 _SHOWN = 16  # rows whose prompts say what those of all rows begin with
 
 
@@ -80,7 +84,7 @@ class Experiment:
         self.name = config.name or record.path.parent.name
         self.dataset, self.scorers, self.lm = parts.dataset, parts.scorers, parts.lm
         self.named = NamedModels(config) if parts.named is None else parts.named
-        self._parts = parts
+        self.parts = parts
         parts.keep(record.path)
         self.asker = parts.asker()
         self.tally = Tally(len(self.dataset) * config.sampling.repeats, repeats=config.sampling.repeats, pass_at=parts.pass_at)
@@ -255,8 +259,8 @@ class Experiment:
         """
         if self._done is None:
             return
-        if self._parts.tools is not None:
-            self._parts.tools.open()
+        if self.parts.tools is not None:
+            self.parts.tools.open()
         done, self._done = self._done, None
         recorded = self._pin(begun=bool(done))
         if self._asks_first:
@@ -334,12 +338,12 @@ class Experiment:
             RecordError: the record cannot be written.
         """
         self.begun = True
-        await asyncio.to_thread(refuse_by_server, self._parts)
+        await asyncio.to_thread(refuse_by_server, self.parts)
         self.tally.started()
         try:
             asked = await self._ask_first(self._unsure) if self._unsure is not None else 0
             self._models.begin(self.tally.models if self.tally.done > asked else ())
-            await ask(self.asker, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+            await self._ask_owed()
             await asyncio.to_thread(self._check_weights)
         except ExceptionGroup as group:
             raise first_of(group) from None
@@ -350,6 +354,13 @@ class Experiment:
         if self.stop.requested and not self.stopped_early:
             raise asyncio.CancelledError("stopped on request")
         return {"ok": self.tally.status["ok"], "errors": self.tally.status["error"], "owed": self.tally.owed}
+
+    async def _ask_owed(self) -> None:
+        """Ask what is owed: in this process, or on workers."""
+        if (kind := self.config.execution.workers.kind) is None:
+            await ask(self.asker, self.due(), self._keep, concurrency=self.config.limits.max_concurrency, stop=self.stop)
+        else:
+            await pkgutil.resolve_name(WORKERS[kind])(self, self._keep)
 
     def interrupt(self) -> None:
         """Send nothing more. Requests in flight are finished and recorded; rows waiting for a retry or the limiter stay owed."""
@@ -487,7 +498,7 @@ class Experiment:
 
     def close(self) -> None:
         """Close the files."""
-        self._parts.close()
+        self.parts.close()
         self.spending.close()
         self.record.close()
         self.named.close()

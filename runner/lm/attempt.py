@@ -11,6 +11,7 @@ from runner.types import Usage
 if TYPE_CHECKING:
     from runner.errors import LMError
     from runner.limits import Pass
+    from runner.lm.permits import Permit
     from runner.transport.base import Hear
     from runner.types import Request, Response
 
@@ -35,7 +36,7 @@ class Attempt:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self.place: Pass | None = None
+        self.place: Pass | Permit | None = None
         self.began: float | None = None
         self.seconds = 0.0
         self.response: Response | None = None

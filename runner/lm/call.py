@@ -12,6 +12,7 @@ from runner.cache import worth_keeping
 from runner.cost.tokens import estimate, limit_of
 from runner.errors import LMError
 from runner.lm.attempt import Attempt
+from runner.lm.permits import AnsweredElsewhere
 from runner.system.clock import now
 from runner.system.deadline import Deadline
 from runner.transport.base import too_late
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from runner.cost.account import Account
     from runner.cost.budget import Reservation
     from runner.lm.channel import Channel
+    from runner.lm.permits import Permit, Permits
     from runner.types import Request
 
 
@@ -69,12 +71,14 @@ class Call:
 
     async def arun(self, stored: bool = True) -> Completion:
         """Do as `run`, in an event loop. Unless `stored`, the answer is stored a moment later (see `Cache.put_soon`)."""
-        limiter = self._channel.limiter
+        limiter = self._channel.permits or self._channel.limiter
         while True:
             attempt = Attempt(self._request)
             try:
                 await self._asend(attempt)
                 break
+            except AnsweredElsewhere as known:
+                return Completion.hit(self._key, known.response, known.cost_usd)
             except LMError as error:
                 wait_s = self._wait_after(error)
             try:
@@ -150,6 +154,9 @@ class Call:
         channel, limiter, request = self._channel, self._channel.limiter, self._request
         channel.transport.prepare(request, channel.connection)
         most = channel.most(request) if channel.budget else None
+        if channel.permits is not None:
+            await self._asend_permitted(attempt, channel.permits, most)
+            return
         reserved = await channel.budget.reserve(**most) if channel.budget and most else None
         try:
             if limiter is not None:
@@ -157,22 +164,39 @@ class Call:
                 attempt.place = limiter.enter(tokens) or await limiter.acquire(tokens)
             if self._account is not None:
                 self._account.sending(most)
-            attempt.begin()
-            try:
-                with Deadline(channel.connection.timeout_s):
-                    response = await channel.transport.acomplete(request, channel.connection, attempt.hear)
-            except LMError as error:
-                attempt.failed(error)
-                raise
-            except TimeoutError:
-                late = too_late(request, channel.connection)
-                attempt.failed(late)
-                raise late from None
-            attempt.succeeded(response)
+            await self._atransport(attempt)
         finally:
             self._settle(reserved, attempt, most)
 
-    def _settle(self, reserved: Reservation | None, attempt: Attempt, most: dict[str, Any] | None) -> None:
+    async def _asend_permitted(self, attempt: Attempt, permits: Permits, most: dict[str, Any] | None) -> None:
+        """Do as `_asend` where another process has limiter, budget and ledger."""
+        tokens = estimate(self._request).total_tokens
+        permit = attempt.place = await permits.acquire(self._request, self._key, tokens, most, self._account)
+        try:
+            await self._atransport(attempt)
+        except LMError as error:
+            await permit.judged(error)
+            raise
+        finally:
+            self._settle(permit, attempt, most)
+
+    async def _atransport(self, attempt: Attempt) -> None:
+        """Send the request once, and note the outcome. Raises LMError."""
+        channel, request = self._channel, self._request
+        attempt.begin()
+        try:
+            with Deadline(channel.connection.timeout_s):
+                response = await channel.transport.acomplete(request, channel.connection, attempt.hear)
+        except LMError as error:
+            attempt.failed(error)
+            raise
+        except TimeoutError:
+            late = too_late(request, channel.connection)
+            attempt.failed(late)
+            raise late from None
+        attempt.succeeded(response)
+
+    def _settle(self, reserved: Reservation | Permit | None, attempt: Attempt, most: dict[str, Any] | None) -> None:
         """Count what the attempt has used; where that is unknown, the most that it may have used."""
         sent, used, answer = attempt.began is not None, attempt.used, attempt.response
         if attempt.place is not None and answer is None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     # a channel is never decoded, so that its annotations are never evaluated
     from runner.cost.budget import Budget  # noqa: TC004
     from runner.limits import Limiter  # noqa: TC004
+    from runner.lm.permits import Permits  # noqa: TC004
     from runner.transport import Transport  # noqa: TC004
     from runner.types import Connection, Request, Response, Usage  # noqa: TC004
 
@@ -31,6 +32,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
         connection: address, key, headers and timeout.
         limiter: the endpoint's rate limiter; None sends without waiting.
         budget: the run's budget; None is no bound.
+        permits: in place of both, those of another process that has them; None: there is none.
         retry: which errors are retried, and when.
         own_price: the price to use in place of the published one.
         service_tier: the request parameter of that name, which some providers have other prices for.
@@ -41,6 +43,7 @@ class Channel(msgspec.Struct, frozen=True, kw_only=True):
     connection: Connection
     limiter: Limiter | None = None
     budget: Budget | None = None
+    permits: Permits | None = None
     retry: RetryPolicy = RetryPolicy()
     own_price: Price | None = None
     service_tier: str | None = None

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from runner.cost.pricing import Price
     from runner.finetune.jobs.future import TrainingJob
     from runner.limits import Limiter
+    from runner.lm.permits import Permits
     from runner.providers.base import Provider
     from runner.types import Response
 
@@ -132,6 +133,7 @@ class LM:
         self.transport = _transport(model)
         self.limiter: Limiter | None = None
         self.budget: Budget | None = None
+        self.permits: Permits | None = None
         self.retry: RetryPolicy | None = None
         self.price_override: Price | None = None
         self.split_thinking = True
@@ -337,7 +339,19 @@ class LM:
         return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
-        shared = {"provider", "store", "transport", "limiter", "budget", "callbacks", "flights", "keeper", "_shared", "_reached"}
+        shared = {
+            "provider",
+            "store",
+            "transport",
+            "limiter",
+            "budget",
+            "permits",
+            "callbacks",
+            "flights",
+            "keeper",
+            "_shared",
+            "_reached",
+        }
         new = object.__new__(type(self))
         for key, value in vars(self).items():
             setattr(new, key, value if key in shared else copy.deepcopy(value, memo))
@@ -515,6 +529,7 @@ class LM:
             connection=self._connection(merged),
             limiter=self.limiter,
             budget=self.budget,
+            permits=self.permits,
             retry=self.retry or _patience(int(retries)),
             own_price=self.price_override,
             service_tier=merged.get("service_tier"),

@@ -108,6 +108,14 @@ class Spending:
             self._lines += 1
             self._open.pop((sample.id, sample.repeat), None)
 
+    def lost(self, slots: Iterable[_Slot]) -> dict[_Slot, dict[str | None, Spent]]:
+        """Count what slots have spent that are asked again from the beginning, and return it. Raises RecordError."""
+        gone = {slot: self._open.pop(slot) for slot in list(slots) if slot in self._open}
+        if gone:
+            self.earlier = _sum(self.earlier, gone)
+            self._rewrite()
+        return gone
+
     def settled(self) -> None:
         """Forget all slots: the samples say what was spent on them, in lines that were written again."""
         self._open = {}

@@ -35,6 +35,7 @@ from runner.sweeps.plan import Plan
 from runner.sweeps.shared import Shared
 from runner.system.clock import now
 from runner.wording.numbers import dollars
+from runner.workers.play import sharing
 
 if TYPE_CHECKING:
     from runner.config.schema import RunConfig
@@ -202,6 +203,10 @@ class Sweep:
             OstinatoError: the sweep was stopped by a spent budget, or by a failed cell with `fail_fast`.
             asyncio.CancelledError: `stop` was requested.
         """
+        async with sharing(self.config.execution.workers):
+            await self._drive(run)
+
+    async def _drive(self, run: RunCell) -> None:
         loop = asyncio.get_running_loop()
 
         def launch(jobs: Sequence[Sequence[str]]) -> list[float | None]:

@@ -53,7 +53,17 @@ class Launch(Config, frozen=True, kw_only=True):
     args: list[str] = []
 
 
+class Workers(Config, frozen=True, kw_only=True):
+    """Choose the workers that answer and score rows; None: this process does."""
+
+    kind: Literal["dask"] | None = None
+    address: str | None = None
+    n: Positive = 2
+    resources: dict[str, Annotated[float, Meta(ge=0)]] = {}
+
+
 class Execution(Config, frozen=True, kw_only=True):
-    """Choose what orchestrates the run."""
+    """Choose what orchestrates the run, and where rows are answered."""
 
     orchestrator: Literal["prefect", "none"] = "prefect"
+    workers: Workers = Workers()
