@@ -76,7 +76,8 @@ def _of_kind(config: schema.RunConfig) -> LM:
     arguments = _arguments(config)
     match config.model:
         case schema.model.LocalModel() as model:
-            launch = {"backend": model.backend, **msgspec.structs.asdict(config.launch)}
+            concurrency = config.limits.max_concurrency
+            launch = {"backend": model.backend, "concurrency": concurrency, **msgspec.structs.asdict(config.launch)}
             return LM(f"local/{model.name}", launch_kwargs=launch, **arguments)
         case schema.model.LiteLLMModel() as model:
             built = LM(model.name, api_base=model.api_base, **arguments)

@@ -111,9 +111,7 @@ def _weights() -> Iterator[Check]:
     if find_spec("xllamacpp") is None:
         yield Check("llama.cpp", "note", "not installed; models of this machine need it: pip install 'ostinato[local]'")
     else:
-        threads, slots = server.threads(), server.Settings().parallel
-        detail = f"{threads} thread{'s' * (threads > 1)} (launch.threads), {slots} requests at once (launch.parallel)"
-        yield Check("llama.cpp", "ok", detail)
+        yield Check("llama.cpp", "ok", server.chosen())
     for name in weights.REGISTERED:
         try:
             path = weights.find(name)

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", default="smollm2", metavar="MODEL", help="what to serve (default: smollm2)")
     parser.add_argument("--backend", choices=["llamacpp", "vllm", "sglang"], default=default.backend, help="default: %(default)s")
     parser.add_argument("--context", type=int, default=default.context, help="tokens per request (default: %(default)s)")
-    parser.add_argument("--parallel", type=int, default=default.parallel, help="requests answered at once (default: %(default)s)")
+    parser.add_argument("--parallel", type=int, help="requests answered at once (default: two per thread, if memory allows)")
     parser.add_argument("--threads", type=int, help="CPU threads, llamacpp only (default: the physical cores, at most 8)")
     parser.add_argument("--port", type=int, default=default.port, help="default: a free one")
     parser.add_argument(

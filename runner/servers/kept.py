@@ -26,7 +26,7 @@ class Kept(msgspec.Struct, frozen=True):
         name: the name that `kill` takes.
         model: the model that it was asked to serve.
         identity: the identity of its weights (see `server.identity`).
-        settings: the settings it was started with.
+        settings: the settings it was started with, slots and threads as they were chosen.
         api_base: the base URL of requests.
         api_key: the key that it requires.
         pid: the process to signal.
@@ -151,7 +151,7 @@ def _start(name: str, model: str, settings: server.Settings) -> Kept:
         name=name,
         model=model,
         identity=started.identity,
-        settings=settings,
+        settings=started.settings,
         api_base=started.api_base,
         api_key=started.api_key,
         pid=process.pid,
@@ -169,8 +169,15 @@ def _start(name: str, model: str, settings: server.Settings) -> Kept:
 
 
 def _same(known: Kept, model: str, settings: server.Settings) -> bool:
-    asked = msgspec.structs.replace(settings, timeout_s=known.settings.timeout_s, port=settings.port or known.settings.port)
-    return known.settings == asked and known.identity == server.identity(model, settings.backend)
+    started = known.settings
+    asked = msgspec.structs.replace(
+        settings,
+        timeout_s=started.timeout_s,
+        port=settings.port or started.port,
+        parallel=settings.parallel or started.parallel,
+        threads=settings.threads or started.threads,
+    )
+    return started == asked and known.identity == server.identity(model, settings.backend)
 
 
 def _name(model: str) -> str:

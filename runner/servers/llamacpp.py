@@ -50,6 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     params.fit_params = False  # never silently a smaller window than asked for when memory is short
     params.cpuparams.n_threads = args.threads
     params.cpuparams_batch.n_threads = args.threads
+    params.n_ubatch = args.batch
     # Reusing the prefix of an earlier request changes the last bits of the logits, so an answer would depend on which rows
     # came before. Measured at temperature 0, one request at a time: of 24 prompts sent twice, 24 had the same answer again
     # without reuse and 23 with it; and of 48 answers only about 32 were the same with and without. So prefixes are shared
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--context", type=int, required=True, help="tokens per slot")
     parser.add_argument("--parallel", type=int, required=True, help="slots: requests answered at the same time")
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True, help="prompt tokens evaluated in one step")
     parser.add_argument("--ready", required=True, help="the file that gets the address once the server listens")
     return parser
 

@@ -5,7 +5,6 @@ Three programs can serve: llama.cpp, vLLM and SGLang.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -23,7 +22,7 @@ import msgspec
 from runner.errors import ConfigError, LaunchError
 from runner.models import served
 from runner.network.client import request
-from runner.servers import llamacpp, prefixes
+from runner.servers import llamacpp, machine, prefixes
 from runner.system import processes
 from runner.wording.suggest import did_you_mean
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 _HOST = "127.0.0.1"
-_MAX_THREADS = 8
 
 _KEY_ENV = {"llamacpp": llamacpp.KEY_ENV, "vllm": "VLLM_API_KEY", "sglang": "OSTINATO_SERVER_KEY"}
 
@@ -49,7 +47,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         backend: the program that serves the model.
         context: the tokens of one request, prompt and answer together.
-        parallel: requests answered at the same time; others wait.
+        parallel: requests answered at the same time; others wait. By default as many as cores and memory are good for, at most
+            `concurrency` (llama.cpp: see `runner.servers.machine`); vLLM and SGLang decide themselves.
+        concurrency: requests that are asked for at the same time; None: unknown.
         threads: CPU threads (llama.cpp only); by default all physical cores of this process, at most 8.
         port: TCP port; 0: any free port.
         timeout_s: seconds to wait for the server's first answer.
@@ -58,7 +58,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     backend: Literal["llamacpp", "vllm", "sglang"] = "llamacpp"
     context: Annotated[int, msgspec.Meta(ge=1)] = 2048
-    parallel: Annotated[int, msgspec.Meta(ge=1)] = 4
+    parallel: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1)] | None = None
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 120.0
@@ -143,7 +144,11 @@ def start(
     ready = folder / f"{stem}.ready"
     ready.unlink(missing_ok=True)
     if settings.backend == "llamacpp":
-        cmd, env = _llamacpp(model, settings, ready)
+        if not importlib.util.find_spec("xllamacpp"):
+            raise LaunchError("llama.cpp's server is not installed: pip install 'ostinato[local]'")
+        files = served.pull(model)
+        settings = _fitted(settings, Path(files.gguf))
+        cmd, env = _llamacpp(model, files, settings, ready)
         address = None
     else:
         port = settings.port or processes.free_port()
@@ -213,17 +218,15 @@ def _wait(
     raise LaunchError(f"no answer within {timeout_s:g} s (timeout_s)")
 
 
-def _llamacpp(model: str, settings: Settings, ready: Path) -> tuple[list[str], dict[str, str]]:
-    if not importlib.util.find_spec("xllamacpp"):
-        raise LaunchError("llama.cpp's server is not installed: pip install 'ostinato[local]'")
-    files = served.pull(model)
+def _llamacpp(model: str, files: served.Served, settings: Settings, ready: Path) -> tuple[list[str], dict[str, str]]:
     values = {
         "model": files.gguf,
         "alias": served.alias(model),
         "port": settings.port,
         "context": settings.context,
         "parallel": settings.parallel,
-        "threads": settings.threads or threads(),
+        "threads": settings.threads,
+        "batch": machine.batch(settings.context),
         "ready": ready,
         **({"adapter": files.adapter} if files.adapter else {}),
     }
@@ -233,36 +236,41 @@ def _llamacpp(model: str, settings: Settings, ready: Path) -> tuple[list[str], d
     return cmd, {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
 
 
+def chosen() -> str:
+    """Say what llama.cpp uses of this machine by default."""
+    context, threads, free = Settings().context, machine.threads(), machine.free_memory()
+    memory = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
+    return (
+        f"{threads} thread{'s' * (threads > 1)} (launch.threads), up to {machine.slots(threads)} requests at once "
+        f"(launch.parallel), {machine.batch(context)} prompt tokens at a time{memory}"
+    )
+
+
+def _fitted(settings: Settings, gguf: Path) -> Settings:
+    """Return settings of llama.cpp whose slots and threads follow this machine, where they are not set."""
+    threads = settings.threads or machine.threads()
+    if (slots := settings.parallel) is None:
+        window, free = machine.window_bytes(gguf, settings.context), machine.free_memory()
+        slots = machine.slots(threads, concurrency=settings.concurrency, window=window, free=free)
+    return msgspec.structs.replace(settings, threads=threads, parallel=slots)
+
+
 def _vllm(model: str, settings: Settings, port: int) -> tuple[list[str], dict[str, str]]:
     here = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     program = shutil.which("vllm", path=here)
     if program is None:
         raise LaunchError("vLLM is not installed: pip install vllm (it needs a GPU), or use backend llamacpp")
     cmd = [program, "serve", model, "--served-model-name", model, "--host", _HOST, "--port", str(port)]
-    return [*cmd, "--max-model-len", str(settings.context), "--max-num-seqs", str(settings.parallel), *settings.args], {}
+    at_once = ["--max-num-seqs", str(settings.parallel)] if settings.parallel else []
+    return [*cmd, "--max-model-len", str(settings.context), *at_once, *settings.args], {}
 
 
 def _sglang(model: str, settings: Settings, port: int) -> tuple[list[str], dict[str, str]]:
     if not importlib.util.find_spec("sglang"):
         raise LaunchError("SGLang is not installed: pip install 'sglang[all]' (it needs a GPU), or use backend llamacpp")
     cmd = [sys.executable, "-P", "-c", _SGLANG, "--model-path", model, "--served-model-name", model, "--host", _HOST]
-    cmd += ["--port", str(port), "--context-length", str(settings.context), "--max-running-requests", str(settings.parallel)]
-    return [*cmd, *settings.args], {}
-
-
-def threads() -> int:
-    """Count the physical cores of this process, at most 8: llama.cpp's threads. The client needs little beside them.
-
-    On two cores, the embedded model says 27.7 tokens/s with two threads and 16.9 with one.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # hyper-threads of a core share its arithmetic unit
-        if Path("/sys/devices/system/cpu/smt/active").read_text(encoding="ascii").strip() == "1":
-            cores //= 2
-    with contextlib.suppress(OSError, ValueError):  # a container's share of the CPU time: "max 100000" or "150000 100000"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, round(int(quota) / int(period)))
-    return max(1, min(cores, _MAX_THREADS))
+    at_once = ["--max-running-requests", str(settings.parallel)] if settings.parallel else []
+    return [*cmd, "--port", str(port), "--context-length", str(settings.context), *at_once, *settings.args], {}
 
 
 def _is_free(port: int) -> bool:

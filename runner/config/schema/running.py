@@ -46,7 +46,7 @@ class Launch(Config, frozen=True, kw_only=True):
     """Configure the server of a local model."""
 
     context: Positive = 2048
-    parallel: Positive = 4
+    parallel: Positive | None = None
     threads: Positive | None = None
     port: Annotated[int, Meta(ge=0, le=65535)] = 0
     timeout_s: Seconds = 120.0
