@@ -40,7 +40,7 @@ errors pickle.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeGuard
 
 Disposition = Literal["retry", "row", "stop"]
 
@@ -261,3 +261,8 @@ class MalformedError(LMError):
 
     code = "malformed"
     disposition = "retry"
+
+
+def is_of_row(error: BaseException) -> TypeGuard[LMError]:
+    """Return whether only this row has failed."""
+    return isinstance(error, LMError) and error.disposition != "stop"

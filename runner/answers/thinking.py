@@ -6,6 +6,7 @@ started without one, leave it in the text: ``<think>Let me see.</think>42``.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -97,10 +98,22 @@ MARKS = (
 _QUOTES = "`'\"“‘"
 """A closing mark right after one of these is talked about, and ends nothing."""
 
-_OPENED = [(marks, re.compile(rf"\s*(?:{marks.opening})", re.DOTALL), re.compile(marks.closing)) for marks in MARKS]
-_PREFILLED = [
-    (marks, re.compile(marks.opening), re.compile(rf"(?<![{_QUOTES}])(?:{marks.closing})")) for marks in MARKS if marks.prefilled
-]
+_Patterns = list[tuple[Marks, re.Pattern[str], re.Pattern[str]]]
+"""Marks, and the expressions of the opening and of the closing one."""
+
+
+@functools.cache  # most runs meet no thinking, and the expressions take 15 ms to compile
+def _opened() -> _Patterns:
+    return [(marks, re.compile(rf"\s*(?:{marks.opening})", re.DOTALL), re.compile(marks.closing)) for marks in MARKS]
+
+
+@functools.cache
+def _prefilled() -> _Patterns:
+    return [
+        (marks, re.compile(marks.opening), re.compile(rf"(?<![{_QUOTES}])(?:{marks.closing})"))
+        for marks in MARKS
+        if marks.prefilled
+    ]
 
 
 class Parts(NamedTuple):
@@ -177,7 +190,7 @@ def _may_think(text: str) -> bool:
 
 def _leading(text: str) -> tuple[str, str | None] | None:
     """Return the thinking that begins a text with its opening mark, and the rest (None if it was cut off)."""
-    for marks, opening, closing in _OPENED:
+    for marks, opening, closing in _opened():
         if (begun := opening.match(text)) is not None:
             ended = closing.search(text, begun.end())
             if ended is not None:
@@ -189,7 +202,7 @@ def _leading(text: str) -> tuple[str, str | None] | None:
 
 def _unopened(text: str) -> tuple[str, str | None] | None:
     """Return the thinking of a text whose opening mark is in the prompt, and the rest."""
-    for marks, opening, closing in _PREFILLED:
+    for marks, opening, closing in _prefilled():
         ended = closing.search(text)
         if ended is not None and opening.search(text, 0, ended.start()) is None:
             return text[: ended.start()], _ended(text[ended.end() :], marks)

@@ -13,21 +13,20 @@ from runner.adapters import Adapter, Formatted, ParseError, Repaired, conversati
 from runner.answers import spoken, without_thinking
 from runner.batch.asking import Clock, Models, NotKnown, in_cache, in_own_loop
 from runner.batch.entries import fail, record, say
-from runner.batch.solving import Solving
 from runner.cache import encoded_params, request_key
 from runner.cost.account import Account
-from runner.errors import DataError, LMError
+from runner.errors import DataError, LMError, is_of_row
 from runner.scoring.calls import Calls
 from runner.scoring.counting import Counting
 from runner.scoring.measure import Measure
 from runner.scoring.targets import Asked, Verdict
 from runner.secrets import redact
-from runner.solvers import is_of_row
 from runner.stats.seeds import RULE, seed_of
 from runner.types import Choice, Completion, Request, Row, RowError, Sample, Spent, Status, Usage
 
 if TYPE_CHECKING:
     from runner.batch.asking import Known
+    from runner.batch.solving import Solving
     from runner.cache import Cache
     from runner.cost.account import Keep
     from runner.lm.lent import Patterns
@@ -149,6 +148,8 @@ class Asker:
 
     def solve_with(self, solver: Solver) -> None:
         """Have a solver answer the rows, in place of asking once, and again as the adapter wants."""
+        from runner.batch.solving import Solving
+
         self.solving = Solving(solver, self.lm, self.adapter, self._seeded)
 
     def from_cache(self, slots: Sequence[Slot]) -> list[Sample | None]:

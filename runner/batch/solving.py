@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from runner.adapters import ParseError, Repaired
 from runner.batch.entries import fail, record, say
 from runner.cache import Cache, request_key
-from runner.errors import DataError, LMError, SolverError
-from runner.solvers import StepLM, Steps, Unanswered, is_of_row
+from runner.errors import DataError, LMError, SolverError, is_of_row
+from runner.solvers import StepLM, Steps, Unanswered
 from runner.types import Completion, RowError, Sample
 
 if TYPE_CHECKING:

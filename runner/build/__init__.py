@@ -3,13 +3,41 @@
 Each function matches on `kind` once. Secrets are read from the environment here.
 """
 
-from runner.build.against import is_file_of_answers, other_answers
-from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
-from runner.build.named import each_model, named, scoring_budget, scoring_models
-from runner.build.prompt import adapter, conversation
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.build.named import each_model, named, scoring_budget, scoring_models  # modules of the names that they define
 from runner.build.solver import solver
-from runner.build.task import counting, dataset, name, pass_at, scorers, scoring_remarks
-from runner.build.training import finetuning
+from runner.system.first_use import on_first_use
+
+if TYPE_CHECKING:
+    from runner.build.against import is_file_of_answers, other_answers
+    from runner.build.model import access, budget, cache, limiter, lm, pinned, remarks
+    from runner.build.prompt import adapter, conversation
+    from runner.build.task import counting, dataset, name, pass_at, scorers, scoring_remarks
+    from runner.build.training import finetuning
+
+_HOMES = {
+    "access": "model",
+    "adapter": "prompt",
+    "budget": "model",
+    "cache": "model",
+    "conversation": "prompt",
+    "counting": "task",
+    "dataset": "task",
+    "finetuning": "training",
+    "is_file_of_answers": "against",
+    "limiter": "model",
+    "lm": "model",
+    "name": "task",
+    "other_answers": "against",
+    "pass_at": "task",
+    "pinned": "model",
+    "remarks": "model",
+    "scorers": "task",
+    "scoring_remarks": "task",
+}
 
 __all__ = [
     "access",
@@ -36,3 +64,5 @@ __all__ = [
     "scoring_remarks",
     "solver",
 ]
+
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from runner import transport
 from runner.cache import Cache
 from runner.config import schema
 from runner.cost.budget import Budget
 from runner.cost.pricing import Price
 from runner.errors import BadRequestError, ConfigError, LMError
-from runner.limits import Limiter, endpoint_of
 from runner.lm.connection import CONNECTION_KEYS
 from runner.lm.lm import LM
 from runner.models import aliases
@@ -23,10 +23,11 @@ from runner.secrets import from_env
 from runner.servers.remarks import BY_PREFIX
 from runner.servers.remarks import remarks as silent
 from runner.system.paths import expanded, home
-from runner.transport import AutoTransport, DirectTransport, FakeTransport, LiteLLMTransport, Transport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runner.limits import Limiter
 
 _ENV = re.compile(r"\$\{oc\.env:\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}")
 _USUAL_KEYS = {"openai": "OPENAI_API_KEY", "anthropic": "ANTHROPIC_API_KEY", "gemini": "GEMINI_API_KEY"}
@@ -86,7 +87,7 @@ def _of_kind(config: schema.RunConfig) -> LM:
         case schema.model.FakeModel() as model:
             # its answers depend on its settings, so they are part of the cache key, as the address of a real model is
             built = LM(f"fake/{model.name}", api_base=_fake_address(model), **arguments)
-            built.transport = FakeTransport(
+            built.transport = transport.FakeTransport(
                 reply=model.reply,
                 choices=model.choices,
                 latency_s=model.latency_s,
@@ -132,6 +133,8 @@ def limiter(config: schema.RunConfig, lm: LM) -> Limiter:
 
     All limiters in this process with the same endpoint and key share their state.
     """
+    from runner.limits import Limiter, endpoint_of  # of no use to a run that the cache answers
+
     limits = config.limits
     return Limiter(
         endpoint_of(*lm.channel().endpoint),
@@ -199,14 +202,14 @@ def _sampling(config: schema.request.Sampling) -> dict[str, Any]:
     }
 
 
-def _transport(chosen: Literal["auto", "direct", "litellm"]) -> Transport:
+def _transport(chosen: Literal["auto", "direct", "litellm"]) -> transport.Transport:
     match chosen:
         case "auto":
-            return AutoTransport()
+            return transport.AutoTransport()
         case "direct":
-            return DirectTransport()
+            return transport.DirectTransport()
         case "litellm":
-            return LiteLLMTransport()
+            return transport.LiteLLMTransport()
 
 
 def _price(config: schema.model.Price) -> Price | None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner import adapters
-from runner.adapters.conversation import Cell
-from runner.adapters.templates import Template
 from runner.attachments import Attachments, Kind
 from runner.build.text import text_in
 from runner.config import schema
-from runner.config.schema.request import CODE, RECORDED
-from runner.errors import ConfigError, DataError
-from runner.network.client import downloaded
-from runner.solvers.conversation import Conversation
-from runner.solvers.user import Script, SimulatedUser, User
+from runner.errors import ConfigError
 from runner.system.paths import expanded
-from runner.tools import Functions, Toolbox, ToolServer, checked
 
 if TYPE_CHECKING:
     from runner.adapters import Adapter
+    from runner.solvers.conversation import Conversation
 
 
 def adapter(config: schema.RunConfig) -> Adapter:
@@ -83,72 +77,21 @@ def _part(config: schema.request.Part) -> adapters.PartTemplate:
 
 
 def conversation(config: schema.RunConfig, chosen: Adapter) -> Conversation | None:
-    """Build what holds the conversation of a row; None if its prompt is asked once.
-
-    Raises:
-        ConfigError: the tools cannot be used, or there is nothing to converse in.
-    """
+    """Build what holds the conversation of a row; None if its prompt is asked once. Raises ConfigError as `conversing`."""
     prompt = config.prompt
-    box = _toolbox(prompt)
-    simulated = prompt.simulated_user
-    if box is None and not prompt.turns and simulated is None:
+    if prompt.tools is None and prompt.tool_server is None and not prompt.turns and prompt.simulated_user is None:
         return None
-    if (kind := config.solver.__struct_config__.tag) != "plain":
-        raise ConfigError(
-            f"prompt: turns and tools are asked by the plain solver, and solver={kind} asks in its own way; keep one"
-        )
-    if config.model.model_type == "text":
-        raise ConfigError("prompt: turns and tools are for chat models; use model.model_type=chat")
-    turns = [Template(text, where=f"prompt.turns[{number}]") for number, text in enumerate(prompt.turns)]
-    user: User = Script(turns)
-    if simulated is not None:
-        told = Template(simulated.prompt, where="prompt.simulated_user.prompt")
-        user = SimulatedUser(told, turns=simulated.turns, stop=simulated.stop)
-    return Conversation(chosen, box, tool_choice=prompt.tool_choice, user=user)
+    from runner.build.turns import conversing
 
-
-def _toolbox(prompt: schema.request.Prompt) -> Toolbox | None:
-    server = prompt.tool_server
-    if prompt.tools is None and server is None:
-        return None
-    given: list[dict[str, Any]] | Cell | None = None
-    functions = None
-    if isinstance(prompt.tools, list):
-        try:
-            given = checked(prompt.tools)
-        except DataError as error:
-            raise ConfigError(f"prompt.tools: {error}") from None
-    elif prompt.tools is not None and CODE.fullmatch(prompt.tools):
-        functions = Functions(prompt.tools, "prompt.tools")
-    elif prompt.tools is not None:
-        given = Cell(prompt.tools, "prompt.tools")
-    results, table = prompt.tool_results, None
-    if results is not None and CODE.fullmatch(results):
-        functions, given = Functions(results, "prompt.tool_results"), functions.definitions if functions else given
-    elif results is not None and results != RECORDED:
-        table = Cell(results, "prompt.tool_results")
-    return Toolbox(
-        given,
-        table=table,
-        functions=functions,
-        server=ToolServer(
-            server.command,
-            env=server.env,
-            timeout_s=prompt.tool_timeout_s,
-            cwd=None if server.cwd is None else expanded(server.cwd),
-        )
-        if server is not None
-        else None,
-        timeout_s=prompt.tool_timeout_s,
-        max_turns=prompt.max_turns,
-        recorded_only=results == RECORDED,
-    )
+    return conversing(config, chosen)
 
 
 def attachments(config: schema.RunConfig) -> Attachments | None:
     """Make what finds the images, sounds and files of the rows; None if the prompt cannot have any."""
     if config.prompt.messages is None:
         return None
+    from runner.network.client import downloaded
+
     if config.prompt.files is not None:
         return Attachments(expanded(config.prompt.files), fetch=downloaded)
     path = getattr(config.data, "path", None) or "."

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.calibration import NAMES, corrections, read_calibration, remarks_on, settings_of
-from runner.analysis.labels import settings_in
-from runner.analysis.load import Run
 from runner.config.load import dump
 from runner.config.schema.scored import Scored
 from runner.config.schema.scoring import SeveralScoring
 from runner.errors import ConfigError
 from runner.experiment.files import rooted
 from runner.records import RunFolder
-from runner.records.labels import add_labels
-from runner.reports import report
+from runner.records.labels import add_labels, read_labels
 from runner.system.paths import expanded
 from runner.wording.differences import differences
 from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runner.analysis.calibration import Calibration
     from runner.config.schema import RunConfig
     from runner.records.labels import Label
+    from runner.types import Corrected
 
 
 def calibration_of(config: RunConfig) -> Calibration | None:
@@ -40,6 +37,8 @@ def calibration_of(config: RunConfig) -> Calibration | None:
     scoring = config.scoring
     if not isinstance(scoring, Scored) or scoring.calibration is None:
         return None
+    from runner.analysis.calibration import read_calibration
+
     found = read_calibration(expanded(scoring.calibration))
     own = scoring.scorers.get(found.score.partition(".")[0]) if isinstance(scoring, SeveralScoring) else scoring
     if own is None:
@@ -58,9 +57,34 @@ def calibration_remarks(config: RunConfig) -> list[str]:
     found = calibration_of(config)
     if found is None:
         return []
+    from runner.analysis.calibration import NAMES, settings_of
+    from runner.analysis.labels import settings_in
+
     own = settings_of(settings_in(dump(config)["scoring"], found.score))
     changes = differences(found.judge.get("scoring", {}), own, names=NAMES)
     return [f"scoring.calibration: the judge is not the one that was calibrated: {change}" for change in changes]
+
+
+def corrected_scores(record: RunFolder, names: Iterable[str], calibration: Calibration | None) -> dict[str, Corrected]:
+    """Return the corrected means of a run's scores, by the labels beside its record or by a calibration; {} without either."""
+    labels = read_labels(record.path)
+    if not labels and calibration is None:
+        return {}
+    from runner.analysis.calibration import corrections
+
+    return corrections(record, names, calibration, labels)
+
+
+def judge_remarks(
+    record: RunFolder, calibration: Calibration | None, found: Mapping[str, Corrected], scorers: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return what is to be said of corrected scores; `scorers`: facts about them (None: as the manifest records them)."""
+    if calibration is None:
+        return []
+    from runner.analysis.calibration import remarks_on
+    from runner.analysis.load import Run
+
+    return remarks_on(calibration, Run(record), found, scorers)
 
 
 def label_run(folder: Path, labels: Sequence[Label]) -> list[Label]:
@@ -74,6 +98,7 @@ def label_run(folder: Path, labels: Sequence[Label]) -> list[Label]:
         ConfigError: the calibration that the run names cannot be read.
     """
     from runner.config.compose import read_run
+    from runner.reports import report
 
     record = RunFolder.open(folder)
     record.lock()
@@ -83,8 +108,8 @@ def label_run(folder: Path, labels: Sequence[Label]) -> list[Label]:
         if summary is not None:
             config = rooted(read_run(record.config_file), record.manifest())
             calibration = calibration_of(config)
-            scores = corrections(record, summary.scores, calibration, found)
-            remarks = remarks_on(calibration, Run(record), scores)
+            scores = corrected_scores(record, summary.scores, calibration)
+            remarks = judge_remarks(record, calibration, scores)
             record.write_summary(msgspec.structs.replace(summary, corrected=scores, calibration=remarks))
     finally:
         record.close()

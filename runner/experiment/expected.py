@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from runner.analysis.expectations import Check, Expectation
     from runner.config.schema import RunConfig
     from runner.data import Dataset
-    from runner.records.folder import Counted
     from runner.scoring import Scorer
     from runner.types import Corrected, Sample
 
@@ -142,7 +141,7 @@ class Early:
         self._beyond: set[str] = set()
         self.n = 0
 
-    def add(self, sample: Sample | Counted) -> None:
+    def add(self, sample: Sample) -> None:
         """Take a sample, in any order."""
         shares = {name: float(sample.status == status) for name, status in SHARES.items() if name in self._values}
         self._waiting.setdefault(sample.id, []).append({**shares, **sample.scores})

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.analysis.calibration import corrections, remarks_on
-from runner.analysis.load import Run
 from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
 from runner.batch.entries import status_of
-from runner.batch.tally import Tally, grouped
+from runner.batch.tally import Tally
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
 from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
-from runner.experiment.calibrated import calibration_of
+from runner.experiment.calibrated import calibration_of, corrected_scores, judge_remarks
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
@@ -32,11 +30,9 @@ from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
 from runner.experiment.prompts import refuse_by_server
 from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped, swapped
-from runner.models import served
 from runner.records import RunFolder, Summary
 from runner.records.environment import environment
 from runner.records.spending import Spending
-from runner.reports import report
 from runner.secrets import redact
 from runner.session.sitting import live
 from runner.stats import seeds
@@ -49,7 +45,6 @@ if TYPE_CHECKING:
 
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
-    from runner.records.folder import Counted
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
 
@@ -227,25 +222,21 @@ class Experiment:
 
     def _recount(self, again: Container[str]) -> set[tuple[str, int]]:
         """Count the samples of the record, and return the slots that are done: not failures with one of the codes `again`."""
-        done: set[tuple[str, int]] = set()
-        unjudged: set[int] = set()
-
-        def counting() -> Iterator[Counted]:
-            for number, sample, counts in self.record.counted():
-                failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
-                if not counts:
-                    self.tally.superseded(sample)
-                elif failure is None or failure not in again:
-                    done.add((sample.id, sample.repeat))
-                    yield sample
-                elif failure == "scoring":  # the sample has its answer
-                    unjudged.add(number)
-                else:
-                    self.tally.again(sample)
-
-        for one, times in grouped(counting(), self.tally.alike if self.expected.early is None else lambda _: None):
-            self.count(one, times)
-        answered = {(sample.id, sample.repeat): sample for sample in self.record.samples_at(unjudged)}
+        done = set()
+        answered: dict[tuple[str, int], Sample] = {}
+        for sample, counts in self.record.history():
+            if not counts:
+                self.tally.superseded(sample)
+                continue
+            slot = sample.id, sample.repeat
+            failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
+            if failure is None or failure not in again:
+                self.count(sample)
+                done.add(slot)
+            elif failure == "scoring":  # the sample has its answer
+                answered[slot] = sample
+            else:
+                self.tally.again(sample)
         if not self.asker.asks:
             self._score_again(answered)
             return done | answered.keys()
@@ -314,6 +305,8 @@ class Experiment:
         model = self.config.model
         if isinstance(model, LocalModel) and self._is_served_here:
             if model.backend == "llamacpp":
+                from runner.models import served
+
                 await asyncio.to_thread(served.pull, model.name, progress=self._fetched)
             self._launched = True  # set before the launch: `kill` then ends a server that is still starting
             await asyncio.to_thread(self.lm.launch)
@@ -393,7 +386,7 @@ class Experiment:
         tally, scores = self.tally, self.tally.scores()
         if self.expected.early:
             scores = self.expected.early.intervals(scores)
-        corrected = corrections(self.record, scores, self.calibration)
+        corrected = corrected_scores(self.record, scores, self.calibration)
         answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
         if self.stop.requested and self.stop.reason is None and not self.stopped_early and tally.done < tally.rows:
@@ -436,7 +429,7 @@ class Experiment:
             left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
             expectations=self._outcomes(scores, corrected),
             corrected=corrected,
-            calibration=remarks_on(self.calibration, Run(self.record), corrected, self._scorer_facts()),
+            calibration=judge_remarks(self.record, self.calibration, corrected, self._scorer_facts()),
             stopped_early=self.stopped_early and bool(tally.owed),
         )
         self.record.write_summary(summary)
@@ -458,9 +451,9 @@ class Experiment:
         left_out = self.tally.unscored.total(), self.tally.status.total()
         return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out, corrected)
 
-    def count(self, sample: Sample | Counted, times: int = 1) -> None:
-        """Count one sample of the record, or some that are alike. With ``expect.stop_early``, stop once the verdict is sure."""
-        self.tally.add(sample, times)
+    def count(self, sample: Sample) -> None:
+        """Count a sample of the record; with ``expect.stop_early``, stop when the verdict is certain."""
+        self.tally.add(sample)
         if (early := self.expected.early) is not None:
             early.add(sample)
             if not self.stop.requested and early.decided and self.tally.owed:
@@ -642,6 +635,8 @@ def unscored(sample: Sample) -> Sample:
 
 def report_or_warn(folder: Path) -> None:
     """Write the report of a run or a sweep, or warn if that fails: the record is complete without it."""
+    from runner.reports import report
+
     try:
         report(folder)
     except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold

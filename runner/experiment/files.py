@@ -19,8 +19,7 @@ from runner.config.schema.solver import CommandSolver, DspySolver, PythonSolver
 from runner.data.remote import is_remote, pinned
 from runner.errors import ConfigError
 from runner.secrets import is_secret, redact
-from runner.solvers import sources
-from runner.solvers.command import files_in, is_path
+from runner.solvers.argv import files_in, is_path
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
@@ -205,6 +204,8 @@ def program_of(key: str, path: str) -> dict[str, bytes]:
 
     The names begin with a folder of their own for each file of a command.
     """
+    from runner.solvers import sources
+
     file = expanded(path)
     found = sources(file) if file.suffix == ".py" or key == SOLVER else {file.name: file.read_bytes()}
     folder = f"argv{key.removeprefix(ARGV)}/" if key.startswith(ARGV) else ""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from runner import build
 from runner.config.schema.model import LocalModel
 from runner.experiment.served import pin, pin_recorded
-from runner.models import served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -130,6 +129,8 @@ class NamedModels:
             if not isinstance(model, LocalModel):
                 continue
             if model.backend == "llamacpp":
+                from runner.models import served
+
                 await asyncio.to_thread(served.pull, model.name, progress=progress)
             self._launched.append(lm)  # before the launch: `kill` then ends a server that is still starting
             await asyncio.to_thread(lm.launch)

@@ -12,7 +12,6 @@ from runner.experiment.calibrated import calibration_remarks
 from runner.experiment.leaks import leaked_examples
 from runner.experiment.named import NamedModels
 from runner.scoring.counting import Counting
-from runner.transport.attaching import AttachingTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +47,8 @@ class Parts(NamedTuple):
         data = build.dataset(config) if dataset is None else dataset
         lm, adapter = build.lm(config), build.adapter(config)
         if (conversation := conversation_of(adapter)) is not None:
+            from runner.transport.attaching import AttachingTransport
+
             lm.transport = AttachingTransport(lm.transport, conversation.attachments)
         return cls(
             data,

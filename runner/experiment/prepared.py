@@ -13,7 +13,6 @@ from runner.experiment import prompts, targets
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
-from runner.experiment.training import PreparedTraining, TrainingRows, prepare_training, read_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.config.schema.model import Model
     from runner.data import Dataset
+    from runner.experiment.training import PreparedTraining, TrainingRows
 
 T = TypeVar("T")
 
@@ -77,6 +77,8 @@ class Sources:
 
     def training_rows(self, config: RunConfig) -> TrainingRows:
         """Read the training rows of a config. Raises as `read_rows` does."""
+        from runner.experiment.training import read_rows
+
         assert config.finetune is not None
         chosen, runs_dir = config.finetune.data, Path(config.runs_dir)
         key = msgspec.json.encode((chosen, config.runs_dir), order="sorted")
@@ -158,6 +160,8 @@ class Prepared:
         return parts
 
     def _training(self) -> PreparedTraining:
+        from runner.experiment.training import prepare_training
+
         config = self.in_place
         recipe = build.finetuning(config)
         rows = self._sources.training_rows(config)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from runner.adapters import conversation_of
 from runner.attachments import names_in
 from runner.errors import ConfigError, DataError
-from runner.lm.takes import refuse_untaken
-from runner.servers.listing import is_paid, modalities_of
 
 if TYPE_CHECKING:
     from runner.experiment.parts import Parts
@@ -34,6 +32,8 @@ def check(parts: Parts) -> None:
                 tools.check(row)
             messages = parts.adapter.format(row).messages or []
             if next(names_in(messages), None) is not None:
+                from runner.lm.takes import refuse_untaken
+
                 refuse_untaken(lm.model, lm.model_type, api_base, messages)
         except (DataError, ConfigError) as error:
             raise type(error)(f"{dataset.place(number)}: {error}") from None
@@ -46,7 +46,11 @@ def refuse_by_server(parts: Parts) -> None:
     """
     conversation = conversation_of(parts.adapter)
     connection = parts.lm.channel().connection
-    if conversation is None or not conversation.attachments.kinds or not connection.api_base or is_paid(connection.api_base):
+    if conversation is None or not conversation.attachments.kinds or not connection.api_base:
+        return
+    from runner.servers.listing import is_paid, modalities_of
+
+    if is_paid(connection.api_base):
         return
     headers = {"Authorization": f"Bearer {connection.api_key}"} if connection.api_key else {}
     takes = modalities_of(connection.api_base, headers | connection.headers)

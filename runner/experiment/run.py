@@ -13,7 +13,6 @@ import msgspec
 
 from runner import build
 from runner.errors import ConfigError, LMError
-from runner.experiment.estimate import announcement
 from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
 from runner.experiment.train_first import train_first
@@ -198,6 +197,8 @@ def run_to_end(experiment: Experiment, *, notify: Notify | None = None, watch: W
         experiment.plan()
         with watch(experiment) if watch else contextlib.nullcontext():
             if experiment.owed and not experiment.stop.requested:
+                from runner.experiment.estimate import announcement
+
                 if notify and (news := announcement(experiment)):
                     notify(news)
                 in_loop(_orchestrated(experiment, say))

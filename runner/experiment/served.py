@@ -16,7 +16,6 @@ from runner.config.schema.model import LiteLLMModel, ServerModel
 from runner.errors import ConfigError, RecordError
 from runner.lm.connection import connection_of
 from runner.lm.lm import Pinned
-from runner.servers.listing import is_own, is_paid, weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,7 +93,11 @@ def swapped(config: RunConfig, lm: LM, recorded: str | None) -> str | None:
 def _address(config: RunConfig, lm: LM) -> str | None:
     """Return the address of a server that may be asked what it serves; None: a paid provider, or one that needs no question."""
     api_base = lm.channel().connection.api_base
-    if not api_base or is_paid(api_base):
+    if not api_base:
+        return None
+    from runner.servers.listing import is_own, is_paid
+
+    if is_paid(api_base):
         return None
     match config.model:
         case ServerModel():
@@ -111,6 +114,8 @@ def _address(config: RunConfig, lm: LM) -> str | None:
 
 def _weights(config: RunConfig, lm: LM) -> Weights | None:
     """Ask the server which weights it serves. Returns None if it cannot be asked now."""
+    from runner.servers.listing import weights_of
+
     given = dict(lm.kwargs)
     with contextlib.suppress(ConfigError):  # a key that is not set is needed to send requests; it is missed then
         given |= build.access(config)

@@ -10,12 +10,12 @@ import msgspec
 
 from runner.config.schema.model import LiteLLMModel, LocalModel, Model, ServerModel
 from runner.errors import FinetuneError
-from runner.finetune.jobs import ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.experiment.prepared import Prepared
+    from runner.finetune.jobs import ledger
     from runner.finetune.jobs.training import Training
 
 SAY_EVERY_S = 5.0
@@ -90,6 +90,8 @@ def train_first(prepared: Prepared, notify: Callable[[str], None], *, stop: Call
 
 def trained_model(job: str) -> str | None:
     """Return the model of a training job; None while there is none, or if the job is not in the ledger."""
+    from runner.finetune.jobs import ledger
+
     with contextlib.suppress(FinetuneError):
         return ledger.find(job).state().model
     return None

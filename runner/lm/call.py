@@ -15,7 +15,6 @@ from runner.lm.attempt import Attempt
 from runner.lm.permits import AnsweredElsewhere
 from runner.system.clock import now
 from runner.system.deadline import Deadline
-from runner.transport.base import too_late
 from runner.types import Completion
 
 if TYPE_CHECKING:
@@ -191,6 +190,8 @@ class Call:
             attempt.failed(error)
             raise
         except TimeoutError:
+            from runner.transport.base import too_late
+
             late = too_late(request, channel.connection)
             attempt.failed(late)
             raise late from None

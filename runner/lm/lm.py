@@ -36,7 +36,7 @@ from runner.lm.parameters import LIMITS, AsRecorded, Form, LastParameters, Unsup
 from runner.network.retry import RetryPolicy
 from runner.providers.registry import infer
 from runner.system.paths import home
-from runner.transport import AutoTransport, FakeTransport, Transport
+from runner.transport import AutoTransport
 from runner.types import Completion, Connection, Message, ModelType, Request
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from runner.limits import Limiter
     from runner.lm.permits import Permits
     from runner.providers.base import Provider
+    from runner.transport import Transport
     from runner.types import Response
 
 logger = logging.getLogger("ostinato")
@@ -563,7 +564,11 @@ def _replace_what_the_model_decides(new: LM, old: LM, kept: Collection[str]) -> 
 
 
 def _transport(model: str) -> Transport:
-    return FakeTransport() if model.startswith("fake/") else AutoTransport()
+    if not model.startswith("fake/"):
+        return AutoTransport()
+    from runner.transport import FakeTransport
+
+    return FakeTransport()
 
 
 @functools.lru_cache(maxsize=8)

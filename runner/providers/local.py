@@ -22,6 +22,7 @@ from runner.finetune.jobs.spec import Recipe
 from runner.finetune.trainers.child import ChildTrainer
 from runner.models import served
 from runner.models.bases import base_of
+from runner.providers.names import LOCAL, is_local
 from runner.providers.trainable import TrainableProvider
 from runner.servers import kept, prefixes, server
 
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from runner.finetune.jobs.spec import ProviderName
     from runner.providers.base import Launchable
     from runner.types import Request
-
-PREFIX = "local/"
 
 WITH_ADAPTER = {"lora": [{"id": 0, "scale": 1.0}]}
 """Fields of each request to llama.cpp where an adapter is loaded.
@@ -88,7 +87,7 @@ class LocalProvider(TrainableProvider):
     @staticmethod
     def is_provider_model(model: str) -> bool:
         """Return whether the model is named ``local/...``."""
-        return model.startswith(PREFIX)
+        return is_local(model)
 
     def endpoint(self, lm: Launchable) -> str:
         """Return the identity of the weights: ``sha256:...`` of the GGUF, or ``vllm:NAME``. Needs no launch.
@@ -159,7 +158,7 @@ class LocalProvider(TrainableProvider):
     def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:  # noqa: ARG002
         """Train on this machine, in a process that outlives this one."""
         hyper = whole(self.hyper, settings)
-        recipe = Recipe(self.trains_as, base_of(model.removeprefix(PREFIX)), hyper, window=hyper.get("max_length"))
+        recipe = Recipe(self.trains_as, base_of(model.removeprefix(LOCAL)), hyper, window=hyper.get("max_length"))
         return recipe, ChildTrainer(self.trainer)
 
     @staticmethod
@@ -202,7 +201,7 @@ def _start(shared: _Shared, identity: str, name: str, settings: server.Settings)
 
 
 def _name(lm: Launchable) -> str:
-    name = lm.model.removeprefix(PREFIX)
+    name = lm.model.removeprefix(LOCAL)
     if not name or name == lm.model:
         raise ConfigError(f"LocalProvider serves models named local/NAME, not {lm.model!r}")
     return name

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError
 from runner.finetune.jobs.hyper import OpenAIHyper, seconds, whole
 from runner.finetune.jobs.spec import Access, Base, Recipe
 from runner.finetune.trainers.openai import OpenAITrainer
+from runner.providers.names import is_openai
 from runner.providers.trainable import TrainableProvider
 from runner.secrets import from_env, redact
 
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
 KEY_ENV = "OPENAI_API_KEY"
 PREFIX = "openai/"
-
-# Families, since a list of models would soon be stale. Open-weights models with such a name are served elsewhere.
-_BASE = (
-    r"(?:gpt-(?!oss|neo|j\b)[\w.-]+|chatgpt-[\w.-]+|o[1-9]\d*(?:-[\w.-]+)?|codex-[\w.-]+|text-[\w.-]+|(?:babbage|davinci)-\d+)"
-)
-_MODEL = re.compile(rf"(?:(?:text-completion-)?openai/)?(?:{_BASE}|ft:{_BASE}:.+)")
 
 
 class OpenAIProvider(TrainableProvider):
@@ -40,7 +34,7 @@ class OpenAIProvider(TrainableProvider):
 
         ``openai/`` before any other name means a server that speaks OpenAI's protocol, which this provider does not own.
         """
-        return _MODEL.fullmatch(model) is not None
+        return is_openai(model)
 
     def training(self, job: TrainingJob, model: str, settings: dict[str, Any]) -> tuple[Recipe, Backend]:
         """Have the rows uploaded and trained on. The key is that of the LM, else ``OPENAI_API_KEY``."""

@@ -5,8 +5,9 @@ A scorer's module is imported when it is used: each compiles patterns of its own
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from runner.system.first_use import on_first_use
 
 if TYPE_CHECKING:
     from runner.scoring.calls import Calls
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from runner.scoring.text import F1, Contains, Exact, Regex
     from runner.scoring.translation import Bleu, Chrf
 
-_WHERE = {
+_HOMES = {
     "Calls": "calls",
     "Choice": "choice",
     "single_letters": "choice",
@@ -92,10 +93,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is used. Raises AttributeError."""
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = on_first_use(__name__, _HOMES)

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from runner.solvers.command import Command
-from runner.solvers.dspy import Dspy
-from runner.solvers.lm import StepLM
-from runner.solvers.modules import sources
-from runner.solvers.python import Python
-from runner.solvers.solved import Bounds, Solved
-from runner.solvers.solver import Solver
-from runner.solvers.steps import Look, Steps, Unanswered, is_of_row
+from typing import TYPE_CHECKING
+
+from runner.system.first_use import on_first_use
+
+if TYPE_CHECKING:
+    from runner.solvers.command import Command
+    from runner.solvers.dspy import Dspy
+    from runner.solvers.lm import StepLM
+    from runner.solvers.modules import sources
+    from runner.solvers.python import Python
+    from runner.solvers.solved import Bounds, Solved
+    from runner.solvers.solver import Solver
+    from runner.solvers.steps import Look, Steps, Unanswered
+
+_HOMES = {
+    "Bounds": "solved",
+    "Command": "command",
+    "Dspy": "dspy",
+    "Look": "steps",
+    "Python": "python",
+    "Solved": "solved",
+    "Solver": "solver",
+    "sources": "modules",
+    "StepLM": "lm",
+    "Steps": "steps",
+    "Unanswered": "steps",
+}
 
 __all__ = [
     "Bounds",
@@ -22,6 +41,7 @@ __all__ = [
     "StepLM",
     "Steps",
     "Unanswered",
-    "is_of_row",
     "sources",
 ]
+
+__getattr__ = on_first_use(__name__, _HOMES)

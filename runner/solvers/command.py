@@ -14,6 +14,7 @@ import msgspec
 
 from runner.errors import ConfigError, SolverError
 from runner.secrets import redact
+from runner.solvers.argv import is_path
 from runner.solvers.endpoint import Endpoint
 from runner.solvers.python import answer_of
 from runner.solvers.solved import Bounds, Solved
@@ -102,22 +103,6 @@ class Command:
         if value is None or value == "":
             raise SolverError(f"{self._name} wrote nothing to stdout, where its answer belongs")
         return answer_of(value, steps)
-
-
-def is_path(program: str) -> bool:
-    """Return whether a program is named by its path, and not looked up in PATH."""
-    return "/" in program
-
-
-def files_in(argv: Sequence[str], folder: Path) -> list[int]:
-    """Return which parts of a command are files of the user's program: those that are, seen from `folder`, the paths of files.
-
-    The first part, if it is a name, or lies in a folder called ``bin`` (``/usr/bin/python3``, ``.venv/bin/python``), is a tool of
-    this machine.
-    """
-    first = expanded(argv[0])
-    start = 0 if is_path(argv[0]) and first.parent.name != "bin" else 1
-    return [number for number, part in enumerate(argv) if number >= start and (folder / expanded(part)).is_file()]
 
 
 def _output_of(text: str) -> Any:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 
 from runner.answers import without_thinking
 from runner.cache import request_key
 from runner.cost.account import Account
-from runner.errors import ConfigError, LMError, OstinatoError, SolverError
+from runner.errors import ConfigError, LMError, OstinatoError, SolverError, is_of_row
 from runner.secrets import redacted
 from runner.types import Choice, Completion, RowError, Spent, Step
 
@@ -303,11 +303,6 @@ class Steps:
             task.cancel()
         if left:
             await asyncio.wait(left)
-
-
-def is_of_row(error: BaseException) -> TypeGuard[LMError]:
-    """Return whether only this row has failed."""
-    return isinstance(error, LMError) and error.disposition != "stop"
 
 
 def _answer(choice: Choice | None) -> list[Message]:

@@ -53,12 +53,10 @@ def test_a_run_leaves_its_report(in_tmp):
 
 
 def test_a_report_that_cannot_be_made_does_not_fail_the_run(in_tmp, monkeypatch):
-    from runner.experiment import experiment as stages
-
     def broken(folder):
         raise ValueError(f"a bug, near {KEY}")
 
-    monkeypatch.setattr(stages, "report", broken)
+    monkeypatch.setattr("runner.reports.report", broken)
     with pytest.warns(UserWarning, match=r"no report was written: a bug, near \*\*\*; try again with: ostinato report /"):
         result = runner.run(overrides=FAKE)
     assert (result.summary.status, (result.folder / "report.html").exists()) == ("complete", False)

@@ -295,7 +295,7 @@ def test_a_dry_run_knows_the_answers_of_the_last_weights(server):
 
 
 def test_a_paid_provider_is_not_asked(monkeypatch, server):
-    monkeypatch.setattr("runner.experiment.served.is_paid", lambda _: True)
+    monkeypatch.setattr("runner.servers.listing.is_paid", lambda _: True)
     server.told = vllm("/w/a")
     assert endpoint(play(server)) == server.url
 
