@@ -70,7 +70,8 @@ def main(args: argparse.Namespace) -> int:
         composition.config()
         print(to_yaml(composition.plain if args.resolve else composition.raw), end="")
         return 0
-    if composition.config().sweep.varies:
+    config = composition.config()
+    if config.sweep.varies:
         return _sweep(args)
     if args.dry_run:
         return _forecast(composition, as_json=args.json)
@@ -81,7 +82,7 @@ def main(args: argparse.Namespace) -> int:
     from runner.experiment.train_first import train_first
 
     display = Display(args.display)
-    prepared = train_first(prepare(composition.config()), display.say)
+    prepared = train_first(prepare(config), display.say)
     tags = tagged(args)
     experiment = Experiment.create(prepared, composition.overrides, facts={"tags": tags} if tags else None)
     result = run_to_end(experiment, notify=display.say, watch=display.watch)

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.config import yaml
+from runner.config import kept, yaml
 from runner.config.folders import file_of, folders, options, state_of
-from runner.config.interpolation import interpolates, resolve
+from runner.config.interpolation import interpolates, is_missing, resolve
+from runner.config.kept import Kept
 from runner.config.load import dump, load, walk
 from runner.config.mistakes import explained, told
 from runner.config.older import as_recorded
@@ -95,6 +96,29 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
     """
     places = folders(config_dir)
     primary = config_name.removesuffix(".yaml")
+    key = kept.key_of(primary, overrides, _surroundings(places, overrides))
+    made, is_new = kept.find(key), False
+    if made is None:
+        made, is_new = _composed(overrides, places, primary)
+    plain = _resolved(made.raw, overrides, places)
+    if is_new:
+        with contextlib.suppress(ConfigError):  # it is no config: whoever uses it is told
+            load(plain)
+            kept.keep(key, made)
+    return Composition(
+        raw=made.raw,
+        plain=plain,
+        choices=made.choices,
+        overrides=list(overrides),
+        folders=places,
+        name=primary,
+        hydra=made.hydra,
+        params=made.params,
+    )
+
+
+def _composed(overrides: Sequence[str], places: Sequence[Path], primary: str) -> tuple[Kept, bool]:
+    """Compose with Hydra. Return the result, and whether it may be kept: a search path of the user's leads to other files."""
     with hydra(overrides, places):
         composed = hydra_compose(overrides, places, primary)
         choices = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
@@ -103,17 +127,17 @@ def compose(overrides: list[str], *, config_name: str = "config", config_dir: st
         if isinstance(sweeper, str):
             raise ConfigError(f"hydra.sweeper={sweeper}: a sweeper is chosen with a slash: hydra/sweeper={sweeper}")
         params = {str(key): str(values) for key, values in (sweeper.get("params") or {}).items()}
-        raw = _container(composed)
-        return Composition(
-            raw=raw,
-            plain=resolve(raw),
-            choices={group: option for group, option in choices.items() if group not in own},
-            overrides=list(overrides),
-            folders=places,
-            name=primary,
-            hydra=own,
-            params=params,
-        )
+        chosen = {group: option for group, option in choices.items() if group not in own}
+        is_ours = not composed.hydra.searchpath
+        return Kept(raw=_container(composed), choices=chosen, hydra=own, params=params), is_ours
+
+
+def _resolved(raw: dict[str, Any], overrides: Sequence[str], places: Sequence[Path]) -> dict[str, Any]:
+    """Resolve interpolations. Most configs have none, and are resolved without OmegaConf. Raises ConfigError."""
+    if not any(interpolates(at, value) or is_missing(at, value) for at, value in walk(raw)):
+        return raw
+    with explained(overrides, places):
+        return resolve(raw)
 
 
 _hydra = threading.RLock()
@@ -219,7 +243,7 @@ def _surroundings(places: Sequence[Path], chosen: Sequence[str]) -> tuple[object
     states = tuple((str(file), state_of(file)) for place in places for file in sorted(place.rglob("*.yaml")))
     if len(places) == 1 and not any("hydra" in override or "${" in override for override in chosen):
         return str(places[0]), states
-    return tuple(map(str, places)), states, str(Path.cwd()), frozenset(os.environ.items())
+    return tuple(map(str, places)), states, str(Path.cwd()), tuple(sorted(os.environ.items()))
 
 
 def read(path: Path) -> RunConfig:

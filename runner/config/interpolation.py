@@ -14,6 +14,11 @@ def interpolates(path: str, value: Any) -> bool:
     return isinstance(value, str) and "${" in value and not _stays(path, value)
 
 
+def is_missing(path: str, value: Any) -> bool:
+    """Return whether `value` stands for one that is required (``???``)."""
+    return value == "???" and not _stays(path, value)
+
+
 def resolve(raw: dict[str, Any]) -> dict[str, Any]:
     """Return `raw` with its interpolations resolved, except in literal text and where one could bring in a secret.
 
