@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from runner.errors import RecordError
+from runner.system import files
 from runner.wording.printable import printable
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
     Raises:
         RecordError: it cannot be written, or it would be too large.
     """
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    files.drop_drafts(file)
+    temporary = files.draft_of(file)
     try:
         members = {name: _measured(folder / name) for name in names}
         contents = Contents(FORMAT, members, facts)

@@ -27,9 +27,12 @@ def replacing(path: Path, *, mode: int = _EVERYBODY) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written; `path` is as it was.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    drop_drafts(path)
+    draft = draft_of(path)
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+            with contextlib.suppress(OSError):  # a file system without locks
+                lock(stream.fileno())
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
@@ -38,6 +41,43 @@ def replacing(path: Path, *, mode: int = _EVERYBODY) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
+
+
+def draft_of(path: Path) -> Path:
+    """Return the name under which this process writes a file before it replaces `path`."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+
+def drop_drafts(path: Path) -> None:
+    """Delete drafts of a file that killed processes have left: those whose process is gone, and which nobody has locked.
+
+    The lock tells of processes on other machines that share the folder.
+    """
+    with contextlib.suppress(OSError), os.scandir(path.parent) as found:
+        names = [entry.name for entry in found if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp")]
+        for name in names:
+            pid = name.removeprefix(f".{path.name}.").removesuffix(".tmp")
+            if pid.isdecimal() and not _is_running(int(pid)):
+                _drop(path.with_name(name))
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # it is another user's
+        return True
+    return True
+
+
+def _drop(draft: Path) -> None:
+    handle = os.open(draft, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        if lock(handle):
+            draft.unlink()
+    finally:
+        os.close(handle)
 
 
 def write(path: Path, content: str | bytes) -> None:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cache import Cache
+from runner.types import Choice, Request, Response, Usage
 from tests.bench.harness import REPOSITORY, TIMEOUT_S, Column, environment, parser, progress, publish, repeats, table
 from tests.bench.ours import write_rows
 from tests.bench.server import Server
@@ -113,6 +115,27 @@ def _two_runs(place: Place) -> None:
         place.play(*place.asked(*words, "data.target=id"))
 
 
+def _many_runs(place: Place) -> None:
+    """Play one run of two rows, and copy it until there are 1,000 runs of ten experiments."""
+    write_rows(place.folder / "rows.jsonl", range(2))
+    place.play(*place.asked(NONE, "name=e0"))
+    run = next((place.folder / "runs" / "e0").glob("2*"))
+    for number in range(1, 1000):
+        name = f"20261{number % 2}01-{number // 3600:02}{number // 60 % 60:02}{number % 60:02}-{number:06x}"
+        shutil.copytree(run, place.folder / "runs" / f"e{number % 10}" / name)
+
+
+def _full_cache(place: Place) -> None:
+    """Fill the cache with 100 entries per row of the case, in the form that both checkouts read."""
+    cache = Cache(place.home / "cache")
+    answer = Response(choices=[Choice(text="The answer is 632.", finish_reason="stop")], model="bench", usage=Usage(14, 5, 19))
+    for begin in range(0, 100 * place.rows, 1000):
+        keys = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(begin, begin + 1000)]
+        asked = [Request(model="openai/bench", messages=[{"role": "user", "content": f"Question {key}"}]) for key in keys]
+        cache.put_many([(key, answer, request, None) for key, request in zip(keys, asked, strict=True)])
+    cache.close()
+
+
 CASES = {
     "first": Case("README's first run, fresh home", lambda _: ["run", "--json"], _with_weights),
     "capitals": Case("capitals, `none`", lambda _: ["run", "--json", NONE], _with_weights),
@@ -129,6 +152,9 @@ CASES = {
     "compare": Case("compare of two runs", lambda _: ["compare", "t0/latest", "t5/latest"], _two_runs, shared=True),
     "export": Case("export of a run as CSV", lambda _: ["export", "t0/latest", "--to", "csv"], _two_runs, shared=True),
     "report": Case("report of a run", lambda _: ["report", "t0/latest"], _two_runs, shared=True),
+    "ls": Case("ls of 1,000 runs", lambda _: ["ls"], _many_runs, shared=True),
+    "clear": Case("cache clear of 100,000 entries", lambda _: ["cache", "clear", "--yes"], _full_cache),
+    "prune": Case("cache prune of 100,000 entries", lambda _: ["cache", "prune", "--older-than", "0"], _full_cache),
 }
 READING = ("compare", "export", "report")
 

@@ -35,6 +35,29 @@ def test_a_write_that_fails_leaves_the_old_content_and_no_draft(tmp_path):
     assert (file.read_text(), names(tmp_path)) == ("old", {"a.json"})
 
 
+def test_the_next_write_deletes_what_a_killed_process_has_left(tmp_path):
+    script = "import pathlib, sys; from runner.system import files\n"
+    script += "with files.replacing(pathlib.Path(sys.argv[1])) as file: file.write(b'half'); print('begun', flush=True); input()"
+    file = tmp_path / "a.json"
+    writer = subprocess.Popen([sys.executable, "-c", script, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with writer:
+        assert writer.stdout.readline() == "begun\n"
+        draft = f".a.json.{writer.pid}.tmp"
+        files.write(file, "new")
+        assert names(tmp_path) == {"a.json", draft}  # its process is there
+        writer.kill()
+        writer.wait()
+    others = {".b.json.1.tmp", ".a.json.notes.tmp", "a.json.1.tmp"}
+    for name in others:
+        (tmp_path / name).write_text("")
+    with (tmp_path / draft).open() as held:
+        assert files.lock(held.fileno())
+        files.write(file, "newer")
+        assert names(tmp_path) == {"a.json", draft, *others}  # somebody on another machine may write it
+    files.write(file, "newest")
+    assert (file.read_text(), names(tmp_path)) == ("newest", {"a.json", *others})
+
+
 def test_private_files_are_readable_by_their_owner_alone(tmp_path):
     files.write_private(tmp_path / "key.json", b"{}")
     assert stat.S_IMODE((tmp_path / "key.json").stat().st_mode) == 0o600
