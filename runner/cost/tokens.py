@@ -54,7 +54,8 @@ def most(request: Request, longest: int | None = None) -> Usage | None:
 
 def limit_of(request: Request) -> int | None:
     """Return the most tokens that an answer to `request` may have; None without a limit."""
-    limit: int | None = request.params.get("max_tokens") or request.params.get("max_completion_tokens")
+    params = request.params
+    limit: int | None = params.get("max_tokens") or params.get("max_completion_tokens")
     return limit
 
 

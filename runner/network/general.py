@@ -42,10 +42,11 @@ class Exchange:
     async def head(self) -> None:
         """Return at once: the status and the headers are there."""
 
-    async def more(self) -> bytes:
+    async def more(self) -> list[bytes]:
         """Wait for a part of the body, and return it; empty at its end. Raises as `http1.Connection.more`."""
         with _translated():
-            return await self._answer.content.readany()
+            piece = await self._answer.content.readany()
+        return [piece] if piece else []
 
     def read(self) -> bytes:
         """Return the body, after `whole`."""

@@ -171,26 +171,28 @@ class Connection(asyncio.Protocol):
         while not self.status:
             await self._news()
 
-    async def more(self) -> bytes:
-        """Wait for a part of the body, and return it; empty at its end. Raises as `head`."""
+    async def more(self) -> list[bytes]:
+        """Wait for a part of the body, and return it, in its chunks; empty at its end. Raises as `head`."""
         self._wants_all = False
-        while not (piece := self.read()) and not self.ended:
+        while not (pieces := self._came()) and not self.ended:
             await self._news()
-        return piece
+        return pieces
 
     def read(self) -> bytes:
         """Return what has come of the body, once. Raises `NotHTTPError` if it cannot be unpacked."""
-        pieces = self._pieces
-        if self.ended:
-            del pieces[self._count :]  # what came after the answer
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        if self._unpack is None:
-            return body
+        pieces = self._came()
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _came(self) -> list[bytes]:
+        pieces = self._pieces[: self._count] if self.ended else self._pieces.copy()  # what comes after the answer is left out
+        self._pieces.clear()
+        if self._unpack is None or not (pieces or self.ended):
+            return pieces
         try:
-            return bytes(self._unpack.decompress(body) + (self._unpack.flush() if self.ended else b""))
+            body = self._unpack.decompress(b"".join(pieces)) + (self._unpack.flush() if self.ended else b"")
         except zlib.error as error:
             raise NotHTTPError(f"not HTTP: {error}") from None
+        return [body] if body else []
 
     def silence(self, seconds: float) -> None:
         """From now on, fail with `SilentError` when nothing has come for so many seconds; 0: never.

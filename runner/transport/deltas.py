@@ -32,6 +32,12 @@ class Delta(msgspec.Struct, gc=False):
     reasoning_details: list[Any] | None = None
     provider_specific_fields: dict[str, Any] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing is in it, or an empty text."""
+        said = self.content or self.refusal or self.reasoning_content or self.reasoning or self.reasoning_details
+        return not (said or self.tool_calls or self.function_call or self.provider_specific_fields)
+
 
 class ChoiceDelta(msgspec.Struct, gc=False):
     """A piece of one choice: `delta` (chat; `message` in what some gateways send instead) or `text` (text completions)."""
@@ -74,7 +80,7 @@ class StreamedChoice:
     @property
     def said(self) -> bool:
         """Tell whether a token has come: of the answer, of thinking, or of a tool call."""
-        return bool(self._calls or self._old_call or self._more or any(self._content) or any(self._text))
+        return bool(any(self._content) or any(self._text) or self._calls or self._old_call or self._more)
 
     def add(self, piece: ChoiceDelta) -> None:
         """Add a piece."""

@@ -219,8 +219,8 @@ async def _read(answer: http1.Connection | general.Exchange, answered: StreamedA
         await answer.whole()
         return
     try:
-        while piece := await answer.more():
-            answered.feed(piece)
+        while pieces := await answer.more():
+            answered.feed(pieces)
             if answered.ended:
                 if not answer.ended:
                     with contextlib.suppress(TimeoutError):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _BOM = b"\xef\xbb\xbf"
 END = b"\n\n"
@@ -26,15 +30,19 @@ class EventStream:
         self._rest = b""
 
     def feed(self, piece: bytes) -> bytes:
-        """Return the events that `piece` completes, for `data_of`; empty if it completes none."""
+        """Return the events that `piece` completes, each with its `END`; empty if it completes none."""
         text = self._rest + self._lines(piece)
         if not self._begun:
             if len(text) < len(_BOM) and _BOM.startswith(text):
                 self._rest = text
                 return b""
             self._begun, text = True, text.removeprefix(_BOM)
-        events, _, self._rest = text.rpartition(END)
-        return events
+        end = text.rfind(END) + len(END)
+        if end < len(END):
+            self._rest = text
+            return b""
+        self._rest = text[end:]
+        return text[:end]
 
     def close(self) -> bytes:
         """Return the last event, if no empty line has ended it. It may be incomplete."""
@@ -57,24 +65,41 @@ _FEWEST = 8
 """Events below which joining them saves nothing."""
 
 
-def joined(events: bytes) -> tuple[bytes, bytes]:
-    """Return events with runs of alike ones as one event, and one of those that were left out, with an empty text.
+def joined(pieces: Sequence[bytes]) -> tuple[bytes, bytes]:
+    """Return events with a run of alike ones as one event, and one of those that were left out, with an empty text.
 
-    Most events of a stream differ only in a piece of text. Where the bytes between two texts (the end of an event, and the next
-    one up to its text) are those that come after the second event's text, they are removed, and the texts are put together in one
-    event: so the JSON of one event is decoded in place of a hundred. These bytes hold the end of an event, and so are never part
-    of a text. Anything else comes back as it is, with an empty second value.
+    Most events of a stream differ only in a piece of text: what comes before and after it are the same bytes. Such events are
+    cut, joined and compared by C code, and the JSON of one event is decoded in place of a hundred. A run begins with the second
+    event, since the first one of many servers differs, and ends with the last one that begins and ends as that one does. Anything
+    else comes back as it is, with an empty second value.
+
+    Args:
+        pieces: whole events, as they came; with one event in each, as most servers send them, they need not be cut apart.
     """
-    second = events.find(END) + len(END)
-    field = _TEXT_FIELD.search(events, second) if second >= len(END) else None
-    text = _TEXT.match(events, field.end()) if field is not None else None
-    if field is None or text is None:
-        return events, b""
-    between = events[text.end() : events.find(field[0], text.end()) + len(field[0])]
-    end, _, beginning = between.partition(END)
-    if not beginning or END in beginning or events.count(between) < _FEWEST:
-        return events, b""
-    return events.replace(between, b""), beginning.removeprefix(b"data: ") + end
+    events = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    found = _joined(events, pieces, len(END)) if len(pieces) >= _FEWEST else None
+    return found or _joined(events, events.split(END), 0) or (events, b"")
+
+
+def _joined(events: bytes, lines: Sequence[bytes], cut: int) -> tuple[bytes, bytes] | None:
+    """Do as `joined`; None without a run. The last `cut` bytes of each line are the end of an event."""
+    field = _TEXT_FIELD.search(lines[1]) if len(lines) >= _FEWEST else None
+    text = _TEXT.match(lines[1], field.end()) if field is not None else None
+    if text is None:
+        return None
+    before, after = lines[1][: text.start()], lines[1][text.end() :].removesuffix(END)
+    last = len(lines)
+    while last > 1 and not (
+        lines[last - 1].startswith(before) and lines[last - 1].endswith(after, 0, len(lines[last - 1]) - cut)
+    ):
+        last -= 1
+    begin, end = len(before), -len(after) - cut
+    texts = [line[begin:end] for line in lines[1:last]]
+    run, at = (after + END + before).join(texts), len(lines[0]) + len(END) - cut + begin
+    one = b"".join(texts)
+    if len(texts) < _FEWEST or not after or not events.startswith(run, at) or _TEXT.fullmatch(one) is None:
+        return None
+    return b"".join((events[:at], one, events[at + len(run) :])), before.removeprefix(b"data: ") + after
 
 
 def data_of(events: bytes) -> list[bytes]:

@@ -288,7 +288,7 @@ class _Reader:
     def take(self, piece: Any) -> None:
         """Take what was read."""
         if isinstance(piece, bytes):
-            self._answered.feed(piece)
+            self._answered.feed([piece])
         elif self._chunks is not None:
             self._chunks.take(piece)
         else:
@@ -328,9 +328,11 @@ class _Reader:
 
 def _asked(request: Request, connection: Connection) -> dict[str, Any]:
     """Return the fields that ask for a streamed answer; none for text completions, of which litellm hides how they end."""
-    asked = stream_fields(request, connection) if request.model_type != "text" else {}
-    if request.model_type == "responses":
-        asked.pop("stream_options", None)  # the last event always holds the whole answer
+    if request.model_type == "text":
+        return {}
+    asked = stream_fields(request, connection)
+    if request.model_type == "responses":  # the last event always holds the whole answer
+        return {name: value for name, value in asked.items() if name != "stream_options"}
     return asked
 
 

@@ -99,7 +99,7 @@ class Chunks:
         self._add({"choices": ends})
 
     def _add(self, chunk: dict[str, Any]) -> None:
-        self._answered.add(b"data: %b" % json.dumps(chunk, default=str).encode())
+        self._answered.add([b"data: %b\n\n" % json.dumps(chunk, default=str).encode()])
 
     def _watch(self, lines: Iterator[Any]) -> Iterator[Any]:
         for line in lines:

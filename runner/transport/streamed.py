@@ -16,13 +16,13 @@ from runner.transport.deltas import ChoiceDelta, StreamedChoice
 from runner.transport.events import END, EventStream, data_of, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from runner.types import Connection, Request, Response
 
 _DONE = b"[DONE]"
 _PLAIN = b"data: "
-_LAST = END + _PLAIN + _DONE
+_LAST = _PLAIN + _DONE + END
 _SPACE = b" \t\r\n"
 _SHOWN = 200
 _MOST_HELD = 1 << 16
@@ -79,20 +79,24 @@ class StreamedAnswer:
     def is_whole(self) -> bool:
         """Return whether every choice has ended."""
         self._read_on()
-        return bool(self._choices) and all(choice.finish_reason or choice.error for choice in self._choices.values())
+        for choice in self._choices.values():
+            if not (choice.finish_reason or choice.error):
+                return False
+        return bool(self._choices)
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, pieces: Sequence[bytes]) -> None:
         """Read on. A body that is JSON, from a server that does not stream, is kept as it is."""
         if self._plain is not None:
-            self._plain.append(piece)
+            self._plain += pieces
             return
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if not self._beginning:
             self._beginning = piece.lstrip(_SPACE)[:_SHOWN]
             if self._beginning.startswith((b"{", b"[")):
                 self._plain = [piece]
                 return
         if events := self._events.feed(piece):
-            self._held.append(events)
+            self._held += pieces if events == piece else (events,)
             self._held_size += len(events)
             if self.first_token_s is None or self._held_size > _MOST_HELD or _may_end(events):
                 self._read_on()
@@ -101,20 +105,21 @@ class StreamedAnswer:
         """Read the events that have come since the last time."""
         if held := self._held:
             self._held, self._held_size = [], 0
-            self.add(held[0] if len(held) == 1 else END.join(held))
+            self.add(held)
 
-    def add(self, events: bytes) -> None:
-        """Add events. Most are one line of data each, and are decoded at once; runs of alike ones are one event by then."""
-        plain = events.removesuffix(_LAST)
-        shorter, left_out = joined(plain)
+    def add(self, pieces: Sequence[bytes]) -> None:
+        """Add whole events. Most are one line of data each, and are decoded at once; a run of alike ones is one event by then."""
+        events, left_out = joined(pieces)
         alike = self._one(left_out) if left_out else None
-        if alike is not None and _adds_nothing(alike):
-            events, plain = shorter + events[len(plain) :], shorter
+        if left_out and (alike is None or not _adds_nothing(alike)):
+            events = b"".join(pieces)
+        plain = events.removesuffix(_LAST)
         try:
-            chunks = _decode_all(b"[%b]" % plain[len(_PLAIN) :].replace(END + _PLAIN, b",")) if plain.startswith(_PLAIN) else []
+            lines = plain[len(_PLAIN) : -len(END)].replace(END + _PLAIN, b",")
+            chunks = _decode_all(b"[%b]" % lines) if plain.startswith(_PLAIN) and plain.endswith(END) else []
         except _UNREADABLE:
             chunks = []
-        if chunks and plain.count(b"\n") == 2 * (len(chunks) - 1):
+        if chunks and plain.count(b"\n") == 2 * len(chunks):
             self.ended = self.ended or len(plain) < len(events)
             for number, chunk in enumerate(chunks):
                 if not self._take(chunk):
@@ -123,8 +128,11 @@ class StreamedAnswer:
             self._add_one_by_one(data_of(events))
         if alike is not None:
             self._take_head(alike)
-        if self.first_token_s is None and any(choice.said for choice in self._choices.values()):
-            self.first_token_s = time.perf_counter() - self._began
+        if self.first_token_s is None:
+            for choice in self._choices.values():
+                if choice.said:
+                    self.first_token_s = time.perf_counter() - self._began
+                    break
 
     def response(self, request: Request, connection: Connection, headers: Mapping[str, str] | None = None) -> Response:
         """Return the answer. `headers` may name its cost.
@@ -144,7 +152,7 @@ class StreamedAnswer:
         self._read_on()
         if not self.ended and (rest := self._events.close()):
             unreadable = self._unreadable
-            self.add(rest)
+            self.add([rest + END])
             self._unreadable = unreadable  # the last event may be torn
         if self._error is not None:
             if self._choices:
@@ -180,7 +188,8 @@ class StreamedAnswer:
                 self.ended = True
         if chunk.usage:
             self._usages[1:] = [chunk.usage]  # the first and the last
-        self._take_head(chunk)
+        if not self._head.model or self._head.system_fingerprint is None:
+            self._take_head(chunk)
         return bool(pieces or chunk.usage) and not chunk.error
 
     def _take_head(self, chunk: _Chunk) -> None:
@@ -231,9 +240,16 @@ def _adds_nothing(chunk: _Chunk) -> bool:
     if chunk.usage or chunk.error or chunk.choices is None or len(chunk.choices) != 1:
         return False
     choice = chunk.choices[0]
-    delta = choice.delta
-    in_choice = choice.text, choice.finish_reason, choice.logprobs, choice.error, choice.provider_specific_fields, choice.message
-    return not any(in_choice) and (delta is None or not any(getattr(delta, name) for name in delta.__struct_fields__))
+    if (
+        choice.text
+        or choice.finish_reason
+        or choice.logprobs
+        or choice.error
+        or choice.provider_specific_fields
+        or choice.message
+    ):
+        return False
+    return choice.delta is None or choice.delta.is_empty
 
 
 def _with_messages(data: bytes) -> bytes:

@@ -106,7 +106,7 @@ def test_a_stream_may_be_cut_anywhere(name):
         answered = StreamedAnswer(0.0)
         for at in range(0, len(case.sent), size):
             if not answered.ended:
-                answered.feed(case.sent[at : at + size])
+                answered.feed([case.sent[at : at + size]])
         if isinstance(case.expected, type):
             with pytest.raises(errors.LMError):
                 answered.response(request_of(name), connection)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from runner.transport.events import EventStream, data_of, joined
+from runner.transport.events import END, EventStream, data_of, joined
 
 CASES = {
     "events": (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
@@ -41,7 +41,7 @@ def test_events_are_read_however_they_are_cut(name, size):
 
 def test_an_event_comes_with_its_last_byte():
     stream = EventStream()
-    assert (stream.feed(b"data: a\r\n\r"), stream.feed(b"\n")) == (b"data: a", b"")
+    assert (stream.feed(b"data: a\r\n\r"), stream.feed(b"\n")) == (b"data: a\n\n", b"")
     assert stream.feed(b"data: b\n") == b""
     assert data_of(stream.close()) == [b"b"]
     assert stream.close() == b""
@@ -67,8 +67,31 @@ def test_runs_of_alike_events_are_one():
         return b"data: " + json.dumps({**more, "choices": [{"delta": {"content": text}}]}).encode()
 
     texts = [f'{n}"\\n' for n in range(12)]
-    events = b"\n\n".join([one("", id="first"), *map(one, texts), one("?", usage={})])
-    shorter, left_out = joined(events)
-    assert data_of(shorter) == [one("".join(texts), id="first")[6:], one("?", usage={})[6:]]
-    assert left_out == one("")[6:]
-    assert joined(b"\n\n".join(map(one, texts[:5]))) == (b"\n\n".join(map(one, texts[:5])), b"")
+    events = [one + END for one in (one("", id="first"), *map(one, texts), one("?", usage={}))]
+    expected = [one("", id="first")[6:], one("".join(texts))[6:], one("?", usage={})[6:]]
+    for pieces in (events, [b"".join(events)], [b"".join(events[:5]), b"".join(events[5:])], cut(b"".join(events), 17)):
+        shorter, left_out = joined(pieces)
+        assert data_of(shorter) == expected
+        assert left_out == one("")[6:]
+
+
+ODD = {
+    "few": [b'data: {"text": "%d"}' % n for n in range(5)],
+    "no texts": [b'data: {"id": "%d"}' % n for n in range(20)],
+    "one that differs within": [b'data: {"text": "%d"}' % n for n in range(9)] + [b'data: {"id": "x"}', b'data: {"text": "y"}'],
+    "two texts in each": [b'data: {"text": "%d", "content": "%d"}' % (n, n) for n in range(20)],
+    "a text that does not end": [b'data: {"text": "%d' % n for n in range(20)],
+    "a text that ends in an escape": [b'data: {"text": "%d\\"}' % n for n in range(20)],
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_other_events_are_left_as_they_are(name):
+    events = [event + END for event in ODD[name]]
+    whole = b"".join(events)
+    for pieces in (events, [whole], cut(whole, 17), cut(whole, len(events[0]) + 1)):
+        assert joined(pieces) == (whole, b"")
+
+
+def cut(data, size):
+    return [data[at : at + size] for at in range(0, len(data), size)]
