@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ConfigError
 from runner.providers.base import Provider
 from runner.providers.names import is_local, is_openai
+from runner.system.packages import entry_points
 from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -71,15 +72,7 @@ def _built_in(name: str) -> Provider:
 
 @cache
 def _others() -> dict[str, EntryPoint]:
-    """Return what other packages declare. `entry_points` parses the files of all packages, and takes five times as long."""
-    from importlib.metadata import distributions
-
-    found: dict[str, EntryPoint] = {}
-    for package in distributions():
-        if GROUP in (package.read_text("entry_points.txt") or ""):
-            for entry in package.entry_points.select(group=GROUP):
-                found.setdefault(entry.name, entry)  # the first one on the path is the one that is imported
-    return {name: entry for name, entry in found.items() if name not in _BUILT_IN}
+    return {name: entry for name, entry in entry_points(GROUP).items() if name not in _BUILT_IN}
 
 
 @cache

@@ -8,9 +8,10 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from runner.system.packages import version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +52,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
 
 @functools.cache  # fixed for the life of a process
 def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return version(name)
 
 
 def _cpus() -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.analysis.calibration import calibrate
 from runner.errors import DataError, RecordError
 from runner.reports.markup import Html, join, section, table, tag
 from runner.reports.text import redacted
@@ -62,6 +61,8 @@ def _calibration(part: Part, name: str) -> Calibration | None:
     """Measure the judge by the labels of this run; None if it has none."""
     if part.run is None:
         return None
+    from runner.analysis.calibration import calibrate
+
     try:
         return calibrate(part.run, name, "")
     except (DataError, RecordError):  # corrected by the labels of another run

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from importlib.metadata import entry_points
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ConfigError, DataError
 from runner.scoring.targets import Comparison
+from runner.system.packages import entry_points
 from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Plugin(Comparison):
     """
 
     def __init__(self, name: str, params: Mapping[str, Any]) -> None:
-        known = {entry.name: entry for entry in entry_points(group=GROUP)}
+        known = entry_points(GROUP)
         if name not in known:
             listed = f" (installed: {', '.join(sorted(known))})" if known else f" (no installed package declares {GROUP})"
             raise ConfigError(f"scoring.name: there is no scorer {name!r}{did_you_mean(name, known)}{listed}")
