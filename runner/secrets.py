@@ -45,6 +45,9 @@ _JOINED_MARKS = ("sk-", *(f"{name}-".replace("_", "-") for name in _NAMED))
 _HARMLESS = "0123456789abcdef-:.+TZ"
 """Characters that make no secret by themselves: hashes and times, which are in each sample."""
 
+_BASIC = ("basic", "bas\u0131c", "basi\u0307c")
+"""The word as `casefold` leaves it: a pattern that ignores case takes an i without a dot, or a capital one with it, for an i."""
+
 _SHORTEST = len("basic 12345678")
 """Length of the shortest text that can look like a secret: pages and tables clean very many short texts."""
 
@@ -102,7 +105,7 @@ def holds_secret(text: str) -> bool:
 
 def is_clean(text: str) -> bool:
     """Return whether `redact` surely leaves a text, and any part of it, as it is. It takes one look at many texts, joined."""
-    return not _seen and "://" not in text and not _is_suspect(text)
+    return "://" not in text and not (_seen and any(value in text for value in _seen)) and not _is_suspect(text)
 
 
 def redact(text: str) -> str:
@@ -160,7 +163,7 @@ def _is_suspect(text: str) -> bool:
     if not text.strip(_HARMLESS):
         return False
     folded = text.casefold()
-    if "bearer" in folded or "bas" in folded:  # not "basic": a pattern that ignores case takes a dotless i for an i
+    if "bearer" in folded or ("bas" in folded and any([word in folded for word in _BASIC])):  # noqa: C419 - twice as fast
         return True
     if "AIza" in text or "AKIA" in text or "eyJ" in text:
         return True

@@ -85,7 +85,7 @@ class Solving:
         failed: tuple[LMError | DataError | SolverError, str] | None = None
         solved = None
         try:
-            solved = await steps.run(functools.partial(self._solver.solve, row))
+            solved = await steps.run(self._solver.solve, row)
         except DataError as error:
             failed = error, "data"
         except SolverError as error:

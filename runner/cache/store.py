@@ -120,7 +120,7 @@ class Cache:
         self._disk: Any = None
         self._table: Table | None = None
         self._to_cull = 0
-        self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put, asyncio.Future[None] | None]]] = {}
+        self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put | None, asyncio.Future[None] | None]]] = {}
         self._problem: CacheError | None = None
         self._opening = threading.Lock()
         self._broken = False
@@ -254,6 +254,13 @@ class Cache:
             loop.call_soon(self._store_gathered, loop, GATHER_TURNS)
         gathered.append((item, stored))
 
+    async def stored(self) -> None:
+        """Return when the operating system has what this event loop has given to `put_soon`. Raises CacheError."""
+        if (gathered := self._gathering.get(loop := asyncio.get_running_loop())) is not None:
+            stored = loop.create_future()
+            gathered.append((None, stored))
+            await stored
+
     def settle(self) -> None:
         """Store now what this event loop has given to `put_soon`.
 
@@ -273,7 +280,7 @@ class Cache:
             return
         problem: CacheError | None = None
         try:
-            self.put_many([item for item, _ in gathered])
+            self.put_many([item for item, _ in gathered if item is not None])
         except CacheError as error:
             problem = error
         for _, stored in gathered:

@@ -13,7 +13,7 @@ from runner.answers import without_thinking
 from runner.cache import request_key
 from runner.cost.account import Account
 from runner.errors import ConfigError, LMError, OstinatoError, SolverError, is_of_row
-from runner.secrets import redacted
+from runner.secrets import is_clean, redacted
 from runner.types import Choice, Completion, RowError, Spent, Step
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.cost.account import Keep
     from runner.solvers.lm import StepLM
     from runner.solvers.solved import Bounds, Solved
-    from runner.types import Message, Request
+    from runner.types import Message, Request, Row
 
 Look: TypeAlias = "Callable[[Request], Entry | None]"
 """Looks up the answer to a request, in place of asking; None if it is not known."""
@@ -171,6 +171,8 @@ class Steps:
         call.task = asyncio.current_task()
         try:
             if self._look is None:
+                if len(self._calls) > 1:  # a sample that is killed now asks for no answer twice
+                    await self.lm.stored()
                 call.outcome = await lm.complete(call.request, key, kwargs, call.account)
             else:
                 call.outcome = self._known(call, self._look)
@@ -208,8 +210,8 @@ class Steps:
 
     # --- for the run
 
-    async def run(self, solve: Callable[[Steps], Awaitable[Solved]]) -> Solved:
-        """Have a solver answer its row with these steps. Nothing of it is in flight afterwards.
+    async def run(self, solve: Callable[[Row, Steps], Awaitable[Solved]], row: Row) -> Solved:
+        """Have a solver answer a row with these steps. Nothing of it is in flight afterwards.
 
         Raises:
             LMError, DataError, SolverError: this row has failed.
@@ -223,7 +225,7 @@ class Steps:
         deadline = self._bounds.deadline_s
         late = None if deadline is None else self._loop.call_later(deadline, self._stop, SolverError(_LATE.format(deadline)))
         try:
-            solved = await solve(self)
+            solved = await solve(row, self)
         except asyncio.CancelledError:
             if self._ended is None or task.uncancel() > cancelling:
                 raise
@@ -233,7 +235,8 @@ class Steps:
         finally:
             if late is not None:
                 late.cancel()
-            await self._close()
+            if left := self._close():
+                await asyncio.wait(left)
         if self._ended is not None:
             raise self._ended
         return solved
@@ -264,7 +267,7 @@ class Steps:
             after = _continued(heard, call.conversation) if heard else None
             heard.append([*call.conversation, *_answer(call.choice)])
             added = heard[-1] if after is None else heard[-1][len(heard[after]) :]
-            steps.append(_step(call, redacted(added) if clean else added, after, model))
+            steps.append(_step(call, _cleaned(added) if clean else added, after, model))
         return steps
 
     # --- inside
@@ -293,16 +296,16 @@ class Steps:
             self._ended = error
             self._task.cancel()
 
-    async def _close(self) -> None:
-        """Cancel what the solver has left in flight, and let nothing more begin."""
+    def _close(self) -> set[asyncio.Task[Any]]:
+        """Let nothing more begin. Cancel what the solver has left in flight, and return it."""
         self._closed = True
-        for lm in (self.lm, *self.models.values()):
+        self.lm.end(_OVER)
+        for lm in self.models.values():
             lm.end(_OVER)
         left = {call.task for call in self._calls if call.task is not None and call.task is not self._task}
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        return left
 
 
 def _answer(choice: Choice | None) -> list[Message]:
@@ -311,6 +314,15 @@ def _answer(choice: Choice | None) -> list[Message]:
         return []
     message: Message = {"role": "assistant", "content": choice.text}
     return [message | {"tool_calls": choice.tool_calls} if choice.tool_calls else message]
+
+
+def _cleaned(messages: list[Message]) -> list[Message]:
+    """Return messages without what looks like a secret. Most are a role and a text, and need one look."""
+    texts = [text for one in messages if len(one) == 2 and type(text := one.get("content")) is str]  # noqa: PLR2004
+    if len(texts) == len(messages) and is_clean("\n".join(texts)):
+        return messages
+    cleaned: list[Message] = redacted(messages)
+    return cleaned
 
 
 def _continued(heard: Sequence[list[Message]], conversation: list[Message]) -> int | None:
