@@ -29,25 +29,30 @@ class Counter:
 
     Args:
         say: sends a message to the head.
+
+    Attributes:
+        in_flight: attempts that are permitted and have not ended.
+        missing: keys that the plan has not found in the cache.
+        closed: what has closed the endpoints of models.
     """
 
     def __init__(self, say: Callable[[FromWorker], None]) -> None:
         self.say = say
-        self.stated: tuple[Slot, Spent] | None = None
+        self.in_flight = 0
+        self._stating = False
+        self._stated: tuple[Slot, Spent] | None = None
         self.missing: set[str] = set()
         self.closed: dict[str | None, LMError] = {}
-        self.sleepers: dict[str | None, set[asyncio.Future[None]]] = {}
+        self._sleepers: dict[str | None, set[asyncio.Future[None]]] = {}
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._tickets = 0
 
     def state(self, slot: Slot, spent: Spent, model: str | None) -> None:
         """State what a slot has spent: with the next `Demand`, if one is being made, and else by itself."""
         if self._stating:
-            self.stated = slot, spent
+            self._stated = slot, spent
         else:
             self.say(Spend(slot, spent, model))
-
-    _stating = False
 
     async def demand(self, model: str | None, key: str, tokens: int, most: Mapping[str, Any] | None, account: Account) -> int:
         """Ask for one attempt, and return its ticket. Raises as `Permits.acquire`."""
@@ -56,8 +61,8 @@ class Counter:
             account.sending(most)
         finally:
             self._stating = False
-        assert self.stated is not None
-        (slot, spent), self.stated = self.stated, None
+        assert self._stated is not None
+        (slot, spent), self._stated = self._stated, None
         ticket = self._tickets = self._tickets + 1
         missing = key in self.missing
         self.missing.discard(key)
@@ -71,6 +76,7 @@ class Counter:
             raise AnsweredElsewhere(answer.response, answer.cost_usd)
         if isinstance(answer, Refused):
             raise answer.failure.error()
+        self.in_flight += 1
         return ticket
 
     async def judged(self, ticket: int) -> str:
@@ -90,10 +96,24 @@ class Counter:
         elif isinstance(answer, Grant):
             self.say(Ended(answer.ticket, succeeded=False, seconds=0.0, tokens=None, usd=None, used=None, sent=False))
 
+    async def pause(self, model: str | None, seconds: float) -> None:
+        """Wait, unless the endpoint is closed. Raises EndpointClosedError then."""
+        sleeper = asyncio.get_running_loop().create_future()
+        sleepers = self._sleepers.setdefault(model, set())
+        sleepers.add(sleeper)
+        try:
+            if model not in self.closed:
+                await asyncio.wait({sleeper}, timeout=seconds)
+        finally:
+            sleepers.discard(sleeper)
+        if (cause := self.closed.get(model)) is not None:
+            closed = EndpointClosedError(cause.message, provider=cause.provider, model=cause.model, status=cause.status)
+            raise closed from cause
+
     def close(self, model: str | None, error: LMError) -> None:
         """Have nobody wait to ask a model again."""
         self.closed[model] = error
-        for sleeper in self.sleepers.get(model, ()):
+        for sleeper in self._sleepers.get(model, ()):
             if not sleeper.done():
                 sleeper.set_result(None)
 
@@ -131,6 +151,7 @@ class Granted:
         """Tell the head of the end, once."""
         if not self._ended:
             self._ended = True
+            self._counter.in_flight -= 1
             self._counter.say(Ended(self._ticket, self._succeeded, self._seconds, self._tokens, usd, tokens, sent))
 
     async def judged(self, error: LMError) -> None:
@@ -161,18 +182,7 @@ class ByHead:
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless the endpoint is closed meanwhile."""
-        counter, model = self._counter, self._model
-        sleeper = asyncio.get_running_loop().create_future()
-        sleepers = counter.sleepers.setdefault(model, set())
-        sleepers.add(sleeper)
-        try:
-            if model not in counter.closed:
-                await asyncio.wait({sleeper}, timeout=seconds)
-        finally:
-            sleepers.discard(sleeper)
-        if (cause := counter.closed.get(model)) is not None:
-            closed = EndpointClosedError(cause.message, provider=cause.provider, model=cause.model, status=cause.status)
-            raise closed from cause
+        await self._counter.pause(self._model, seconds)
 
 
 class CacheOfHead(Cache):

@@ -31,6 +31,8 @@ from runner.workers.wire import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.batch.asker import Asker
     from runner.experiment.parts import Parts
     from runner.types import Sample, Spent
@@ -41,14 +43,21 @@ HEARTBEAT_S = 5.0
 """Seconds after which a worker that has nothing to say says so."""
 ALONE_S = 60.0
 """Seconds without a head after which a worker gives up what it holds."""
-GATHER_S = 0.002
-"""Seconds that a message waits for others, so that they travel together."""
+GATHER_S, GATHER_TIMES = 0.002, 5
+"""Seconds that a message waits for others, so that they travel together; so many times while the worker is busy."""
+BUSY = 8
+"""Attempts in flight with which a worker is busy: a few milliseconds make no difference to it."""
 
 
 class Outbox:
-    """Messages for the head. One thread puts them in, and another one's event loop takes them out."""
+    """Messages for the head. One thread puts them in, and another one's event loop takes them out.
 
-    def __init__(self) -> None:
+    Args:
+        is_busy: tells whether the worker has enough to do while messages wait for others.
+    """
+
+    def __init__(self, is_busy: Callable[[], bool]) -> None:
+        self._is_busy = is_busy
         self._messages: list[FromWorker] = []
         self._lock = threading.Lock()
         self._waiting: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
@@ -70,7 +79,10 @@ class Outbox:
         if self._waiting is not None:
             try:
                 await asyncio.wait_for(event.wait(), timeout_s)
-                await asyncio.sleep(GATHER_S)
+                for _ in range(GATHER_TIMES):
+                    await asyncio.sleep(GATHER_S)
+                    if not self._is_busy():
+                        break
             except TimeoutError:
                 pass
         with self._lock:
@@ -88,7 +100,7 @@ class Player:
 
     def __init__(self, packed: bytes) -> None:
         self._packed = packed
-        self._outbox = Outbox()
+        self._outbox = Outbox(lambda: self._counter.in_flight >= BUSY)
         self._counter = Counter(self._outbox.put)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._inbox: asyncio.Queue[Leased | None] = asyncio.Queue()
