@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import build
 from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError
+from runner.experiment.experiment import first_of
 from runner.session.loop import collecting_less
 from runner.workers.parcel import unpack
 from runner.workers.permits import ByHead, CacheOfHead, Counter
@@ -152,7 +153,8 @@ class Player:
             except OstinatoError as error:
                 self._outbox.put(Unfit(str(error)))
             except Exception as error:  # noqa: BLE001 - boundary: what a worker's thread raises belongs to the head
-                self._outbox.put(Unfit(f"{type(error).__name__}: {error}"))
+                first = first_of(error) if isinstance(error, ExceptionGroup) else error
+                self._outbox.put(Unfit(f"{type(first).__name__}: {first}"))
 
     async def _play(self, folder: Path) -> None:
         parcel, asker, parts = unpack(self._packed, folder)
