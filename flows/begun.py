@@ -11,14 +11,19 @@ if TYPE_CHECKING:
     from prefect import State, Task
     from prefect.client.schemas.objects import TaskRun
 
-_begun: defaultdict[UUID | None, set[UUID]] = defaultdict(set)
+_begun: defaultdict[UUID | None, dict[UUID, None]] = defaultdict(dict)
 
 
 def note(_task: Task[Any, Any], run: TaskRun, _state: State[Any]) -> None:
     """Remember a task run. Every task of ours has this as its `on_running` hook."""
-    _begun[run.flow_run_id].add(run.id)
+    remember(run)
 
 
-def take_begun(flow_run_id: UUID) -> set[UUID]:
-    """Return the task runs that this process started in a flow run, and forget them."""
-    return _begun.pop(flow_run_id, set())
+def remember(run: TaskRun) -> None:
+    """Remember a task run that Prefect's engine does not know."""
+    _begun[run.flow_run_id].setdefault(run.id)
+
+
+def take_begun(flow_run_id: UUID) -> list[UUID]:
+    """Return the task runs that this process started in a flow run, in that order, and forget them."""
+    return list(_begun.pop(flow_run_id, ()))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from flows import quiet
+from flows import cells, quiet
 from flows.ahead import ahead
 from flows.connection import import_flow, pointed_at, reach
 from flows.servers.choice import resolve
@@ -39,6 +39,8 @@ CANCEL_POLL_S = 2.0
 """How often a run polls whether it was cancelled in Prefect, which does not notify it."""
 DRAIN_TIMEOUT_S = 30.0
 """How long Prefect may take to send its last events, and the server to record them."""
+PAGE = 200
+"""Task runs that a server tells at once."""
 
 
 class Piece(Protocol):
@@ -58,8 +60,12 @@ async def run_experiment(experiment: Experiment, *, notify: Callable[[str], None
 
 
 async def run_sweep(sweep: Sweep, *, notify: Callable[[str], None]) -> None:
-    """Run the cells that the sweep owes as one flow run, with a task per cell. Raises as `run_as` does."""
-    await run_as("flows.sweep:sweep_flow", sweep, notify=notify)
+    """Run the cells that the sweep owes as one flow run, with a task run per cell. No cell waits for a server that starts first.
+
+    Raises as `run_as` does.
+    """
+    tasks = len(sweep.manifest.cells)
+    await run_as("flows.sweep:sweep_flow", sweep, notify=notify, meanwhile=lambda: cells.ahead(sweep), tasks=tasks)
 
 
 async def run_pipeline(pipeline: Pipeline, *, notify: Callable[[str], None]) -> None:
@@ -73,6 +79,7 @@ async def run_as(
     *,
     notify: Callable[[str], None],
     meanwhile: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
+    tasks: int = 1,
 ) -> None:
     """Run a piece as one run of a flow, whose parameters are the folder and the overrides.
 
@@ -81,6 +88,7 @@ async def run_as(
         piece: what is run.
         notify: called with each line for people: where to watch the run, and problems that do not end it.
         meanwhile: entered for the whole run if a private server has to start first: what goes on before it is up.
+        tasks: how many task runs there will be, as far as it is known.
 
     Raises:
         OrchestratorError: no server is available, or it was lost during the run.
@@ -88,7 +96,7 @@ async def run_as(
         Exception: whatever a stage raised, as it was raised; the flow run is FAILED.
     """
     choice = resolve()
-    private = PrivateServer() if choice.api_url is None else None
+    private = PrivateServer(tasks=tasks) if choice.api_url is None else None
     try:
         async with meanwhile() if private else contextlib.nullcontext():
             with quiet.environment():
@@ -172,7 +180,6 @@ async def _cancel_when_told(
 
 async def _drain(client: PrefectClient, run_id: UUID, notify: Callable[[str], None], *, wait: bool) -> None:
     """Send Prefect's remaining events and, when the server is about to stop, wait until it has recorded the end of every task."""
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -180,14 +187,23 @@ async def _drain(client: PrefectClient, run_id: UUID, notify: Callable[[str], No
 
     for worker in (EventsWorker, APILogWorker):
         await cast("Awaitable[Any]", worker.drain_all(timeout=DRAIN_TIMEOUT_S))
-    begun = take_begun(run_id)
-    this_run = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    left = take_begun(run_id)
     deadline = time.monotonic() + DRAIN_TIMEOUT_S
-    while wait and begun:
-        tasks = await client.read_task_runs(flow_run_filter=this_run)
-        begun -= {task.id for task in tasks if task.state and task.state.is_final()}
-        if time.monotonic() > deadline:
-            notify(f"Prefect's history shows {len(begun)} task(s) of this run as unfinished; the run's own record is complete.")
+    while wait and left:
+        asked = left[-1:]
+        while asked and (ended := await _ended(client, asked)):  # recorded in order: only if the last one is, are the others
+            left = [task for task in left if task not in ended]
+            asked = left[-PAGE:]
+        if left and time.monotonic() > deadline:
+            notify(f"Prefect's history shows {len(left)} task(s) of this run as unfinished; the run's own record is complete.")
             return
-        if begun:
+        if left:
             await asyncio.sleep(0.1)
+
+
+async def _ended(client: PrefectClient, tasks: list[UUID]) -> set[UUID]:
+    """Return which of these task runs, at most `PAGE`, the server has recorded as ended."""
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterId
+
+    found = await client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=tasks)))
+    return {task.id for task in found if task.state and task.state.is_final()}

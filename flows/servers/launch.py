@@ -20,6 +20,13 @@ START_TIMEOUT_S = 120.0
 
 _OTHERS_RUNS = ("SCHEDULER", "LATE_RUNS", "FOREMAN", "CANCELLATION_CLEANUP", "PAUSE_EXPIRATIONS", "REPOSSESSOR", "TRIGGERS")
 
+_RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",  # seconds; less is cut to 0, a busy loop
+}
+"""Settings by which a server records several tasks in one write."""
+
 
 class Address:
     """The addresses of a server at `port` of this machine."""
@@ -37,7 +44,7 @@ class Address:
         return f"{self.ui_url}/api"
 
 
-def start(database: Path, port: int, *, log: Path, private: bool) -> processes.Process:
+def start(database: Path, port: int, *, log: Path, private: bool, many: bool = True) -> processes.Process:
     """Start a server, which ends with this process unless it is kept.
 
     Args:
@@ -45,8 +52,11 @@ def start(database: Path, port: int, *, log: Path, private: bool) -> processes.P
         port: where it listens.
         log: the file that it writes to.
         private: whether it serves one run alone: then it runs no schedules and leaves other runs alone.
+        many: whether it records several tasks in one write, which takes a third of the CPU, and is up to a second late.
     """
     env = _environment(database, port, private=private)
+    if many:
+        env |= _RECORDER
     if schema.prepared(database):
         env["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] = "0"
     return processes.start(_command(port), log=log, env=env)
@@ -106,8 +116,4 @@ def _environment(database: Path, port: int, *, private: bool) -> dict[str, str]:
         # with files, a run keeps its hold on its schedule while the server restarts
         ours["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"] = "prefect.server.concurrency.lease_storage.filesystem"
         ours["PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS"] = "5"  # how often a queued run asks; 30 by default
-        # one write for many tasks takes a third of the CPU; a private server has few tasks, and must not delay the run.
-        # FLUSH_INTERVAL is in seconds; less than 1 is cut to 0, a busy loop
-        recorder = {"BATCH_SIZE": "200", "READ_BATCH_SIZE": "100", "FLUSH_INTERVAL": "1"}
-        ours |= {f"{service}_TASK_RUN_RECORDER_{name}": value for name, value in recorder.items()}
     return inherited | ours

@@ -11,22 +11,28 @@ from flows.servers import launch
 from flows.servers.databases import History
 from runner.system import processes
 
+MANY = 20
+"""Task runs from which a server records several at once. Its last ones then wait for up to a second."""
+
 
 class PrivateServer(launch.Address):
     """A child server on a free port for the time of one run. It boots in the background, and ends with this process.
+
+    Args:
+        tasks: how many task runs it will record, as far as it is known.
 
     Raises:
         OrchestratorError: the folder under `OSTINATO_HOME` cannot be written.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: int = 1) -> None:
         self._began = datetime.now(UTC)
         self._history = History.take_any()
         try:
             self.port = processes.free_port()
             self._history.describe(self._who())
             log = self._history.database.with_suffix(".log")
-            self._process = launch.start(self._history.database, self.port, log=log, private=True)
+            self._process = launch.start(self._history.database, self.port, log=log, private=True, many=tasks > MANY)
         except BaseException:
             self._history.release()
             raise

@@ -35,7 +35,7 @@ class Doomed:
 
 async def test_rows_are_asked_before_the_server_is_up_and_given_up_if_it_does_not_start(clean, tmp_path, monkeypatch):
     experiment = FakeExperiment(tmp_path / "doomed", plays="wait")
-    monkeypatch.setattr(flows.orchestrate, "PrivateServer", lambda: Doomed(experiment))
+    monkeypatch.setattr(flows.orchestrate, "PrivateServer", lambda tasks: Doomed(experiment))
     with pytest.raises(OrchestratorError, match="instead of starting"):
         await flows.orchestrate.run_experiment(experiment, notify=lambda _: None)
     assert experiment.done == ["launch", "play", "kill", "stopped"]
