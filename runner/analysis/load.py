@@ -203,12 +203,16 @@ class Sweep:
         return rank(cells, self.primary or "", lower_is_better=self.direction == "minimize")
 
     def table(self) -> Iterator[dict[str, Any]]:
-        """Yield one row per cell, in the manifest's order: see `runner.analysis.flat.flat_cells`."""
+        """Yield one row per cell, in the manifest's order: see `runner.analysis.flat.flat_cells`. The samples are read once."""
+        yield from map(dict, self._rows)
+
+    @cached_property
+    def _rows(self) -> list[dict[str, Any]]:
         facts = [
             CellFacts(one.id, one.values, one.status, one.problem, one.run.facts() if one.run else None, self.ranking[one.id])
             for one in self.cells
         ]
-        yield from flat_cells(facts, self.keys, self.primary)
+        return list(flat_cells(facts, self.keys, self.primary))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table as a pandas data frame. Raises ConfigError if pandas is not installed."""

@@ -58,8 +58,7 @@ def load(raw: Mapping[str, Any], origin: Origin = nowhere) -> RunConfig:
 def dump(config: RunConfig) -> dict[str, Any]:
     """Return the config as plain data: the content of config.yaml, which `load` accepts."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
-    escaped: dict[str, Any] = _escaped(plain, "")
-    return escaped
+    return _escaped(plain, "") if "${" in repr(plain) else plain
 
 
 def is_literal(path: str) -> bool:

@@ -51,8 +51,11 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         return mapping
 
 
-_MOST_ENTRIES = 256
-_entries: dict[tuple[Any, str], str] = {}
+_MOST_PARTS = 1024
+_parts: dict[str, str] = {}
+_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
+_SHORT = 60
+"""Characters of a text that is never broken into two lines."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -151,18 +154,36 @@ def _check_shape(value: dict[str, Any], file: Path) -> None:
 
 def write(value: Any) -> str:
     """Return plain data as YAML, in its own order."""
-    if not isinstance(value, dict) or not value:
-        return _dump(value)
-    return "".join(_entry(key, entry) for key, entry in value.items())
+    if isinstance(value, dict) and value:
+        return "".join(_entry(key, entry) for key, entry in value.items())
+    if isinstance(value, list) and value:
+        return "".join(_part([item]) for item in value)
+    return _dump(value)
 
 
 def _entry(key: Any, entry: Any) -> str:
-    """Return one entry of a mapping as YAML. Known ones are not made again: the configs of a sweep differ in one or two."""
-    known = key, repr(entry)
-    if (text := _entries.get(known)) is None:
-        if len(_entries) >= _MOST_ENTRIES:
-            _entries.clear()
-        text = _entries[known] = _dump({key: entry})
+    """Return one entry of a mapping as YAML. Where no line of a group can be broken, its lines are made one by one."""
+    if isinstance(entry, dict) and entry and all(map(_has_own_line, [key, *entry], [None, *entry.values()])):
+        return _part({key: {}}).removesuffix(" {}\n") + "\n" + "".join(f"  {_part({name: entry[name]})}" for name in entry)
+    return _part({key: entry})
+
+
+def _has_own_line(key: Any, value: Any) -> bool:
+    """Return whether a key and its value have a line of their own, however far it is indented."""
+    if not isinstance(key, str) or not _NAME.fullmatch(key):
+        return False
+    if isinstance(value, str):
+        return len(value) < _SHORT and value.isprintable()
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _part(part: Any) -> str:
+    """Return a small part of a document as YAML. Known ones are not made again: the configs of a sweep differ in one or two."""
+    known = repr(part)
+    if (text := _parts.get(known)) is None:
+        if len(_parts) >= _MOST_PARTS:
+            _parts.clear()
+        text = _parts[known] = _dump(part)
     return text
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
+    from runner.lm.lm import LM, Pinned
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
 
@@ -69,6 +70,7 @@ class Experiment:
         stopped_early: whether the verdict was certain before all rows were asked.
         page: whether `finish` writes the page of the run.
         owns_store: whether `close` closes the cache; False if it belongs to several experiments.
+        nameless: models whose servers are known to name no weights, as in `runner.experiment.served.pin`.
         on_fetch: called with the bytes fetched and the total (None: unknown) while weights are fetched.
     """
 
@@ -94,6 +96,7 @@ class Experiment:
         self.calibration = calibration_of(config)
         self.stopped_early = False
         self.page = self.owns_store = True
+        self.nameless: set[tuple[str, str]] | None = None
         self.stop = Stop()
         self.begun = False
         self.problem: OstinatoError | None = None
@@ -342,7 +345,8 @@ class Experiment:
             asked = await self._ask_first(self._unsure) if self._unsure is not None else 0
             self._models.begin(self.tally.models if self.tally.done > asked else ())
             await self._ask_owed()
-            await asyncio.to_thread(self._check_weights)
+            if self.lm.pinned is not None:
+                await asyncio.to_thread(self._check_weights, self.lm.pinned)
         except ExceptionGroup as group:
             raise first_of(group) from None
         finally:
@@ -369,12 +373,13 @@ class Experiment:
                 if gate is not None:
                     gate.close(asked)
 
-    async def kill(self) -> None:
-        """Stop the servers that `launch` started. A second call does nothing."""
-        await self.named.kill()
+    async def kill(self, kept: Container[LM] = ()) -> None:
+        """Stop the servers that `launch` started, but those of LMs in `kept`. A second call does nothing."""
+        await self.named.kill(kept)
         if self._launched:
             self._launched = False
-            await asyncio.to_thread(self.lm.kill)
+            if self.lm not in kept:
+                await asyncio.to_thread(self.lm.kill)
 
     async def aclose(self) -> None:
         """Close the connections of all models. Call it before the event loop ends."""
@@ -518,9 +523,9 @@ class Experiment:
             pin_recorded(self.lm, recorded)
             self.named.pin(manifest.get("models", {}))
             return recorded
-        pin(self.config, self.lm)
+        pin(self.config, self.lm, nameless=self.nameless)
         changed: dict[str, Any] = {}
-        if self.named.pin(None):
+        if self.named.pin(None, self.nameless):
             changed["models"] = self.named.facts()
         if self.lm.pinned is not None:
             changed["model"] = {**manifest["model"], "endpoint": self.lm.pinned.endpoint}
@@ -552,9 +557,9 @@ class Experiment:
             self.record.log(told)
         return len(asked)
 
-    def _check_weights(self) -> None:
+    def _check_weights(self, pinned: Pinned) -> None:
         """Warn if the server has changed its weights while it was asked."""
-        if self.lm.pinned is not None and (told := swapped(self.config, self.lm, self.lm.pinned.endpoint)):
+        if told := swapped(self.config, self.lm, pinned.endpoint):
             self._warn(f"{told}\nits answers may be by either; ask again with cache.mode=refresh")
 
     def _warn(self, told: str) -> None:
@@ -633,12 +638,12 @@ def unscored(sample: Sample) -> Sample:
     return sample
 
 
-def report_or_warn(folder: Path) -> None:
+def report_or_warn(folder: Path, write: Callable[[Path], object] | None = None) -> None:
     """Write the report of a run or a sweep, or warn if that fails: the record is complete without it."""
     from runner.reports import report
 
     try:
-        report(folder)
+        (write or report)(folder)
     except Exception as error:  # noqa: BLE001 - boundary: a run is not lost for a view of it, whatever the rows hold
         told = f"no report was written: {redact(str(error))}; try again with: ostinato report {folder}"
         warnings.warn(told, stacklevel=2)

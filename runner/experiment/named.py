@@ -11,7 +11,7 @@ from runner.config.schema.model import LocalModel
 from runner.experiment.served import pin, pin_recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping
 
     from runner.config.schema import RunConfig
     from runner.cost.budget import Budget
@@ -73,8 +73,12 @@ class NamedModels:
             for name, lm in self.lms.items()
         }
 
-    def pin(self, recorded: Mapping[str, Any] | None) -> bool:
-        """Have their endpoints name the weights that servers serve; `recorded`: those of a run that has begun.
+    def pin(self, recorded: Mapping[str, Any] | None, nameless: set[tuple[str, str]] | None = None) -> bool:
+        """Have their endpoints name the weights that servers serve.
+
+        Args:
+            recorded: those of a run that has begun; None: the servers are asked.
+            nameless: as in `runner.experiment.served.pin`.
 
         Returns:
             Whether one of them names weights now that were not recorded.
@@ -83,7 +87,7 @@ class NamedModels:
             if recorded is not None:
                 pin_recorded(lm, recorded.get(name, {}).get("endpoint"))
             else:
-                pin(self._configs[name], lm)
+                pin(self._configs[name], lm, nameless=nameless)
         return recorded is None and any(lm.pinned is not None for lm in self.lms.values())
 
     def as_recorded(self, recorded: Mapping[str, Any]) -> None:
@@ -135,11 +139,12 @@ class NamedModels:
             self._launched.append(lm)  # before the launch: `kill` then ends a server that is still starting
             await asyncio.to_thread(lm.launch)
 
-    async def kill(self) -> None:
-        """Stop the servers that `launch` started. A second call does nothing."""
+    async def kill(self, kept: Container[LM] = ()) -> None:
+        """Stop the servers that `launch` started, but those of LMs in `kept`. A second call does nothing."""
         launched, self._launched = self._launched, []
         for lm in launched:
-            await asyncio.to_thread(lm.kill)
+            if lm not in kept:
+                await asyncio.to_thread(lm.kill)
 
     async def aclose(self) -> None:
         """Close their connections."""

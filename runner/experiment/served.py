@@ -25,19 +25,25 @@ if TYPE_CHECKING:
     from runner.servers.listing import Weights
 
 
-def pin(config: RunConfig, lm: LM, *, ask: bool = True) -> None:
+def pin(config: RunConfig, lm: LM, *, ask: bool = True, nameless: set[tuple[str, str]] | None = None) -> None:
     """Make the weights behind the model's address part of its endpoint, if the server names them. Does nothing a second time.
 
     Args:
         config: the experiment.
         lm: its model.
         ask: whether the server is asked; False: what it named last counts.
+        nameless: models, with their addresses, whose servers name no weights. They are not asked again; those found are added.
     """
     if lm.pinned is not None or (plain := _address(config, lm)) is None:
         return
     last = LastServed(lm.store.folder) if lm.store else None
-    weights = _weights(config, lm) if ask and config.cache.mode != "replay" else None
+    asked = ask and config.cache.mode != "replay"
+    if asked and nameless is not None and (lm.model, plain) in nameless:
+        return
+    weights = _weights(config, lm) if asked else None
     if weights is not None:
+        if nameless is not None and not weights.facts:
+            nameless.add((lm.model, plain))
         endpoint: str | None = weights.at(plain)
         if last is not None and config.cache.mode in ("write", "rw", "refresh"):
             last.set(lm.model, plain, weights.at(plain))

@@ -28,12 +28,18 @@ FORMAT = FORMATS["run"]
 
 
 class Folder:
-    """One folder of a record, of the kind that its manifest names."""
+    """One folder of a record, of the kind that its manifest names.
+
+    Attributes:
+        path: where it is.
+        synced: whether its files are on disk once they are written, so that a power failure leaves them whole.
+    """
 
     kind: ClassVar[str]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
         self.path = path
+        self.synced = synced
         self._lock: int | None = None
 
     @classmethod
@@ -52,16 +58,18 @@ class Folder:
         return folder
 
     @classmethod
-    def _make(cls, parent: Path, digest: str, contents: Mapping[str, str | bytes], *, prefix: str = "") -> Self:
+    def _make(
+        cls, parent: Path, digest: str, contents: Mapping[str, str | bytes], *, prefix: str = "", synced: bool = True
+    ) -> Self:
         """Make the folder ``<prefix><stamp>-<digest>`` in `parent`, with these files in it. Raises RecordError."""
         stamp = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
         made: Path | None = None
         try:
             parent.mkdir(parents=True, exist_ok=True)
             made = fresh(parent, f"{prefix}{stamp}-{digest}")
-            folder = cls(made)
+            folder = cls(made, synced=synced)
             for name, content in contents.items():
-                files.write(made / name, content)
+                files.write(made / name, content, sync=synced)
         except OSError as error:
             if made is not None:
                 shutil.rmtree(made, ignore_errors=True)  # half a folder is not a record
@@ -123,7 +131,7 @@ class Folder:
     def replace(self, name: str, content: str | bytes) -> None:
         """Write a file whole or not at all. Raises RecordError."""
         try:
-            files.write(self.path / name, content)
+            files.write(self.path / name, content, sync=self.synced)
         except OSError as error:
             raise self.unwritable(error, name) from None
 

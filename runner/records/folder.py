@@ -94,8 +94,8 @@ class RunFolder(Folder):
 
     kind = "run"
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, synced: bool = True) -> None:
+        super().__init__(path, synced=synced)
         self._samples: int | None = None
         self._known: tuple[object, set[int]] | None = None
 
@@ -113,6 +113,8 @@ class RunFolder(Folder):
     ) -> RunFolder:
         """Make the folder, its config and its manifest, and point ``latest`` at it (unless it is a sweep's cell).
 
+        A cell's files are not synced: that costs more than the rest of a small cell, and a sweep runs a lost cell again.
+
         Raises:
             RecordError: the folder cannot be made or written.
         """
@@ -124,6 +126,7 @@ class RunFolder(Folder):
                 "overrides.yaml": overrides,
                 "manifest.json": pretty({"format": FORMAT, **manifest}),
             },
+            synced=latest,
         )
         if latest:
             made.point_latest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from datetime import datetime
@@ -16,7 +17,7 @@ from runner.records.folder import RUN_NAME, RunFolder, age, folders_named, named
 from runner.records.summary import RunStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 CELLS = "cells"
@@ -118,12 +119,33 @@ class SweepFolder(Folder):
         """Replace ``table.csv`` or ``table.parquet``. Raises RecordError."""
         self.replace(name, content)
 
-    def drop_unnamed(self, cells: Iterable[CellRecord]) -> None:
-        """Delete empty run folders that belong to none of these cells: their process was killed before it sent anything."""
-        named = {self.path / cell.run for cell in cells if cell.run is not None}
+    def name_runs(self, cells: Mapping[str, CellRecord]) -> None:
+        """Name the runs that a killed process had not named yet, as their manifests say; delete those that have sent nothing."""
+        named = {self.path / cell.run for cell in cells.values() if cell.run is not None}
         for folder in (self.path / CELLS).glob("*"):
-            if RUN_NAME.match(folder.name) and folder not in named and not (folder / "samples.jsonl").exists():
+            if not RUN_NAME.match(folder.name) or folder in named:
+                continue
+            if not any((folder / name).exists() for name in ("samples.jsonl", "spending.jsonl")):
                 shutil.rmtree(folder, ignore_errors=True)
+                continue
+            with contextlib.suppress(RecordError):  # of an earlier version, or by hand: it stays as it is
+                cell = cells.get(str(RunFolder.open(folder).manifest().get("cell")))
+                if cell is not None and cell.run is None:
+                    cell.run, cell.status = f"{CELLS}/{folder.name}", "interrupted"
+
+    def forget_lost(self, cells: Iterable[CellRecord]) -> None:
+        """Make cells pending whose runs cannot be read: a power failure may have left files of theirs empty, or none."""
+        for cell in cells:
+            if cell.run is not None and not self._is_whole(cell):
+                cell.run, cell.status = None, "pending"
+
+    def _is_whole(self, cell: CellRecord) -> bool:
+        run = self.run_of(cell)
+        try:
+            ended = run is not None and run.summary() is not None
+            return run is not None and run.config_file.stat().st_size > 0 and (ended or cell.status != "complete")
+        except (OSError, RecordError):
+            return False
 
     def run_of(self, cell: CellRecord) -> RunFolder | None:
         """Return the run folder of a cell; None if it has none, or it cannot be read."""

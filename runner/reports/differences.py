@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from runner.reports.text import brief, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.reports.gather import Part
 
@@ -31,16 +33,24 @@ def differences(parts: Sequence[Part]) -> list[tuple[str, str, list[int]]]:
 
     A key that a cell lacks, because its model or scorer has other settings, is "not set" there.
     """
-    configs = {part.number: flat(part.config) for part in parts if part.config}
-    keys = list(dict.fromkeys(key for config in configs.values() for key in config if key.partition(".")[0] not in _WHERE))
-    found = []
-    for key in keys:
+    configs = {part.number: part.config for part in parts if part.config}
+    groups = dict.fromkeys(group for config in configs.values() for group in config if group not in _WHERE)
+    found: list[tuple[str, str, list[int]]] = []
+    for group in groups:
+        own = {number: {group: config[group]} if group in config else {} for number, config in configs.items()}
+        if len({msgspec.json.encode(one) for one in own.values()}) > 1:
+            found += _within({number: flat(one) for number, one in own.items()})
+    return found
+
+
+def _within(configs: dict[int, dict[str, Any]]) -> Iterator[tuple[str, str, list[int]]]:
+    """Yield the keys of a group that differ, from its flat values in each cell."""
+    for key in dict.fromkeys(key for config in configs.values() for key in config):
         cells: dict[str, list[int]] = {}
         for number, config in configs.items():
             cells.setdefault(whole(config[key]) if key in config else "not set", []).append(number)
         if len(cells) > 1:
-            found += [(key, brief(value), numbers) for value, numbers in cells.items()]
-    return found
+            yield from ((key, brief(value), numbers) for value, numbers in cells.items())
 
 
 def ranges(numbers: Sequence[int]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,7 @@ from runner.errors import RecordError
 from runner.records import RunFolder, Summary, SweepFolder, open_record
 from runner.reports.facts import CHARACTERS, SAMPLES, Facts
 from runner.reports.text import brief, redacted
+from runner.secrets import redact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,22 +95,33 @@ def gather(path: Path) -> Subject:
     manifest = folder.manifest()
     if isinstance(folder, SweepFolder):
         return _sweep(folder.path, redacted(manifest))
-    part = _part(folder)
+    return _run(_part(folder, _Cleaner()))
+
+
+def alone(part: Part) -> Subject:
+    """Return a cell of a sweep as the run that it is. Its samples are read again if the sweep's page has no room for all."""
+    assert part.run is not None
+    if part.facts.total > len(part.facts.shown):
+        return gather(part.run.folder)
+    return _run(msgspec.structs.replace(part, number=1, id="", values={}, standing=Standing()))
+
+
+def _run(part: Part) -> Subject:
+    assert part.run is not None
+    manifest = part.run.manifest
     started, ended = manifest.get("started_at"), manifest.get("ended_at")
     primary = next(iter(part.summary.scores if part.summary else part.facts.scores), None)
-    name = str(manifest.get("name") or folder.path.parent.name)
-    return Subject("run", name, str(folder.path), part.status, started, ended, [], primary, [part])
+    name = str(manifest.get("name") or part.run.folder.parent.name)
+    return Subject("run", name, str(part.run.folder), part.status, started, ended, [], primary, [part])
 
 
 def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
     cells = manifest.get("cells")
     if not isinstance(cells, dict):
         raise RecordError(f"{path / 'manifest.json'} is broken: a sweep has cells")
-    share = max(1, len(cells))
-    parts = [
-        _cell(path, (number, id_), cell, most=max(1, SAMPLES // share), characters=max(1, CHARACTERS // share))
-        for number, (id_, cell) in enumerate(cells.items(), 1)
-    ]
+    share, clean = max(1, len(cells)), _Cleaner()
+    room = _Room(max(1, SAMPLES // share), max(1, CHARACTERS // share))
+    parts = [_cell(path, clean, (number, id_), cell, room) for number, (id_, cell) in enumerate(cells.items(), 1)]
     scores = [name for part in parts if part.summary for name in part.summary.scores]
     primary = manifest.get("primary") or next(iter(scores), None)
     direction: Literal["maximize", "minimize"] = "minimize" if manifest.get("direction") == "minimize" else "maximize"
@@ -131,13 +143,13 @@ def _sweep(path: Path, manifest: dict[str, Any]) -> Subject:
     )
 
 
-def _cell(path: Path, name: tuple[int, str], cell: dict[str, Any], **room: int) -> Part:
+def _cell(path: Path, clean: _Cleaner, name: tuple[int, str], cell: dict[str, Any], room: _Room) -> Part:
     """Read a cell. If its folder cannot be read, the page says so and shows the other cells."""
     values, status, problem = cell.get("values") or {}, str(cell.get("status")), cell.get("problem")
     run = cell.get("run")
     if run:
         try:
-            return _part(RunFolder.open(_inside(path, str(run))), name, values, status, problem, **room)
+            return _part(RunFolder.open(_inside(path, str(run))), clean, name, values, status, problem, room)
         except RecordError as error:
             problem = problem or str(redacted(str(error)))
     return Part(*name, values, status, problem, None, None, {}, [], [], Facts([], most=0))
@@ -151,19 +163,26 @@ def _inside(path: Path, run: str) -> Path:
     return folder
 
 
+class _Room(NamedTuple):
+    """How much of a run the page shows."""
+
+    samples: int = SAMPLES
+    characters: int = CHARACTERS
+
+
 def _part(
     record: RunFolder,
+    clean: _Cleaner,
     name: tuple[int, str] = (1, ""),
     values: dict[str, Any] | None = None,
     status: str | None = None,
     problem: str | None = None,
-    *,
-    most: int = SAMPLES,
-    characters: int = CHARACTERS,
+    room: _Room = _Room(),  # noqa: B008 - it is immutable
 ) -> Part:
-    manifest, summary = record.manifest(), record.summary()
+    run = Run(record)
+    manifest, summary = run.manifest, run.summary
     ids = (manifest.get("data") or {}).get("ids") or []
-    clean = redacted({key: value for key, value in manifest.items() if key != "data"})
+    cleaned = clean({key: value for key, value in manifest.items() if key != "data"})
     plain = summary and msgspec.convert(redacted(summary.to_dict()), Summary)
     return Part(
         number=name[0],
@@ -173,12 +192,30 @@ def _part(
         problem=problem or (plain.problem if plain else None),
         folder=str(record.path),
         summary=plain,
-        manifest=clean,
+        manifest=cleaned,
         overrides=[str(override) for override in redacted(_overrides(record))],
         ids=ids,
-        facts=Facts(record.samples(), most=most, characters=characters),
-        run=Run(record),
+        facts=Facts(record.samples(), most=room.samples, characters=room.characters),
+        run=run,
     )
+
+
+class _Cleaner:
+    """Clean manifests of secrets. What the cells of a sweep share, most of their configs, is cleaned once."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Any] = {}
+
+    def __call__(self, value: Any, depth: int = 2) -> Any:
+        """Return JSON data without secrets. Objects above `depth` levels are made anew; others may be those of earlier calls."""
+        if isinstance(value, dict) and depth:
+            return {redact(key): self(one, depth - 1) for key, one in value.items()}
+        if not isinstance(value, dict | list):
+            return redacted(value)
+        key = msgspec.json.encode(value)
+        if key not in self._known:
+            self._known[key] = redacted(value)
+        return self._known[key]
 
 
 def _overrides(record: RunFolder) -> list[str]:

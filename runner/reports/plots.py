@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from runner.analysis.judges import judge_of
 from runner.reports.axes import Axis, axis_of, categories, figure, log_scale, rounds, scale
 from runner.reports.charts import Point, Series, Words, bars, plot
 from runner.reports.text import brief, whole
@@ -12,6 +13,7 @@ from runner.wording.numbers import dollars, mean, score, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from runner.reports.gather import Part, Subject
     from runner.reports.markup import Content, Html
@@ -21,6 +23,7 @@ MODEL_KEYS = ("model", "model.name")
 _BINS = 10
 _POOLED = " Where several cells share a value, the point is the mean of their scores, its interval the mean of their intervals."
 _INTERVALS = "Bars are 95 % intervals."
+_APART = " Scores of different judges are not compared."
 
 
 def names_of_scores(subject: Subject) -> list[str]:
@@ -34,22 +37,59 @@ def charts_of(subject: Subject, name: str) -> Iterator[Html]:
     parts = [part for part in subject.parts if _mean(part, name) is not None and part.standing.word != "partial"]
     if not parts:
         return
-    models = list(dict.fromkeys(map(model_of, parts)))
+    lines = Lines(parts, name)
     keys = [key for key in subject.keys if key not in MODEL_KEYS]
     for key in keys or subject.keys:
-        yield _against_key(parts, name, key, models)
+        yield _against_key(parts, name, key, lines)
     lower = subject.lower_is_better(name)
     for measure in (
         Measure("cost", "US dollars per 1,000 samples", cost_of, dollars),
         Measure("latency", "median latency, seconds", lambda part: part.facts.quantile(0.5), seconds),
     ):
-        yield from _trade(parts, name, models, measure, lower_is_better=lower)
+        yield from _trade(parts, name, lines, measure, lower_is_better=lower)
 
 
 def model_of(part: Part) -> str:
     """Return the model that names a cell's line: the one that the sweep chose, else the one that was asked."""
     chosen = [whole(part.values[key]) for key in MODEL_KEYS if key in part.values]
     return " ".join(chosen) or (part.summary.model if part.summary else "")
+
+
+class Lines:
+    """Tell which line of a chart each cell belongs to: that of its model, and of its judge if the cells have different ones.
+
+    Args:
+        parts: the cells of the chart.
+        name: the score.
+
+    Attributes:
+        names: the lines, in the order of their first cells.
+        judged_apart: whether the cells have different judges.
+    """
+
+    def __init__(self, parts: Sequence[Part], name: str) -> None:
+        judges: list[dict[str, Any]] = []
+        numbers: dict[int, int] = {}
+        for part in parts:
+            judge = judge_of(part.manifest, name)
+            if judge not in judges:
+                judges.append(judge)
+            numbers[part.number] = judges.index(judge) + 1
+        self.judged_apart = len(judges) > 1
+        self._of = {
+            part.number: f"{model_of(part)}, judge {numbers[part.number]}" if self.judged_apart else model_of(part)
+            for part in parts
+        }
+        self.names = list(dict.fromkeys(self._of.values()))
+
+    def cells(self, line: str, parts: Sequence[Part]) -> list[Part]:
+        """Return those of the cells that belong to a line."""
+        return [part for part in parts if self._of[part.number] == line]
+
+    @property
+    def said(self) -> str:
+        """The names of several lines, as a sentence says them."""
+        return "model and judge" if self.judged_apart else "model"
 
 
 def cost_of(part: Part) -> float | None:
@@ -74,29 +114,30 @@ def _mean(part: Part, name: str) -> float | None:
 # --- against a varied key
 
 
-def _against_key(parts: Sequence[Part], name: str, key: str, models: list[str]) -> Html:
-    """Draw a score against one varied key, a series for each model; the cells of a model that share a value are one point."""
+def _against_key(parts: Sequence[Part], name: str, key: str, lines: Lines) -> Html:
+    """Draw a score against one varied key, a series per line; the cells of a line that share a value are one point."""
     varied = [part for part in parts if key in part.values]
     x = axis_of(part.values[key] for part in varied)
-    lines = {model: _by_value([part for part in varied if model_of(part) == model], key, x) for model in models}
+    found = {line: _by_value(lines.cells(line, varied), key, x) for line in lines.names}
     joined = key not in MODEL_KEYS and (not x.names or _ordered(x))
     series = [
-        Series(brief(model, 60), [_pooled(cells, name, key) for cells in groups], number, line=joined)
-        for number, (model, groups) in enumerate(lines.items())
+        Series(brief(line, 60), [_pooled(cells, name, key) for cells in groups], number, line=joined)
+        for number, (line, groups) in enumerate(found.items())
     ]
     points = [point for one in series for point in one.points]
-    cells = [len(cells) for groups in lines.values() for cells in groups]
+    cells = [len(cells) for groups in found.values() for cells in groups]
     labels = [one.name for one in series for _ in one.points]
     words = Words(
         title=f"{name} against {key}",
-        about=f"Mean {name} for each value of {key}{', one line per model' if len(models) > 1 else ''}. {_INTERVALS}"
-        + (_POOLED if any(number != 1 for number in cells) else ""),
+        about=f"Mean {name} for each value of {key}{f', one line per {lines.said}' if len(lines.names) > 1 else ''}. {_INTERVALS}"
+        + (_POOLED if any(number != 1 for number in cells) else "")
+        + (_APART if lines.judged_apart else ""),
         x=f"{key} (logarithmic)" if x.log else key,
         y=name,
         heads=["model", key, name, "95 % from", "to", "cells"],
         rows=[_figures(*row) for row in zip(labels, points, cells, strict=True)],
     )
-    if key in MODEL_KEYS:  # each model is a place on the axis already
+    if key in MODEL_KEYS and not lines.judged_apart:  # each model is a place on the axis already
         series = [Series(name, points, line=False)]
     return plot(words, x, _score_axis(points), series)
 
@@ -160,7 +201,8 @@ class Measure(NamedTuple):
     write: Callable[[float | None], str]
 
 
-def _trade(parts: Sequence[Part], name: str, models: list[str], measure: Measure, *, lower_is_better: bool) -> Iterator[Html]:
+def _trade(parts: Sequence[Part], name: str, lines: Lines, measure: Measure, *, lower_is_better: bool) -> Iterator[Html]:
+    """Draw a score against what it costs. Cells of different judges have no front, as none of them beats another."""
     what, unit, write = measure.what, measure.unit, measure.write
     measured = [(part, value) for part in parts if (value := measure.of(part)) is not None]
     if not measured:
@@ -168,23 +210,29 @@ def _trade(parts: Sequence[Part], name: str, models: list[str], measure: Measure
     points = {part.number: _placed(part, name, value, write) for part, value in measured}
     sign = -1 if lower_is_better else 1
     front = pareto([(value, sign * points[part.number].y, part.number) for part, value in measured])
+    front = [] if lines.judged_apart else front
+    cells = [part for part, _ in measured]
     series = [
-        Series(brief(model, 60), [points[part.number] for part, _ in measured if model_of(part) == model], number, line=False)
-        for number, model in enumerate(models)
+        Series(brief(line, 60), [points[part.number] for part in lines.cells(line, cells)], number, line=False)
+        for number, line in enumerate(lines.names)
     ]
     values = [value for _, value in measured]
     spread = min(values) > 0 and max(values) / min(values) >= 10  # noqa: PLR2004
     x = log_scale(values) if spread else scale(values, bounds=(0.0, max(values) * 1.08 or 1.0))
     rows: list[list[Content]] = [
-        [f"#{part.number} {part.label}", write(value), score(_score(part, name)), "yes" if part.number in front else "no"]
+        [
+            *(f"#{part.number} {part.label}", write(value), score(_score(part, name))),
+            *(() if lines.judged_apart else ("yes" if part.number in front else "no",)),
+        ]
         for part, value in sorted(measured, key=lambda pair: pair[1])
     ]
+    joined = _APART if lines.judged_apart else " The line joins the cells that no other beats in both (the Pareto front)."
     words = Words(
         title=f"{name} against {what}",
-        about=f"Each cell's {name} and its {unit}; the line joins the cells that no other beats in both (the Pareto front).",
+        about=f"Each cell's {name} and its {unit}.{joined}",
         x=f"{unit}{' (logarithmic)' if spread else ''}",
         y=name,
-        heads=["cell", unit, name, "on the front"],
+        heads=["cell", unit, name] + ([] if lines.judged_apart else ["on the front"]),
         rows=rows,
     )
     yield plot(
@@ -226,12 +274,12 @@ def spreads(subject: Subject) -> Iterator[Html]:
 
 
 def spread_of(subject: Subject, name: str) -> Iterator[Html]:
-    """Yield the distribution of one score, one chart per model."""
+    """Yield the distribution of one score, one chart per line."""
     parts = [part for part in subject.parts if part.facts.scores.get(name)]
-    models = list(dict.fromkeys(map(model_of, parts)))
-    for number, model in enumerate(models):
-        values = [value for part in parts if model_of(part) == model for value in part.facts.scores[name]]
-        yield _histogram(f"{name}, {model}" if len(models) > 1 else name, name, values, "samples", number)
+    lines = Lines(parts, name)
+    for number, line in enumerate(lines.names):
+        values = [value for part in lines.cells(line, parts) for value in part.facts.scores[name]]
+        yield _histogram(f"{name}, {line}" if len(lines.names) > 1 else name, name, values, "samples", number)
 
 
 def _histogram(title: str, x_name: str, values: list[float], of: str, number: int = 0) -> Html:

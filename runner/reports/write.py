@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.errors import RecordError
 from runner.records import find_record
 from runner.reports.document import document
-from runner.reports.gather import Subject, gather
+from runner.reports.gather import Subject, alone, gather
 from runner.reports.markup import join
 from runner.reports.rows import Rows
 from runner.reports.sections import sections
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from runner.reports.gather import Part
     from runner.types import Sample
+
+PAGE = "report.html"
+"""The name of the page, in the folder that it is of."""
 
 
 def report(run: str | Path, out: str | Path | None = None, *, runs_dir: str | Path = "runs") -> Path:
@@ -36,18 +39,39 @@ def report(run: str | Path, out: str | Path | None = None, *, runs_dir: str | Pa
         RecordError: there is no such record, or the file cannot be written.
     """
     folder = find_record(str(run), Path(runs_dir)).path
-    page = render(folder)
-    out = (Path(out) if out else folder / "report.html").absolute()
+    return _write((Path(out) if out else folder / PAGE).absolute(), render(folder))
+
+
+def report_cells(sweep: Path) -> None:
+    """Write the page of a sweep, and those of its cells that have none yet. The record is read once for all of them.
+
+    Args:
+        sweep: the folder of the sweep.
+
+    Raises:
+        RecordError: it is not one, or a file cannot be written.
+    """
+    subject = gather(sweep)
+    _write(sweep / PAGE, _page(subject))
+    for part in subject.parts:
+        if part.folder is not None and not (page := Path(part.folder) / PAGE).exists():
+            _write(page, _page(alone(part)), sync=False)
+
+
+def _write(page: Path, content: str, *, sync: bool = True) -> Path:
     try:
-        files.write(out, page)
+        files.write(page, content, sync=sync)
     except OSError as error:
-        raise RecordError(f"{out} cannot be written: {error.strerror}") from None
-    return out
+        raise RecordError(f"{page} cannot be written: {error.strerror}") from None
+    return page
 
 
 def render(folder: Path) -> str:
     """Return the page as text. Raises RecordError if the folder is not a record."""
-    subject = gather(folder)
+    return _page(gather(folder))
+
+
+def _page(subject: Subject) -> str:
     return document(f"{subject.name}: {subject.status}", join(sections(subject)), _data(subject))
 
 

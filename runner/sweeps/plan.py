@@ -60,6 +60,7 @@ class Plan:
         self.name = base.name
         self.primary = _primary(self.config)
         self.cells: dict[str, Cell] = {}
+        self._taken: dict[tuple[str, ...], str] = {}
         self.prepared: dict[str, Prepared] = {}
         if self.is_grid:
             self.propose(self._collect, folder=Path(self.config.runs_dir))
@@ -87,15 +88,7 @@ class Plan:
 
     def take(self, jobs: Iterable[Sequence[str]]) -> list[str]:
         """Add the cells that a sweeper proposes, and return their ids. Raises ConfigError, DataError."""
-        ids = []
-        for job in jobs:
-            cell = self._cells.cell(job)
-            prepared = prepare(cell.config, sources=self.sources)
-            key = self._identities.of(prepared, cell.values)[:12]
-            self.cells.setdefault(key, msgspec.structs.replace(cell, config=prepared.config))
-            self.prepared.setdefault(key, prepared)
-            ids.append(key)
-        return ids
+        return [self._taken.get(tuple(job)) or self._take(job) for job in jobs]
 
     def propose(self, launch: Callable[[Sequence[Sequence[str]]], Sequence[float | None]], *, folder: Path) -> None:
         """Have the sweeper propose cells to `launch` until it is done."""
@@ -115,6 +108,14 @@ class Plan:
                 "config": dump(self.config),
             }
         )
+
+    def _take(self, job: Sequence[str]) -> str:
+        cell = self._cells.cell(job)
+        prepared = prepare(cell.config, sources=self.sources)
+        key = self._taken[tuple(job)] = self._identities.of(prepared, cell.values)[:12]
+        self.cells.setdefault(key, msgspec.structs.replace(cell, config=prepared.config))
+        self.prepared.setdefault(key, prepared)
+        return key
 
     def _collect(self, jobs: Sequence[Sequence[str]]) -> list[None]:
         for key in self.take(jobs):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ConfigError
 from runner.experiment.experiment import report_or_warn
 from runner.experiment.rescore import Rescored, score
-from runner.sweeps.sweep import write_tables
+from runner.sweeps.ending import write_tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

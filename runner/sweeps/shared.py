@@ -1,4 +1,4 @@
-"""Share between the cells of a sweep: limiters, the budget, the cache, requests in flight, servers of local models."""
+"""Share between the cells of a sweep: limiters, the budget, the cache, requests in flight, connections, local servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ class Shared:
         self._using = contextlib.ExitStack()
         self._stores: dict[Any, Cache] = {}
         self._servers: dict[_Server, LM] = {}
-        self._to_come: Counter[_Server] | None = None
+        self._connected: dict[tuple[str, str | None], LM] = {}
+        self._to_come: Counter[_Server] = Counter()
+        self._nameless: set[tuple[str, str]] = set()
 
     def charge(self, runs: Iterable[RunFolder]) -> None:
         """Charge what earlier sittings have used to the budget."""
@@ -50,7 +52,8 @@ class Shared:
                 self.budget.charge(**counted)
 
     def lend_store(self, experiment: Experiment) -> None:
-        """Give an experiment the cache of its folder and settings, which stays open until `close`."""
+        """Give an experiment the cache of its folder and settings, which stays open until `close`, before it is planned."""
+        experiment.nameless = self._nameless
         if (store := experiment.lm.store) is not None:
             settings = store.folder, experiment.config.cache
             experiment.lm.store = self._stores.setdefault(settings, store)
@@ -64,7 +67,7 @@ class Shared:
 
     def expect(self, configs: Iterable[RunConfig]) -> None:
         """Announce all cells that will run, so that a server ends as soon as none of them needs it."""
-        self._to_come = Counter(_server(config) for config in configs if isinstance(config.model, LocalModel))
+        self._to_come = Counter(server for config in configs for server in _servers(config))
 
     def lend(self, experiment: Experiment) -> None:
         """Give an experiment its key, limiter and budget. Raises ConfigError if the key of its model is not set."""
@@ -84,34 +87,42 @@ class Shared:
         return self._limiters[way]
 
     async def launch(self, experiment: Experiment) -> None:
-        """Start the model's server, unless another cell has started it. Raises LaunchError."""
+        """Start the servers of the cell's models, unless another cell has started them. Raises LaunchError."""
         await experiment.launch()
-        if not isinstance(experiment.config.model, LocalModel):
-            return
-        self._servers.setdefault(_server(experiment.config), experiment.lm)
+        named = experiment.named
+        for lm, config in ((experiment.lm, experiment.config), *((named.lms[name], own) for name, own in named.configs.items())):
+            if isinstance(config.model, LocalModel):
+                self._servers.setdefault(_server(config), lm)
 
     async def release(self, experiment: Experiment) -> None:
-        """Release an experiment that asks no more. A server that it has launched stays up for other cells."""
-        if self._servers.get(_server(experiment.config)) is experiment.lm:
-            await experiment.named.kill()
-        else:
-            await experiment.kill()
+        """Release an experiment that asks no more. Its servers stay up for other cells, and so do its connections."""
+        for lm in (experiment.lm, *experiment.named.lms.values()):
+            if self._connected.setdefault(lm.channel().endpoint, lm) is not lm:
+                await lm.aclose()  # it leaves the connections of its endpoint to the first LM of that endpoint
+        await experiment.kill(kept=list(self._servers.values()))
 
     async def ended(self, config: RunConfig) -> None:
-        """Note that a cell has ended. Its server ends with the last cell that needs it, if all cells are known."""
-        server = _server(config)
-        if self._to_come is not None and server in self._to_come:
+        """Note that a cell has ended. A server ends with the last cell that needs it, if all cells are known."""
+        for server in _servers(config) & self._to_come.keys():
             self._to_come[server] -= 1
             if self._to_come[server] <= 0 and (holder := self._servers.pop(server, None)) is not None:
                 await asyncio.to_thread(holder.kill)
 
     async def aclose(self) -> None:
-        """End the servers, and release the limiters."""
+        """Close the connections, end the servers, and release the limiters."""
         self._using.close()
         self._limiters.clear()
+        for lm in self._connected.values():
+            await lm.aclose()
+        self._connected.clear()
         for holder in self._servers.values():
             await asyncio.to_thread(holder.kill)
         self._servers.clear()
+
+
+def _servers(config: RunConfig) -> set[_Server]:
+    """Return the servers on this machine that a cell needs: of its model, and of those that it asks beside."""
+    return {_server(one) for one in (config, *build.named(config).values()) if isinstance(one.model, LocalModel)}
 
 
 def _server(config: RunConfig) -> _Server:

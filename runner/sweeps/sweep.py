@@ -6,19 +6,12 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import io
-import itertools
 import threading
-import time
-import warnings
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from runner.analysis.cells import ranked
-from runner.analysis.export import Format, export
-from runner.analysis.load import load
 from runner.batch.engine import Stop
 from runner.config.cells import UNVARIED
 from runner.config.roles import ADJUSTABLE, group_of, is_adjustable
@@ -29,12 +22,15 @@ from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder
 from runner.records.environment import environment
 from runner.records.sweep import CELLS, CellRecord, SweepManifest
+from runner.reports.write import report_cells
 from runner.secrets import redact
 from runner.session.sitting import live, recorded, recorded_aside
+from runner.sweeps.ending import compare_weights, write_tables
 from runner.sweeps.plan import Plan
+from runner.sweeps.progress import Progress
+from runner.sweeps.saved import Saved
 from runner.sweeps.shared import Shared
 from runner.system.clock import now
-from runner.wording.numbers import dollars
 from runner.workers.play import sharing
 
 if TYPE_CHECKING:
@@ -49,9 +45,6 @@ _SLICE_S = 0.5
 _PASSED_ON = frozenset(ADJUSTABLE) - UNVARIED
 """Groups whose overrides a resumed sweep passes on to its cells. The budget and the execution are the sweep's own."""
 
-TABLES: tuple[Format, ...] = ("csv", "parquet")
-"""Formats of the table in a sweep's folder."""
-
 
 class _Owes(Exception):  # noqa: N818 - a signal to stop looking, not an error
     """A cell needs the model."""
@@ -59,29 +52,6 @@ class _Owes(Exception):  # noqa: N818 - a signal to stop looking, not an error
 
 class _Stopped(Exception):  # noqa: N818 - likewise
     """The sweep was asked to stop."""
-
-
-class Progress(NamedTuple):
-    """The progress of a sweep; `str` of it describes the running cells.
-
-    Attributes:
-        cells: cells known so far.
-        ended: those of them that have ended, now or earlier.
-        done: samples of the running cells that need not be asked any more, out of `rows`.
-        errors: samples of these cells that failed.
-        cost_usd: dollars that these cells have cost so far.
-    """
-
-    cells: int
-    ended: int
-    done: int
-    rows: int
-    errors: int
-    cost_usd: float
-
-    def __str__(self) -> str:
-        spent = f", {dollars(self.cost_usd)}" if self.cost_usd else ""
-        return f"{self.done:,}/{self.rows:,} rows of the running cells, {self.errors:,} errors{spent}"
 
 
 class Sweep:
@@ -111,9 +81,6 @@ class Sweep:
         self._begun: dict[str, Experiment] = {}
         self._batch: asyncio.Task[Any] | None = None
         self._again = [override for override in plan.asked.fixed if group_of(override) in _PASSED_ON]
-        self._writing = threading.Lock()
-        self._changes = itertools.count()
-        self._written, self._saved = -1, 0.0
         self._training = threading.Lock()
         self._expected: dict[str, RunConfig] = {}
         self._named = False
@@ -221,6 +188,7 @@ class Sweep:
             self._expected = {key: to_be_asked(self.plan.prepared[key]).config for key in self._due(self.plan.cells)}
             self.shared.expect(self._expected.values())
         proposing = asyncio.ensure_future(asyncio.to_thread(self.plan.propose, launch, folder=self.folder))
+        keeping = asyncio.create_task(self._saved.keep())
         try:
             await asyncio.shield(proposing)
         except _Stopped:
@@ -235,6 +203,8 @@ class Sweep:
                 await proposing
             raise
         finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)  # whoever writes next meets its error
             await self.shared.aclose()
         if self.problem is not None:
             raise self.problem
@@ -293,26 +263,18 @@ class Sweep:
 
     def ranked(self) -> list[dict[str, Any]]:
         """Return one tidy row per cell as it is now, best first."""
-        self._save()  # the last cells to end may not be written yet
+        self._saved.write()  # the last cells to end may not be written yet
         return ranked(self.record)
 
     def progress(self) -> Progress:
         """Return the current numbers. The display calls this from its own thread."""
         tallies = [experiment.tally for experiment in list(self.running.values())]
-        statuses = [cell.status for cell in list(self.manifest.cells.values())]
-        return Progress(
-            cells=len(statuses),
-            ended=sum(status not in ("pending", "running") for status in statuses),
-            done=sum(tally.done for tally in tallies),
-            rows=sum(tally.rows for tally in tallies),
-            errors=sum(tally.status["error"] for tally in tallies),
-            cost_usd=sum(tally.known_usd for tally in tallies),
-        )
+        return Progress.of([cell.status for cell in list(self.manifest.cells.values())], tallies)
 
     def summarise(self) -> SweepManifest:
         """Write the current manifest and tables, and return the manifest."""
         self.manifest.status = self.status
-        self._save()
+        self._saved.write()
         write_tables(self.record)
         return self.manifest
 
@@ -334,8 +296,8 @@ class Sweep:
                 self.record.log(str(self.problem))
             self.summarise()
             if self._named:
-                self._compare_weights()
-            report_or_warn(self.folder)
+                compare_weights(self.record, self.manifest.cells.values())
+            report_or_warn(self.folder, report_cells)
         finally:
             self.shared.close()
             self.record.close()
@@ -357,7 +319,9 @@ class Sweep:
     def _open(self) -> None:
         """Charge what was spent, and record the cells."""
         self.manifest = self.record.read()
-        self.record.drop_unnamed(self.manifest.cells.values())
+        self._saved = Saved(self.record, self.manifest)
+        self.record.name_runs(self.manifest.cells)
+        self.record.forget_lost(self.manifest.cells.values())
         cells = {key: cell for key, cell in self.manifest.cells.items() if cell.run is not None}
         cells |= {key: cells.get(key) or CellRecord(values=cell.values) for key, cell in self.plan.cells.items()}
         self.manifest.cells = cells
@@ -367,28 +331,12 @@ class Sweep:
         self.shared.charge(run for cell in cells.values() if (run := self.record.run_of(cell)) is not None)
         self.record.point_latest()
         self.record.write_asked(self.plan.as_yaml())
-        self._save()
+        self._saved.write()
 
     def _take(self, jobs: Sequence[Sequence[str]]) -> list[str]:
         ids = self.plan.take(jobs)
-        with self._writing:
-            for key in ids:
-                self.manifest.cells.setdefault(key, CellRecord(values=self.plan.cells[key].values))
+        self._saved.add({key: self.plan.cells[key].values for key in ids})
         return ids
-
-    def _save(self, *, soon: bool = False) -> None:
-        """Write the manifest. The lock is needed because cells begin and end in several threads.
-
-        Args:
-            soon: leave it to a later call if it was written a moment ago.
-        """
-        mine = next(self._changes)
-        with self._writing:
-            if self._written > mine or (soon and time.monotonic() - self._saved < _SLICE_S):
-                return  # whoever held the lock has written this change, too
-            self._written = next(self._changes)
-            self.record.write(self.manifest)
-            self._saved = time.monotonic()
 
     def _due(self, ids: Iterable[str]) -> list[str]:
         """Return the incomplete cells among `ids`, each once."""
@@ -443,22 +391,6 @@ class Sweep:
             raise
         finally:
             await self.shared.release(experiment)
-            await experiment.aclose()
-
-    def _compare_weights(self) -> None:
-        """Warn if the cells, over all sittings, were answered by different weights behind one address and name."""
-        served: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
-        for cell in self.manifest.cells.values():
-            if (run := self.record.run_of(cell)) is not None:
-                model = run.manifest().get("model", {})
-                address, _, weights = str(model.get("endpoint") or "").partition("#")
-                if weights:
-                    served[str(model.get("requested")), address].add(weights)
-        for (name, address), several in served.items():
-            if len(several) > 1:
-                told = f"{self.folder}: {address} served different weights for {name}: {', '.join(sorted(several))}"
-                self.record.log(told)
-                warnings.warn(f"{told}; its cells are not comparable", stacklevel=2)
 
     def _owes_training(self, key: str) -> bool:
         return self.manifest.cells[key].run is None and settled(self.plan.prepared[key]) is None
@@ -471,16 +403,16 @@ class Sweep:
         else:
             varied = [f"{name}={value}" for name, value in cell.values.items()]
             prepared = self._trained(key)
-            facts: dict[str, Any] = {"environment": self._environment}  # git costs more than a small cell
+            facts: dict[str, Any] = {"cell": key, "environment": self._environment}  # git costs more than a small cell
             if self.manifest.tags:
                 facts["tags"] = self.manifest.tags
             experiment = Experiment.create(prepared, [*self.overrides, *varied], within=self.folder / CELLS, facts=facts)
             cell.run = f"{CELLS}/{experiment.folder.name}"
         self.shared.lend_store(experiment)
-        experiment.page = False  # the sweep's page shows all samples; `ostinato report` makes that of a cell
+        experiment.page = False  # the pages of all cells are made at the end, in one go
         (experiment.folder / "report.html").unlink(missing_ok=True)
         cell.status, cell.problem = "running", None
-        self._save()
+        self._saved.changed()
         self.running[key] = experiment
         if self.stop.requested:
             experiment.stop.request()
@@ -518,7 +450,7 @@ class Sweep:
         cell.status = summary.status if summary else "failed" if problem else "interrupted"
         told = str(problem) if problem else summary.problem if summary else None
         cell.problem = redact(told) if told else None
-        self._save(soon=True)  # a cell that is named, and has ended, is found complete when it is opened again
+        self._saved.changed()
         if isinstance(problem, BudgetExceeded):
             self._halt(problem)
         elif cell.status == "failed" and self.section.fail_fast:
@@ -538,19 +470,6 @@ class Sweep:
             score = summary.scores.get(self.manifest.primary or "") if summary and summary.is_ranked else None
             ranks.append(score.mean if score else None)
         return ranks
-
-
-def write_tables(record: SweepFolder) -> None:
-    """Write the tables of a sweep's cells into its folder."""
-    told = load(record.path)
-    for form in TABLES:
-        content = io.BytesIO()
-        try:
-            export(told, form, content)
-        except ConfigError as error:  # Parquet needs an optional library
-            record.log(f"no table.{form} was written: {error}")
-        else:
-            record.write_table(f"table.{form}", content.getvalue())
 
 
 def attach_sweep(folder: str) -> Sweep:

@@ -1,8 +1,8 @@
 """Files that are written whole or not at all, and locks between processes.
 
 A reader sees the old content or the new one, even if a process is killed at any time. The new content is on disk before it
-replaces the old one. A write that fails, for example because the disk is full, leaves the old file in place and nothing beside
-it.
+replaces the old one, unless the caller can do without that. A write that fails, for example because the disk is full, leaves
+the old file in place and nothing beside it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,13 @@ _EVERYBODY, _OWNER = 0o666, 0o600
 
 
 @contextlib.contextmanager
-def replacing(path: Path, *, mode: int = _EVERYBODY) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, mode: int = _EVERYBODY, sync: bool = True) -> Iterator[BinaryIO]:
     """Open a draft for writing. It replaces `path` when the block ends, and is deleted when the block raises.
+
+    Args:
+        path: the file.
+        mode: of the file.
+        sync: whether the content is on disk first; if not, a power failure, but no killed process, may leave neither.
 
     Raises:
         OSError: the file cannot be written; `path` is as it was.
@@ -35,7 +40,8 @@ def replacing(path: Path, *, mode: int = _EVERYBODY) -> Iterator[BinaryIO]:
                 lock(stream.fileno())
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())
+            if sync:
+                os.fsync(stream.fileno())
         draft.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -80,9 +86,9 @@ def _drop(draft: Path) -> None:
         os.close(handle)
 
 
-def write(path: Path, content: str | bytes) -> None:
+def write(path: Path, content: str | bytes, *, sync: bool = True) -> None:
     """Write a file. Raises OSError."""
-    with replacing(path) as stream:
+    with replacing(path, sync=sync) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
 
 

@@ -13,6 +13,7 @@ import runner
 from runner.errors import ConfigError, RecordError
 from runner.network.retry import without_sleeping
 from runner.records import RunFolder, SweepFolder, find_record, find_run
+from runner.reports import render
 from runner.sweeps.run import resume_sweep, sweep
 from tests.support.server import Reply, Server, Status
 
@@ -72,7 +73,8 @@ def test_a_sweep_records_cells_manifest_and_tables(server):
     }
     for key, cell in manifest["cells"].items():
         assert len(key) == 12
-        assert not (result.folder / cell["run"] / "report.html").exists()  # made when somebody asks for it
+        page = result.folder / cell["run"] / "report.html"
+        assert page.read_text("utf-8") == render(page.parent)
         assert runner.report(result.folder / cell["run"]).is_file()
         run = RunFolder.open(result.folder / cell["run"])
         assert run.summary().rows == ROWS * 2
@@ -219,6 +221,30 @@ def test_many_cells_resume_at_the_same_time(server):
     server.otherwise = Reply()
     again = sweep(served(server, cells, *bounds))
     assert (again.folder, statuses(again)) == (first.folder, {"complete": 8})
+
+
+@pytest.mark.parametrize("file", ["manifest.json", "summary.json", "config.yaml"])
+def test_a_cell_that_a_power_failure_has_emptied_is_run_again(server, file):
+    first = sweep(served(server, TEMPERATURES))
+    lost = next(iter(first.manifest.cells.values()))
+    (first.folder / lost.run / file).write_bytes(b"")
+    again = sweep(served(server, TEMPERATURES))
+    assert (again.folder, statuses(again)) == (first.folder, {"complete": 3})
+    assert server.count == 3 * ROWS  # its answers are in the cache
+
+
+def test_a_cell_that_a_killed_process_had_not_named_is_named_by_its_run(server):
+    first = sweep(served(server, TEMPERATURES, "cache.mode=off"))
+    record = SweepFolder.open(first.folder)
+    manifest = record.read()
+    for cell in manifest.cells.values():
+        cell.run, cell.status = None, "pending"
+    record.write(manifest)
+    again = sweep(served(server, TEMPERATURES, "cache.mode=off"))
+    assert {key: cell.run for key, cell in again.manifest.cells.items()} == {
+        key: cell.run for key, cell in first.manifest.cells.items()
+    }
+    assert server.count == 3 * ROWS
 
 
 # -- cells that fail
