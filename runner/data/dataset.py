@@ -200,6 +200,8 @@ class Dataset:
         names: dict[str, None] = {}
         gaps: set[str] = set()
         fingerprint = sha256()
+        id_column, mapping = self._id, self._mapping
+        id_key = b"" if id_column is None else _encode(id_column) + b":"
         for position, row, canonical in self._rows():
             fields = row.fields
             if not fields.keys() <= names.keys():
@@ -209,12 +211,13 @@ class Dataset:
             if len(fields) < len(names) or None in fields.values():
                 gaps.update(name for name in names if fields.get(name) is None)
             hashes.append(hash(row.id))
-            content = canonical if canonical and not self._mapping else self._canonical(position, row.fields)
+            content = canonical if canonical and not mapping else self._canonical(position, fields)
             row_id = _encode(row.id)
-            fingerprint.update(b"[%b,%b,%b]\n" % (row_id, content, _encode(row.target)))
-            if self._id is not None:
-                shown = row_id if type(row.fields[self._id]) is str else row_id[1:-1]
-                contents.append(hash(content.replace(b"%b:%b" % (_encode(self._id), shown), b"", 1)))
+            target = b"null" if row.target is None else _encode(row.target)
+            fingerprint.update(b"[%b,%b,%b]\n" % (row_id, content, target))
+            if id_column is not None:
+                shown = row_id if type(fields[id_column]) is str else row_id[1:-1]
+                contents.append(hash(content.replace(id_key + shown, b"", 1)))
         if not hashes:
             raise DataError(f"{self._source.place(0)}: there are no rows in {self.name}")
         self._length = len(hashes)
