@@ -12,7 +12,12 @@ from runner.stats.pass_at import pass_at_k
 from runner.types import Held, Sample, Score, Spent, Status, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+
+    from runner.records.folder import Counted
+
+GROUPS = 10_000
+"""The most samples that stand for others that are counted alike."""
 
 
 class _Failure(NamedTuple):
@@ -113,8 +118,8 @@ class Tally:
         """Tokens of answers that came from the cache."""
         return Usage(*self._used_cached)
 
-    def add(self, sample: Sample) -> None:
-        """Count one sample."""
+    def add(self, sample: Sample | Counted, times: int = 1) -> None:
+        """Count one sample, or as many that are `alike` but for their ids."""
         if sample.named is not None or sample.judgements is not None:
             self._add_judging(sample)
         failure = self._again.pop((sample.id, sample.repeat), None) if self._again else None
@@ -123,35 +128,45 @@ class Tally:
             self.unscored[failure.status] -= not failure.scores
             if failure.status == "error":
                 self.errors -= Counter([failure.code])  # drops codes that are down to none
-        self._count(sample)
+        self._count(sample, times)
         if sample.model_served:
             self.models.add(sample.model_served)
         if not is_known(sample.finish_reason):
-            self.unknown_endings[str(sample.finish_reason)] += 1
+            self.unknown_endings[str(sample.finish_reason)] += times
             warn_of_unknown(sample.finish_reason)
         if sample.system_fingerprint:
             self.fingerprints.add(sample.system_fingerprint)
         if sample.cache == "hit":
-            self.cache_hits += 1
-            self.saved_usd += sample.saved_usd or 0.0
+            self.cache_hits += times
+            self.saved_usd += times * (sample.saved_usd or 0.0)
             if sample.usage is not None:
-                _add(self._used_cached, sample.usage)
+                _add(self._used_cached, sample.usage, times)
         elif failure is None or failure.code != "scoring":  # else its answer is counted already
-            self._spend(sample)
+            self._spend(sample, times)
         if self.repeats > 1:
             self._add_repeat(sample)
         else:
             for name, value in sample.scores.items():
-                self._score(name).add(value, 1, sample.cluster)
+                self._score(name).add(value, 1, sample.cluster, times)
 
-    def _add_judging(self, sample: Sample) -> None:
+    def alike(self, sample: Sample | Counted) -> tuple[Any, ...] | None:
+        """Return what a sample is counted by: samples with the same are counted at once. None: it is counted by itself."""
+        if self.repeats > 1 or sample.cluster is not None or sample.error is not None or sample.held is not None:
+            return None
+        if sample.named is not None or sample.judgements is not None or sample.steps is not None:
+            return None
+        ending = sample.finish_reason, sample.model_served, sample.system_fingerprint
+        money = sample.usage, sample.cost_usd, sample.saved_usd, sample.attempts
+        return (sample.status, sample.cache, *ending, *money, *sample.scores.items())
+
+    def _add_judging(self, sample: Sample | Counted) -> None:
         """Count what named models have cost, and note who judged."""
         self._spend_named(sample.named or {})
         for name, one in (sample.judgements or {}).items():
             if one.model is not None:
                 self.judged_by.setdefault(name, set()).add(one.model)
 
-    def again(self, sample: Sample) -> None:
+    def again(self, sample: Sample | Counted) -> None:
         """Count a failure that is being retried. It stays a failure until the sample that replaces it is added."""
         assert sample.error is not None
         self._again[sample.id, sample.repeat] = _Failure(sample.status, sample.error.code, sample.scores, sample.cluster)
@@ -160,7 +175,7 @@ class Tally:
         if sample.cache != "hit":
             self._spend(sample)
 
-    def superseded(self, sample: Sample) -> None:
+    def superseded(self, sample: Sample | Counted) -> None:
         """Count the cost of a sample that another one has replaced.
 
         Of a sample whose scoring failed, only that counts: the sample that replaced it has the same answer, and its cost.
@@ -180,9 +195,9 @@ class Tally:
         _add(self._used, spent.usage)
         self._pay(spent.cost_usd, metered=spent.usage.total_tokens > 0 and not spent.held.attempts)
 
-    def _count(self, sample: Sample) -> None:
-        self.status[sample.status] += 1
-        self.unscored[sample.status] += not sample.scores
+    def _count(self, sample: Sample | Counted, times: int = 1) -> None:
+        self.status[sample.status] += times
+        self.unscored[sample.status] += 0 if sample.scores else times
         if sample.error and sample.status == "error":
             self.errors[sample.error.code] += 1
             self.messages.setdefault(sample.error.code, sample.error.message)
@@ -192,28 +207,28 @@ class Tally:
             self.named[name] = self.named.get(name, Spent()) + spent
             self._named_usd[name] = self._named_usd.get(name, 0.0) + (spent.cost_usd or 0.0)
 
-    def _spend(self, sample: Sample) -> None:
-        self.requests += sample.attempts
+    def _spend(self, sample: Sample | Counted, times: int = 1) -> None:
+        self.requests += sample.attempts * times
         made = 1 if sample.steps is None else sum(step.cache != "hit" for step in sample.steps)
-        self.retries += max(0, sample.attempts - made)
+        self.retries += max(0, sample.attempts - made) * times
         if sample.usage is not None:
-            _add(self._used, sample.usage)
+            _add(self._used, sample.usage, times)
         if sample.held is not None:
             self.held += sample.held
         unanswered = sample.error is not None and sample.status in ("error", "refused") and sample.usage is None
         if sample.cost_usd is not None or not unanswered:
             metered = sample.usage is not None and not (sample.held and sample.held.attempts)
-            self._pay(sample.cost_usd, metered=metered)
+            self._pay(sample.cost_usd, metered=metered, times=times)
 
-    def _pay(self, cost_usd: float | None, *, metered: bool) -> None:
+    def _pay(self, cost_usd: float | None, *, metered: bool, times: int = 1) -> None:
         """Count the dollars of answers; None is unknown, for lack of a price if their tokens are known (`metered`)."""
         if cost_usd is None:
             self._unknown = True
             self.unpriced = self.unpriced or metered
         else:
-            self.known_usd += cost_usd
+            self.known_usd += cost_usd * times
 
-    def _add_repeat(self, sample: Sample) -> None:
+    def _add_repeat(self, sample: Sample | Counted) -> None:
         """Gather the scores of a row until all its repeats are here."""
         seen, _, totals = self._begun.pop(sample.id, (0, None, {}))
         for name, value in sample.scores.items():
@@ -275,10 +290,25 @@ class Tally:
             self._asking_since = None
 
 
-def _add(totals: list[int], usage: Usage) -> None:
-    totals[0] += usage.prompt_tokens
-    totals[1] += usage.completion_tokens
-    totals[2] += usage.total_tokens
-    totals[3] += usage.cached_tokens
-    totals[4] += usage.reasoning_tokens
-    totals[5] += usage.cache_write_tokens
+def _add(totals: list[int], usage: Usage, times: int = 1) -> None:
+    totals[0] += usage.prompt_tokens * times
+    totals[1] += usage.completion_tokens * times
+    totals[2] += usage.total_tokens * times
+    totals[3] += usage.cached_tokens * times
+    totals[4] += usage.reasoning_tokens * times
+    totals[5] += usage.cache_write_tokens * times
+
+
+def grouped(samples: Iterable[Counted], alike: Callable[[Counted], Hashable | None]) -> Iterator[tuple[Counted, int]]:
+    """Yield one of the samples that are alike, and how many these are; others once each. At most `GROUPS` are kept."""
+    groups: dict[Hashable, tuple[Counted, int]] = {}
+    for sample in samples:
+        if (key := alike(sample)) is None:
+            yield sample, 1
+            continue
+        one, times = groups.get(key, (sample, 0))
+        groups[key] = one, times + 1
+        if len(groups) > GROUPS:
+            yield from groups.values()
+            groups.clear()
+    yield from groups.values()

@@ -15,6 +15,9 @@ RENAMED: dict[str, str] = {"cache.size_limit_gb": "cache.size"}
 
 _OLD_NAMES = {new: old for old, new in RENAMED.items()}
 
+ONCE: dict[str, dict[str, Any]] = {"launch": {"parallel": 4}}
+"""Fields whose default is null today, with the earlier default: null has the hash that this had."""
+
 SINCE: dict[str, dict[str, Any]] = {
     "model": {"thinking": "split", "software": None, "unsupported": "warn"},
     "limits": {"retry_empty": 0, "stream": "auto", "silence_s": 300.0},
@@ -73,9 +76,9 @@ def hashed(group: str, plain: Any) -> Any:
     """Return a group of a config, as plain data, as it is hashed: without fields of `SINCE` that have their default."""
     if not isinstance(plain, dict):
         return plain
-    since = SINCE.get(group, {})
+    since, once = SINCE.get(group, {}), ONCE.get(group, {})
     kept = {
-        _OLD_NAMES.get(f"{group}.{name}", f".{name}").rpartition(".")[2]: value
+        _OLD_NAMES.get(f"{group}.{name}", f".{name}").rpartition(".")[2]: once.get(name) if value is None else value
         for name, value in plain.items()
         if name not in since or value != since[name]
     }

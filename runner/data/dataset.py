@@ -225,7 +225,7 @@ class Dataset:
         self.gaps = frozenset(gaps)
         blank = getattr(self._source, "blank", 0)
         self.remarks = [f"{count(blank, 'blank row')} {'is' if blank == 1 else 'are'} left out"] if blank else []
-        if again := sum(one == other for one, other in pairwise(sorted(contents))):
+        if again := len(contents) - _distinct(contents):
             self.remarks.append(
                 f"{count(again, 'row')} {'has' if again == 1 else 'have'} the content of an earlier one, under another id"
             )
@@ -233,10 +233,10 @@ class Dataset:
         self._find_repeated(hashes)
 
     def _find_repeated(self, hashes: array[int]) -> None:
-        """Find ids that occur twice: sorted 64-bit hashes need a tenth of the memory of a set; equal ones are checked again."""
-        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
-        if not suspects:
+        """Find ids that occur twice, by 64-bit hashes of them; equal ones are checked again."""
+        if _distinct(hashes) == len(hashes):
             return
+        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
         first: dict[str, int] = {}
         repeated: set[str] = set()
         again = 0
@@ -289,6 +289,11 @@ class Dataset:
             f"{self._source.place(position)} has no column {column!r}, which {key} names{suggest(column, there) or ';'} "
             f"the columns are {', '.join(repr(name) for name in there) or 'none'}"
         )
+
+
+def _distinct(hashes: array[int]) -> int:
+    """Count the different hashes, a quarter at a time: it takes less memory than all at once, and less time than to sort."""
+    return sum(len({one for one in hashes if one & 3 == part}) for part in range(4))
 
 
 def _has(fields: Fields, column: str, *, inside: bool) -> bool:

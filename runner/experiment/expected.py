@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runner.analysis.expectations import Check, Expectation
     from runner.config.schema import RunConfig
     from runner.data import Dataset
+    from runner.records.folder import Counted
     from runner.scoring import Scorer
     from runner.types import Corrected, Sample
 
@@ -141,7 +142,7 @@ class Early:
         self._beyond: set[str] = set()
         self.n = 0
 
-    def add(self, sample: Sample) -> None:
+    def add(self, sample: Sample | Counted) -> None:
         """Take a sample, in any order."""
         shares = {name: float(sample.status == status) for name, status in SHARES.items() if name in self._values}
         self._waiting.setdefault(sample.id, []).append({**shares, **sample.scores})

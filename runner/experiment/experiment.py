@@ -16,7 +16,7 @@ import msgspec
 from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
 from runner.batch.entries import status_of
-from runner.batch.tally import Tally
+from runner.batch.tally import Tally, grouped
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
     from runner.lm.lm import LM, Pinned
+    from runner.records.folder import Counted
     from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
 
@@ -225,21 +226,25 @@ class Experiment:
 
     def _recount(self, again: Container[str]) -> set[tuple[str, int]]:
         """Count the samples of the record, and return the slots that are done: not failures with one of the codes `again`."""
-        done = set()
-        answered: dict[tuple[str, int], Sample] = {}
-        for sample, counts in self.record.history():
-            if not counts:
-                self.tally.superseded(sample)
-                continue
-            slot = sample.id, sample.repeat
-            failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
-            if failure is None or failure not in again:
-                self.count(sample)
-                done.add(slot)
-            elif failure == "scoring":  # the sample has its answer
-                answered[slot] = sample
-            else:
-                self.tally.again(sample)
+        done: set[tuple[str, int]] = set()
+        unjudged: set[int] = set()
+
+        def counting() -> Iterator[Counted]:
+            for number, sample, counts in self.record.counted():
+                failure = sample.error.code if sample.status in ("error", "refused") and sample.error else None
+                if not counts:
+                    self.tally.superseded(sample)
+                elif failure is None or failure not in again:
+                    done.add((sample.id, sample.repeat))
+                    yield sample
+                elif failure == "scoring":  # the sample has its answer
+                    unjudged.add(number)
+                else:
+                    self.tally.again(sample)
+
+        for one, times in grouped(counting(), self.tally.alike if self.expected.early is None else lambda _: None):
+            self.count(one, times)
+        answered = {(sample.id, sample.repeat): sample for sample in self.record.samples_at(unjudged)}
         if not self.asker.asks:
             self._score_again(answered)
             return done | answered.keys()
@@ -456,9 +461,9 @@ class Experiment:
         left_out = self.tally.unscored.total(), self.tally.status.total()
         return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out, corrected)
 
-    def count(self, sample: Sample) -> None:
-        """Count a sample of the record; with ``expect.stop_early``, stop when the verdict is certain."""
-        self.tally.add(sample)
+    def count(self, sample: Sample | Counted, times: int = 1) -> None:
+        """Count one sample of the record, or some that are alike. With ``expect.stop_early``, stop once the verdict is sure."""
+        self.tally.add(sample, times)
         if (early := self.expected.early) is not None:
             early.add(sample)
             if not self.stop.requested and early.decided and self.tally.owed:

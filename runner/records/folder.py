@@ -14,7 +14,7 @@ import msgspec
 from runner.errors import RecordError
 from runner.records.files import FORMAT, Folder, pretty
 from runner.records.summary import Summary
-from runner.types import Sample, Status
+from runner.types import Held, Judgement, RowError, Sample, Spent, Status, Step, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Written(Sample, kw_only=True, omit_defaults=True):
     messages: msgspec.Raw = msgspec.Raw(b"null")  # type: ignore[assignment]
 
 
-class _Counted(msgspec.Struct):
+class _Ended(msgspec.Struct):
     """The part of a summary that says how many samples have a line."""
 
     rows: int
@@ -80,8 +80,26 @@ class Brief(Mark, gc=False):
     latency_s: float | None = None
 
 
+class Counted(Mark, gc=False):
+    """The part of a line that totals are made of: faster to read than the whole. Fields are those of `runner.types.Sample`."""
+
+    error: RowError | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
+    saved_usd: float | None = None
+    cache: Literal["hit", "miss", "off"] = "off"
+    attempts: int = 0
+    model_served: str | None = None
+    system_fingerprint: str | None = None
+    finish_reason: str | None = None
+    held: Held | None = None
+    named: dict[str, Spent] | None = None
+    judgements: dict[str, Judgement] | None = None
+    steps: list[Step] | None = None
+
+
 _brief, _mark, _slot = msgspec.json.Decoder(Brief), msgspec.json.Decoder(Mark), msgspec.json.Decoder(_Slot)
-_written, _counted = msgspec.json.Decoder(Written), msgspec.json.Decoder(_Counted)
+_written, _counted, _ended = msgspec.json.Decoder(Written), msgspec.json.Decoder(Counted), msgspec.json.Decoder(_Ended)
 
 
 class RunFolder(Folder):
@@ -219,6 +237,12 @@ class RunFolder(Folder):
         for numbers, samples in self._decoded(_sample):
             yield from ((sample, number not in replaced) for number, sample in zip(numbers, samples, strict=True))
 
+    def counted(self) -> Iterator[tuple[int, Counted, bool]]:
+        """Yield the number of every line, the part of it that totals are made of, and whether it counts, as `history` does."""
+        replaced = self._replaced()
+        for numbers, found in self._decoded(_counted):
+            yield from ((number, one, number not in replaced) for number, one in zip(numbers, found, strict=True))
+
     def rewrite(self, samples: Iterable[Sample]) -> None:
         """Replace all samples at once (after scoring again). The old file stays until the new one is complete."""
         if self._samples is not None:
@@ -236,13 +260,13 @@ class RunFolder(Folder):
         state = (file.stat().st_size, file.stat().st_mtime_ns) if file.exists() else None
         if self._known is not None and self._known[0] == state:
             return self._known[1]
-        if self._ended_with() == self.count_lines():
+        if (ended := self._ended_with()) is not None and ended == self.count_lines():
             self._known = state, set()
             return self._known[1]
         hashes = array("q")
         for _, slots in self._decoded(_slot):
             hashes.extend([hash((slot.id, slot.repeat)) for slot in slots])
-        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other}
+        suspects = {one for one, other in pairwise(sorted(hashes)) if one == other} if len(set(hashes)) < len(hashes) else set()
         latest: dict[tuple[str, int], int] = {}
         replaced: set[int] = set()
         for number, slot in self.slots() if suspects else ():
@@ -256,7 +280,7 @@ class RunFolder(Folder):
     def _ended_with(self) -> int | None:
         """Return how many samples had a line when the run ended, or its last sitting; None: it is not known."""
         try:
-            found = _counted.decode((self.path / "summary.json").read_bytes())
+            found = _ended.decode((self.path / "summary.json").read_bytes())
         except (OSError, msgspec.MsgspecError):
             return None
         return found.rows - found.owed

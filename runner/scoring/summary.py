@@ -54,27 +54,30 @@ class RowMean:
         self._bounded = True
         self._clusters: dict[str, tuple[float, int]] = {}
 
-    def add(self, total: float, count: int, cluster: str | None = None) -> None:
-        """Add one row: the sum of its scores, their number (1 or more), and its cluster (None: the row is a unit by itself)."""
-        self._rows += 1
+    def add(self, total: float, count: int, cluster: str | None = None, times: int = 1) -> None:
+        """Add one row: the sum of its scores, their number (1 or more), and its cluster (None: the row is a unit by itself).
+
+        `times`: how many such rows there are.
+        """
+        self._rows += times
         self._bounded = self._bounded and 0 <= total <= count
         if cluster is None:
-            self._add_unit(total, count)
+            self._add_unit(total, count, times)
         else:
             before = self._clusters.get(cluster, (0.0, 0))
-            self._clusters[cluster] = (before[0] + total, before[1] + count)
+            self._clusters[cluster] = (before[0] + total * times, before[1] + count * times)
 
-    def _add_unit(self, total: float, count: int) -> None:
+    def _add_unit(self, total: float, count: int, times: int = 1) -> None:
         if not self._units:
             self._origin = total / count
-        self._sum += total
+        self._sum += total * times
         total -= count * self._origin
-        self._units += 1
-        self._samples += count
-        self._total += total
-        self._squares += total * total
-        self._products += total * count
-        self._weights += count * count
+        self._units += times
+        self._samples += count * times
+        self._total += total * times
+        self._squares += total * total * times
+        self._products += total * count * times
+        self._weights += count * count * times
 
     def score(self, more: Iterable[tuple[float, int, str | None]] = ()) -> Score:
         """Summarise: mean, standard error (None for fewer than two units), n, the number of rows, and interval.
