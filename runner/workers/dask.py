@@ -63,7 +63,7 @@ class Dask:
                 processes=True,
                 asynchronous=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
                 memory_limit=None,
                 resources=dict(self._resources) or None,
