@@ -1,31 +1,50 @@
-"""`LM` for dspy: a ``dspy.BaseLM`` whose requests go through `runner.LM`, with its cache, limits, budget and retries.
+"""`LM` for dspy: a ``dspy.LM`` whose requests go through `runner.LM`, with its cache, limits, budget and retries.
 
-dspy's own cache is never asked: it knows neither the address of a server nor its weights.
+dspy's own cache is never asked: it knows neither the address of a server nor its weights. What differs between dspy 2.6.27 and
+the newest is at the top of this module.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import dspy
 import msgspec
+from dspy.clients import base_lm
 from dspy.utils.callback import with_callbacks
 
+from runner.dspy.bound import Bound
+from runner.dspy.stream import send_blocking, send_pieces
 from runner.lm import lm as plain
 from runner.lm.callbacks import new_id
 from runner.lm.capabilities import capabilities
 from runner.system.clock import now
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
+    from runner.cost.budget import Budget
     from runner.lm.arguments import Inputs
     from runner.types import Completion, Request, Response
 
-_MARK = "_dspy_lm_class"
-"""The key under which dspy writes the class of an LM into a saved program."""
+_MARK: str | None = getattr(base_lm, "LM_CLASS_STATE_KEY", None)
+"""The key under which dspy (since 3.3) writes the class of an LM into a saved program; None: it would take it for an argument."""
+
+
+def _remember(lm: LM, entry: dict[str, Any]) -> None:
+    """Add a call to the histories of dspy 2.6, whose LMs have no method for it."""
+    lm.history.append(entry)
+    lm.update_global_history(entry)
+    for module in dspy.settings.caller_modules or []:
+        module.history.append(entry)
+
+
+_NEVER = contextlib.nullcontext()
+_update_history = getattr(dspy.LM, "update_history", _remember)
 
 
 @functools.cache
@@ -35,7 +54,26 @@ def _defaults() -> dict[str, Any]:
     return {name: known[name].default for name in ("temperature", "max_tokens") if name in known}
 
 
-class LM(dspy.BaseLM):  # type: ignore[misc]
+def _predictor() -> int | None:
+    """Return the identity of the predictor that asks, by which dspy's listeners know its pieces."""
+    asking = dspy.settings.caller_predict
+    return None if asking is None else id(asking)
+
+
+class _Inner:
+    """An attribute of the inner LM."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, lm: Any, owner: type) -> Any:
+        return self if lm is None else getattr(lm.inner, self._name)
+
+    def __set__(self, lm: Any, value: Any) -> None:
+        setattr(lm.inner, self._name, value)
+
+
+class LM(dspy.LM):  # type: ignore[misc]
     """Ask models for dspy's programs and optimisers: ``dspy.configure(lm=runner.dspy.LM("openai/gpt-5.4-mini"))``.
 
     Args:
@@ -55,49 +93,63 @@ class LM(dspy.BaseLM):  # type: ignore[misc]
         self.inner.keeper = self._keep
         self.callbacks = list(callbacks or [])
         self.history: list[dict[str, Any]] = []
+        self._bound: Bound | None = None
         self._warned_zero_temp_rollout = True  # our cache separates rollouts at any temperature
 
-    @property
-    def model(self) -> str:
-        """The model as ``provider/name``."""
-        return self.inner.model
-
-    @property
-    def model_type(self) -> str:
-        """The wire format."""
-        return self.inner.model_type
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        """The arguments of every request."""
-        return self.inner.kwargs
-
-    @property
-    def cache(self) -> bool:
-        """True if answers are cached: by `runner.LM`, never by dspy."""
-        return self.inner.cache
-
-    @property
-    def num_retries(self) -> int:
-        """The attempts after the first."""
-        return self.inner.num_retries
-
-    @property
-    def provider(self) -> Any:
-        """The owner of the model's life."""
-        return self.inner.provider
+    model, model_type, kwargs, provider = _Inner(), _Inner(), _Inner(), _Inner()
+    cache, cache_in_memory, num_retries = _Inner(), _Inner(), _Inner()
+    finetuning_model, launch_kwargs, train_kwargs = _Inner(), _Inner(), _Inner()
 
     # --- calls
 
     @with_callbacks  # type: ignore[untyped-decorator]
     def __call__(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> list[Any]:
-        """Ask, and return one output per answer. Raises as `runner.LM`."""
-        return self.inner(prompt, messages, **kwargs)
+        """Ask, and return one output per answer. `dspy.streamify` gets it in pieces. Raises as `runner.LM`."""
+        with self._stopping():
+            if (stream := dspy.settings.send_stream) is not None:
+                return send_blocking(stream, self._asking(prompt, messages, kwargs), self.model, _predictor())
+            return self.inner(prompt, messages, **kwargs)
 
     @with_callbacks  # type: ignore[untyped-decorator]
     async def acall(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> list[Any]:
         """Do as calling it, without blocking the event loop."""
-        return await self.inner.acall(prompt, messages, **kwargs)
+        with self._stopping():
+            if (stream := dspy.settings.send_stream) is not None:
+                return await send_pieces(stream, self._asking(prompt, messages, kwargs), self.model, _predictor())
+            return await self.inner.acall(prompt, messages, **kwargs)
+
+    @contextlib.contextmanager
+    def within(self, budget: Budget) -> Iterator[Budget]:
+        """Bound what this LM and its copies may spend in a ``with`` block: a spent budget ends an optimiser, and is no zero.
+
+        Raises:
+            BudgetExceeded: it is spent; the message says what was.
+        """
+        before, bound = (self.inner.budget, self._bound), Bound(budget)
+        self.inner.budget, self._bound = budget, bound
+        try:
+            with bound.said():
+                yield budget
+        finally:
+            self.inner.budget, self._bound = before
+
+    def _stopping(self) -> AbstractContextManager[None]:
+        return _NEVER if self._bound is None else self._bound.stopping()
+
+    def forward(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
+        """Refuse: dspy's own would ask past cache, limits and budget. Raises NotImplementedError."""
+        raise NotImplementedError("ask by lm(...) or `await lm.acall(...)`; runner.dspy.LM has no forward")
+
+    async def aforward(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> Any:
+        """Refuse, as `forward`."""
+        return self.forward(prompt, messages, **kwargs)
+
+    def close(self) -> None:
+        """Do nothing: connections of blocking calls are shared."""
+
+    async def aclose(self) -> None:
+        """Close the connections that `acall` has left open in this event loop."""
+        await self.inner.aclose()
 
     def _keep(self, inputs: Inputs, request: Request, completion: Completion, response: Response, outputs: list[Any]) -> None:
         """Tell dspy's usage tracker and its histories of a call."""
@@ -107,7 +159,8 @@ class LM(dspy.BaseLM):  # type: ignore[misc]
             tracker.add_usage(self.model, usage)
         if settings.disable_history:
             return
-        self.update_history(
+        _update_history(
+            self,
             {
                 "prompt": inputs.prompt,
                 "messages": inputs.messages,
@@ -122,8 +175,12 @@ class LM(dspy.BaseLM):  # type: ignore[misc]
                 "response_model": response.model,
                 "model_type": request.model_type,
                 "cache_hit": completion.cache == "hit",
-            }
+            },
         )
+
+    def _asking(self, prompt: str | None, messages: list[dict[str, Any]] | None, kwargs: dict[str, Any]) -> Any:
+        """Return a function that asks for a streamed answer."""
+        return functools.partial(self.inner.acall, prompt, messages, **{"stream": "always", **kwargs})
 
     # --- what the model takes
 
@@ -171,14 +228,17 @@ class LM(dspy.BaseLM):  # type: ignore[misc]
     def copy(self, **kwargs: Any) -> LM:
         """Return an LM with an empty history and other arguments. Cache, limiter and budget are shared."""
         callbacks = kwargs.pop("callbacks", self.callbacks)
-        return type(self)(self.inner.copy(**kwargs), callbacks=callbacks)
+        new = type(self)(self.inner.copy(**kwargs), callbacks=callbacks)
+        new._bound = self._bound  # noqa: SLF001 - of its own class
+        return new
 
     def __deepcopy__(self, memo: dict[int, Any]) -> LM:
         return self.copy()
 
     def dump_state(self) -> dict[str, Any]:
         """Return what `load_state` needs, without secrets."""
-        return {_MARK: f"{type(self).__module__}.{type(self).__qualname__}", **self.inner.dump_state()}
+        mark = {_MARK: f"{type(self).__module__}.{type(self).__qualname__}"} if _MARK else {}
+        return {**mark, **self.inner.dump_state()}
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any], **_: Any) -> LM:

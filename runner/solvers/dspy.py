@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -121,6 +122,7 @@ class Dspy:
 
 
 def _bridge() -> Any:
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # dspy 2.6 imports litellm, which else fetches its price map
     try:
         return importlib.import_module("runner.dspy.lm")
     except ImportError as error:

@@ -31,7 +31,7 @@ from runner.transport.users import Users
 from runner.types import Choice, Connection, Message, Request, Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Mapping
 
     from runner.transport.base import Hear
 
@@ -194,6 +194,19 @@ def _without_mcp() -> None:
         module = types.ModuleType(name)
         vars(module)["LiteLLM_Proxy_MCP_Handler"] = None  # imported by name, and not used
         sys.modules.setdefault(name, module)
+
+
+def chunk_maker() -> Callable[[str, int, str | None, str | None], Any]:
+    """Return what makes litellm's chunk of a piece of an answer (model, number of the choice, text, thinking), for dspy."""
+    _litellm()
+    from litellm.types.utils import Delta, ModelResponseStream, StreamingChoices
+
+    def make(model: str, index: int, text: str | None, reasoning: str | None) -> Any:
+        more = {"reasoning_content": reasoning} if reasoning else {}
+        delta = Delta(role="assistant", content=text, **more)
+        return ModelResponseStream(model=model, choices=[StreamingChoices(index=index, delta=delta)])
+
+    return make
 
 
 class Wire:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -16,7 +17,7 @@ from runner.transport.deltas import ChoiceDelta, StreamedChoice
 from runner.transport.events import END, EventStream, data_of, joined
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.types import Connection, Request, Response
 
@@ -28,6 +29,20 @@ _SHOWN = 200
 _MOST_HELD = 1 << 16
 """Bytes of events that are kept unread: after the first token, they are read together, which costs less than one by one."""
 _UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class Piece(NamedTuple):
+    """A piece of a streamed answer: the number of the choice, and what it adds to its text or its thinking."""
+
+    number: int
+    text: str | None
+    reasoning: str | None
+
+
+Begin: TypeAlias = "Callable[[], Callable[[Piece], None] | None]"
+
+LISTENER: ContextVar[Begin | None] = ContextVar("LISTENER", default=None)
+"""Who hears the answers of this context while they come: called for each attempt, it returns what takes the pieces, or None."""
 
 
 class _Chunk(msgspec.Struct, gc=False):
@@ -74,6 +89,8 @@ class StreamedAnswer:
         self._plain: list[bytes] | None = None
         self._unreadable = b""
         self._usages: list[dict[str, Any]] = []
+        begin = LISTENER.get()
+        self._tell = begin() if begin is not None else None
 
     @property
     def is_whole(self) -> bool:
@@ -98,7 +115,7 @@ class StreamedAnswer:
         if events := self._events.feed(piece):
             self._held += pieces if events == piece else (events,)
             self._held_size += len(events)
-            if self.first_token_s is None or self._held_size > _MOST_HELD or _may_end(events):
+            if self.first_token_s is None or self._tell or self._held_size > _MOST_HELD or _may_end(events):
                 self._read_on()
 
     def _read_on(self) -> None:
@@ -109,7 +126,7 @@ class StreamedAnswer:
 
     def add(self, pieces: Sequence[bytes]) -> None:
         """Add whole events. Most are one line of data each, and are decoded at once; a run of alike ones is one event by then."""
-        events, left_out = joined(pieces)
+        events, left_out = joined(pieces) if self._tell is None else (b"".join(pieces), b"")
         alike = self._one(left_out) if left_out else None
         if left_out and (alike is None or not _adds_nothing(alike)):
             events = b"".join(pieces)
@@ -184,6 +201,8 @@ class StreamedAnswer:
             if choice is None:
                 choice = self._choices[index] = StreamedChoice()
             choice.add(piece)
+            if self._tell is not None:
+                _tell(self._tell, index, piece)
             if choice.error:
                 self.ended = True
         if chunk.usage:
@@ -228,6 +247,17 @@ class StreamedAnswer:
             return f"the stream holds no answer: {self._beginning.decode(errors='replace')}"
         why = "the stream ended before the answer, without a finish reason"
         return f"{why}; for a server that never sends one, set limits.stream=never"
+
+
+def _tell(tell: Callable[[Piece], None], index: int, piece: ChoiceDelta) -> None:
+    """Pass on what a piece adds, if that is text or thinking."""
+    delta = piece.delta if piece.delta is not None else piece.message
+    parts: tuple[Any, Any] = (piece.text, None)
+    if delta is not None:
+        parts = (delta.content, delta.reasoning_content or delta.reasoning)
+    text, reasoning = (part if isinstance(part, str) and part else None for part in parts)
+    if text or reasoning:
+        tell(Piece(index, text, reasoning))
 
 
 def _may_end(events: bytes) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,16 @@ from runner.reproduction.pack import pack
 from runner.reproduction.replay import replay
 from tests.support.server import Reply, Server
 
-dspy = pytest.importorskip("dspy")
+dspy = pytest.importorskip("dspy", reason="dspy is not installed: .ci/run tests it in environments of its own")
 
 from runner.cost.budget import Budget  # noqa: E402 - after the skip
 from runner.dspy import LM  # noqa: E402
 
-pytestmark = [pytest.mark.usefixtures("in_tmp"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = [
+    pytest.mark.usefixtures("in_tmp"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*experimental"),  # optuna, of its own features
+]
 
 ROWS = ["data=inline", "data.rows=[{id: a, question: one, n: 1}, {id: b, question: two, n: 2}]", "data.id=id"]
 COT = ["solver=dspy", "solver.module=dspy:ChainOfThought", "solver.params={signature: 'question -> answer'}"]
@@ -97,35 +102,60 @@ def test_copies_and_states_are_those_of_the_inner_lm():
     assert program.dump_state()["lm"]["model"] == "openai/any"
 
 
-@pytest.mark.parametrize("optimiser", ["BootstrapFewShot", "MIPROv2"])
-def test_a_budget_stops_an_optimiser_and_says_what_was_spent(optimiser):
-    if optimiser == "MIPROv2":
-        pytest.importorskip("optuna")
+def optimised(lm, optimiser):
+    """Optimise a program over six rows."""
     rows = [dspy.Example(question=f"q{n}", answer=f"q{n}!").with_inputs("question") for n in range(6)]
     metric = dspy.evaluate.answer_exact_match
     program = dspy.Predict("question -> answer")
+    with dspy.context(lm=lm):
+        if optimiser == "BootstrapFewShot":
+            return dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=6).compile(program, trainset=rows)
+        settings = {"auto": None, "num_candidates": 2, "num_threads": 2, "max_bootstrapped_demos": 1, "verbose": False}
+        teacher = dspy.MIPROv2(metric=metric, **settings)
+        unasked = {"requires_permission_to_run": False} if dspy.__version__ < "3" else {}
+        return teacher.compile(program, trainset=rows, num_trials=2, minibatch=False, **unasked)
+
+
+OPTIMISERS = ["BootstrapFewShot", pytest.param("MIPROv2", marks=pytest.mark.skipif(not find_spec("optuna"), reason="no optuna"))]
+
+
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_an_optimiser_ends_within_a_budget_that_suffices(optimiser):
     with Server(fields) as server:
         lm = lm_of(server)
-        lm.inner.budget = Budget(requests=3)
+        with lm.within(Budget(requests=200)) as budget:
+            made = optimised(lm, optimiser)
+        assert budget.spent == {"usd": 0.0, "tokens": 10 * len(server.calls), "requests": len(server.calls)}
+        assert (len(server.calls) > 5, lm.inner.budget) == (True, None)
         with dspy.context(lm=lm):
-            if optimiser == "BootstrapFewShot":
-                made = dspy.BootstrapFewShot(metric=metric, max_bootstrapped_demos=2).compile(program, trainset=rows)
-                assert len(made.demos) >= 2
-                assert len(server.calls) == 2
-            if optimiser == "MIPROv2":
-                settings = {"auto": None, "num_candidates": 2, "num_threads": 1, "max_bootstrapped_demos": 1}
-                teacher = dspy.MIPROv2(metric=metric, verbose=False, **settings)
-                with pytest.raises(BudgetExceeded):
-                    teacher.compile(program, trainset=rows, num_trials=2, minibatch=False)
-            else:
-                program(question="other")
-            with pytest.raises(BudgetExceeded, match="requests"):
-                program(question="one more")
-        assert len(server.calls) == 3
-        assert lm.inner.budget.left["requests"] == 0
+            assert made(question="new").answer == "new!"
 
 
-def test_a_program_is_run_killed_or_not_packed_and_replayed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+@pytest.mark.parametrize("requests", [1, 3, 5])
+def test_a_spent_budget_ends_an_optimiser_wherever_it_is_and_what_was_spent_is_said(optimiser, requests):
+    with Server(fields) as server:
+        lm = lm_of(server)
+        spent = rf"spent: {requests} requests?, {10 * requests} tokens, "
+        with pytest.raises(BudgetExceeded, match=spent) as told, lm.within(Budget(requests=requests)):
+            optimised(lm, optimiser)
+        assert "resume" not in str(told.value)
+        assert len(server.calls) == requests
+        assert lm("after it")  # the bound ends with its block
+        assert len(server.calls) == requests + 1
+
+
+def test_a_spent_budget_ends_an_evaluation_in_which_dspy_would_score_zeros():
+    rows = [dspy.Example(question=f"q{n}", answer=f"q{n}!").with_inputs("question") for n in range(6)]
+    evaluate = dspy.Evaluate(devset=rows, metric=dspy.evaluate.answer_exact_match, num_threads=3, display_progress=False)
+    with Server(fields) as server:
+        lm = lm_of(server)
+        with dspy.context(lm=lm), pytest.raises(BudgetExceeded), lm.within(Budget(requests=2)):
+            evaluate(dspy.Predict("question -> answer"))
+        assert len(server.calls) == 2
+
+
+def test_a_program_is_run_packed_and_replayed(tmp_path, monkeypatch):
     Path("flow.py").write_text(FILE)
     Path("hints.py").write_text("HINT = 'be brief'\n")
     with Server(fields) as server:
