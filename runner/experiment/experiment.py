@@ -299,8 +299,8 @@ class Experiment:
 
     @property
     def needs_launch(self) -> bool:
-        """Return whether a local model server has to be started before anything can be asked."""
-        return self._is_served_here or self.named.needs_launch
+        """Return whether a local model server has to be started before anything can be asked. Workers start their own."""
+        return self.config.execution.workers.kind is None and (self._is_served_here or self.named.needs_launch)
 
     @property
     def _is_served_here(self) -> bool:

@@ -170,8 +170,8 @@ def _is_guarded(address: str) -> bool:
 def _lost() -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # Dask's CommClosedError among them
-        raise Lost(str(error) or type(error).__name__) from None
+    except Exception as error:  # boundary: what Dask or the worker's handler raises is the end of this worker alone
+        raise Lost(str(error) or type(error).__name__) from error
 
 
 # --- on the worker

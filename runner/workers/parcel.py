@@ -10,7 +10,6 @@ import msgspec
 from runner.adapters import conversation_of
 from runner.config.schema import RunConfig
 from runner.config.schema.data import Data, InlineData
-from runner.config.schema.model import LocalModel
 from runner.config.schema.running import Execution
 from runner.config.schema.schedule import Schedule
 from runner.config.schema.sweep import Sweep
@@ -143,8 +142,6 @@ def _contents(config: RunConfig) -> tuple[dict[str, str], dict[str, bytes]]:
 def _stuck(experiment: Experiment) -> Iterator[str]:
     """Yield what of a run cannot travel to a worker."""
     config, parts = experiment.config, experiment.parts
-    if isinstance(config.model, LocalModel) or experiment.named.needs_launch:
-        yield "a local model is served on this machine, and workers cannot reach it"
     if conversation_of(parts.adapter) is not None:
         yield "prompt.messages may attach files, which do not travel"
     if parts.tools is not None:

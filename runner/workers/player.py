@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import build
+from runner.config.schema.model import LocalModel
 from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError
 from runner.experiment.experiment import first_of
+from runner.models import served
 from runner.session.loop import collecting_less
 from runner.workers.parcel import unpack
 from runner.workers.permits import ByHead, CacheOfHead, Counter
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.batch.asker import Asker
+    from runner.config.schema import RunConfig
     from runner.experiment.parts import Parts
     from runner.types import Sample, Spent
     from runner.workers.parcel import Parcel
@@ -126,7 +129,7 @@ class Player:
     def tell(self, messages: bytes) -> None:
         """Take messages of the head."""
         with self._lock:
-            if self._loop is None:  # it is being built
+            if self._loop is None:  # it has not begun, or has ended
                 self._early += from_head(messages)
             else:
                 self._loop.call_soon_threadsafe(self._hear, from_head(messages))
@@ -157,28 +160,32 @@ class Player:
                 self._outbox.put(Unfit(f"{type(first).__name__}: {first}"))
 
     async def _play(self, folder: Path) -> None:
+        with self._lock:
+            self._loop, self._playing = asyncio.get_running_loop(), asyncio.current_task()
+            early = self._early
+        watching = asyncio.create_task(self._end_alone())
+        try:
+            self._hear(early)
+            await self._play_all(folder)
+        finally:
+            watching.cancel()
+            with self._lock:  # nobody calls into a loop that is closed
+                self._loop = self._playing = None
+
+    async def _play_all(self, folder: Path) -> None:
         parcel, asker, parts = unpack(self._packed, folder)
         self._connect(parcel, asker, parts, folder)
         parts.lm.kwargs.update(build.access(parcel.config))
         for name, config in (parts.named.configs if parts.named else {}).items():
             asker.named[name].kwargs.update(build.access(config))
-        with self._lock:
-            self._loop, self._playing = asyncio.get_running_loop(), asyncio.current_task()
-            early = self._early
-        self._outbox.put(Ready())
-        self._hear(early)
-        watching = asyncio.create_task(self._end_alone())
         try:
+            await _launch(parcel.config, parts)
+            self._outbox.put(Ready())
             async with asyncio.TaskGroup() as group:
                 for _ in range(parcel.tasks):
                     group.create_task(self._work(asker))
         finally:
-            watching.cancel()
-            with self._lock:
-                self._playing = None
-            await parts.lm.aclose()
-            if parts.named:
-                await parts.named.aclose()
+            await _close(parts)
         self._outbox.put(Idle(dict(asker.clock.seconds)))
 
     def _connect(self, parcel: Parcel, asker: Asker, parts: Parts, folder: Path) -> None:
@@ -233,3 +240,22 @@ class Player:
                         self._counter.close(message.model, error)
                 case _:
                     self._counter.heard(message)
+
+
+async def _launch(config: RunConfig, parts: Parts) -> None:
+    """Serve the local models of a run on this worker. Raises LaunchError."""
+    if isinstance(config.model, LocalModel):
+        if config.model.backend == "llamacpp":
+            await asyncio.to_thread(served.pull, config.model.name)
+        await asyncio.to_thread(parts.lm.launch)
+    if parts.named:
+        await parts.named.launch(lambda _done, _total: None)
+
+
+async def _close(parts: Parts) -> None:
+    """Close the connections of a run, and end the servers of its local models."""
+    await parts.lm.aclose()
+    await asyncio.to_thread(parts.lm.kill)
+    if parts.named:
+        await parts.named.aclose()
+        await parts.named.kill()

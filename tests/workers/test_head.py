@@ -9,6 +9,7 @@ import pytest
 
 import runner
 from runner.errors import ConfigError, LaunchError, RecordError
+from runner.providers import local
 from runner.records import RunFolder
 from runner.workers import head, player
 from runner.workers.wire import Answer, Demand, Done, Ended, sample_of
@@ -327,7 +328,6 @@ def test_a_record_that_cannot_be_written_ends_the_run(server, monkeypatch):
 @pytest.mark.parametrize(
     ("override", "why"),
     [
-        (["model=smollm2"], "a local model"),
         (["prompt.messages=[{role: user, content: '{{ q }}'}]", "prompt.user=null"], "may attach files"),
     ],
 )
@@ -354,3 +354,24 @@ def test_the_cells_of_a_sweep_share_one_cluster(server):
     assert swept.manifest.status == "complete"
     assert server.count == 3 * ROWS
     assert (engine.opened, len(engine.links)) == (1, 6), "one player per cell and worker"
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("with_weights")
+def test_a_local_model_is_served_by_the_worker(monkeypatch):
+    started, start = [], local.server.start
+
+    def counted(*arguments, **named):
+        started.append(start(*arguments, **named))
+        return started[-1]
+
+    monkeypatch.setattr(local.server, "start", counted)
+    few = ["model=smollm2", "data=capitals", "data.limit=4", "execution.orchestrator=none", "cache.mode=off"]
+    alone = runner.run(overrides=few)
+    with workers_here(count=1):
+        spread = runner.run(overrides=[*few, WORKERS, "execution.workers.n=1"])
+
+    same = ("id", "status", "messages", "output", "scores", "request_key", "model_served")
+    assert [[line[name] for name in same] for line in lines(spread)] == [[line[name] for name in same] for line in lines(alone)]
+    assert len(started) == 2
+    wait_until(lambda: not any(one.process.alive() for one in started), "the end of the servers")
