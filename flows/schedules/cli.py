@@ -15,6 +15,7 @@ from flows.servers import kept
 from flows.servers.choice import resolve
 from runner.cli.options import add_config
 from runner.errors import ConfigError, OrchestratorError
+from runner.wording.numbers import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -92,7 +93,7 @@ def _apply(args: argparse.Namespace) -> int:
         return 0
     player = "ostinato serve" if job.schedule.pool is None else f"prefect worker start --pool {job.schedule.pool}"
     print(f"applied: {job.name} ({facts['when']}), config {job.config_hash[:6]}; `{player}` plays it")
-    print(f"carries: {len(content.sizes):,} files, {len(content.packed):,} bytes packed")
+    print(f"carries: {count(len(content.sizes), 'file')}, {len(content.packed):,} bytes packed")
     last = " (the last)" if len(plan.dates) < SHOWN else ""
     print(f"next: {', '.join(date.isoformat(' ', 'seconds') for date in plan.dates)}{last}")
     for remark in plan.remarks:

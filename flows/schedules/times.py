@@ -23,7 +23,10 @@ SHOWN = 3
 _AHEAD = timedelta(days=366 * 5)
 """How far changes of the clocks are looked for."""
 
-_STAMP = re.compile(r"\b(?P<field>DTSTART|UNTIL|RDATE|EXDATE)(?:;TZID=(?P<zone>[^:]+))?[:=](?P<values>[\dTZ,]+)", re.IGNORECASE)
+_STAMP = re.compile(
+    r"\b(?P<field>DTSTART|UNTIL|RDATE|EXDATE)(?P<how>(?:;[\w-]+=[^:;\s]+)*)[:=](?P<values>[\dTZ,]+)", re.IGNORECASE
+)
+_ZONE = re.compile(r";TZID=([^:;\s]+)", re.IGNORECASE)
 
 
 class Plan(NamedTuple):
@@ -59,7 +62,11 @@ def plan(schedule: Schedule, now: datetime) -> Plan:
         raise ConfigError(f"schedule.{field}: {_never(times.schedule, schedule, now)}")
     zone = times.schedule.timezone or "UTC"
     remarks = [line for change in changes(zone, now, now + _AHEAD) for line in _told(times.schedule, change, zone)]
-    return Plan(times, [date.astimezone(_zone(schedule.timezone)) for date in dates], [*_of_interval(schedule), *_first(remarks)])
+    return Plan(
+        times,
+        [date.astimezone(_zone(schedule.timezone)) for date in dates],
+        [*_of_interval(schedule), *_of_rule(schedule, times.schedule, now), *_first(remarks)],
+    )
 
 
 def upcoming(times: Any, since: datetime, count: int, until: datetime | None = None) -> list[datetime]:
@@ -155,8 +162,9 @@ def _refuse_counts_without_start(schedule: Schedule) -> None:
 def _stamps(schedule: Schedule) -> Iterator[tuple[str, str | None, str]]:
     """Yield the dates that a rule names: the field, its TZID, and the value."""
     for found in _STAMP.finditer(schedule.rrule or ""):
+        zone = _ZONE.search(found["how"])
         for value in found["values"].split(","):
-            yield found["field"].upper(), found["zone"], value
+            yield found["field"].upper(), zone and zone[1], value
 
 
 def _cannot(schedule: Schedule, error: ValueError) -> str:
@@ -189,6 +197,35 @@ def _of_interval(schedule: Schedule) -> list[str]:
     if schedule.timezone != "UTC":
         told += ": schedule.timezone moves nothing, and when the clocks change the hour changes; cron keeps to the hour"
     return [told]
+
+
+def _of_rule(schedule: Schedule, times: Any, now: datetime) -> Iterator[str]:
+    """Say which dates of a rule do not end it, or leave out, what they seem to."""
+    out: dict[datetime, str] = {}
+    for field, _, value in _stamps(schedule):
+        if field == "UNTIL" and len(value) == len("20270101"):
+            yield f"UNTIL={value} is 00:00 of that day: later times of the day are not played; UNTIL={value}T235959 plays them"
+        if field == "EXDATE":
+            out[_wall(value)] = value
+    coming = {wall: value for wall, value in out.items() if wall.replace(tzinfo=UTC) > now}
+    if not coming:
+        return
+    whole = type(times).model_validate(
+        {**times.model_dump(mode="json"), "rrule": _without_exdates(times.rrule), "timezone": "UTC"}
+    )
+    first, last = (wall.replace(tzinfo=UTC) for wall in (min(coming), max(coming)))
+    played = {date.replace(tzinfo=None) for date in _as_on_the_server(whole).to_rrule().between(first, last, inc=True)}
+    if idle := [value for wall, value in coming.items() if wall not in played]:
+        yield f"EXDATE {', '.join(idle)} leaves nothing out: the rule has no such time, to the second"
+
+
+def _wall(value: str) -> datetime:
+    digits = value.upper().removesuffix("Z")
+    return datetime.strptime(digits, "%Y%m%dT%H%M%S" if "T" in digits else "%Y%m%d")  # noqa: DTZ007 - by the clock on the wall
+
+
+def _without_exdates(rule: str) -> str:
+    return "\n".join(line for line in rule.split() if not line.upper().startswith("EXDATE"))
 
 
 def _first(remarks: list[str]) -> list[str]:

@@ -76,6 +76,7 @@ async def scheduled(job: dict[str, Any]) -> None:
     assert context.flow_run is not None
     run, wanted = context.flow_run, Job.of(job)
     policy = wanted.schedule
+    await _allow_retries(run.id, policy.retries, policy.retry_delay_s)
     async with get_client() as client:
         await fetch(client, wanted)
     wanted.place.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,6 @@ async def scheduled(job: dict[str, Any]) -> None:
             orchestrate=_as_subflow,
             notify=_say,
         )
-        await _allow_retries(run.id, policy.retries, policy.retry_delay_s)
         try:
             await turn.run()
         except CanaryFailed:

@@ -46,7 +46,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
         "gpus": _gpus(),
         "memory_gb": _memory_gb(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "git": _git(folder),
+        "git": git_of(folder),
     }
 
 
@@ -88,8 +88,15 @@ def _field(file: Path, name: str) -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == name), None)
 
 
-def _git(folder: Path | None) -> dict[str, Any] | None:
-    """Return commit, dirty flag, and the digest of changes to tracked files; None outside a repository."""
+def git_of(folder: Path | None) -> dict[str, Any] | None:
+    """Return what the repository of a folder is at; None outside a repository.
+
+    Args:
+        folder: where; None: the working directory.
+
+    Returns:
+        ``commit``, ``dirty``, and ``diff_sha256``, the digest of changes to tracked files, if there are any.
+    """
     commit = _run(["git", "rev-parse", "HEAD"], folder)
     if commit is None:
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+import time
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Version of what `Facts` says."""
+
+_DRAFT = ".unpacking-"
+_STALE_S = 86_400
+"""Age, in seconds, after which what a killed process left is removed."""
 
 _CONFIG, _DIGESTS = f"{OWN}config.yaml", f"{OWN}digests.json"
 
@@ -141,7 +146,10 @@ def unpack(packed: bytes, sha256: str) -> Path:
     target = place_of(sha256)
     try:
         private(target.parent)
-        with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=target.parent) as place:
+        for old in target.parent.glob(f"{_DRAFT}*"):
+            if old.stat().st_mtime < time.time() - _STALE_S:
+                shutil.rmtree(old, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=target.parent) as place:
             file = Path(place, "content.ostinato")
             file.write_bytes(packed)
             draft = Path(place, "draft")

@@ -27,6 +27,7 @@ from runner.experiment.train_first import train_first
 from runner.pipelines.begin import check_pipeline
 from runner.pipelines.pipeline import STAGES, Pipeline
 from runner.records import RunFolder
+from runner.records.environment import git_of
 from runner.schedules import canary, places
 from runner.schedules.collect import REFERENCE
 from runner.schedules.content import Content, config_in, pack, place_of
@@ -63,6 +64,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         content: the SHA-256 of what it carries, in hex; None: it was applied by an earlier version.
         origin: the id of the folder that it was applied in (`runner.schedules.places`).
         runs_dir: where its runs are recorded, seen from that folder.
+        git: the commit of that folder's repository when it was applied, as manifests have it; None outside one.
         folder: the working directory of an earlier version's runs, absolute.
         config_name: the primary config of an earlier version.
         config_dir: an earlier version's folder of configs, absolute; None: ``./conf`` and the shipped ones.
@@ -76,6 +78,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     content: str | None = None
     origin: str | None = None
     runs_dir: str = "runs"
+    git: dict[str, Any] | None = None
     folder: str | None = None
     config_name: str = "config"
     config_dir: str | None = None
@@ -116,6 +119,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             content=content.sha256,
             origin=places.id_of(Path.cwd()),
             runs_dir=config.runs_dir,
+            git=git_of(None),
         ), content
 
     @classmethod
@@ -287,9 +291,9 @@ async def _completed(turn: Turn, config: RunConfig) -> RunResult:
             stopped.set()
             raise
         experiment = Experiment.create(ready, turn.job.overrides)
-    facts = {"name": turn.job.name, "what": turn.job.schedule.what, "flow_run": turn.flow_run, "due": turn.due}
+    facts: dict[str, Any] = {"name": turn.job.name, "what": turn.job.schedule.what, "flow_run": turn.flow_run, "due": turn.due}
     if turn.job.content is not None:
-        facts["content"] = turn.job.content
+        facts |= {"content": turn.job.content, "git": turn.job.git}
     experiment.record.write_manifest({**experiment.record.manifest(), "schedule": {**facts, "attempt": turn.attempt}})
     result = await run_within(experiment, turn.orchestrate, notify=turn.notify)
     summary = result.summary

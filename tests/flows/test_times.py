@@ -2,15 +2,18 @@
 
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import httpx
 import prefect
 import pytest
 
+from flows.schedules import deployments
 from flows.schedules.clocks import Change, changes, is_utc
 from flows.schedules.times import ended, plan, upcoming
 from runner.config.schema.schedule import Schedule
-from runner.errors import ConfigError
+from runner.errors import ConfigError, ScheduleError
 
 NOW = datetime(2026, 12, 1, 7, 30, 15, tzinfo=UTC)
 BERLIN = {"timezone": "Europe/Berlin"}
@@ -103,6 +106,24 @@ def test_frequent_times_are_merged_with_others_or_played_once():
     assert repeated.endswith("plays 02:00 and 2 more once each, from 02:00 (UTC+0200)")
 
 
+@pytest.mark.parametrize(
+    ("rule", "told"),
+    [
+        ("RRULE:FREQ=DAILY;BYHOUR=3 EXDATE:20270102T030000", []),
+        ("RRULE:FREQ=DAILY;BYHOUR=3 EXDATE:20270102T030000,20270103", ["EXDATE 20270103 leaves nothing out"]),
+        (
+            "RRULE:FREQ=WEEKLY;BYDAY=MO;BYHOUR=3 EXDATE;VALUE=DATE-TIME:20270105T030000",
+            ["EXDATE 20270105T030000 leaves nothing out"],
+        ),
+        ("RRULE:FREQ=DAILY;BYHOUR=3 EXDATE:20200102T040000", []),
+        ("RRULE:FREQ=DAILY;BYHOUR=3;UNTIL=20270201", ["UNTIL=20270201 is 00:00 of that day"]),
+    ],
+)
+def test_days_that_are_left_out_and_the_end_of_a_rule_mean_what_they_say(rule, told):
+    remarks = plan(Schedule(rrule=f"DTSTART:20260101T000000 {rule}"), NOW).remarks
+    assert [remark.startswith(words) for remark, words in zip(remarks, told, strict=True)] == [True] * len(told)
+
+
 @pytest.mark.parametrize("given", [{"cron": "30 3 * * *", **BERLIN}, {"cron": "30 2 * * *"}, {"cron": "30 2 * 6 *", **BERLIN}])
 def test_other_times_get_no_remark(given):
     assert not plan(Schedule(**given), NOW).remarks
@@ -128,3 +149,24 @@ def test_a_schedule_is_over_when_its_dates_have_passed():
     daily = plan(Schedule(cron="0 3 * * *"), NOW).times.schedule
     assert not ended(daily, after)
     assert upcoming(daily, NOW, 1)[0].astimezone(ZoneInfo("UTC")).hour == 3
+
+
+class Unable:
+    """A server that takes a schedule and plans no run of it, as Prefect's does when its scheduler fails."""
+
+    def __init__(self, status=200):
+        self.status = status
+
+    async def request(self, method, path, **_):
+        reply = httpx.Response(self.status, request=httpx.Request(method, f"http://server{path}"))
+        reply.raise_for_status()
+
+    async def read_flow_runs(self, **_):
+        return []
+
+
+@pytest.mark.parametrize(("status", "told"), [(200, "the server planned no run of it"), (500, "the server cannot plan it")])
+async def test_a_server_that_plans_nothing_is_told(status, told):
+    found = plan(Schedule(cron="0 3 * * *"), datetime.now(UTC))
+    with pytest.raises(ScheduleError, match=told):
+        await deployments._with_dates_of_server(Unable(status), uuid4(), found)

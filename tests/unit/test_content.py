@@ -136,6 +136,10 @@ def test_a_changed_or_damaged_content_is_not_played():
     with pytest.raises(ScheduleError, match="is not what was applied"):
         content.unpack(found.packed[:-1], found.sha256)
     assert not [left for left in folder.parent.iterdir() if left.name.startswith(".")]
+    (killed := folder.parent / ".unpacking-killed").mkdir()
+    os.utime(killed, (0, 0))
+    assert content.unpack(found.packed, found.sha256) == folder
+    assert not killed.exists()
 
 
 def test_a_folder_has_one_id_that_says_nothing_elsewhere(in_tmp, monkeypatch):

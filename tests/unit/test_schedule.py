@@ -109,7 +109,7 @@ async def test_a_turn_is_recorded_with_the_hash_that_was_applied(in_tmp):
     await play(job)
     manifest = json.loads((in_tmp / "runs" / "capitals" / "latest" / "manifest.json").read_text())
     assert manifest["config_hash"] == job.config_hash
-    facts = {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1, "content": job.content}
+    facts = {"name": "capitals", "what": "run", "flow_run": "one", "due": None, "attempt": 1, "content": job.content, "git": None}
     assert manifest["schedule"] == facts
 
 
