@@ -149,6 +149,13 @@ CASES = {
     "sweep-cached": Case(
         "sweep of 200 × 20, all cached", lambda place: place.asked(NONE, *SWEEP, "runs_dir=again"), _played(NONE, *SWEEP)
     ),
+    "start": Case(
+        "20 rows, all cached, `none`",
+        lambda place: place.asked(NONE, "data.limit=20"),
+        _played(NONE, "data.limit=20"),
+        shared=True,
+    ),
+    "cached": Case("100,000 rows, all cached, `none`", lambda place: place.asked(NONE), _played(NONE), shared=True),
     "compare": Case("compare of two runs", lambda _: ["compare", "t0/latest", "t5/latest"], _two_runs, shared=True),
     "export": Case("export of a run as CSV", lambda _: ["export", "t0/latest", "--to", "csv"], _two_runs, shared=True),
     "report": Case("report of a run", lambda _: ["report", "t0/latest"], _two_runs, shared=True),
@@ -156,7 +163,7 @@ CASES = {
     "clear": Case("cache clear of 100,000 entries", lambda _: ["cache", "clear", "--yes"], _full_cache),
     "prune": Case("cache prune of 100,000 entries", lambda _: ["cache", "prune", "--older-than", "0"], _full_cache),
 }
-READING = ("compare", "export", "report")
+LARGE = ("cached", "compare", "export", "report")
 
 
 def main() -> None:
@@ -175,7 +182,7 @@ def main() -> None:
     parts = []
     with Server() as server:
         for name in args.only:
-            rows = (300 if args.quick else 100_000) if name in READING else 1000
+            rows = (300 if args.quick else 100_000) if name in LARGE else 1000
             results = measured(CASES[name], checkouts, repeats(args, full=7), server.url, rows)
             columns = [WALL, CPU, MEMORY, *([EVALUATED] if name in ("first", "capitals", "fewshot") else [])]
             references = [OTHER if args.other else OURS]
