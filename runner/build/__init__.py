@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.build.named import each_model, named, scoring_budget, scoring_models  # modules of the names that they define
+from runner.build.packages import packages
 from runner.build.solver import solver
 from runner.system.first_use import on_first_use
 
@@ -55,6 +56,7 @@ __all__ = [
     "name",
     "named",
     "other_answers",
+    "packages",
     "pass_at",
     "pinned",
     "remarks",

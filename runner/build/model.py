@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner import transport
+from runner import plugins, transport
 from runner.cache import Cache
 from runner.config import schema
 from runner.cost.budget import Budget
@@ -202,7 +202,7 @@ def _sampling(config: schema.request.Sampling) -> dict[str, Any]:
     }
 
 
-def _transport(chosen: Literal["auto", "direct", "litellm"]) -> transport.Transport:
+def _transport(chosen: str) -> transport.Transport:
     match chosen:
         case "auto":
             return transport.AutoTransport()
@@ -210,6 +210,8 @@ def _transport(chosen: Literal["auto", "direct", "litellm"]) -> transport.Transp
             return transport.DirectTransport()
         case "litellm":
             return transport.LiteLLMTransport()
+    made: transport.Transport = plugins.add("transport", chosen, {}, besides=schema.model.TRANSPORTS).made
+    return made
 
 
 def _price(config: schema.model.Price) -> Price | None:

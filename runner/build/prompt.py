@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner import adapters
+from runner import adapters, plugins
 from runner.attachments import Attachments, Kind
 from runner.build.text import text_in
 from runner.config import schema
@@ -45,6 +45,8 @@ def adapter(config: schema.RunConfig) -> Adapter:
                 repair=chosen.repair,
                 attachments=files,
             )
+        case schema.request.PluginAdapter() as chosen:
+            built = plugins.add("adapter", chosen.name, chosen.params, built_prompt).made
     wanted = "text" if config.model.model_type == "text" else "chat"
     if built.model_type not in (None, wanted):
         fix = "adapter=text" if wanted == "text" else "model.model_type=text"

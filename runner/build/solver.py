@@ -27,5 +27,8 @@ def solver(config: schema.RunConfig) -> Solver | None:
         case schema.solver.CommandSolver() as chosen:
             bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
             return solvers.Command(chosen.argv, chosen.timeout_s, bounds)
+        case schema.solver.PluginSolver() as chosen:
+            bounds = solvers.Bounds(chosen.max_requests, config.limits.deadline_s)
+            return solvers.Plugin(chosen.name, chosen.params, bounds)
         case _:
             return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
-from runner import scoring
+from runner import plugins, scoring
 from runner.adapters.templates import Template
 from runner.config import schema
 from runner.data import Columns, Dataset, Kind, Selection, open_anywhere, open_dataset
-from runner.errors import ConfigError
+from runner.errors import ConfigError, DataError
 from runner.scoring.counting import Counting
 from runner.types import Row
 
@@ -48,10 +48,21 @@ def dataset(config: schema.RunConfig) -> Dataset:
             if not data.rows:
                 raise ConfigError("there is no data: choose a file, for example data=jsonl data.path=rows.jsonl")
             return open_dataset("inline", rows=data.rows, **common)
+        case schema.data.PluginData():
+            return open_dataset("inline", rows=_rows(data), **(common | {"name": data.name or data.source}))
         case schema.data.XlsxData():
             return open_anywhere("xlsx", data.path, sheet=data.sheet, token_env=data.token_env, **common)
         case _:
             return open_anywhere(KINDS[type(data)], data.path, token_env=data.token_env, **common)
+
+
+def _rows(data: schema.data.PluginData) -> list[dict[str, Any]]:
+    """Return the rows of a package. Raises ConfigError if it cannot be made, and DataError if it fails."""
+    added = plugins.add("data source", data.source, data.params)
+    try:
+        return list(added.made)
+    except Exception as error:  # boundary: another package's code may raise anything; the error names the package
+        raise DataError(f"{added.where} failed: {type(error).__name__}: {error}") from error
 
 
 def _column(name: str, source: str) -> str | Callable[[dict[str, Any]], str]:

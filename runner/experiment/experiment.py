@@ -17,6 +17,7 @@ from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
 from runner.batch.entries import status_of
 from runner.batch.tally import Tally, grouped
+from runner.build import packages
 from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
@@ -618,7 +619,7 @@ class Experiment:
             "tokens": msgspec.to_builtins(summary.usage),
             "cost_usd": summary.cost_usd,
             "wall_s": summary.wall_s,
-            "environment": previous.get("environment") or environment(),
+            "environment": previous.get("environment") or environment(also=packages(self.config)),
         }
 
     def _scorer_facts(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from runner.system.packages import version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 PACKAGES = (
     "ostinato",
@@ -31,11 +31,12 @@ PACKAGES = (
 )
 
 
-def environment(folder: Path | None = None) -> dict[str, Any]:
+def environment(folder: Path | None = None, also: Iterable[str] = ()) -> dict[str, Any]:
     """Describe the machine and the code: Python, OS, processors, memory, package versions, git commit, uncommitted changes.
 
     Args:
         folder: a folder of the git repository; None: the working directory.
+        also: further packages whose versions matter.
     """
     return {
         "python": platform.python_version(),
@@ -45,7 +46,7 @@ def environment(folder: Path | None = None) -> dict[str, Any]:
         "cpus": _cpus(),
         "gpus": _gpus(),
         "memory_gb": _memory_gb(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in (*PACKAGES, *also) if (found := _version(name))},
         "git": git_of(folder),
     }
 

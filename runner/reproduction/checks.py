@@ -87,7 +87,7 @@ def of_environment(manifest: dict[str, Any], folder: Path | None = None) -> Iter
         for what in ("code", "packages", "python", "machine"):
             yield Check(what, "unknown", ["the run was killed before this was recorded"])
         return
-    now = environment(folder)
+    now = environment(folder, also=was.get("packages", ()))
     yield _code(was.get("git"), now["git"])
     yield _compared("packages", was.get("packages", {}), now["packages"])
     yield _compared("python", was.get("python"), now["python"])

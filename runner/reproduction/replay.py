@@ -174,12 +174,16 @@ def _replayed(opened: capsule.Capsule, *, trust_code: bool) -> Replayed:
     if not trust_code:
         if not isinstance(config.solver, schema.solver.PlainSolver):
             raise RecordError("its answers are made by a program inside it; --trust-code runs it")
+        if isinstance(config.adapter, schema.request.PluginAdapter):
+            raise RecordError("its answers are read by an adapter of a package; --trust-code runs it")
         config, report.not_scored = without_code(config)
     known = {
         name: value for name, value in manifest.environment.items() if name != "git"
     }  # another repository is not a difference
     elsewhere = (check for check in of_environment({"environment": known}) if check.drifted)
     report.environment = [line for check in elsewhere for line in check.lines()]
+    if hasattr(config.model, "transport"):  # nothing is sent, so no package is asked how
+        config = msgspec.structs.replace(config, model=msgspec.structs.replace(config.model, transport="auto"))
     asker, rows = stage(config, manifest, folder)
     store = Cache(folder / "cache", mode="write")
     try:

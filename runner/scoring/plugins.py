@@ -6,16 +6,12 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ConfigError, DataError
+from runner.errors import DataError
+from runner.plugins import add
 from runner.scoring.targets import Comparison
-from runner.system.packages import entry_points
-from runner.wording.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-GROUP = "ostinato.scorers"
-"""A package with a scorer declares ``name = "its.module:function_or_class"`` there."""
 
 
 class Plugin(Comparison):
@@ -36,18 +32,10 @@ class Plugin(Comparison):
     """
 
     def __init__(self, name: str, params: Mapping[str, Any]) -> None:
-        known = entry_points(GROUP)
-        if name not in known:
-            listed = f" (installed: {', '.join(sorted(known))})" if known else f" (no installed package declares {GROUP})"
-            raise ConfigError(f"scoring.name: there is no scorer {name!r}{did_you_mean(name, known)}{listed}")
-        entry = known[name]
+        added = add("scorer", name, params)
         self.name = name
-        self.distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-        try:
-            self._function = entry.load()(**params)
-        except Exception as error:  # boundary: another package's code may raise anything; the error names the package
-            told = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"scorer {name!r} ({entry.value}, from {self.distribution}) cannot be made: {told}") from error
+        self.distribution = added.distribution
+        self._function = added.made
 
     def check(self, target: Any) -> None:
         """Do nothing: the package says which targets it takes."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from runner.solvers.dspy import Dspy
     from runner.solvers.lm import StepLM
     from runner.solvers.modules import sources
+    from runner.solvers.plugin import Plugin
     from runner.solvers.python import Python
     from runner.solvers.solved import Bounds, Solved
     from runner.solvers.solver import Solver
@@ -21,6 +22,7 @@ _HOMES = {
     "Command": "command",
     "Dspy": "dspy",
     "Look": "steps",
+    "Plugin": "plugin",
     "Python": "python",
     "Solved": "solved",
     "Solver": "solver",
@@ -35,6 +37,7 @@ __all__ = [
     "Command",
     "Dspy",
     "Look",
+    "Plugin",
     "Python",
     "Solved",
     "Solver",

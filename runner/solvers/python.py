@@ -52,13 +52,19 @@ class Python:
 
     def __init__(self, function: str, params: Mapping[str, Any], models: Iterable[str] = (), bounds: Bounds = Bounds()) -> None:  # noqa: B008 - it is immutable
         self.bounds = bounds
-        self._path, name = located(function, "solver.function")
-        module = module_of(self._path, "solver.function")
-        self._function = found_in(module, name, "solver.function", inspect.isfunction)
-        self._name, self._who, self._folder = name, f"the solver {name!r}", self._path.parent
+        path, name = located(function, "solver.function")
+        found = found_in(module_of(path, "solver.function"), name, "solver.function", inspect.isfunction)
+        self._use(found, name, path, params, tuple(models))
+
+    def _use(
+        self, function: Callable[..., Any], name: str, path: Path, params: Mapping[str, Any], models: tuple[str, ...] = ()
+    ) -> None:
+        """Answer by this function, which is in the file `path`. Raises ConfigError if the arguments do not fit."""
+        self._path, self._name, self._function = path, name, function
+        self._who, self._folder = f"the solver {name!r}", path.parent
         self._params = dict(params)
-        self._by_name, self._as_mapping = self._taken(tuple(models))
-        self._is_async = inspect.iscoroutinefunction(self._function)
+        self._by_name, self._as_mapping = self._taken(models)
+        self._is_async = inspect.iscoroutinefunction(function)
 
     async def solve(self, row: Row, steps: Steps) -> Solved:
         """Call the function. Raises as `Solver.solve`."""

@@ -28,6 +28,9 @@ REQUIRED |= {
     "scoring/python": "scoring.function=x.py:f",
     "solver/python": "solver.function=x.py:f",
     "scoring/plugin": "scoring.name=x",
+    "adapter/plugin": "adapter.name=x",
+    "data/plugin": "data.source=x",
+    "solver/plugin": "solver.name=x",
     "solver/dspy": "solver.module=x.py:C",
     "solver/command": "solver.argv=[python3]",
 }
@@ -67,7 +70,7 @@ def is_kind(struct):
 
 def test_every_group_has_a_default_file_and_a_field():
     assert len(FILES) == 1 + len(OPTIONS)
-    assert len(OPTIONS) == 82
+    assert len(OPTIONS) == 85
     assert {file.parts[0] for file in DEFAULTS} == GROUPS
     assert {file.parts[0] for file in OPTIONS} == GROUPS | {"experiment"}
     assert {field.name for field in fields(RunConfig)} == GROUPS | {"name", "runs_dir", "alias"}

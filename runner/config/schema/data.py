@@ -90,4 +90,13 @@ class XlsxData(FileSource, frozen=True, kw_only=True, tag="xlsx"):
     sheet: Text | None = None
 
 
-DataSource: TypeAlias = InlineData | FileData | JsonlData | JsonData | CsvData | TsvData | ParquetData | ArrowData | XlsxData
+class PluginData(Data, frozen=True, kw_only=True, tag="plugin"):
+    """Take rows from an installed package (entry point group ``ostinato.sources``)."""
+
+    source: Text
+    params: dict[str, Any] = {}
+
+
+DataSource: TypeAlias = (
+    InlineData | FileData | JsonlData | JsonData | CsvData | TsvData | ParquetData | ArrowData | XlsxData | PluginData
+)

@@ -10,6 +10,9 @@ from msgspec import Meta
 from runner.config.schema.base import Config, Dollars, Fraction, Kind, Positive, Text
 
 Thinking: TypeAlias = Literal["split", "keep"]
+TRANSPORTS = ("auto", "direct", "litellm")
+"""What sends requests. Another name is that of a package's transport (entry point group ``ostinato.transports``)."""
+
 Unsupported: TypeAlias = Literal["warn", "drop", "error"]
 
 
@@ -46,7 +49,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
-    transport: Literal["auto", "direct", "litellm"] = "auto"
+    transport: Text = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
     unsupported: Unsupported = "warn"
@@ -62,7 +65,7 @@ class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
-    transport: Literal["auto", "direct", "litellm"] = "auto"
+    transport: Text = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
     unsupported: Unsupported = "warn"

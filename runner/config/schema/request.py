@@ -165,4 +165,11 @@ class JsonAdapter(Kind, frozen=True, kw_only=True, tag="json"):
     repair: bool = False
 
 
-Adapter: TypeAlias = ChatAdapter | TextAdapter | JsonAdapter
+class PluginAdapter(Kind, frozen=True, kw_only=True, tag="plugin"):
+    """Format prompts and parse answers by an adapter of an installed package (entry point group ``ostinato.adapters``)."""
+
+    name: Text
+    params: dict[str, Any] = {}
+
+
+Adapter: TypeAlias = ChatAdapter | TextAdapter | JsonAdapter | PluginAdapter

@@ -41,4 +41,12 @@ class CommandSolver(Kind, frozen=True, kw_only=True, tag="command"):
     max_requests: Positive = 100
 
 
-Solver: TypeAlias = PlainSolver | PythonSolver | DspySolver | CommandSolver
+class PluginSolver(Kind, frozen=True, kw_only=True, tag="plugin"):
+    """Answer by a function of an installed package (entry point group ``ostinato.solvers``)."""
+
+    name: Text
+    params: dict[str, Any] = {}
+    max_requests: Positive = 100
+
+
+Solver: TypeAlias = PlainSolver | PythonSolver | DspySolver | CommandSolver | PluginSolver
