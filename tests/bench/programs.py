@@ -1,42 +1,38 @@
-"""What programs cost: a solver that asks once beside a plain row, and dspy.Evaluate over our LM beside dspy's own.
+"""What programs cost: a Python solver that asks once beside a plain row, and dspy's programs over our LM beside dspy's own.
 
-python -m tests.bench.programs [rows]     CPU seconds, in pairs that take turns; the dspy part needs dspy
+python -m tests.bench.programs [ROWS [PAIRS]]     ratios of runs that take turns; the dspy part needs dspy in this environment
+
+The ratio behind "without any LM" is that of dspy's own work: the same program over an LM that returns a constant at once.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
+import gc
+import logging
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from runner.adapters import ChatAdapter, Prompt
-from runner.batch.asker import Asker
-from runner.batch.engine import Stop, ask
-from runner.cache import Cache
-from runner.lm.lm import LM
-from runner.session.loop import collecting_less
-from runner.solvers import Python
-from runner.types import Row
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-PAIRS = 5
-SERVER = """
+ROWS, PAIRS, CALLS = 20_000, 5, 500
+TEXT = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
+SERVER = f"""
 import asyncio, json
 from runner.network.serving import Answer, Listener
 
-SAID = {"role": "assistant", "content": "yes"}
-USED = {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}
-BODY = json.dumps({"id": "x", "model": "x", "choices": [{"message": SAID, "finish_reason": "stop"}], "usage": USED}).encode()
+CHOICE = {{"index": 0, "message": {{"role": "assistant", "content": {TEXT!r}}}, "finish_reason": "stop"}}
+USED = {{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}
+HEAD = {{"id": "x", "object": "chat.completion", "created": 0, "model": "x"}}
+BODY = json.dumps({{**HEAD, "choices": [CHOICE], "usage": USED}}).encode()
 
 async def answer(_):
     return Answer(200, BODY)
@@ -55,13 +51,7 @@ FLOW = "async def answer(row, lm):\n    return (await lm.acall(messages=[{'role'
 def say(text: str) -> None:
     """Print a line."""
     sys.stdout.write(f"{text}\n")
-
-
-def cpu(work: Callable[[], object]) -> float:
-    """Return the CPU seconds of this process that `work` takes."""
-    began = time.process_time()
-    work()
-    return time.process_time() - began
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager
@@ -76,70 +66,80 @@ def served() -> Iterator[str]:
             process.terminate()
 
 
-def solver(rows: int, folder: Path, address: str | None) -> float:
-    """Return the ratio of CPU: a python solver that asks once, to a plain row. `address`: of a server; None: no transport."""
+def solver(rows: int, pairs: int, folder: Path, address: str) -> None:
+    """Print the CPU of whole processes: `ostinato run` of a Python solver that asks once, and of plain rows, cold and cached."""
     (folder / "flow.py").write_text(FLOW)
-    slots = [(Row(str(n), {"q": f"question {n}"}), 0) for n in range(rows)]
-
-    def play(*, program: bool, name: str) -> float:
-        cache = Cache(folder / f"{name}-{'http' if address else 'fake'}")
-        lm = LM("openai/x", api_base=address, api_key="none", cache=cache) if address else LM("fake/x", cache=cache)
-        asker = Asker(lm, ChatAdapter(Prompt(system=None, user="{{ q }}")), {})
-        if program:
-            asker.solve_with(Python(f"{folder}/flow.py:answer", {}))
-
-        async def play_all() -> None:
-            await ask(asker, slots, lambda _: None, concurrency=16, stop=Stop())
-            await lm.aclose()
-
-        with collecting_less():
-            took = cpu(lambda: asyncio.run(play_all()))
-        assert lm.store is not None
-        lm.store.close()
-        return took
-
-    play(program=False, name="warm")
-    ratios = []
-    for pair in range(PAIRS):
-        plain, program = play(program=False, name=f"plain{pair}"), play(program=True, name=f"program{pair}")
-        say(f"plain {plain / rows * 1e6:.0f} us, program {program / rows * 1e6:.0f} us of CPU a row")
-        ratios.append(program / plain)
-    return statistics.median(ratios)
+    (folder / "data.jsonl").write_text("".join(f'{{"id": "{n}", "q": "question {n}"}}\n' for n in range(rows)))
+    settings = [
+        *("model=server", "model.name=x", f"model.api_base={address}", "data=jsonl", f"data.path={folder}/data.jsonl"),
+        *("data.id=id", "prompt.user='{{ q }}'", "scoring=none", "execution.orchestrator=none", f"runs_dir={folder}/runs"),
+    ]
+    kinds = {"plain": [], "program": ["solver=python", f"solver.function={folder}/flow.py:answer"]}
+    ratios: dict[str, list[float]] = {"cold": [], "cached": []}
+    for pair in range(pairs):
+        for state, found in ratios.items():
+            took = []
+            for kind, more in kinds.items():
+                arguments = ["run", *settings, f"cache.dir={folder}/{kind}{pair}", *more]
+                before = os.times()
+                subprocess.run([sys.executable, "-m", "runner", *arguments], check=True, capture_output=True)
+                after = os.times()
+                took.append(after.children_user + after.children_system - before.children_user - before.children_system)
+            found.append(took[1] / took[0])
+            say(f"{state}: plain {took[0]:.2f} s, program {took[1]:.2f} s of CPU, whole processes, {rows} rows")
+    for state, found in ratios.items():
+        say(f"solver to plain row, {state}: {statistics.median(found):.2f} ({min(found):.2f}-{max(found):.2f})")
 
 
-def evaluated(rows: int) -> None:
-    """Print what dspy.Evaluate of a Predict costs over dspy's LM and over ours, cold and cached."""
+def programs(calls: int, pairs: int, address: str) -> None:
+    """Print what bare calls, and dspy.Evaluate of a Predict in 64 threads, cost over dspy's LM, over ours and over none."""
     import dspy
 
     from runner import dspy as ours
-    from tests.support.server import Reply, Server
 
-    text = "[[ ## answer ## ]]\nyes\n\n[[ ## completed ## ]]"
-    for pair in range(2):
-        examples = [dspy.Example(question=f"{pair} {n}", answer="yes").with_inputs("question") for n in range(rows)]
+    class Constant(dspy.BaseLM):  # type: ignore[misc]
+        """Return the answer at once: what is left is dspy's own work."""
+
+        def __call__(self, *_: Any, **__: Any) -> list[str]:
+            return [TEXT]
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    took: dict[str, list[list[tuple[float, float]]]] = {}
+    for pair in range(pairs):
+        examples = [dspy.Example(question=f"{pair} {n}", answer="yes").with_inputs("question") for n in range(calls)]
         evaluate = dspy.Evaluate(devset=examples, metric=lambda *_: 1, num_threads=64, display_progress=False)
-        with Server(lambda _: Reply(text)) as server:
-            for kind in (dspy.LM, ours.LM):
-                lm = kind("openai/any", api_base=server.url, api_key="none", max_tokens=100)
-                for state in ("cold", "cached"):
-                    began = time.perf_counter()
+        asked = [[{"role": "user", "content": f"{pair} {n}"}] for n in range(calls)]
+        lms = [kind("openai/any", api_base=address, api_key="none", max_tokens=100) for kind in (dspy.LM, ours.LM, Constant)]
+        for name in ("call, cold", "call, cached", "Evaluate, cold", "Evaluate, cached"):
+            one = []
+            for lm in lms:
+                gc.collect()  # what others have left is none of this one's cost
+                began, cpu_began = time.perf_counter(), time.process_time()
+                if name.startswith("call"):
+                    for messages in asked:
+                        lm(messages=messages)
+                else:
                     with dspy.context(lm=lm):
-                        took = cpu(functools.partial(evaluate, dspy.Predict("question -> answer")))
-                    say(
-                        f"{kind.__module__}: {state} {took:.2f} s CPU (server included), {time.perf_counter() - began:.2f} s wall"
-                    )
+                        evaluate(dspy.Predict("question -> answer"))
+                one.append((time.process_time() - cpu_began, time.perf_counter() - began))
+            took.setdefault(name, []).append(one)
+    for name, found in took.items():
+        for number, unit in enumerate(("CPU", "wall")):
+            theirs, own = (statistics.median(one[kind][number] for one in found) / calls * 1e6 for kind in (0, 1))
+            ratio, floor = (statistics.median(one[kind][number] / one[0][number] for one in found) for kind in (1, 2))
+            say(f"{name}, {unit}: dspy.LM {theirs:.0f} us, ours {own:.0f} us: {ratio:.2f}; without any LM: {floor:.2f}")
 
 
 def main() -> None:
     """Measure."""
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 500
-    with tempfile.TemporaryDirectory() as place:
-        os.environ["OSTINATO_HOME"] = place
-        say(f"solver to plain row, without a transport: {solver(rows, Path(place), None):.2f}")
-        with served() as address:
-            say(f"solver to plain row, over HTTP: {solver(rows, Path(place), address):.2f}")
+    given = [int(text) for text in sys.argv[1:]]
+    rows, pairs = [*given, *(ROWS, PAIRS)[len(given) :]]
+    with tempfile.TemporaryDirectory() as place, served() as address:
+        os.environ |= {"OSTINATO_HOME": place, "DSPY_CACHEDIR": f"{place}/dspy"}
+        solver(rows, pairs, Path(place), address)
         try:
-            evaluated(rows)
+            programs(CALLS, pairs, address)
         except ImportError:
             say("dspy is not installed")
 
