@@ -53,10 +53,9 @@ class Bound:
             error = stopped.__cause__
             assert error is not None
             if isinstance(error, BudgetExceeded):
-                told = str(error).partition("; resume")[0]
                 spent = self.budget.spent
                 error = BudgetExceeded(
-                    f"{told}; spent: {count(int(spent['requests']), 'request')}, {count(int(spent['tokens']), 'token')}, "
+                    f"{error}; spent: {count(int(spent['requests']), 'request')}, {count(int(spent['tokens']), 'token')}, "
                     f"{dollars(spent['usd'])}"
                 )
             raise error from None

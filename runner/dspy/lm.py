@@ -35,16 +35,25 @@ _MARK: str | None = getattr(base_lm, "LM_CLASS_STATE_KEY", None)
 """The key under which dspy (since 3.3) writes the class of an LM into a saved program; None: it would take it for an argument."""
 
 
-def _remember(lm: LM, entry: dict[str, Any]) -> None:
-    """Add a call to the histories of dspy 2.6, whose LMs have no method for it."""
-    lm.history.append(entry)
-    lm.update_global_history(entry)
-    for module in dspy.settings.caller_modules or []:
-        module.history.append(entry)
-
-
 _NEVER = contextlib.nullcontext()
-_update_history = getattr(dspy.LM, "update_history", _remember)
+_BOUNDS_HISTORIES = "max_history_size" in dspy.settings  # not in dspy 2.6
+_setting = dspy.settings.__getattr__  # what `dspy.settings.NAME` comes to, after a search that takes longer
+
+
+def _remember(lm: LM, entry: dict[str, Any]) -> None:
+    """Add a call to the histories of all LMs, of this one, and of the modules that call it. dspy's own takes twice as long."""
+    _append(base_lm.GLOBAL_HISTORY, entry, base_lm.MAX_HISTORY_SIZE)
+    most = _setting("max_history_size") if _BOUNDS_HISTORIES else base_lm.MAX_HISTORY_SIZE
+    if most:
+        _append(lm.history, entry, most)
+        for module in _setting("caller_modules") or ():
+            _append(module.history, entry, most)
+
+
+def _append(history: list[dict[str, Any]], entry: dict[str, Any], most: int) -> None:
+    if len(history) >= most:
+        del history[: len(history) - most + 1]
+    history.append(entry)
 
 
 @functools.cache
@@ -106,7 +115,7 @@ class LM(dspy.LM):  # type: ignore[misc]
     def __call__(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> list[Any]:
         """Ask, and return one output per answer. `dspy.streamify` gets it in pieces. Raises as `runner.LM`."""
         with self._stopping():
-            if (stream := dspy.settings.send_stream) is not None:
+            if (stream := _setting("send_stream")) is not None:
                 return send_blocking(stream, self._asking(prompt, messages, kwargs), self.model, _predictor())
             return self.inner(prompt, messages, **kwargs)
 
@@ -153,13 +162,12 @@ class LM(dspy.LM):  # type: ignore[misc]
 
     def _keep(self, inputs: Inputs, request: Request, completion: Completion, response: Response, outputs: list[Any]) -> None:
         """Tell dspy's usage tracker and its histories of a call."""
-        settings = dspy.settings
         usage = msgspec.to_builtins(response.usage) if response.usage else {}
-        if completion.cache != "hit" and (tracker := settings.usage_tracker) is not None:
+        if completion.cache != "hit" and (tracker := _setting("usage_tracker")) is not None:
             tracker.add_usage(self.model, usage)
-        if settings.disable_history:
+        if _setting("disable_history"):
             return
-        _update_history(
+        _remember(
             self,
             {
                 "prompt": inputs.prompt,

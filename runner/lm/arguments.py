@@ -32,7 +32,7 @@ class Inputs(msgspec.Struct, frozen=True):
 
     def shown(self) -> dict[str, Any]:
         """Return the keyword arguments that may be shown: those that are not about the connection."""
-        return {name: value for name, value in self.kwargs.items() if not is_connection(name)}
+        return {name: value for name, value in self.kwargs.items() if not is_connection(name)} if self.kwargs else {}
 
 
 def as_text(messages: Sequence[Message]) -> str:
@@ -47,7 +47,9 @@ def as_text(messages: Sequence[Message]) -> str:
 def outputs_of(response: Response, *, wants_logprobs: bool) -> list[Any]:
     """Return the outputs of a call as dspy 2.6 does: texts, or dicts if there is more than text."""
     choices = response.choices
-    if not wants_logprobs and not any([choice.tool_calls for choice in choices]):  # noqa: C419 - twice as fast
+    if len(choices) == 1 and not wants_logprobs and not choices[0].tool_calls:
+        return [choices[0].text]
+    if not wants_logprobs and not any(choice.tool_calls for choice in choices):
         return [choice.text for choice in choices]
     outputs: list[dict[str, Any]] = []
     for choice in choices:
