@@ -7,12 +7,13 @@ import json
 import socket
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from itertools import islice
 
 import numpy as np
 import pytest
 
-from tests.bench import coverage, harness, judged, judging
+from tests.bench import coverage, growth, harness, judged, judging
 from tests.bench.harness import Column, interleaved, ours, output, table
 from tests.bench.server import Server
 
@@ -154,3 +155,29 @@ def test_a_judged_run_is_measured(server):
     found = judging.played("both", 12, server.url, server.url)
     assert found["cpu_s"] > 0
     assert server.count() >= 24
+
+
+def test_growth_is_told_by_slopes_and_drawn():
+    assert growth.tens(1000, 1_000_000) == [1000, 10_000, 100_000, 1_000_000]
+    found = {
+        size: {"cpu_s": 1 + size / 100_000, "rss_mb": 50 + size / 100_000, "disk": 600.0} for size in growth.tens(1000, 1_000_000)
+    }
+    lines = growth.table("uncached", found, "row").splitlines()
+    assert lines[2].startswith("| rows | CPU, s | CPU per further row, µs | of the slope at 100,000 |")
+    assert lines[4] == "| 1,000 | 1.01 | - | - | 50 | 0.98 | 600 |"
+    assert lines[-1] == "| 1,000,000 | 11.00 | 10.0 | 1.00 | 60 | 1.18 | 600 |"
+    picture = growth.drawn({"uncached": {size: one["cpu_s"] for size, one in found.items()}})
+    assert ET.fromstring(picture).tag.endswith("svg")
+    assert picture.count("<circle") == 4
+
+
+def test_a_record_is_cut_as_a_kill_would_have_left_it(tmp_path):
+    home = tmp_path / "home"
+    words = ("prompt=capitals", "name=one", "data=capitals", "data.limit=5", "scoring=contains", f"runs_dir={home / 'runs'}")
+    used = growth.measured(home, "run", *growth.NONE, *words)
+    assert used["cpu_s"] > 0
+    (run,) = (home / "runs" / "one").glob("2*")
+    growth._cut(run, 2)
+    assert len((run / "samples.jsonl").read_text().splitlines()) == 3
+    growth.measured(home, "resume", str(run), "--display", "none")
+    assert len((run / "samples.jsonl").read_text().splitlines()) == 5
