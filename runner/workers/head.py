@@ -46,6 +46,8 @@ NOBODY_S = 60.0
 """Seconds that a run waits for a worker when it has none."""
 FURTHER_S = 2.0
 """Seconds that it waits for a further one when those that came cannot play it."""
+GOODBYE_S = 2.0
+"""Seconds to tell a worker that the run has ended: one that is gone cannot be reached."""
 LOOK_S = 0.1
 """Seconds between two looks at whether the run was asked to stop."""
 
@@ -192,8 +194,9 @@ class Head:
                 await asyncio.gather(telling, return_exceptions=True)
             if worker in self._workers:
                 self._lose(worker)
-            with contextlib.suppress(Lost):
-                await worker.link.end()
+            with contextlib.suppress(Lost, TimeoutError):
+                async with asyncio.timeout(GOODBYE_S):
+                    await worker.link.end()
 
     async def _listen(self, worker: Worker, telling: asyncio.Task[None]) -> None:
         """Hear one batch of messages. Raises Lost."""
