@@ -44,12 +44,11 @@ def play(args: argparse.Namespace) -> int:
 
 def report(result: SweepResult, args: argparse.Namespace) -> int:
     """Print the result of a sweep: one JSON object, or the table of its cells. Return the exit code."""
-    rows, manifest = result.rows, result.manifest
-    folder = shorten(result.folder)
+    manifest, folder = result.manifest, shorten(result.folder)
     if args.json:
-        print(json.dumps(as_dict(str(result.folder), manifest, rows)))
+        print(json.dumps(as_dict(str(result.folder), manifest, result.rows)))
     elif args.display != "none":
-        print_cells(folder, manifest, rows)
+        print_cells(folder, manifest, result.rows)
     unfinished = [cell for cell in manifest.cells.values() if cell.status != "complete"]
     problems = [manifest.problem, *(cell.problem for cell in unfinished)]
     for problem in dict.fromkeys(problem for problem in problems if problem):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from html import escape
 from typing import TYPE_CHECKING
@@ -29,12 +30,16 @@ def esc(content: Content) -> str:
 
 def tag(name: str, *content: Content, **attributes: str | bool | None) -> Html:
     """Return an element. ``class_`` is written ``class``, and ``aria_label`` ``aria-label``; False and None are left out."""
-    written = "".join(
-        f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
-        for key, value in attributes.items()
-        if value is not None and value is not False
-    )
-    return Html(f"<{name}{written}>{join(content)}</{name}>")
+    written = ""
+    for key, value in attributes.items():
+        if value is not None and value is not False:
+            written += f" {_attribute(key)}" if value is True else f' {_attribute(key)}="{escape(str(value))}"'
+    return Html(f"<{name}{written}>{''.join(map(esc, content))}</{name}>")
+
+
+@functools.cache
+def _attribute(key: str) -> str:
+    return key.rstrip("_").replace("_", "-")
 
 
 def join(content: Iterable[Content]) -> Html:

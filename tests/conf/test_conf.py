@@ -158,7 +158,13 @@ def test_a_shipped_experiment_runs_offline(file):
 
 
 @pytest.mark.parametrize(
-    "value", [{}, [], {"a": {}}, {"a": [1, "no", 1.0, True]}, {"k" * 140: {"a": 1}}, {"a": "long " * 60, "b": "x\ny"}]
+    "value",
+    [
+        *({}, [], {"a": {}}, {"a": [1, "no", 1.0, True]}, {"k" * 140: {"a": 1}}, {"a": "long " * 60, "b": "x\ny"}),
+        {"a": {"b": 1, "c": None, "d": "x: y", "e": True, "f": 1e-5, "g": "no", "h": "1e3", "i": "", "j": "- é", "k": "#"}},
+        {"no": {"null": 1}, "a {}": {"b": 1}, "": {"": ""}, "b": {"k" * 140: 1}, "c": {"d": "long " * 60}, "e": {"f": {}}},
+        ["a", "b: c", "long " * 60, "", "no", {"a": 1}, [1, 2], None, 1.5],
+    ],
 )
 def test_known_parts_of_a_config_are_written_as_new_ones_are(value):
     assert yaml.write(value) == yaml.write(value) == yaml._dump(value)

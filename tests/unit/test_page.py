@@ -19,7 +19,8 @@ from runner.reports.axes import apart, axis_of, figure, log_scale, rounds, scale
 from runner.reports.differences import ranges
 from runner.reports.document import embedded
 from runner.reports.facts import Facts
-from runner.reports.plots import pareto
+from runner.reports.gather import gather
+from runner.reports.plots import Lines, pareto
 from runner.reports.text import LONGEST
 from runner.types import RowError, Sample
 from runner.wording.numbers import dollars, seconds, share
@@ -50,6 +51,23 @@ def test_a_run_leaves_its_report(in_tmp):
     assert (result.folder / "report.html").stat().st_mode & 0o777 == 0o644
     assert score(result.folder, ["scoring=exact"]).summary.rows == 60
     assert data_of((result.folder / "report.html").read_text())["scores"] == ["exact"]
+
+
+def test_charts_keep_cells_of_different_judges_apart(tmp_path):
+    folder = sweep(tmp_path)
+    assert "one line per model." in render(folder)
+    for number, file in enumerate(sorted(folder.glob("cells/*/manifest.json"))):
+        manifest = json.loads(file.read_text())
+        manifest["scorers"] = {"exact": {"judge": "strict" if number % 2 else "mild"}}
+        manifest["models"] = {"exact": {"requested": "openai/judge"}}
+        file.write_text(json.dumps(manifest))
+    parts = [part for part in gather(folder).parts if part.summary]
+    lines = Lines(parts, "exact")
+    assert sorted({line.rpartition(", ")[2] for line in lines.names}) == ["judge 1", "judge 2"]
+    assert sum(len(lines.cells(line, parts)) for line in lines.names) == len(parts)
+    page = render(folder)
+    assert "one line per model and judge" in page
+    assert "Scores of different judges are not compared." in page
 
 
 def test_a_report_that_cannot_be_made_does_not_fail_the_run(in_tmp, monkeypatch):
