@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import os
@@ -10,10 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
-from runner.cli import dotenv
 from runner.errors import OstinatoError
-from runner.secrets import redact
-from runner.wording.suggest import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +78,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb, *rest = words
     if verb not in VERBS:
+        from runner.wording.suggest import suggest
+
         print(f"error: there is no verb '{verb}'{suggest(verb, VERBS) or ';'} `ostinato --help` lists them", file=sys.stderr)
         return 2
     return _guarded(verb, rest)
 
 
 def _guarded(verb: str, words: list[str]) -> int:
+    from runner.cli import dotenv  # here, because `--help` needs nothing of it
+    from runner.secrets import redact
+
     warnings.showwarning = _show_warning
     code = 0
     try:
@@ -112,6 +113,8 @@ def _guarded(verb: str, words: list[str]) -> int:
 
 
 def _dispatch(verb: str, words: list[str]) -> int:
+    import argparse
+
     target, summary = VERBS[verb]
     try:
         module = importlib.import_module(target)
@@ -132,6 +135,8 @@ def _dispatch(verb: str, words: list[str]) -> int:
 
 def _show_warning(message: Warning | str, *_where: object, **_more: object) -> None:
     """Print a warning without the line of code that raised it."""
+    from runner.secrets import redact
+
     print(f"warning: {redact(str(message))}", file=sys.stderr)
 
 

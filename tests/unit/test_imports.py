@@ -17,6 +17,7 @@ HEAVY = {
 NEITHER = HEAVY | {
     *("hydra", "omegaconf", "antlr4", "aiohttp", "httptools", "diskcache", "jinja2", "asyncio", "sqlite3", "ssl", "email"),
     *("msgspec", "yaml", "logging", "subprocess", "importlib.metadata", "runner.config", "runner.experiment"),
+    *("argparse", "pathlib", "runner.secrets"),
 }
 """What neither `--help` nor `import runner` needs."""
 CACHED = HEAVY | {
