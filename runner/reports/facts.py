@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ SAMPLES = 10_000
 
 CHARACTERS = 10_000_000
 """The most characters of prompts and answers on one page: about what a browser filters without a pause."""
+
+
+_PARTS = 8
 
 
 class Failure(msgspec.Struct):
@@ -59,7 +63,7 @@ class Facts:
             self._count(sample)
             self._keep(sample)
         del self._said
-        self.latencies, self.first_tokens = (array("d", sorted(times)) for times in (self.latencies, self.first_tokens))
+        self.latencies, self.first_tokens = _in_order(self.latencies), _in_order(self.first_tokens)
 
     @property
     def total(self) -> int:
@@ -114,3 +118,13 @@ class Facts:
                 self._said.add(said)
                 size += len(plain)
         return min(size, 4 * LONGEST)
+
+
+def _in_order(times: array[float]) -> array[float]:
+    """Sort numbers, of very many an eighth at a time: a list of them takes four times their memory."""
+    bounds = sorted(times[:: max(1, len(times) // 1000)])[:: 1000 // _PARTS][1:] if len(times) > SAMPLES else []
+    ordered, low = array("d"), -math.inf
+    for high in (*bounds, math.inf):
+        ordered.extend(sorted([time for time in times if low < time <= high]))
+        low = high
+    return ordered

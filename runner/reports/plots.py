@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.analysis.judges import judge_of
@@ -270,7 +272,7 @@ def spreads(subject: Subject) -> Iterator[Html]:
     for name in names_of_scores(subject):
         yield from spread_of(subject, name)
     if subject.kind == "run" and len(subject.parts[0].facts.latencies) > 1:
-        yield _histogram("latency", "latency of requests, seconds", list(subject.parts[0].facts.latencies), "requests")
+        yield _histogram("latency", "latency of requests, seconds", subject.parts[0].facts.latencies, "requests")
 
 
 def spread_of(subject: Subject, name: str) -> Iterator[Html]:
@@ -278,11 +280,11 @@ def spread_of(subject: Subject, name: str) -> Iterator[Html]:
     parts = [part for part in subject.parts if part.facts.scores.get(name)]
     lines = Lines(parts, name)
     for number, line in enumerate(lines.names):
-        values = [value for part in lines.cells(line, parts) for value in part.facts.scores[name]]
+        values = array("d", chain.from_iterable(part.facts.scores[name] for part in lines.cells(line, parts)))
         yield _histogram(f"{name}, {line}" if len(lines.names) > 1 else name, name, values, "samples", number)
 
 
-def _histogram(title: str, x_name: str, values: list[float], of: str, number: int = 0) -> Html:
+def _histogram(title: str, x_name: str, values: Sequence[float], of: str, number: int = 0) -> Html:
     counted, x = _binned(values, fixed=of == "samples")
     most = max(count for _, _, count, _ in counted)
     y = scale([0, most], [tick for tick in rounds(0, most) if tick == int(tick)], bounds=(0.0, most * 1.05))
@@ -304,6 +306,8 @@ def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, 
     counts: dict[float, int] = {}
     for value in values:
         counts[value] = counts.get(value, 0) + 1
+        if len(counts) > 2:  # noqa: PLR2004 - too many for a bar each
+            break
     if fixed and set(counts) <= {0.0, 1.0}:
         counts = {0.0: 0, 1.0: 0, **counts}
     if len(counts) <= 2:  # noqa: PLR2004 - right and wrong, or one value only
@@ -315,8 +319,8 @@ def _binned(values: Sequence[float], *, fixed: bool) -> tuple[list[tuple[float, 
     low, high = (0.0, 1.0) if fixed and low >= 0 and high <= 1 else (low, high)
     step = (high - low) / _BINS
     heights = [0] * _BINS
-    for value, count in counts.items():
-        heights[min(_BINS - 1, int((value - low) / step))] += count
+    for value in values:
+        heights[min(_BINS - 1, int((value - low) / step))] += 1
     edges = [low + index * step for index in range(_BINS + 1)]
     edge = [figure(float(f"{value:.3g}")) for value in edges]
     found = [(edges[i], edges[i + 1], heights[i], f"{edge[i]} to {edge[i + 1]}") for i in range(_BINS)]
