@@ -25,7 +25,8 @@ TOGETHER = 250_000
 AT_ONCE = 10_000
 """Entries that are removed between two reports of progress."""
 CHECKPOINT_EVERY = 2000
-"""Rows stored between two checkpoints of the write-ahead log: a few megabytes."""
+"""Rows stored between two checkpoints of the write-ahead log. SQLite begins the log again only when a checkpoint has caught up
+with the writer: while rows are stored without a pause it grows, by some 10 kB per row, until the cache is closed."""
 LOOK_S = 0.05
 """Seconds between two looks for what others have stored."""
 RAW, FILE = 1, 2
