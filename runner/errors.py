@@ -266,3 +266,10 @@ class MalformedError(LMError):
 def is_of_row(error: BaseException) -> TypeGuard[LMError]:
     """Return whether only this row has failed."""
     return isinstance(error, LMError) and error.disposition != "stop"
+
+
+def first_of(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the error to report: one of Ostinato's own if there is any."""
+    flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
+    flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
+    return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])

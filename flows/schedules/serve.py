@@ -27,7 +27,7 @@ from flows.schedules.deployments import FLOW, POOL, adopt, ensure_pool
 from flows.servers import kept
 from flows.servers.choice import ServerChoice, resolve
 from flows.servers.databases import folder
-from runner.experiment.experiment import first_of
+from runner.errors import first_of
 from runner.secrets import redact
 
 if TYPE_CHECKING:

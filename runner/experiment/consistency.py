@@ -14,11 +14,11 @@ from runner.batch.asker import SCORED
 from runner.batch.asking import Models
 from runner.batch.tally import Tally
 from runner.cost.account import Account
-from runner.errors import BudgetExceeded, ConfigError, DataError, LMError, RecordError
+from runner.errors import BudgetExceeded, ConfigError, DataError, LMError, RecordError, first_of
 from runner.experiment.drift import refuse_changed_files
-from runner.experiment.experiment import first_of, unscored
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
+from runner.experiment.recorded import unscored
 from runner.session.loop import in_new_loop
 from runner.stats.intervals import share_interval
 from runner.stats.seeds import seed_of

@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from runner.batch.asker import Slot, names_of
 from runner.batch.engine import Stop, ask, plan
-from runner.batch.entries import status_of
 from runner.batch.tally import Tally, grouped
-from runner.build import packages
-from runner.cache import KEY_VERSION
 from runner.config.roles import adjusted_like, config_hash
 from runner.config.schema.model import FakeModel, LocalModel
-from runner.errors import BudgetExceeded, CacheError, DataError, EndpointClosedError, LMError, OstinatoError, RecordError
-from runner.experiment.calibrated import calibration_of, corrected_scores, judge_remarks
+from runner.errors import (
+    BudgetExceeded,
+    CacheError,
+    DataError,
+    EndpointClosedError,
+    LMError,
+    OstinatoError,
+    RecordError,
+    first_of,
+)
 from runner.experiment.drift import adjusted, changes_of, manifest_of, plain, refuse_changed_data, refuse_changed_files
 from runner.experiment.expected import Expected
 from runner.experiment.files import rooted
@@ -30,26 +34,27 @@ from runner.experiment.models import Models
 from runner.experiment.named import NamedModels
 from runner.experiment.parts import Parts
 from runner.experiment.prompts import refuse_by_server
+from runner.experiment.recorded import recorded_overrides, unscored
+from runner.experiment.result import Result
 from runner.experiment.served import names_weights, pin, pin_recorded, refuse_swapped, swapped
 from runner.records import RunFolder, Summary
-from runner.records.environment import environment
 from runner.records.spending import Spending
 from runner.secrets import redact
 from runner.session.sitting import live
 from runner.stats import seeds
 from runner.system.clock import now
-from runner.types import Corrected, Sample, Score
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from runner.batch.asker import Slot
     from runner.config.schema import RunConfig
     from runner.experiment.prepared import Prepared
     from runner.lm.lm import LM, Pinned
     from runner.records.folder import Counted
-    from runner.records.outcome import Outcome
     from runner.records.summary import RunStatus
+    from runner.types import Sample
 
 WORKERS = {"dask": "runner.workers.play:on_dask"}
 """Who plays on workers, by ``execution.workers.kind``: a coroutine function of the experiment and of what keeps samples."""
@@ -95,7 +100,7 @@ class Experiment:
         self.asker.keep, self.asker.on_cut = self.spending.keep, self.tally.charge
         self.expected = Expected(config, self.dataset, self.scorers)
         self.asker.check = self.expected.check
-        self.calibration = calibration_of(config)
+        self._result = Result(config, record, self.asker, self.named, self.tally, self.expected)
         self.stopped_early = False
         self.page = self.owns_store = True
         self.nameless: set[tuple[str, str]] | None = None
@@ -394,10 +399,7 @@ class Experiment:
 
     def summarise(self) -> Summary:
         """Write the current summary and manifest, and return the summary."""
-        tally, scores = self.tally, self.tally.scores()
-        if self.expected.early:
-            scores = self.expected.early.intervals(scores)
-        corrected = corrected_scores(self.record, scores, self.calibration)
+        tally = self.tally
         answered = tally.status.total() - tally.status["error"]
         status: RunStatus = "incomplete" if tally.owed or tally.status["error"] else "complete"
         if self.stop.requested and self.stop.reason is None and not self.stopped_early and tally.done < tally.rows:
@@ -405,62 +407,12 @@ class Experiment:
         elif tally.rows and not answered and not isinstance(self.problem, BudgetExceeded):
             status = "failed"
         problem = str(self.problem) if self.problem else tally.commonest_error if status == "failed" else None
-        summary = Summary(
-            run=str(self.folder),
-            name=self.name,
-            model=self.lm.model,
-            status=status,
-            rows=tally.rows,
-            ok=tally.status["ok"],
-            errors=tally.status["error"],
-            refused=tally.status["refused"],
-            truncated=tally.status["truncated"],
-            empty=tally.status["empty"],
-            invalid=tally.status["invalid"],
-            owed=tally.owed,
-            cache_hits=tally.cache_hits,
-            requests=tally.requests,
-            scores=self._named_scores(scores) | self.tally.passes(),
-            scoring_s={name: round(spent, 3) for name, spent in self.asker.clock.seconds.items()},
-            usage=tally.usage,
-            usage_cached=tally.usage_cached,
-            cost_usd=tally.cost_usd,
-            saved_usd=tally.saved_usd,
-            wall_s=round(self._wall_before + time.perf_counter() - self._since, 3),
-            model_s=round(tally.model_s, 3),
-            tokens_per_s=round(tally.usage.completion_tokens / tally.model_s, 1) if tally.model_s and tally.requests else None,
-            errors_by_code=dict(tally.errors),
-            unrecorded=tally.unrecorded,
-            unknown_endings=dict(tally.unknown_endings),
-            held=tally.held,
-            named=tally.named,
-            cost_known_usd=tally.known_usd,
-            priced=not tally.unpriced and (tally.known_usd > 0 or self.lm.channel().price is not None),
+        return self._result.write(
+            status,
             problem=redact(problem) if problem else None,
-            left_out={status: count for status, count in tally.unscored.items() if count} if self.scorers else {},
-            expectations=self._outcomes(scores, corrected),
-            corrected=corrected,
-            calibration=judge_remarks(self.record, self.calibration, corrected, self._scorer_facts()),
+            wall_s=round(self._wall_before + time.perf_counter() - self._since, 3),
             stopped_early=self.stopped_early and bool(tally.owed),
         )
-        self.record.write_summary(summary)
-        self.record.write_manifest(self._manifest(summary))
-        return summary
-
-    def _named_scores(self, scores: dict[str, Score]) -> dict[str, Score]:
-        """Return the scores in the order of their scorers: those that are sure to be there, and those that results have."""
-        names: list[str] = []
-        for scorer_name, scorer in self.scorers.items():
-            known = names_of(scorer_name, scorer)
-            found = [name for name in scores if name == scorer_name or name.startswith(f"{scorer_name}.")]
-            names += known if known is not None else found or [scorer_name]
-        return {name: scores.get(name, Score(None, None, 0)) for name in names}
-
-    def _outcomes(self, scores: dict[str, Score], corrected: dict[str, Corrected]) -> list[Outcome]:
-        if not self.expected:
-            return []
-        left_out = self.tally.unscored.total(), self.tally.status.total()
-        return self.expected.outcomes(scores, self.record.samples(), self.tally.cost_usd, left_out, corrected)
 
     def count(self, sample: Sample | Counted, times: int = 1) -> None:
         """Count one sample of the record, or some that are alike. With ``expect.stop_early``, stop once the verdict is sure."""
@@ -592,57 +544,6 @@ class Experiment:
             if told := self._models.changed(samples):
                 self._warn(told)
 
-    def _manifest(self, summary: Summary) -> dict[str, Any]:
-        store = self.lm.store
-        previous = self.record.manifest()
-        previous.pop("format")
-        if not self.named:
-            previous.pop("models", None)
-        return {
-            **previous,
-            "status": summary.status,
-            "ended_at": now(),
-            "model": {**previous["model"], **self.lm.recorded_form, **self._served()},
-            **({"models": self._models_facts()} if self.named else {}),
-            "scorers": self._scorer_facts(),
-            "seeds": {
-                "sampling": self.asker.seed,
-                "data": self.config.data.seed if self.config.data.shuffle else None,
-                "rule": seeds.recorded_rule(previous),
-            },
-            "cache": {
-                "mode": self.config.cache.mode,
-                "hits": summary.cache_hits,
-                "folder": str(store.folder) if store else None,
-                "key_version": KEY_VERSION,
-            },
-            "tokens": msgspec.to_builtins(summary.usage),
-            "cost_usd": summary.cost_usd,
-            "wall_s": summary.wall_s,
-            "environment": previous.get("environment") or environment(also=packages(self.config)),
-        }
-
-    def _scorer_facts(self) -> dict[str, Any]:
-        return {name: _scorer_facts(scorer) for name, scorer in self.scorers.items()}
-
-    def _models_facts(self) -> dict[str, dict[str, Any]]:
-        """Return the facts about the named models, with the names that served them where judgements say it."""
-        served = self.tally.judged_by
-        return {
-            name: {**facts, **({"served": sorted(served[name])} if name in served else {})}
-            for name, facts in self.named.facts().items()
-        }
-
-    def _served(self) -> dict[str, list[str]]:
-        return {"served": sorted(self.tally.models), "fingerprints": sorted(self.tally.fingerprints)}
-
-
-def unscored(sample: Sample) -> Sample:
-    """Give a sample whose scoring failed the status of its answer again, and return it."""
-    if sample.error is not None and sample.error.code == "scoring":
-        sample.status, sample.error = status_of(sample.finish_reason, empty=not sample.output), None
-    return sample
-
 
 def report_or_warn(folder: Path, write: Callable[[Path], object] | None = None) -> None:
     """Write the report of a run or a sweep, or warn if that fails: the record is complete without it."""
@@ -661,31 +562,3 @@ def attach(folder: str) -> Experiment:
         experiment = Experiment.reopen(Path(folder))
         experiment.plan()
     return experiment
-
-
-def _scorer_facts(scorer: Any) -> dict[str, Any]:
-    digest = getattr(scorer, "file_sha256", None)
-    measures = {"measures": True} if scorer.measures else {}
-    for key, attribute in (("judge", "identity"), ("distribution", "distribution")):
-        if told := getattr(scorer, attribute, None):
-            measures[key] = told
-    return {"kind": type(scorer).__name__, **measures, **({"file_sha256": digest} if digest else {})}
-
-
-def recorded_overrides(record: RunFolder) -> list[str]:
-    """Return the overrides that the run was begun with. Raises RecordError."""
-    import yaml
-
-    try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        found = yaml.load((record.path / "overrides.yaml").read_text("utf-8"), loader)  # noqa: S506 - a safe loader
-    except (OSError, yaml.YAMLError) as error:
-        raise RecordError(f"{record.path / 'overrides.yaml'} cannot be read: {error}") from None
-    return [str(override) for override in found or []]
-
-
-def first_of(group: ExceptionGroup[Exception]) -> Exception:
-    """Return the error to report: one of Ostinato's own if there is any."""
-    flat = [error for error in group.exceptions if not isinstance(error, ExceptionGroup)]
-    flat += [first_of(error) for error in group.exceptions if isinstance(error, ExceptionGroup)]
-    return next((error for error in flat if isinstance(error, OstinatoError)), flat[0])

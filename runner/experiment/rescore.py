@@ -14,9 +14,10 @@ from runner.batch.tally import Tally
 from runner.config.roles import group_of
 from runner.errors import ConfigError, RecordError
 from runner.experiment.drift import rescored
-from runner.experiment.experiment import Experiment, recorded_overrides, unscored
+from runner.experiment.experiment import Experiment
 from runner.experiment.files import rooted
 from runner.experiment.parts import Parts
+from runner.experiment.recorded import recorded_overrides, unscored
 from runner.experiment.run import RunResult
 from runner.records import find_run
 from runner.session.loop import in_new_loop

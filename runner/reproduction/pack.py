@@ -20,7 +20,6 @@ from runner.config import schema
 from runner.config.schema.request import RECORDED
 from runner.errors import RecordError
 from runner.experiment.drift import changes_of, plain, refuse_changed_data, refuse_changed_files
-from runner.experiment.experiment import recorded_overrides
 from runner.experiment.files import (
     SOLVER_FILES,
     holds_secret_code,
@@ -31,6 +30,7 @@ from runner.experiment.files import (
     rooted,
     runs_compared_with,
 )
+from runner.experiment.recorded import recorded_overrides
 from runner.records import FORMAT, find_run
 from runner.reproduction import capsule
 from runner.reproduction.answers import Answers

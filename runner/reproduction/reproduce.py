@@ -11,8 +11,9 @@ from runner.config.schema.running import Cache
 from runner.errors import RecordError
 from runner.experiment.drift import adjusted
 from runner.experiment.estimate import announcement, expected, forecast, reasks
-from runner.experiment.experiment import Experiment, recorded_overrides
+from runner.experiment.experiment import Experiment
 from runner.experiment.prepared import prepare
+from runner.experiment.recorded import recorded_overrides
 from runner.experiment.run import EXIT_CODES, run_to_end
 from runner.experiment.served import pin_recorded
 from runner.records import RunFolder, Summary, find_run

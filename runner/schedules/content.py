@@ -38,7 +38,7 @@ _CONFIG, _DIGESTS = f"{OWN}config.yaml", f"{OWN}digests.json"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the capsule says of itself.
+    """Facts that the capsule tells of itself.
 
     Attributes:
         schedule: format of this.
@@ -54,7 +54,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(NamedTuple):
-    """What a schedule carries.
+    """Content that a schedule carries.
 
     Attributes:
         config: the config that travels.

@@ -15,8 +15,8 @@ from runner.analysis.cells import ranked
 from runner.batch.engine import Stop
 from runner.config.cells import UNVARIED
 from runner.config.roles import ADJUSTABLE, group_of, is_adjustable
-from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError
-from runner.experiment.experiment import Experiment, first_of, report_or_warn
+from runner.errors import BudgetExceeded, ConfigError, OstinatoError, RecordError, first_of
+from runner.experiment.experiment import Experiment, report_or_warn
 from runner.experiment.run import FAILURES
 from runner.experiment.train_first import settled, to_be_asked, train_first
 from runner.records import SweepFolder

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from runner import build
 from runner.config.schema.model import LocalModel
-from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError
-from runner.experiment.experiment import first_of
+from runner.errors import BudgetExceeded, CacheError, LMError, OstinatoError, first_of
 from runner.models import served
 from runner.session.loop import collecting_less
 from runner.workers.parcel import unpack
