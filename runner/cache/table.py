@@ -25,8 +25,10 @@ TOGETHER = 250_000
 AT_ONCE = 10_000
 """Entries that are removed between two reports of progress."""
 CHECKPOINT_EVERY = 2000
-"""Rows stored between two checkpoints of the write-ahead log. SQLite begins the log again only when a checkpoint has caught up
-with the writer: while rows are stored without a pause it grows, by some 10 kB per row, until the cache is closed."""
+"""Rows stored between two checkpoints of the write-ahead log."""
+LOG_BYTES = 2**26
+"""Size of the log from which the writer waits for a checkpoint. SQLite begins the log again only when a checkpoint has caught up
+with the writer, which one beside it never does while rows are stored without a pause: the log grew by some 10 kB per row."""
 LOOK_S = 0.05
 """Seconds between two looks for what others have stored."""
 RAW, FILE = 1, 2
@@ -187,15 +189,18 @@ class Table:
         return found
 
     def _checkpoint(self) -> None:
-        """Move the write-ahead log into the database without blocking. What cannot be moved stays in the log."""
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+        """Move the write-ahead log into the database, beside the writer unless the log is large. What cannot be moved stays in it."""
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._connect()) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+            if (self._folder / "cache.db-wal").stat().st_size > LOG_BYTES:
+                with self._writing:  # little is left to be moved; the next transaction begins the log again
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def close(self) -> None:
         """Close both connections. SQLite itself checkpoints when the last connection of all processes closes."""
+        if self._checkpointing is not None:
+            self._checkpointing.join()  # it may wait for the writer
         with self._reading, self._writing:
-            if self._checkpointing is not None:
-                self._checkpointing.join()
             self._reader.close()
             self._writer.close()
 

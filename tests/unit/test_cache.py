@@ -525,6 +525,17 @@ def test_threads_share_one_cache(cache):
     assert cache.stats()["entries"] == 200
 
 
+def test_the_log_stays_small_while_answers_are_stored_without_a_pause(folder, monkeypatch):
+    monkeypatch.setattr(table, "LOG_BYTES", 2**20)
+    log, sizes = folder / "cache.db-wal", []
+    with closing(Cache(folder)) as cache:
+        for number in range(4000):
+            cache.put_many([(f"{number} {one}", ANSWER, None, None) for one in range(12)])
+            sizes.append(log.stat().st_size)
+        assert len(cache.get_many([f"{number} 0" for number in range(4000)])) == 4000
+    assert max(sizes) < 96 * table.LOG_BYTES  # it would be twice as large, and grow with each row
+
+
 def test_a_missing_answer_is_looked_up_again_once_others_have_stored_one(tmp_path, monkeypatch):
     ours, theirs = Cache(tmp_path), Cache(tmp_path)
     monkeypatch.setattr(table, "LOOK_S", 0.0)
