@@ -189,7 +189,7 @@ class Table:
         return found
 
     def _checkpoint(self) -> None:
-        """Move the write-ahead log into the database, beside the writer unless the log is large. What cannot be moved stays in it."""
+        """Move the write-ahead log into the database, beside the writer unless it is large. What cannot be moved stays in it."""
         with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._connect()) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
             if (self._folder / "cache.db-wal").stat().st_size > LOG_BYTES:
