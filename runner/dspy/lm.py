@@ -18,6 +18,7 @@ from dspy.utils.callback import with_callbacks
 
 from runner.dspy.bound import Bound
 from runner.dspy.stream import send_blocking, send_pieces
+from runner.errors import ConfigError
 from runner.lm import lm as plain
 from runner.lm.callbacks import new_id
 from runner.lm.capabilities import capabilities
@@ -91,6 +92,7 @@ class LM(dspy.LM):  # type: ignore[misc]
 
     Attributes:
         inner: the `runner.LM`; its `budget`, `limiter` and `retry` apply.
+        use_developer_role: whether system messages of the responses API have the role ``developer``.
 
     Raises:
         ConfigError: an argument is invalid.
@@ -98,6 +100,12 @@ class LM(dspy.LM):  # type: ignore[misc]
 
     def __init__(self, model: str | plain.LM, **kwargs: Any) -> None:
         callbacks = kwargs.pop("callbacks", None)
+        self.use_developer_role = bool(kwargs.pop("use_developer_role", False))
+        for name in ("engine", "async_engine", "prompt_cache"):
+            if kwargs.pop(name, None) not in (None, "auto"):
+                raise ConfigError(
+                    f"{name}: this LM asks through runner.LM; use dspy.LM for an engine of dspy, which has its own cache"
+                )
         self.inner = model if isinstance(model, plain.LM) else plain.LM(model, **{**_defaults(), **kwargs})
         self.inner.keeper = self._keep
         self.callbacks = list(callbacks or [])
@@ -114,6 +122,7 @@ class LM(dspy.LM):  # type: ignore[misc]
     @with_callbacks  # type: ignore[untyped-decorator]
     def __call__(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> list[Any]:
         """Ask, and return one output per answer. `dspy.streamify` gets it in pieces. Raises as `runner.LM`."""
+        messages = self._sent(messages)
         with self._stopping():
             if (stream := _setting("send_stream")) is not None:
                 return send_blocking(stream, self._asking(prompt, messages, kwargs), self.model, _predictor())
@@ -122,8 +131,9 @@ class LM(dspy.LM):  # type: ignore[misc]
     @with_callbacks  # type: ignore[untyped-decorator]
     async def acall(self, prompt: str | None = None, messages: list[dict[str, Any]] | None = None, **kwargs: Any) -> list[Any]:
         """Do as calling it, without blocking the event loop."""
+        messages = self._sent(messages)
         with self._stopping():
-            if (stream := dspy.settings.send_stream) is not None:
+            if (stream := _setting("send_stream")) is not None:
                 return await send_pieces(stream, self._asking(prompt, messages, kwargs), self.model, _predictor())
             return await self.inner.acall(prompt, messages, **kwargs)
 
@@ -186,6 +196,14 @@ class LM(dspy.LM):  # type: ignore[misc]
             },
         )
 
+    def _sent(self, messages: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        """Return a conversation with the roles that the model is to see (dspy's `use_developer_role`)."""
+        if not self.use_developer_role or self.model_type != "responses":
+            return messages
+        return [
+            {**message, "role": "developer"} if message.get("role") == "system" else message for message in messages or ()
+        ] or None
+
     def _asking(self, prompt: str | None, messages: list[dict[str, Any]] | None, kwargs: dict[str, Any]) -> Any:
         """Return a function that asks for a streamed answer."""
         return functools.partial(self.inner.acall, prompt, messages, **{"stream": "always", **kwargs})
@@ -236,7 +254,8 @@ class LM(dspy.LM):  # type: ignore[misc]
     def copy(self, **kwargs: Any) -> LM:
         """Return an LM with an empty history and other arguments. Cache, limiter and budget are shared."""
         callbacks = kwargs.pop("callbacks", self.callbacks)
-        new = type(self)(self.inner.copy(**kwargs), callbacks=callbacks)
+        role = kwargs.pop("use_developer_role", self.use_developer_role)
+        new = type(self)(self.inner.copy(**kwargs), callbacks=callbacks, use_developer_role=role)
         new._bound = self._bound  # noqa: SLF001 - of its own class
         return new
 
@@ -246,7 +265,8 @@ class LM(dspy.LM):  # type: ignore[misc]
     def dump_state(self) -> dict[str, Any]:
         """Return what `load_state` needs, without secrets."""
         mark = {_MARK: f"{type(self).__module__}.{type(self).__qualname__}"} if _MARK else {}
-        return {**mark, **self.inner.dump_state()}
+        role = {"use_developer_role": True} if self.use_developer_role else {}
+        return {**self.inner.dump_state(), **role, **mark}
 
     @classmethod
     def load_state(cls, state: Mapping[str, Any], **_: Any) -> LM:

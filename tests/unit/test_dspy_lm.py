@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.errors import ConfigError
 from runner.network.retry import RetryPolicy
 from runner.providers.base import Provider
 from tests.support.server import Reply, Server, Status, Stream
@@ -124,6 +125,21 @@ def test_its_attributes_are_those_of_the_inner_lm():
         asyncio.run(lm.aclose())
     assert (len(server.calls), isinstance(lm, dspy.LM)) == (3, True)
     assert dspy.TwoStepAdapter(extraction_model=lm)
+
+
+def test_the_developer_role_is_for_the_responses_api_and_an_engine_of_dspy_is_refused():
+    asked = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "why"}]
+    with Server() as server:
+        for kind, role in {"responses": "developer", "chat": "system"}.items():
+            lm = lm_of(server, model_type=kind, use_developer_role=True).copy(temperature=0.5)
+            assert lm(messages=asked)
+            body = server.last.body
+            assert (body.get("input") or body["messages"])[0]["role"] == role
+            assert LM.load_state(lm.dump_state()).use_developer_role
+    assert asked[0]["role"] == "system"
+    with pytest.raises(ConfigError, match="engine: this LM asks through"):
+        LM("openai/any", engine=object())
+    assert "engine" not in LM("openai/any", engine="auto", _dspy_lm_class="other.LM").kwargs
 
 
 def test_several_completions_and_the_history_of_a_module():
