@@ -1,8 +1,10 @@
 """Measure what a cached request costs through `ostinato proxy`, beside the same request of `LM.acomplete` in one process.
 
-    python -m tests.bench.proxy [--requests 5000] [--connections 16]
+    python -m tests.bench.proxy [--requests 5000] [--connections 16] [--litellm FOLDER]
 
 The proxy's own CPU time is read from /proc, so that the client's does not count; requests per second of one core are its inverse.
+With FOLDER, an environment with ``litellm[proxy]`` (made if it is not there), litellm's proxy answers the same requests from its
+cache in memory, the fastest that it has.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.peers.proxy import environment, started
 from tests.support.command import REPOSITORY
+from tests.support.server import Server
 
 DISTINCT = 200
 MESSAGES = [[{"role": "user", "content": f"What is {n} + {n}?"}] for n in range(DISTINCT)]
@@ -63,8 +67,8 @@ def through_proxy(requests: int, connections: int, folder: str) -> tuple[float, 
         f"runs_dir={folder}/runs",
         "--json",
     ]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=variables, text=True) as process:
         assert process.stdout is not None
         address = json.loads(process.stdout.readline())
         asyncio.run(ask(address["url"], address["key"], DISTINCT, connections))  # fills the cache
@@ -73,6 +77,25 @@ def through_proxy(requests: int, connections: int, folder: str) -> tuple[float, 
         used, wall = cpu_s(process.pid) - before, time.perf_counter() - began
         process.send_signal(signal.SIGINT)
         process.stdout.read()
+    return used / requests, wall / requests
+
+
+def through_litellm(requests: int, connections: int, folder: Path) -> tuple[float, float]:
+    """Do as `through_proxy` with litellm's proxy, one process of it, with its cache in memory and without a database."""
+    key = "sk-" + "bench"
+    with Server() as server:
+        reached = {"model": "openai/any", "api_base": server.url, "api_key": "none"}
+        settings = {
+            "model_list": [{"model_name": "fake", "litellm_params": reached}],
+            "litellm_settings": {"cache": True, "cache_params": {"type": "local"}},
+        }
+        with started(environment(folder, None), settings, key) as (address, process):
+            asyncio.run(ask(f"{address}/v1", key, DISTINCT, connections))
+            before, began, sent = cpu_s(process), time.perf_counter(), server.count
+            asyncio.run(ask(f"{address}/v1", key, requests, connections))
+            used, wall = cpu_s(process) - before, time.perf_counter() - began
+            if server.count > sent:
+                raise SystemExit(f"litellm's proxy sent {server.count - sent} of {requests} requests that it should have cached")
     return used / requests, wall / requests
 
 
@@ -98,6 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=5000)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--litellm", type=Path, metavar="FOLDER", help="measure litellm's proxy too, from this environment")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         used, wall = through_proxy(args.requests, args.connections, folder)
@@ -106,6 +130,12 @@ def main() -> None:
         f"proxy: {used * 1e3:.3f} ms CPU a request ({1 / used:,.0f} requests/s of one core; {1 / wall:,.0f}/s by the clock); "
         f"direct: {own * 1e3:.3f} ms; beyond it: {(used - own) * 1e3:.3f} ms"
     )
+    if args.litellm:
+        theirs, wall = through_litellm(args.requests, args.connections, args.litellm)
+        print(  # noqa: T201 - a command
+            f"litellm's proxy: {theirs * 1e3:.3f} ms CPU a request ({1 / theirs:,.0f} requests/s of one core; "
+            f"{1 / wall:,.0f}/s by the clock): {theirs / used:.0f} times as much"
+        )
 
 
 if __name__ == "__main__":

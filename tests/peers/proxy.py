@@ -86,15 +86,22 @@ def environment(folder: Path, version: str | None) -> Path:
 @contextmanager
 def proxy(command: Path, upstream: str, key: str, *, upstream_key: str = "none"):
     """Run the proxy in front of `upstream`, and yield its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     reached = {"api_base": upstream, "api_key": upstream_key, "max_retries": 0}
     models = [
         {"model_name": "any", "litellm_params": {"model": "openai/any", **reached}},
         {"model_name": "any-text", "litellm_params": {"model": "text-completion-openai/any", **reached}},
     ]
     settings = {"model_list": models, "router_settings": {"num_retries": 0, "disable_cooldowns": True}}
+    with started(command, settings, key) as (address, _):
+        yield address
+
+
+@contextmanager
+def started(command: Path, settings: dict[str, object], key: str):
+    """Run the proxy with these settings, and yield its address and its process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         config, log = Path(folder) / "config.yaml", Path(folder) / "log"
         config.write_text(json.dumps(settings))  # JSON is YAML
@@ -104,7 +111,7 @@ def proxy(command: Path, upstream: str, key: str, *, upstream_key: str = "none")
             running = subprocess.Popen(arguments, env=os.environ | variables, stdout=output, stderr=output)
         try:
             wait_for(f"http://127.0.0.1:{port}/health/liveliness", running, log)
-            yield f"http://127.0.0.1:{port}"
+            yield f"http://127.0.0.1:{port}", running.pid
         finally:
             running.terminate()
             running.wait(30)
