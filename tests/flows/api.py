@@ -47,6 +47,6 @@ class Api:
 
         def ended():
             states = self.task_states(name)
-            return states if len(states) == count and set(states.values()) <= {"COMPLETED", "FAILED", "CRASHED"} else None
+            return states if len(states) == count and set(states.values()) <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
 
         return wait_until(ended, f"{count} ended tasks of {name}")

@@ -103,7 +103,7 @@ def test_cells_run_before_a_private_server_is_up_which_then_learns_how_they_ende
 SLOW = ["model.latency_s=3600", "limits.timeout_s=7200", "cache.mode=off"]
 
 
-def test_a_sweep_that_is_cancelled_in_prefect_ends_and_its_running_cells_have_crashed(played, api, monkeypatch):
+def test_a_sweep_that_is_cancelled_in_prefect_ends_and_so_do_its_cells(played, api, monkeypatch):
     monkeypatch.setattr(flows.orchestrate, "CANCEL_POLL_S", 0.1)
     sweeps = []
 
@@ -117,7 +117,8 @@ def test_a_sweep_that_is_cancelled_in_prefect_ends_and_its_running_cells_have_cr
     result = sweep([*CELLS, *SLOW], watch=lambda begun: sweeps.append(begun) or contextlib.nullcontext())
     cancelling.join()
     assert (result.manifest.status, result.exit_code) == ("interrupted", 130)
-    assert set(api.settled(result.folder.name, 4).values()) == {"CRASHED"}
+    # Prefect's server cancels what it still takes for running; it may have recorded before that what the sweep told of its cells
+    assert set(api.settled(result.folder.name, 4).values()) <= {"CRASHED", "CANCELLED"}
     assert api.flow_run(result.folder.name)["state_type"] == "CANCELLED"
 
 
