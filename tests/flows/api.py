@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tests.support.clock import wait_until
 
+ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
 
 @dataclass
 class Api:
@@ -47,6 +49,6 @@ class Api:
 
         def ended():
             states = self.task_states(name)
-            return states if len(states) == count and set(states.values()) <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"} else None
+            return states if len(states) == count and ENDED.issuperset(states.values()) else None
 
         return wait_until(ended, f"{count} ended tasks of {name}")
