@@ -262,6 +262,8 @@ def _field(field: inspect.Field, said: Mapping[str, str], group: str, above: str
 
 def _value(kind: inspect.Type, said: Mapping[str, str], group: str, path: str) -> Node:
     """Return the schema of a value, which may always be an interpolation."""
+    if isinstance(kind, inspect.Metadata):
+        return {"anyOf": [{"enum": (kind.extra_json_schema or {})["examples"]}, _value(kind.type, said, group, path)]}
     members = _members(kind)
     if any(isinstance(member, inspect.AnyType) for member in members):
         return {}

@@ -252,11 +252,10 @@ def test_repeats_and_retries_count_by_the_rules():
         assert (last.summary.scores["contains"].mean, last.summary.unscored) == (1.0, {})
 
 
-def test_failures_of_the_data_are_left_out_whatever_the_rule():
-    Path("rows.jsonl").write_text('{"id": "a", "question": "q", "answer": "yes"}\n{"id": "b", "answer": "yes"}\n')
+def test_failures_of_a_scorer_are_left_out_whatever_the_rule():
     config = ["model=fake", "model.reply=yes", "execution.orchestrator=none", *rows()[:1], "data.path=rows.jsonl", "data.id=id"]
     Path("rows.jsonl").write_text(
-        '{"id": "a", "question": "q", "answer": "yes"}\n{"id": "b", "question": null, "answer": "yes"}\n'
+        '{"id": "a", "question": "q", "answer": "yes"}\n{"id": "b", "question": "r", "answer": "yes"}\n'
     )
     graded = "def grade(output, target, row):\n    return {'a': 1.0}[row['id']]\n"
     Path("grade.py").write_text(graded)

@@ -142,21 +142,6 @@ def test_re_asks_raise_the_upper_bound():
     assert found.estimate.tokens_max > 3 * plain.estimate.tokens_max
 
 
-@pytest.mark.parametrize("mode", ["rw", "off"])
-def test_rows_without_a_prompt_send_nothing(mode):
-    Path("rows.jsonl").write_text('{"id": 1, "q": "a", "more": "b"}\n{"id": 2, "q": "c"}\n')
-    found = seen(
-        *FAKE,
-        "data=jsonl",
-        "data.path=rows.jsonl",
-        "prompt=default",
-        "prompt.user={{ q }} {{ more }}",
-        "scoring=none",
-        f"cache.mode={mode}",
-    )
-    assert (found.owed, found.failing, found.estimate.requests) == (1, 1, 1)
-
-
 def test_a_dry_run_finds_the_errors_of_a_run():
     with pytest.raises(DataError, match="no column 'nothing'"):
         seen(*FAKE, *rows(2), "prompt.user={{ nothing }}")

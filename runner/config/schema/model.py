@@ -11,7 +11,8 @@ from runner.config.schema.base import Config, Dollars, Fraction, Kind, Positive,
 
 Thinking: TypeAlias = Literal["split", "keep"]
 TRANSPORTS = ("auto", "direct", "litellm")
-"""What sends requests. Another name is that of a package's transport (entry point group ``ostinato.transports``)."""
+Transport: TypeAlias = Annotated[str, Meta(min_length=1, examples=list(TRANSPORTS))]
+"""The name of a transport: one of these, or that of a package (entry point group ``ostinato.transports``)."""
 
 Unsupported: TypeAlias = Literal["warn", "drop", "error"]
 
@@ -49,7 +50,7 @@ class LiteLLMModel(Kind, frozen=True, kw_only=True, tag="litellm"):
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
-    transport: Text = "auto"
+    transport: Transport = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
     unsupported: Unsupported = "warn"
@@ -65,7 +66,7 @@ class ServerModel(Kind, frozen=True, kw_only=True, tag="server"):
     api_key_env: str | None = None
     model_type: Literal["chat", "text", "responses"] = "chat"
     headers: dict[str, str] = {}
-    transport: Text = "auto"
+    transport: Transport = "auto"
     price: Price = Price()
     thinking: Thinking = "split"
     unsupported: Unsupported = "warn"
