@@ -35,7 +35,7 @@ class Bound:
 
     @contextlib.contextmanager
     def stopping(self) -> Iterator[None]:
-        """Turn an error that every further request would meet into `Stopped`, unless the block has ended well."""
+        """Turn an error that every further request would meet into `Stopped`, as long as the block lasts."""
         try:
             yield
         except OstinatoError as error:
@@ -48,7 +48,6 @@ class Bound:
         """Turn `Stopped` into the error that it came from. Raises BudgetExceeded with what was spent."""
         try:
             yield
-            self._left = True
         except Stopped as stopped:
             error = stopped.__cause__
             assert error is not None
@@ -59,3 +58,5 @@ class Bound:
                     f"{dollars(spent['usd'])}"
                 )
             raise error from None
+        finally:
+            self._left = True

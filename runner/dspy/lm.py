@@ -141,16 +141,16 @@ class LM(dspy.LM):  # type: ignore[misc]
     def within(self, budget: Budget) -> Iterator[Budget]:
         """Bound what this LM and its copies may spend in a ``with`` block: a spent budget ends an optimiser, and is no zero.
 
+        After an error they keep the budget, because threads of dspy may still be asking; another `within` replaces it.
+
         Raises:
             BudgetExceeded: it is spent; the message says what was.
         """
         before, bound = (self.inner.budget, self._bound), Bound(budget)
         self.inner.budget, self._bound = budget, bound
-        try:
-            with bound.said():
-                yield budget
-        finally:
-            self.inner.budget, self._bound = before
+        with bound.said():
+            yield budget
+        self.inner.budget, self._bound = before
 
     def _stopping(self) -> AbstractContextManager[None]:
         return _NEVER if self._bound is None else self._bound.stopping()

@@ -141,7 +141,10 @@ def test_a_spent_budget_ends_an_optimiser_wherever_it_is_and_what_was_spent_is_s
             optimised(lm, optimiser)
         assert "resume" not in str(told.value)
         assert len(server.calls) == requests
-        assert lm("after it")  # the bound ends with its block
+        with pytest.raises(BudgetExceeded):  # nor may threads that dspy has left running ask for more
+            lm("after it")
+        with lm.within(Budget(requests=1)):
+            assert lm("with another one")
         assert len(server.calls) == requests + 1
 
 
