@@ -29,6 +29,7 @@ def render(source, **fields):
 
 
 JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written)
+JINJA.filters["upper"] = lambda value: written(value).upper() if isinstance(value, str) else str(written(value)).upper()
 PIECES = ["{{ a }}", "{{b}}", "{{\n a}}", "{", "}", "{{", "}}", "{%", "%}", "{#", "#}", "%", "%s", "<|", "\\", "\n", "\r\n", "\r"]
 PIECES += ["{{ true }}", "{{ range }}", "{{- a }}", "{{ a | upper }}", "{% if a %}", "{% endif %}", " ", "é", "{{ not }}", "a"]
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text()) | st.just("{{ b }} {% x %}")
