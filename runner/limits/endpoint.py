@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
-from runner.limits.complaints import SEVERAL
+from runner.limits.complaints import SEVERAL, Complaints
 from runner.limits.gate import Gate
 from runner.limits.headers import REMAINING, REQUESTS, TOKENS, told
 from runner.limits.lane import Lane, Pass
@@ -283,6 +283,12 @@ class Endpoint:
             lane.for_good = True
             self._close_lane(lane, cause)
             self._dispatch(self.clock())
+
+    def ask_anew(self, lane: Lane) -> None:
+        """Have a limiter that bad requests have closed send again: with other parameters, they may be good ones."""
+        with self._lock:
+            if lane.closed_by is not None and lane.closed_by.code == "bad_request" and not lane.for_good:
+                lane.closed_by, lane.complaints = None, Complaints()
 
     def _close(self, cause: LMError) -> None:
         self._closed_by = self._closed_by or cause

@@ -152,6 +152,10 @@ class Limiter:
         """Refuse waiting and further requests of this limiter with `cause`. Requests in flight continue."""
         self.endpoint.close(self._lane, cause)
 
+    def ask_anew(self) -> None:
+        """Send requests again if bad ones have closed this limiter: those of another config may be good ones."""
+        self.endpoint.ask_anew(self._lane)
+
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
         """Use the endpoint within the block. Without users and requests in flight, it forgets what closed or paused it."""

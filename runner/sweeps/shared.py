@@ -84,6 +84,7 @@ class Shared:
         if way not in self._limiters:
             self._limiters[way] = build.limiter(config, lm)
             self._using.enter_context(self._limiters[way].using())
+        self._limiters[way].ask_anew()  # what was refused of an earlier cell may have been its own parameters
         return self._limiters[way]
 
     async def launch(self, experiment: Experiment) -> None:

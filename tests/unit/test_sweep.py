@@ -438,10 +438,25 @@ def test_optuna_searches_the_grid_of_the_section_and_passes_over_failed_cells(se
         "# @package _global_\nsweep: {grid: {sampling.top_p: [0.5, 0.9], sampling.temperature: {interval: [0, 1]}}}\n"
     )
     server.otherwise = lambda call: Status(400, "no") if call.body["top_p"] == 0.5 else Reply()
-    result = sweep(served(server, "experiment=mine", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=6"))
+    result = sweep(
+        served(
+            server,
+            "experiment=mine",
+            "hydra/sweeper=optuna",
+            "hydra.sweeper.n_trials=6",
+            "sweep.concurrency=1",
+            "hydra.sweeper.n_jobs=1",
+        )
+    )
     assert result.manifest.keys == ["sampling.top_p", "sampling.temperature"]
     assert statuses(result)["complete"] + statuses(result)["failed"] == 6
     assert set(statuses(result)) == {"complete", "failed"}
+
+
+def test_a_cell_whose_parameters_are_refused_closes_the_endpoint_for_no_other_cell(server):
+    server.otherwise = lambda call: Status(400, "no") if call.body["top_p"] == 0.5 else Reply()
+    result = sweep(served(server, "sampling.top_p=0.5,0.9", "sweep.concurrency=1"))
+    assert [cell.status for cell in result.manifest.cells.values()] == ["failed", "complete"]
 
 
 def test_optuna_reads_hydras_own_section(server):
