@@ -240,10 +240,21 @@ def _surroundings(places: Sequence[Path], chosen: Sequence[str]) -> tuple[object
 
     The shipped files alone depend on neither of the last two; a user's file, and Hydra's own overrides, may.
     """
-    states = tuple((str(file), state_of(file)) for place in places for file in sorted(place.rglob("*.yaml")))
+    states = tuple((str(file), state_of(file)) for place in places for file in sorted(_files_in(place)))
     if len(places) == 1 and not any("hydra" in override or "${" in override for override in chosen):
         return str(places[0]), states
     return tuple(map(str, places)), states, str(Path.cwd()), tuple(sorted(os.environ.items()))
+
+
+def _files_in(place: Path) -> Iterator[Path]:
+    """Yield the YAML files in a folder and below it, also behind links to folders, as Hydra finds them."""
+    seen: set[str] = set()
+    for folder, below, names in os.walk(place, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        yield from (Path(folder, name) for name in names if name.endswith(".yaml"))
 
 
 def read(path: Path) -> RunConfig:

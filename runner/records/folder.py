@@ -202,9 +202,10 @@ class RunFolder(Folder):
         replaced = self._replaced()
         for numbers, found in self._decoded(decoder):
             if replaced.isdisjoint(numbers):
-                yield found
-            else:
-                yield [one for number, one in zip(numbers, found, strict=True) if number not in replaced]
+                if found:  # lines that cannot be read are none
+                    yield found
+            elif left := [one for number, one in zip(numbers, found, strict=True) if number not in replaced]:
+                yield left
 
     def marks(self) -> Iterator[Mark]:
         """Yield how each sample was scored, in the order of `samples`. Raises RecordError if the file cannot be read."""

@@ -134,18 +134,16 @@ class SweepFolder(Folder):
                     cell.run, cell.status = f"{CELLS}/{folder.name}", "interrupted"
 
     def forget_lost(self, cells: Iterable[CellRecord]) -> None:
-        """Make cells pending whose runs cannot be read: a power failure may have left files of theirs empty, or none."""
+        """Make cells pending whose runs are lost, and open those whose end is: a power failure leaves files empty, or none."""
         for cell in cells:
-            if cell.run is not None and not self._is_whole(cell):
+            if cell.run is None:
+                continue
+            folder = self.path / cell.run
+            if any(_is_lost(folder / name) for name in ("manifest.json", "config.yaml")):
                 cell.run, cell.status = None, "pending"
-
-    def _is_whole(self, cell: CellRecord) -> bool:
-        run = self.run_of(cell)
-        try:
-            ended = run is not None and run.summary() is not None
-            return run is not None and run.config_file.stat().st_size > 0 and (ended or cell.status != "complete")
-        except (OSError, RecordError):
-            return False
+            elif cell.status == "complete" and _is_lost(summary := folder / "summary.json"):
+                summary.unlink(missing_ok=True)
+                cell.status = "interrupted"
 
     def run_of(self, cell: CellRecord) -> RunFolder | None:
         """Return the run folder of a cell; None if it has none, or it cannot be read."""
@@ -155,6 +153,16 @@ class SweepFolder(Folder):
             return RunFolder.open(self.path / cell.run)
         except RecordError:
             return None
+
+
+def _is_lost(file: Path) -> bool:
+    """Return whether a file has no content. One that cannot be read now may have some."""
+    try:
+        return not file.read_bytes().strip(b"\0\n ")
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
 
 
 def list_sweeps(runs_dir: Path) -> list[SweepFolder]:

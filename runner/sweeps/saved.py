@@ -37,10 +37,12 @@ class Saved:
         self._at = 0.0
 
     def add(self, cells: Mapping[str, dict[str, Any]]) -> None:
-        """Add cells that are not there yet, by id, with their values."""
-        with self._lock:
-            for key, values in cells.items():
-                self._manifest.cells.setdefault(key, CellRecord(values=values))
+        """Add cells by id, with their values, and write those that were not there yet. Raises RecordError."""
+        new = {key: CellRecord(values=values) for key, values in cells.items() if key not in self._manifest.cells}
+        if new:
+            with self._lock:
+                self._manifest.cells.update(new)
+            self.write()
 
     def changed(self) -> None:
         """Note a change. It is written now, or within `EVERY_S` by `keep`, or by the next `write`. Raises RecordError."""

@@ -261,3 +261,11 @@ def test_a_failed_export_leaves_the_old_file(capsys, in_tmp, monkeypatch):
     assert "needs polars" in capsys.readouterr().err
     assert (in_tmp / "rows.parquet").read_text() == "old"
     assert main(["export", "nothing", "--to", "md"]) == 1
+
+
+def test_a_block_of_lines_that_were_all_replaced_is_passed_over():
+    failed = [Sample(id=f"r{n}", status="error", error=RowError("server", "x" * 1000)) for n in range(600)]
+    answered = [Sample(id=f"r{n}", output="yes") for n in range(600)]
+    made = record("run", [*failed, *answered])
+    rows = list(csv.DictReader(io.StringIO(exported("csv", made).decode())))
+    assert [row["output"] for row in rows] == ["yes"] * 600

@@ -118,3 +118,14 @@ def test_a_home_that_cannot_be_written_is_no_error(monkeypatch):
     Path("file").write_text("")
     monkeypatch.setenv("OSTINATO_HOME", str(Path("file").absolute()))
     assert compose(["model=fake"]).config().model.name
+
+
+def test_a_changed_file_behind_a_link_to_a_folder_is_noticed():
+    Path("shared").mkdir()
+    Path("shared/own.yaml").write_text("defaults: [default]\ntemperature: 0.25\n")
+    Path("conf").mkdir()
+    Path("conf/sampling").symlink_to(Path("shared").absolute(), target_is_directory=True)
+    Path("shared/again").symlink_to(Path("shared").absolute(), target_is_directory=True)  # a loop
+    assert in_a_process("model=fake", "sampling=own")[0] == 0.25
+    Path("shared/own.yaml").write_text("defaults: [default]\ntemperature: 0.75\n")
+    assert in_a_process("model=fake", "sampling=own")[0] == 0.75
