@@ -99,21 +99,11 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
     Raises:
         RecordError: it cannot be written, or it would be too large.
     """
-    files.drop_drafts(file)
-    temporary = files.draft_of(file)
     try:
-        members = {name: _measured(folder / name) for name in names}
-        contents = Contents(FORMAT, members, facts)
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, allowZip64=False, compresslevel=9) as archive:
-            archive.comment = b"ostinato capsule %d sha256:%s" % (FORMAT, b"0" * 64)
-            archive.writestr(_entry(CONTENTS), msgspec.json.format(msgspec.json.encode(contents), indent=1) + b"\n")
-            for name in names:
-                with (folder / name).open("rb") as source, archive.open(_entry(name), "w") as target:
-                    while block := source.read(_BLOCK):
-                        target.write(block)
-        digest = _sealed(temporary)
-        _check(temporary)
-        temporary.replace(file)
+        with files.drafted(file) as draft:
+            _zip(folder, names, draft, facts)
+            digest = _sealed(draft)
+            _check(draft)
     except _Refused as refused:
         raise RecordError(f"cannot write {file}: readers would refuse it: {refused}") from None
     except OSError as error:
@@ -122,10 +112,19 @@ def write(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any])
         raise RecordError(
             f"cannot write {file}: the run is too large for a capsule, which holds up to {MAX_BYTES:,} bytes"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return digest
+
+
+def _zip(folder: Path, names: Sequence[str], file: Path, facts: dict[str, Any]) -> None:
+    """Write the zip, with zeros in place of its digest."""
+    contents = Contents(FORMAT, {name: _measured(folder / name) for name in names}, facts)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, allowZip64=False, compresslevel=9) as archive:
+        archive.comment = b"ostinato capsule %d sha256:%s" % (FORMAT, b"0" * 64)
+        archive.writestr(_entry(CONTENTS), msgspec.json.format(msgspec.json.encode(contents), indent=1) + b"\n")
+        for name in names:
+            with (folder / name).open("rb") as source, archive.open(_entry(name), "w") as target:
+                while block := source.read(_BLOCK):
+                    target.write(block)
 
 
 @contextlib.contextmanager

@@ -32,26 +32,37 @@ def replacing(path: Path, *, mode: int = _EVERYBODY, sync: bool = True) -> Itera
     Raises:
         OSError: the file cannot be written; `path` is as it was.
     """
+    with drafted(path, mode=mode) as draft, draft.open("wb") as stream:
+        yield stream
+        stream.flush()
+        if sync:
+            os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def drafted(path: Path, *, mode: int = _EVERYBODY) -> Iterator[Path]:
+    """Make an empty draft, to be written by its name. It replaces `path` when the block ends; if that raises, it is deleted.
+
+    It is locked until it has replaced `path`, so no other process takes it for one that a killed process has left.
+
+    Raises:
+        OSError: the draft cannot be made, or cannot replace `path`; `path` is as it was.
+    """
     drop_drafts(path)
-    draft = draft_of(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        try:
             with contextlib.suppress(OSError):  # a file system without locks
-                lock(stream.fileno())
-            yield stream
-            stream.flush()
-            if sync:
-                os.fsync(stream.fileno())
-        draft.replace(path)
+                lock(handle)
+            yield draft
+            draft.replace(path)
+        finally:
+            os.close(handle)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
-
-
-def draft_of(path: Path) -> Path:
-    """Return the name under which this process writes a file before it replaces `path`."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def drop_drafts(path: Path) -> None:

@@ -4,9 +4,12 @@ import os
 import stat
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
+from runner.reproduction import capsule
 from runner.system import files
 
 
@@ -56,6 +59,27 @@ def test_the_next_write_deletes_what_a_killed_process_has_left(tmp_path):
         assert names(tmp_path) == {"a.json", draft, *others}  # somebody on another machine may write it
     files.write(file, "newest")
     assert (file.read_text(), names(tmp_path)) == ("newest", {"a.json", *others})
+
+
+@pytest.mark.parametrize("kind", ["file", "capsule"])
+def test_a_draft_is_locked_until_it_has_replaced_its_file(kind, monkeypatch, tmp_path):
+    """A process of another machine does not know that the writer is alive: the lock alone tells it."""
+    (tmp_path / "config.yaml").write_text("a: 1\n")
+    file, replace, free = tmp_path / "file", Path.replace, []
+
+    def replaced(draft, target):
+        with draft.open("rb") as stream:
+            free.append(files.lock(stream.fileno()))
+        return replace(draft, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    if kind == "file":
+        files.write(file, "new")
+    else:
+        capsule.write(tmp_path, ["config.yaml"], file, {})
+        assert zipfile.ZipFile(file).namelist() == ["capsule.json", "config.yaml"]
+    assert free == [False]
+    assert names(tmp_path) == {"config.yaml", "file"}
 
 
 def test_private_files_are_readable_by_their_owner_alone(tmp_path):
