@@ -222,7 +222,7 @@ class Front:
             if messages[count].get("role") != "assistant":
                 continue
             form = {**asked, "messages": messages[:count]}
-            name = _name(state.name if state else "", prefix.settings, form["messages"], form.get("tools"))
+            name = _name(state.name if state else "", prefix.settings, form["messages"], [form.get(field) for field in FORM])
             known = self._turns.get(name)
             if known is None:  # unless another request has made it meanwhile
                 known = self._turns.setdefault(name, State(name, await self._tokens(form), prefix.settings, state))

@@ -33,7 +33,8 @@ class Llama(Loopback):
 
     def reply(self, path, query, body):
         if path == "/apply-template":
-            return {"prompt": " ".join(f"{one['role']}: {one['content']} ." for one in body["messages"]) + " assistant:"}
+            said = " ".join(f"{one['role']}: {one['content']} ." for one in body["messages"])
+            return {"prompt": " ".join([said, *(str(body[name]) for name in prefixes.FORM if name in body), "assistant:"])}
         if path == "/tokenize":
             return {"tokens": [sum(word.encode()) * 1000 + len(word) for word in body["content"].split()]}
         if path.startswith("/slots/"):
@@ -126,6 +127,17 @@ def test_a_turn_continues_from_the_prompt_of_the_turn_before(llama, monkeypatch)
         )  # each state has 100: the oldest is dropped, and evaluated again when needed
         _, other = await post(port, "/v1/chat/completions", {**asked("Peru", "Lima", "No"), prefixes.FIELD: named})
         assert (other["held"], len(front._held)) == (16, 2)
+
+    with_front(llama, use)
+
+
+@pytest.mark.parametrize("field", prefixes.FORM)
+def test_turns_whose_prompts_differ_by_a_field_have_states_of_their_own(llama, field):
+    async def use(_front, port):
+        named = await asyncio.to_thread(share, f"http://127.0.0.1:{port}/v1", KEY, [asked("Chad"), asked("Peru")])
+        plain = {**asked("Chad", "Lima", "No"), prefixes.FIELD: named}
+        held = [(await post(port, "/v1/chat/completions", body))[1]["held"] for body in (plain, {**plain, field: "auto"}, plain)]
+        assert held == [16, 17, 16]
 
     with_front(llama, use)
 
