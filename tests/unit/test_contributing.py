@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -148,3 +149,28 @@ def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((REPOSITORY / ".github/CITATION.cff").read_text("utf-8"))
     assert (citation["version"], citation["license"]) == (runner.__version__, PROJECT["project"]["license"])
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
+
+
+@pytest.mark.parametrize("readme", ["# No command\n", "```sh\nfirst\n```\n", "```sh\nfirst\n```\n\n```sh\n```\n"])
+def test_a_readme_without_its_commands_fails_the_check(readme, tmp_path):
+    """An empty command passes in bash. The tools that the check could install others with are not there."""
+    repository, tools = tmp_path / "repository", tmp_path / "tools"
+    (repository / ".ci").mkdir(parents=True)
+    tools.mkdir()
+    shutil.copy(REPOSITORY / ".ci" / "run", repository / ".ci" / "run")
+    (repository / "README.md").write_text(readme)
+    for name in ("awk", "bash", "dirname", "git", "mktemp", "rm", "tail"):
+        (tools / name).symlink_to(shutil.which(name))
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", repository]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "a"]):
+        subprocess.run([*git, *command], check=True)
+    done = subprocess.run(
+        ["bash", ".ci/run"],
+        cwd=repository,
+        env={"PATH": str(tools), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"README.md has no sh block [12], or an empty one\n", done.stderr)
