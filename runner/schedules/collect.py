@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,12 +16,12 @@ from runner.config.schema.data import FileSource
 from runner.data.remote import is_remote
 from runner.data.several import matching
 from runner.errors import ConfigError, DataError
-from runner.experiment.files import named_files, renamed, runs_compared_with
+from runner.experiment.files import is_program, named_files, renamed, runs_compared_with
 from runner.solvers import sources
 from runner.system.paths import expanded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.config.schema import RunConfig
     from runner.records import RunFolder
@@ -36,11 +37,19 @@ _CONF = "conf:"
 
 
 class Carried(NamedTuple):
-    """Files by their names as seen from the working directory, the config that names them, and which of them can be run."""
+    """Files by their names as seen from the working directory, and the config that names them.
+
+    Attributes:
+        config: the config.
+        files: their contents.
+        programs: those that can be run.
+        code: those that are code, whether they can be run or not.
+    """
 
     config: RunConfig
     files: dict[str, bytes]
     programs: list[str]
+    code: set[str]
 
 
 def collected(config: RunConfig, reference: RunFolder | None = None) -> Carried:
@@ -51,7 +60,7 @@ def collected(config: RunConfig, reference: RunFolder | None = None) -> Carried:
         reference: a run whose record is needed, too.
 
     Raises:
-        ConfigError, DataError: a file cannot be read, or a row names a file by a path of this machine alone.
+        ConfigError, DataError: a file cannot be read, or a row names one in a way that no other machine understands.
     """
     tree = _Tree()
     replace = msgspec.structs.replace
@@ -61,16 +70,19 @@ def collected(config: RunConfig, reference: RunFolder | None = None) -> Carried:
         named[key] = f"{OWN}answers-{number}.jsonl"
         tree.files[named[key]] = b"".join(msgspec.json.encode(one) + b"\n" for one in answers)
     found = renamed(config, named) if named else config
+    if (attachments := _attached(config)) is not None:
+        tree.hold(attachments.base, attachments.paths.values())
     if isinstance(config.data, FileSource):
         found = replace(found, data=replace(config.data, path=_data(tree, config.data.path)))
     if config.finetune is not None and (path := config.finetune.data.path):
         data = replace(config.finetune.data, path=_training(tree, path))
         found = replace(found, finetune=replace(config.finetune, data=data))
-    if (attachments := _attached(config)) is not None:
+    if attachments is not None:
         base = tree.folder(attachments.base)
         for source, file in attachments.paths.items():
-            _refuse_absolute(source)
-            tree.put(os.path.normpath(f"{base}/{source}"), file, "data")
+            name = os.path.normpath(f"{base}/{source}")
+            _refuse_unfit(source, name, attachments.rows[source])
+            tree.put(name, file, "data")
         if config.prompt.files is not None and not tree.keeps(config.prompt.files):
             found = replace(found, prompt=replace(found.prompt, files=base))
     for path in config.schedule.files:
@@ -79,7 +91,7 @@ def collected(config: RunConfig, reference: RunFolder | None = None) -> Carried:
         assert reference is not None
         with contextlib.suppress(FileNotFoundError):  # a run that was killed has no summary
             tree.files[f"{REFERENCE}/{name}"] = (reference.path / name).read_bytes()
-    return Carried(found, tree.files, tree.programs)
+    return Carried(found, tree.files, tree.programs, tree.code)
 
 
 class _Tree:
@@ -88,6 +100,7 @@ class _Tree:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.programs: list[str] = []
+        self.code: set[str] = set()
         self._cwd = Path.cwd()
         self._outside: dict[Path, str] = {}
 
@@ -95,9 +108,13 @@ class _Tree:
         """Read a file, and the Python files that it imports beside it. Returns the name by which the config finds it."""
         name, file = self.name(path), expanded(path)
         self.put(name, file, key)
+        if is_program(key):
+            self.code.add(name)
         if file.suffix == ".py":
             for beside, content in sources(file).items():
-                self.files.setdefault(os.path.normpath(f"{Path(name).parent}/{beside}"), content)
+                imported = os.path.normpath(f"{Path(name).parent}/{beside}")
+                self.files.setdefault(imported, content)
+                self.code.add(imported)
         return path if self.keeps(path) else name
 
     def add_all(self, path: str) -> None:
@@ -112,13 +129,17 @@ class _Tree:
                 self.put(file.relative_to(self._cwd).as_posix(), file, "schedule.files")
 
     def put(self, name: str, file: Path, key: str) -> None:
-        """Read a file under a name."""
+        """Read a file under a name. Two files of one name are refused."""
         try:
-            self.files[name] = file.read_bytes()
+            content = file.read_bytes()
         except OSError as error:
             raise ConfigError(f"{key}: {file}: {error.strerror}") from None
+        if self.files.setdefault(name, content) != content:
+            raise ConfigError(f"{key}: {file} would be carried as {name}, as another file is; give one of them another name")
         if os.access(file, os.X_OK) and name not in self.programs:
             self.programs.append(name)
+        if name.endswith(".py") or name in self.programs:
+            self.code.add(name)
 
     def name(self, path: str) -> str:
         """Return the name of a file."""
@@ -131,6 +152,13 @@ class _Tree:
         if where.is_relative_to(self._cwd):
             return where.relative_to(self._cwd).as_posix()
         return self._outside.setdefault(where, f"{OWN}{len(self._outside)}")
+
+    def hold(self, folder: Path, files: Iterable[Path]) -> None:
+        """Name a folder from elsewhere so that files which rows name from there (``../a.png``) lie beneath `OWN`, too."""
+        where = self._absolute(folder)
+        root = Path(os.path.commonpath([where, *map(self._absolute, files)]))
+        if root != where and not where.is_relative_to(self._cwd):
+            self._outside[where] = f"{self.folder(root)}/{where.relative_to(root).as_posix()}"
 
     def keeps(self, path: str) -> bool:
         """Return whether a path is right on every machine as it stands."""
@@ -165,10 +193,11 @@ def _training(tree: _Tree, path: str) -> str:
 
 
 class _Attached(NamedTuple):
-    """The folder that attachments are named from, and the files by their names in the rows."""
+    """The folder that attachments are named from, the files by their names in the rows, and the id of a row that has the name."""
 
     base: Path
     paths: Mapping[str, Path]
+    rows: Mapping[str, str]
 
 
 def _attached(config: RunConfig) -> _Attached | None:
@@ -176,15 +205,22 @@ def _attached(config: RunConfig) -> _Attached | None:
     adapter = build.adapter(config)
     if (conversation := conversation_of(adapter)) is None:
         return None
+    attachments, rows = conversation.attachments, dict[str, str]()
     for row in build.dataset(config):
         with contextlib.suppress(DataError):  # said when the row is asked
             adapter.format(row)
-    attachments = conversation.attachments
-    return _Attached(attachments.base, attachments.paths) if attachments.paths else None
+        rows |= dict.fromkeys(islice(reversed(attachments.paths), len(attachments.paths) - len(rows)), row.id)
+    return _Attached(attachments.base, attachments.paths, rows) if rows else None
 
 
-def _refuse_absolute(source: str) -> None:
+def _refuse_unfit(source: str, name: str, row: str) -> None:
+    """Refuse a file that would have no place beneath the working directory of a turn."""
     if expanded(source).is_absolute():
         raise DataError(
-            f"a row attaches {source}, a path of this machine: a schedule cannot carry it; give it as seen from prompt.files"
+            f"row {row} attaches {source}, a path of this machine: a schedule cannot carry it; give it as seen from prompt.files"
+        )
+    if name.startswith("../"):
+        raise DataError(
+            f"row {row} attaches {source}, which lies outside the working directory: a schedule cannot carry it; "
+            "move it beneath that directory, or apply the schedule in one that holds it, too"
         )

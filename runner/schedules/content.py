@@ -7,6 +7,7 @@ the config that travels names them there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from runner.errors import ConfigError, RecordError, ScheduleError
+from runner.experiment.files import holds_secret_code
 from runner.reproduction import capsule
 from runner.schedules.collect import OWN, collected
 from runner.secrets import holds_secret
@@ -92,7 +94,7 @@ def pack(config: RunConfig, *, reference: RunFolder | None = None) -> Content:
         **{f"files/{n}.txt": one for n, one in enumerate(carried.files.values())},
     }
     for name, content in {"the config": files["config.yaml"], **carried.files}.items():
-        _refuse_secrets(name, content)
+        _refuse_secrets(name, content, code=name in carried.code)
     facts = Facts(
         schedule=FORMAT,
         ostinato=version("ostinato"),
@@ -147,15 +149,16 @@ def unpack(packed: bytes, sha256: str) -> Path:
     try:
         private(target.parent)
         for old in target.parent.glob(f"{_DRAFT}*"):
-            if old.stat().st_mtime < time.time() - _STALE_S:
-                shutil.rmtree(old, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another turn has removed it, just now
+                if old.stat().st_mtime < time.time() - _STALE_S:
+                    shutil.rmtree(old, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=target.parent) as place:
             file = Path(place, "content.ostinato")
             file.write_bytes(packed)
             draft = Path(place, "draft")
             _spread(file, draft)
-            if target.exists():
-                target.rename(Path(place, "changed"))
+            if target.exists() and not is_here(sha256):
+                _set_aside(target)
             try:
                 draft.rename(target)
             except OSError:
@@ -166,6 +169,13 @@ def unpack(packed: bytes, sha256: str) -> Path:
     except OSError as error:
         raise ScheduleError(f"what the schedule carries cannot be written to {target}: {error.strerror}") from None
     return target
+
+
+def _set_aside(target: Path) -> None:
+    """Move a changed folder away. The turn that changed it may still run in it, so it is not deleted before it is stale."""
+    aside = tempfile.mkdtemp(prefix=_DRAFT, dir=target.parent)
+    with contextlib.suppress(FileNotFoundError):  # another turn has moved it, just now
+        target.rename(Path(aside, "changed"))
 
 
 def _spread(file: Path, draft: Path) -> None:
@@ -187,13 +197,16 @@ def _spread(file: Path, draft: Path) -> None:
         (draft / _DIGESTS).write_bytes(msgspec.json.encode(known))
 
 
-def _refuse_secrets(name: str, content: bytes) -> None:
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
-        if holds_secret(line):
-            raise ConfigError(
-                f"line {number} of {name} holds what is, or looks like, a secret, and a schedule would carry it to the server; "
-                "take it out: a worker reads secrets from its environment variables"
-            )
+def _refuse_secrets(name: str, content: bytes, *, code: bool) -> None:
+    lines = enumerate(content.decode(errors="replace").splitlines(), 1)
+    where = next((f"line {number} of {name}" for number, line in lines if holds_secret(line)), None)
+    if where is None and code and holds_secret_code(content):
+        where = name
+    if where is not None:
+        raise ConfigError(
+            f"{where} holds what is, or looks like, a secret, and a schedule would carry it to the server; "
+            "take it out: a worker reads secrets from its environment variables"
+        )
 
 
 def _digest(content: bytes) -> str:

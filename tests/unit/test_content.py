@@ -19,6 +19,8 @@ pytestmark = pytest.mark.usefixtures("in_tmp")
 FAKE = ["model=fake", "cache.mode=off", "execution.orchestrator=none", "schedule.interval_s=60", "name=mine"]
 ROWS = [{"id": f"r{n}", "question": f"{n} and 1?", "answer": str(n + 1)} for n in range(3)]
 DATA = ["data=jsonl", "data.id=id", "data.target=answer", "prompt=default"]
+MESSAGE = "prompt.messages=[{role: user, content: [{image: '{{ picture }}'}, {text: '{{ question }}'}]}]"
+ATTACHING = [*DATA, MESSAGE, "prompt.user=null"]
 PROGRAM = "from words import said\n\ndef solve(row, lm):\n    return said(lm(row.fields['question']))\n"
 PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 8
 
@@ -89,15 +91,59 @@ def test_attached_files_are_carried(in_tmp, tmp_path_factory):
         rows(folder / "rows.jsonl", {"picture": "images/one.png"})
         (folder / "images").mkdir()
         (folder / "images" / "one.png").write_bytes(PNG)
-    message = "prompt.messages=[{role: user, content: [{image: '{{ picture }}'}, {text: '{{ question }}'}]}]"
-    given = [*DATA[:-1], "prompt=default", message, "prompt.user=null"]
-    _, found = packed(*given, "data.path=data/rows.jsonl")
+    _, found = packed(*ATTACHING, "data.path=data/rows.jsonl")
     assert unpacked(found)[1] == {"data/rows.jsonl", "data/images/one.png"}
-    _, found = packed(*given, f"data.path={elsewhere}/rows.jsonl")
+    _, found = packed(*ATTACHING, f"data.path={elsewhere}/rows.jsonl")
     assert unpacked(found)[1] == {"_carried/0/rows.jsonl", "_carried/0/images/one.png"}
     rows("data/rows.jsonl", {"picture": str(elsewhere / "images" / "one.png")})
-    with pytest.raises(DataError, match="a path of this machine: a schedule cannot carry it"):
-        packed(*given, "data.path=data/rows.jsonl")
+    with pytest.raises(DataError, match=r"row r0 attaches .*a path of this machine: a schedule cannot carry it"):
+        packed(*ATTACHING, "data.path=data/rows.jsonl")
+
+
+@pytest.mark.parametrize("above", ["..", "../..", "../../.."])
+def test_attached_files_above_their_rows_replace_no_other(above, in_tmp, tmp_path_factory):
+    """The pictures of rows from elsewhere and of this folder have one name, and each is found where the rows say."""
+    folder = tmp_path_factory.mktemp("elsewhere") / "a" / "b" / "c"
+    rows(folder / "rows.jsonl", {"picture": f"{above}/one.png"})
+    (folder / above / "one.png").write_bytes(PNG)
+    (in_tmp / "one.png").write_bytes(PNG + b"here")
+    _, found = packed(*ATTACHING, f"data.path={folder}/rows.jsonl", "schedule.files=[one.png]")
+    unpacked_to, names = unpacked(found)
+    assert "one.png" in names
+    assert all(name == "one.png" or name.startswith("_carried/0/") for name in names)
+    assert ((unpacked_to / found.config.data.path).parent / above / "one.png").read_bytes() == PNG
+    assert (unpacked_to / "one.png").read_bytes() == PNG + b"here"
+
+
+def test_attached_files_beside_the_folder_of_the_rows_keep_their_names(in_tmp):
+    rows("data/rows.jsonl", {"picture": "../images/one.png"})
+    (in_tmp / "images").mkdir()
+    (in_tmp / "images" / "one.png").write_bytes(PNG)
+    _, found = packed(*ATTACHING, "data.path=data/rows.jsonl")
+    assert unpacked(found)[1] == {"data/rows.jsonl", "images/one.png"}
+
+
+def test_a_row_that_attaches_what_lies_above_the_working_directory_is_named(in_tmp, monkeypatch):
+    (in_tmp / "one.png").write_bytes(PNG)
+    (in_tmp / "inner").mkdir()
+    monkeypatch.chdir(in_tmp / "inner")
+    rows("rows.jsonl", {"picture": "near.png"})
+    Path("near.png").write_bytes(PNG)
+    last = {"id": "last", "question": "?", "answer": "1", "picture": "../one.png"}
+    Path("rows.jsonl").write_text(Path("rows.jsonl").read_text() + json.dumps(last) + "\n")
+    with pytest.raises(DataError, match=r"row last attaches \.\./one\.png, which lies outside the working directory"):
+        packed(*ATTACHING, "data.path=rows.jsonl")
+
+
+def test_two_files_of_one_name_are_refused(in_tmp):
+    """What a link hides: its folder lies elsewhere, so ``..`` leads to another file than the name says."""
+    (in_tmp / "far" / "inner").mkdir(parents=True)
+    (in_tmp / "far" / "one.png").write_bytes(PNG)
+    (in_tmp / "one.png").write_bytes(PNG + b"here")
+    (in_tmp / "data").symlink_to(in_tmp / "far" / "inner")
+    rows("data/rows.jsonl", {"picture": "../one.png"})
+    with pytest.raises(ConfigError, match=r"one\.png would be carried as one\.png, as another file is"):
+        packed(*ATTACHING, "data.path=data/rows.jsonl", "schedule.files=[one.png]")
 
 
 def test_programs_can_be_run_and_what_code_opens_is_named():
@@ -123,6 +169,32 @@ def test_secrets_do_not_travel(monkeypatch):
         packed("prompt.system_file=system.txt")
 
 
+@pytest.mark.parametrize("holder", ["solve.py", "words.py", "score.py", "solve.sh", "solve.pl", "extra.py"])
+def test_secrets_in_code_do_not_travel(holder):
+    """They have no known prefix: the name that they are assigned to tells."""
+    texts = {
+        "solve.py": PROGRAM,
+        "words.py": "def said(answer):\n    return answer\n",
+        "score.py": "def score(answer, target):\n    return 1.0\n",
+        "solve.sh": "#!/bin/sh\n",
+        "solve.pl": "print 1;\n",
+        "extra.py": "",
+    }
+    given = {
+        "solve.sh": ["solver=command", "solver.argv=[./solve.sh]"],
+        "solve.pl": ["solver=command", "solver.argv=[perl, solve.pl]"],
+        "score.py": ["scoring=python", "scoring.function=score.py:score"],
+        "extra.py": ["schedule.files=[extra.py]"],
+    }.get(holder, ["solver=python", "solver.function=solve.py:solve"])
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    Path("solve.sh").chmod(0o755)
+    packed(*given)
+    Path(holder).write_text(texts[holder] + 'API_TOKEN = "kx7Pq2mB9vTz4LwR8sNd"\n')
+    with pytest.raises(ConfigError, match=rf"^{holder} holds what is, or looks like, a secret"):
+        packed(*given)
+
+
 def test_a_changed_or_damaged_content_is_not_played():
     Path("system.txt").write_text("Be brief.")
     _, found = packed("prompt.system_file=system.txt")
@@ -135,11 +207,51 @@ def test_a_changed_or_damaged_content_is_not_played():
     assert (folder / "system.txt").read_text() == "Be brief."
     with pytest.raises(ScheduleError, match="is not what was applied"):
         content.unpack(found.packed[:-1], found.sha256)
-    assert not [left for left in folder.parent.iterdir() if left.name.startswith(".")]
+    assert [left.read_text() for left in folder.parent.glob(".*/**/system.txt")] == ["Be long."]
     (killed := folder.parent / ".unpacking-killed").mkdir()
     os.utime(killed, (0, 0))
     assert content.unpack(found.packed, found.sha256) == folder
     assert not killed.exists()
+
+
+def test_a_turn_that_changes_a_carried_file_keeps_its_working_directory():
+    Path("system.txt").write_text("Be brief.")
+    Path("other.txt").write_text("Be kind.")
+    _, found = packed("prompt.system_file=system.txt", "schedule.files=[other.txt]")
+    folder, _ = unpacked(found)
+    os.utime(folder, (0, 0))  # unpacked long ago
+    with contextlib.chdir(folder):
+        Path("system.txt").write_text("Be long.")
+        for _ in range(2):  # the first of the next turns moves it away, the second looks for what is stale
+            content.unpack(found.packed, found.sha256)
+        assert (Path("system.txt").read_text(), Path("other.txt").read_text()) == ("Be long.", "Be kind.")
+    assert content.is_here(found.sha256)
+
+
+def test_an_intact_content_is_left_where_it_is():
+    """Another turn may have unpacked it just now, and run in it."""
+    Path("system.txt").write_text("Be brief.")
+    _, found = packed("prompt.system_file=system.txt")
+    folder, _ = unpacked(found)
+    known = folder.stat().st_ino
+    assert content.unpack(found.packed, found.sha256).stat().st_ino == known
+
+
+def test_a_draft_that_another_turn_removes_fails_no_turn(monkeypatch):
+    Path("system.txt").write_text("Be brief.")
+    _, found = packed("prompt.system_file=system.txt")
+    (draft := content.place_of(found.sha256).parent / ".unpacking-other").mkdir(parents=True)
+    found_names = Path.glob
+
+    def glob(self, pattern):
+        names = list(found_names(self, pattern))
+        if draft in names:
+            draft.rmdir()  # the other turn ends after the look, before the next step
+        return iter(names)
+
+    monkeypatch.setattr(Path, "glob", glob)
+    assert content.unpack(found.packed, found.sha256) == content.place_of(found.sha256)
+    assert not draft.exists()
 
 
 def test_a_folder_has_one_id_that_says_nothing_elsewhere(in_tmp, monkeypatch):
