@@ -121,6 +121,7 @@ class Cache:
         self._table: Table | None = None
         self._to_cull = 0
         self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put | None, asyncio.Future[None] | None]]] = {}
+        self._soon: dict[str, Put] = {}
         self._problem: CacheError | None = None
         self._opening = threading.Lock()
         self._broken = False
@@ -152,6 +153,9 @@ class Cache:
         """
         if self.mode not in _READS:
             return None
+        if self._soon and (soon := self._soon.get(key)) is not None:
+            self.put_many([soon])  # not later: who finds the answer may rely on it
+            self._soon.pop(key, None)
         data = self._memory.get(key)  # one step of C code: no lock is needed
         if data is not None and (entry := self._usable(data)) is not None:
             return entry
@@ -241,7 +245,7 @@ class Cache:
         await stored
 
     def put_soon(self, item: Put, stored: asyncio.Future[None] | None = None) -> None:
-        """Store an answer in a few turns of the event loop, or when `settle` is called, whichever comes first.
+        """Store an answer in a few turns of the event loop, when `settle` is called, or when `get` looks it up.
 
         Args:
             item: what is stored.
@@ -253,6 +257,7 @@ class Cache:
             gathered = self._gathering[loop] = []
             loop.call_soon(self._store_gathered, loop, GATHER_TURNS)
         gathered.append((item, stored))
+        self._soon[item[0]] = item
 
     async def stored(self) -> None:
         """Return when the operating system has what this event loop has given to `put_soon`. Raises CacheError."""
@@ -283,7 +288,9 @@ class Cache:
             self.put_many([item for item, _ in gathered if item is not None])
         except CacheError as error:
             problem = error
-        for _, stored in gathered:
+        for item, stored in gathered:
+            if item is not None:
+                self._soon.pop(item[0], None)
             if stored is None:
                 self._problem = problem or self._problem
             elif stored.done():  # its caller was cancelled

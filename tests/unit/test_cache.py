@@ -278,6 +278,16 @@ def test_only_complete_answers_are_worth_keeping(choice, kept):
     assert worth_keeping(Response(choices=[Choice("4", "stop"), choice])) is kept
 
 
+async def test_an_answer_that_is_stored_soon_is_stored_when_it_is_looked_up(cache):
+    cache.put_soon((KEY, ANSWER, REQUEST, 0.25))
+    assert (entry := cache.get(KEY)) is not None
+    assert (entry.response, entry.cost_usd) == (ANSWER, 0.25)
+    with closing(Cache(cache.folder)) as other:
+        assert other.get(KEY).response == ANSWER
+    cache.settle()
+    assert [key for key, _ in cache.entries()] == [KEY]
+
+
 # --- on disk
 
 

@@ -228,6 +228,22 @@ async def test_each_repeat_has_its_own_seed_and_cache_entry(tmp_path):
     cache.close()
 
 
+@pytest.mark.parametrize("memory", [10, 0], ids=["in memory", "on disk only"])
+async def test_equal_requests_of_rows_in_turn_are_paid_once(tmp_path, memory):
+    class Waits(Comparison):
+        name, asks = "waits", True
+
+        async def judge(self, asked, models):
+            return 1.0
+
+    cache = Cache(tmp_path / "cache", memory_entries=memory)
+    one = asker(lambda *_: "yes", cache=cache, scorers={"waits": Waits()})
+    found, _ = await asked(one, once(Row(f"r{number}", {"q": "the same"}, "yes") for number in range(8)), concurrency=1)
+    assert [sample.output for sample in found.values()] == ["yes"] * 8
+    assert one.lm.transport.asked == ["the same"]
+    cache.close()
+
+
 async def test_cached_answers_need_no_model(tmp_path):
     cache = Cache(tmp_path / "cache")
     many = rows(LOOKUP_BATCH + 10)
