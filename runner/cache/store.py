@@ -138,7 +138,7 @@ class Cache:
         return self.mode in _WRITES
 
     def changes(self) -> int | None:
-        """Return a number that changes when others store answers in this folder; None if it cannot be used."""
+        """Return a number that changes when others store answers in this folder, or it is opened again; None if it cannot be."""
         if (table := self._table) is not None and table.just_looked and table.process == os.getpid():
             return table.seen
         return self._guard(lambda _: None if self._table is None else self._table.changes(), None)
@@ -337,9 +337,8 @@ class Cache:
             return int(self._guard(lambda disk: disk.expire(), 0))
         limit = time.time() - older_than
         with self._lock:
-            for key, data in list(self._memory.items()):
-                if (entry := self._usable(data)) is None or entry.created < limit:
-                    del self._memory[key]
+            held = self._memory.items()
+            self._forget([key for key, data in held if (entry := self._usable(data)) is None or entry.created < limit])
         return self._guard(lambda _: self._table.remove(limit, progress) if self._table is not None else 0, 0)
 
     def clear(self) -> int:
@@ -349,7 +348,7 @@ class Cache:
             CacheError: another process is writing and does not end.
         """
         with self._lock:
-            self._memory.clear()
+            self._forget(list(self._memory))
         removed, failed = 0, ""
         if (self.folder / "cache.db").exists():
             try:
@@ -451,8 +450,13 @@ class Cache:
                     self._memory[key] = data
                     self._memory.move_to_end(key)
             while len(self._memory) > self.memory_entries:
-                key, _ = self._memory.popitem(last=False)
-                self._marks.add([key])
+                self._forget([next(iter(self._memory))])
+
+    def _forget(self, keys: list[str]) -> None:
+        """Drop items from memory, under the lock. They may be on disk, so they are marked first: a lookup takes no lock."""
+        self._marks.add(keys)
+        for key in keys:
+            del self._memory[key]
 
     def _open(self) -> Any:
         if self._table is not None and self._table.process == os.getpid():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import re
 import sqlite3
@@ -52,6 +53,10 @@ filename = NULL, value = ?4
 _OLD = "SELECT rowid, filename FROM Cache WHERE raw = 1 AND mode IN (1, 2) AND store_time < ? ORDER BY rowid"
 _REMOVE = "DELETE FROM Cache WHERE rowid = ? AND store_time < ?"
 _TRIGGERS = "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'Cache'"
+_openings = itertools.count(1)
+"""Numbers of the tables that this process has opened; after a fork, the child counts on from those of its parent."""
+_VERSIONS = 2**32
+"""The numbers that `_VERSION` has: 32 bits, and each connection begins anew, so that two may name different states alike."""
 _VALUE_FILE = re.compile(r"[0-9a-f]{2}/[0-9a-f]{2}/[0-9a-f]+\.val")
 """The file of a large value, as diskcache names it."""
 
@@ -73,6 +78,7 @@ class Table:
         self._writer.execute("PRAGMA wal_autocheckpoint = 0")  # a checkpoint waits for the disk: it runs in a thread
         self._folder, self._connect = folder, functools.partial(_connect, folder, timeout_s)
         self._stored = 0
+        self._opening = next(_openings)
         self.seen, self._looked = self._version(), time.monotonic()
         self._checkpointing: threading.Thread | None = None
 
@@ -172,7 +178,8 @@ class Table:
     def changes(self, *, now: bool = False) -> int:
         """Return a number that changes when others have stored rows: other connections to this database, of any process.
 
-        It is looked up again if that was `LOOK_S` seconds ago, or `now`.
+        A table that is opened again has other numbers: nobody knows what was stored in between. The number is looked up again if
+        that was `LOOK_S` seconds ago, or `now`.
         """
         if now or not self.just_looked:
             self.seen, self._looked = self._version(), time.monotonic()
@@ -186,7 +193,7 @@ class Table:
     def _version(self) -> int:
         with self._writing:  # the connection whose own rows do not count
             found: int = self._writer.execute(_VERSION).fetchone()[0]
-        return found
+        return self._opening * _VERSIONS + found
 
     def _checkpoint(self) -> None:
         """Move the write-ahead log into the database, beside the writer unless it is large. What cannot be moved stays in it."""

@@ -1,8 +1,13 @@
 """Marks: once all keys of a folder are marked, an absent key is known to be absent without a look at the disk."""
 
+import os
+import sqlite3
+from contextlib import closing
+
 import pytest
 
-from runner.cache import Cache, marks, table
+from runner.cache import Cache, marks, store, table
+from runner.errors import CacheError
 from runner.types import Choice, Response
 
 ANSWER = Response(choices=[Choice("yes", "stop")])
@@ -77,4 +82,67 @@ def test_our_own_answers_are_found_after_they_have_left_the_memory(tmp_path):
         cache.put(key, ANSWER)
     assert all(cache.get(key).response == ANSWER for key in KEYS[:50])
     assert looks(cache, ABSENT[:100]) <= FEW  # our own answers are no change
+    cache.close()
+
+
+def store_elsewhere(folder, key):
+    other = Cache(folder)
+    other.put(key, ANSWER)
+    other.close()
+
+
+def test_what_others_store_while_the_folder_is_closed_is_found(folder):
+    cache = Cache(folder)
+    looks(cache, ABSENT)
+    assert looks(cache, ABSENT) <= FEW
+    since = cache.changes()
+    cache.close()
+    store_elsewhere(folder, ABSENT[0])
+    store_elsewhere(folder, ABSENT[1])
+    assert cache.get(ABSENT[0]) is not None
+    assert cache.get(ABSENT[1], missing_since=since) is not None
+    cache.close()
+
+
+def test_what_others_store_before_a_child_opens_the_folder_is_found(folder):
+    cache = Cache(folder)
+    looks(cache, ABSENT)
+    since = cache.changes()
+    store_elsewhere(folder, ABSENT[0])
+    child = os.fork()
+    if not child:
+        try:
+            found = cache.get(ABSENT[0], missing_since=since)
+            os._exit(0 if found is not None else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    cache.close()
+
+
+def test_a_key_is_marked_before_it_leaves_the_memory(tmp_path, monkeypatch):
+    cache = Cache(tmp_path / "cache", memory_entries=1)
+    since, add, found = cache.changes(), marks.Marks.add, []
+
+    def looked_up_before(self, keys):  # as by another thread
+        found.extend(cache.get(key, missing_since=since) for key in keys)
+        add(self, keys)
+
+    cache.put(KEYS[0], ANSWER)
+    monkeypatch.setattr(marks.Marks, "add", looked_up_before)
+    cache.put(KEYS[1], ANSWER)
+    assert [entry.response for entry in found] == [ANSWER]
+    cache.close()
+
+
+def test_our_own_answers_are_found_if_the_folder_cannot_be_cleared(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "TIMEOUT_S", 0.05)
+    cache = Cache(tmp_path / "cache")
+    since = cache.changes()
+    cache.put(KEYS[0], ANSWER)
+    with closing(sqlite3.connect(cache.folder / "cache.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(CacheError, match="could not be cleared"):
+            cache.clear()
+    assert cache.get(KEYS[0], missing_since=since) is not None
     cache.close()
