@@ -122,7 +122,7 @@ class Cache:
         self._to_cull = 0
         self._gathering: dict[asyncio.AbstractEventLoop, list[tuple[Put | None, asyncio.Future[None] | None]]] = {}
         self._soon: dict[str, Put] = {}
-        self._problem: CacheError | None = None
+        self._problem: Exception | None = None
         self._opening = threading.Lock()
         self._broken = False
         self._warned = False
@@ -270,7 +270,7 @@ class Cache:
         """Store now what this event loop has given to `put_soon`.
 
         Raises:
-            CacheError: that failed, now or since the last call, and no caller of `aput` was told.
+            CacheError, or another Exception: that failed, now or since the last call, and no caller of `aput` was told.
         """
         self._store_gathered(asyncio.get_running_loop(), 0)
         if (problem := self._problem) is not None:
@@ -283,10 +283,10 @@ class Cache:
             return
         if (gathered := self._gathering.pop(loop, None)) is None:
             return
-        problem: CacheError | None = None
+        problem: Exception | None = None
         try:
             self.put_many([item for item, _ in gathered if item is not None])
-        except CacheError as error:
+        except Exception as error:  # noqa: BLE001 - boundary: those that wait, and `settle`, raise it
             problem = error
         for item, stored in gathered:
             if item is not None:

@@ -107,10 +107,8 @@ class Table:
         with self._transaction() as writer:
             writer.executemany(_STORE, [(key, now, expire, value) for key, value in rows])
             self._stored += len(rows)
-            if self._stored >= CHECKPOINT_EVERY and (self._checkpointing is None or not self._checkpointing.is_alive()):
-                self._stored = 0
-                self._checkpointing = threading.Thread(target=self._checkpoint, name="cache checkpoint", daemon=True)
-                self._checkpointing.start()
+        if self._stored >= CHECKPOINT_EVERY:
+            self._begin_checkpoint()
 
     def size(self) -> int:
         """Return the most rows that there can be."""
@@ -194,6 +192,15 @@ class Table:
         with self._writing:  # the connection whose own rows do not count
             found: int = self._writer.execute(_VERSION).fetchone()[0]
         return self._opening * _VERSIONS + found
+
+    def _begin_checkpoint(self) -> None:
+        """Start a checkpoint, unless one runs. Outside a transaction: a thread that cannot be started must not undo the rows."""
+        with self._writing:
+            if self._stored >= CHECKPOINT_EVERY and (self._checkpointing is None or not self._checkpointing.is_alive()):
+                self._stored = 0
+                thread = threading.Thread(target=self._checkpoint, name="cache checkpoint", daemon=True)
+                thread.start()
+                self._checkpointing = thread
 
     def _checkpoint(self) -> None:
         """Move the write-ahead log into the database, beside the writer unless it is large. What cannot be moved stays in it."""

@@ -1,5 +1,6 @@
 """The cache: stored answers, expiry and limits, corrupt and hostile databases, several processes and threads."""
 
+import asyncio
 import json
 import os
 import pickle
@@ -288,6 +289,19 @@ async def test_an_answer_that_is_stored_soon_is_stored_when_it_is_looked_up(cach
     assert [key for key, _ in cache.entries()] == [KEY]
 
 
+async def test_whatever_storing_raises_reaches_those_who_rely_on_it(cache, monkeypatch):
+    def fails(self, items):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Cache, "put_many", fails)
+    with pytest.raises(RuntimeError, match="new thread"):
+        await asyncio.wait_for(cache.aput((KEY, ANSWER, REQUEST, None)), 10)
+    cache.put_soon((KEY, ANSWER, REQUEST, None))
+    with pytest.raises(RuntimeError, match="new thread"):
+        cache.settle()
+    cache.settle()  # it is told once
+
+
 # --- on disk
 
 
@@ -544,6 +558,22 @@ def test_the_log_stays_small_while_answers_are_stored_without_a_pause(folder, mo
             sizes.append(log.stat().st_size)
         assert len(cache.get_many([f"{number} 0" for number in range(4000)])) == 4000
     assert max(sizes) < 96 * table.LOG_BYTES  # it would be twice as large, and grow with each row
+
+
+def test_a_checkpoint_that_cannot_begin_leaves_the_answers_stored(folder, monkeypatch):
+    def no_thread(self):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 1)
+    with closing(Cache(folder)) as cache:
+        cache.changes()  # opens the database
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", no_thread)
+            with pytest.raises(RuntimeError, match="new thread"):
+                cache.put(KEY, ANSWER)
+        with closing(Cache(folder)) as other:
+            assert other.get(KEY).response == ANSWER
+        cache.put("a" * 64, ANSWER)
 
 
 def test_a_missing_answer_is_looked_up_again_once_others_have_stored_one(tmp_path, monkeypatch):
