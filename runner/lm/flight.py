@@ -22,7 +22,8 @@ class SingleFlight(Generic[T]):
         """Make `call` with these arguments, or wait for the call of the same key in flight; all get its outcome or its error.
 
         Returns:
-            The outcome, and whether it is that of another call. If that one is cancelled, the next in line makes the call.
+            The outcome, and whether it is that of another call. If that one is cancelled, the next in line makes the call, unless
+            it is cancelled, too.
         """
         place = (asyncio.get_running_loop(), key)
         flights = self._flights
@@ -30,10 +31,13 @@ class SingleFlight(Generic[T]):
             flight = flights[place]
             if flight is None:
                 flight = flights[place] = place[0].create_future()
+            task = asyncio.current_task()
+            assert task is not None
+            cancelled = task.cancelling()
             try:
                 return await asyncio.shield(flight), True
             except asyncio.CancelledError:
-                if not flight.cancelled():
+                if not flight.cancelled() or task.cancelling() > cancelled:
                     raise
         flights[place] = None
         try:

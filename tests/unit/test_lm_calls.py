@@ -325,6 +325,27 @@ async def test_if_a_shared_request_is_cancelled_the_next_caller_sends_it(tmp_pat
         await first
 
 
+async def test_calls_that_are_cancelled_together_send_nothing_more(tmp_path):
+    started, sent = asyncio.Event(), []
+
+    class Slow(Scripted):
+        async def acomplete(self, request, connection, hear=None):
+            sent.append(request)
+            started.set()
+            await asyncio.Event().wait()
+
+    lm = LM("openai/any", api_key=KEY, cache=Cache(tmp_path))
+    lm.transport = Slow("never")
+    calls = [asyncio.create_task(lm.acall("hi")) for _ in range(3)]
+    await started.wait()
+    for call in calls:
+        call.cancel()
+    done, pending = await asyncio.wait(calls, timeout=1)
+    for call in pending:
+        call.cancel()
+    assert (len(sent), len(done), [call.cancelled() for call in done]) == (1, 3, [True] * 3)
+
+
 async def test_identical_concurrent_calls_share_the_failure(tmp_path):
     lm = LM("openai/any", api_key=KEY, cache=Cache(tmp_path), num_retries=0)
     lm.transport = Scripted(ServerError("no"), ServerError("no"))
