@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.cost.budget import Reservation
     from runner.lm.channel import Channel
     from runner.lm.permits import Permit, Permits
-    from runner.types import Request
+    from runner.types import Request, Response
 
 
 class Call:
@@ -64,7 +64,7 @@ class Call:
                 closed.attempts = len(self._failures)
                 raise
         completion = self._completed(attempt)
-        if (store := self._keeps(completion)) is not None:
+        if (store := self._keeps(completion.response)) is not None:
             store.put_many([(self._key, completion.response, self._request, completion.cost_usd)])
         return completion
 
@@ -86,7 +86,7 @@ class Call:
                 closed.attempts = len(self._failures)
                 raise
         completion = self._completed(attempt)
-        if (store := self._keeps(completion)) is not None:
+        if (store := self._keeps(completion.response)) is not None:
             item = self._key, completion.response, self._request, completion.cost_usd
             if stored:
                 await store.aput(item)
@@ -122,12 +122,12 @@ class Call:
             first_token_s=first_token_s,
         )
 
-    def _keeps(self, completion: Completion) -> Cache | None:
+    def _keeps(self, response: Response) -> Cache | None:
         """Return the cache that has to keep the answer, if any."""
         store = self._store
         if store is None or not store.writes:
             return None
-        return store if worth_keeping(completion.response, max_tokens=limit_of(self._request)) else None
+        return store if worth_keeping(response, max_tokens=limit_of(self._request)) else None
 
     def _send(self, attempt: Attempt) -> None:
         """Do as `_asend`, in a thread that may block."""
@@ -173,6 +173,8 @@ class Call:
         permit = attempt.place = await permits.acquire(self._request, self._key, tokens, most, self._account)
         try:
             await self._atransport(attempt)
+            assert attempt.response is not None
+            permit.keeps(self._keeps(attempt.response))
         except LMError as error:
             await permit.judged(error)
             raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.cache import Cache
     from runner.cost.account import Account
     from runner.errors import LMError
     from runner.types import Request, Response
@@ -34,6 +35,9 @@ class Permit(Protocol):
 
     def succeeded(self, tokens_used: int | None, seconds: float) -> None:
         """End with an answer."""
+
+    def keeps(self, store: Cache | None) -> None:
+        """Name the cache that gets the answer after `settle`; None: none does."""
 
     def failed(self, error: LMError, seconds: float, row: object = None) -> None:
         """End with an error."""

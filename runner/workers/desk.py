@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 class _Attempt(NamedTuple):
-    """Hold what one attempt of a worker has been granted."""
+    """Hold what one attempt of a worker has been granted; others that ask the same wait for its flight to land."""
 
     demand: Demand
     place: Pass
     reserved: Reservation | None
+    flight: asyncio.Future[None] | None
 
 
 class Attempts:
@@ -38,7 +39,7 @@ class Attempts:
         self.tell = tell
         self.granted: dict[int, _Attempt] = {}
         self.waiting: set[asyncio.Task[None]] = set()
-        self.flights: dict[Slot, set[str]] = {}
+        self.flights: dict[Slot, dict[str, asyncio.Future[None]]] = {}
 
 
 class Desk:
@@ -76,7 +77,7 @@ class Desk:
                 self._refuse(attempts, demand, error)
                 return
             if place is not None:
-                self._grant(attempts, demand, place, None)
+                self._grant(attempts, demand, _Attempt(demand, place, None, self._take_off(attempts, demand)))
                 return
         task = asyncio.create_task(self._later(attempts, lm, demand))
         attempts.waiting.add(task)
@@ -109,15 +110,15 @@ class Desk:
                 return error if error.disposition == "stop" else None
             case Ended() if attempt is not None:
                 del attempts.granted[message.ticket]
-                self._end(attempts, attempt, message)
+                self._end(attempt, message)
             case _:
                 pass
         return None
 
     def ended(self, attempts: Attempts, slot: Slot) -> None:
         """Have nobody wait for the answers of a slot any more."""
-        for key in attempts.flights.pop(slot, ()):
-            self._land(key)
+        for key, flight in attempts.flights.pop(slot, {}).items():
+            self._land(key, flight)
 
     def lost(self, attempts: Attempts) -> None:
         """Settle the attempts of a worker that is gone: each may have been sent, and counts as using the most that it may use."""
@@ -131,40 +132,41 @@ class Desk:
         for slot in list(attempts.flights):
             self.ended(attempts, slot)
 
-    def _end(self, attempts: Attempts, attempt: _Attempt, ended: Ended) -> None:
+    def _end(self, attempt: _Attempt, ended: Ended) -> None:
         if ended.succeeded:
             attempt.place.succeeded(ended.tokens, ended.seconds)
         else:
             attempt.place.abandoned()
-            if attempt.demand.key in attempts.flights.get(attempt.demand.slot, ()):
-                attempts.flights[attempt.demand.slot].discard(attempt.demand.key)
-                self._land(attempt.demand.key)
+        if not ended.kept and attempt.flight is not None:
+            self._land(attempt.demand.key, attempt.flight)
         if attempt.reserved is not None:
             attempt.reserved.settle(usd=ended.usd, tokens=ended.used, sent=ended.sent)
 
     async def _later(self, attempts: Attempts, lm: LM, demand: Demand) -> None:
         """Answer a demand that has to wait: for its turn, or for the same request of another worker."""
         reserved: Reservation | None = None
+        flight: asyncio.Future[None] | None = None
+        granted = False
         try:
             while (flight := self._flights.get(demand.key)) is not None:
                 await asyncio.shield(flight)
             if (entry := self._known(lm, demand)) is not None:
                 attempts.tell(Known(demand.ticket, entry.response, entry.cost_usd))
                 return
+            flight = self._take_off(attempts, demand)
             most = demand.most or {"usd": None, "tokens": None}
             reserved = await lm.budget.reserve(**most) if lm.budget is not None else None
             assert lm.limiter is not None
             place = await lm.limiter.acquire(demand.tokens)
+            granted = True
+            self._grant(attempts, demand, _Attempt(demand, place, reserved, flight))
         except (LMError, BudgetExceeded) as error:
-            if reserved is not None:
-                reserved.settle(sent=False)
             self._refuse(attempts, demand, error)
-        except asyncio.CancelledError:
-            if reserved is not None:
+        finally:
+            if not granted and reserved is not None:
                 reserved.settle(sent=False)
-            raise
-        else:
-            self._grant(attempts, demand, place, reserved)
+            if not granted and flight is not None:
+                self._land(demand.key, flight)
 
     def _answered(self, attempts: Attempts, task: asyncio.Task[None]) -> None:
         attempts.waiting.discard(task)
@@ -176,20 +178,28 @@ class Desk:
             return None
         return lm.store.get(demand.key, missing_since=self._missing_since if demand.missing else None)
 
-    def _grant(self, attempts: Attempts, demand: Demand, place: Pass, reserved: Reservation | None) -> None:
-        attempts.granted[demand.ticket] = _Attempt(demand, place, reserved)
+    def _grant(self, attempts: Attempts, demand: Demand, attempt: _Attempt) -> None:
+        attempts.granted[demand.ticket] = attempt
         self._ledger(demand.slot, demand.spent, demand.model)
-        store = self._lms[demand.model].store
-        if store is not None and store.reads and store.writes and demand.key not in self._flights:
-            self._flights[demand.key] = asyncio.get_running_loop().create_future()
-            attempts.flights.setdefault(demand.slot, set()).add(demand.key)
         attempts.tell(Grant(demand.ticket))
+
+    def _take_off(self, attempts: Attempts, demand: Demand) -> asyncio.Future[None] | None:
+        """Have others that ask the same wait from now on. Return None if no cache would hand them the answer."""
+        store = self._lms[demand.model].store
+        if store is None or not (store.reads and store.writes):
+            return None
+        flight = self._flights[demand.key] = asyncio.get_running_loop().create_future()
+        attempts.flights.setdefault(demand.slot, {})[demand.key] = flight
+        return flight
 
     def _refuse(self, attempts: Attempts, demand: Demand, error: LMError | BudgetExceeded) -> None:
         attempts.tell(Refused(demand.ticket, Failure.of(error)))
         if isinstance(error, LMError):
             attempts.tell(Closed(demand.model, Failure.of(error)))
 
-    def _land(self, key: str) -> None:
-        if (flight := self._flights.pop(key, None)) is not None and not flight.done():
-            flight.set_result(None)
+    def _land(self, key: str, flight: asyncio.Future[None] | None = None) -> None:
+        """Have nobody wait for the answer of a key any more; given a flight, only if it is the one that they wait for."""
+        there = self._flights.get(key)
+        if there is not None and flight in (None, there):
+            del self._flights[key]
+            there.set_result(None)

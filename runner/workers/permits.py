@@ -94,7 +94,10 @@ class Counter:
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
         elif isinstance(answer, Grant):
-            self.say(Ended(answer.ticket, succeeded=False, seconds=0.0, tokens=None, usd=None, used=None, sent=False))
+            self._give_back(answer.ticket)
+
+    def _give_back(self, ticket: int) -> None:
+        self.say(Ended(ticket, succeeded=False, kept=False, seconds=0.0, tokens=None, usd=None, used=None, sent=False))
 
     async def pause(self, model: str | None, seconds: float) -> None:
         """Wait, unless the endpoint is closed. Raises EndpointClosedError then."""
@@ -121,12 +124,12 @@ class Counter:
 class Granted:
     """A permission of the head: see `runner.lm.permits.Permit`."""
 
-    __slots__ = ("_counter", "_ended", "_seconds", "_succeeded", "_ticket", "_tokens", "_wrong")
+    __slots__ = ("_counter", "_ended", "_kept", "_seconds", "_succeeded", "_ticket", "_tokens", "_wrong")
 
     def __init__(self, counter: Counter, ticket: int) -> None:
         self._counter = counter
         self._ticket = ticket
-        self._succeeded = self._wrong = self._ended = False
+        self._succeeded = self._kept = self._wrong = self._ended = False
         self._seconds = 0.0
         self._tokens: int | None = None
 
@@ -138,6 +141,10 @@ class Granted:
     def succeeded(self, tokens_used: int | None, seconds: float) -> None:
         """Note an answer; `settle` sends it."""
         self._succeeded, self._tokens, self._seconds = True, tokens_used, seconds
+
+    def keeps(self, store: Cache | None) -> None:
+        """Note whether the answer goes to the head; `settle` says it."""
+        self._kept = isinstance(store, CacheOfHead)
 
     def failed(self, error: LMError, seconds: float, row: object = None) -> None:
         """Tell the head of a failure, whose answer `judged` waits for."""
@@ -152,7 +159,8 @@ class Granted:
         if not self._ended:
             self._ended = True
             self._counter.in_flight -= 1
-            self._counter.say(Ended(self._ticket, self._succeeded, self._seconds, self._tokens, usd, tokens, sent))
+            ended = Ended(self._ticket, self._succeeded, self._kept, self._seconds, self._tokens, usd, tokens, sent)
+            self._counter.say(ended)
 
     async def judged(self, error: LMError) -> None:
         """Take over the head's judgement of the failure."""

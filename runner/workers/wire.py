@@ -154,10 +154,14 @@ class Wrong(Message, frozen=True, array_like=True, tag=True):
 
 
 class Ended(Message, frozen=True, array_like=True, tag=True):
-    """Say how an attempt has ended, and what it has used; None: unknown. `tokens` are those that the answer names."""
+    """Say how an attempt has ended, and what it has used; None: unknown. `tokens` are those that the answer names.
+
+    `kept` tells whether an `Answer` follows: an empty answer, or one that was cut off, is not for the cache.
+    """
 
     ticket: int
     succeeded: bool
+    kept: bool
     seconds: float
     tokens: int | None
     usd: float | None
