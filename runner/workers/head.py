@@ -212,35 +212,41 @@ class Head:
 
     def _hear(self, worker: Worker, messages: Sequence[FromWorker]) -> None:
         """Take the messages of a worker: answers into the cache, samples into the record, demands to the desk."""
-        attempts, done = worker.attempts, []
+        done: list[Sample] = []
         self._desk.put(message for message in messages if isinstance(message, Answer))
-        for message in messages:
-            match message:
-                case Demand():
-                    worker.begun.add(message.slot)
-                    self._desk.demanded(attempts, message)
-                case Done():
-                    done.append(self._done(worker, sample_of(message.line)))
-                case Answer():
-                    pass
-                case Owed():
-                    self._owed(worker, message)
-                case Spend():
-                    self._experiment.spending.keep(message.slot, message.spent, message.model)
-                case Ready():
-                    worker.is_ready = True
-                    self._warn_of_unfit()
-                case Idle():
-                    worker.is_idle = True
-                    self._score_time(message)
-                case Unfit():
-                    raise UnfitError(f"{worker.link.name}: {message.reason}")
-                case _:
-                    error = self._desk.heard(attempts, message)
-                    if error is not None:
-                        self._experiment.stop.request(error)
-        self._keep(done)
+        try:
+            for message in messages:
+                self._take(worker, message, done)
+        finally:  # a later message may end the worker or the run, and a sample whose lease has ended comes only once
+            self._keep(done)
         self._lease(worker)
+
+    def _take(self, worker: Worker, message: FromWorker, done: list[Sample]) -> None:
+        """Take one message; a finished sample goes to `done`."""
+        match message:
+            case Demand():
+                worker.begun.add(message.slot)
+                self._desk.demanded(worker.attempts, message)
+            case Done():
+                done.append(self._done(worker, sample_of(message.line)))
+            case Answer():
+                pass
+            case Owed():
+                self._owed(worker, message)
+            case Spend():
+                self._experiment.spending.keep(message.slot, message.spent, message.model)
+            case Ready():
+                worker.is_ready = True
+                self._warn_of_unfit()
+            case Idle():
+                worker.is_idle = True
+                self._score_time(message)
+            case Unfit():
+                raise UnfitError(f"{worker.link.name}: {message.reason}")
+            case _:
+                error = self._desk.heard(worker.attempts, message)
+                if error is not None:
+                    self._experiment.stop.request(error)
 
     def _done(self, worker: Worker, sample: Sample) -> Sample:
         """Take a finished sample, and check what its row expects of it."""

@@ -12,7 +12,7 @@ from runner.errors import ConfigError, LaunchError, RecordError
 from runner.providers import local
 from runner.records import RunFolder
 from runner.workers import head, player
-from runner.workers.wire import Answer, Demand, Done, Ended, sample_of
+from runner.workers.wire import Answer, Demand, Done, Ended, Unfit, sample_of
 from tests.support.clock import wait_until
 from tests.support.server import Reply, Server, Status
 from tests.workers.here import workers_here
@@ -132,6 +132,23 @@ def test_a_lost_worker_costs_what_was_in_flight(server, moment):
     assert sum(again.values()) - len(again) <= 4 + 1, again
     assert "was lost (killed by the test)" in (result.folder / "run.log").read_text()
     assert result.summary.requests >= server.count, "what may have been sent counts"
+
+
+def test_samples_are_kept_though_a_later_message_ends_their_worker(server, monkeypatch):
+    hear = head.Head._hear
+    ended = []
+
+    def with_end(self, worker, messages):
+        last = [Unfit("its disk is full")] if not ended and any(isinstance(one, Done) for one in messages) else []
+        ended.extend(last)
+        hear(self, worker, [*messages, *last])
+
+    monkeypatch.setattr(head.Head, "_hear", with_end)
+    with workers_here(), pytest.warns(UserWarning, match="its disk is full"):
+        result = play(server, "limits.max_concurrency=4")
+
+    assert ended
+    assert [line["id"] for line in lines(result)] == sorted(f"r{number}" for number in range(ROWS))
 
 
 def test_a_worker_that_hangs_is_given_up(server, monkeypatch):
