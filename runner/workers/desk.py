@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner.errors import BudgetExceeded, LMError
-from runner.workers.wire import Answer, Closed, Demand, Ended, Failure, Grant, Heard, Judged, Known, Refused, Wrong
+from runner.workers.wire import Answer, Closed, Demand, Ended, Failure, Grant, Heard, Judged, Known, Refused, Withdrawn, Wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -38,7 +38,7 @@ class Attempts:
     def __init__(self, tell: Callable[[FromHead], None]) -> None:
         self.tell = tell
         self.granted: dict[int, _Attempt] = {}
-        self.waiting: set[asyncio.Task[None]] = set()
+        self.waiting: dict[int, tuple[Slot, asyncio.Task[None]]] = {}
         self.flights: dict[Slot, dict[str, asyncio.Future[None]]] = {}
 
 
@@ -80,8 +80,8 @@ class Desk:
                 self._grant(attempts, demand, _Attempt(demand, place, None, self._take_off(attempts, demand)))
                 return
         task = asyncio.create_task(self._later(attempts, lm, demand))
-        attempts.waiting.add(task)
-        task.add_done_callback(lambda task: self._answered(attempts, task))
+        attempts.waiting[demand.ticket] = demand.slot, task
+        task.add_done_callback(lambda task: self._answered(attempts, demand.ticket, task))
 
     def put(self, puts: Iterable[Answer]) -> None:
         """Store answers, those of each model in one transaction."""
@@ -95,7 +95,7 @@ class Desk:
             for one in ones:
                 self._land(one.key)
 
-    def heard(self, attempts: Attempts, message: Heard | Wrong | Ended) -> LMError | None:
+    def heard(self, attempts: Attempts, message: Heard | Wrong | Ended | Withdrawn) -> LMError | None:
         """Learn from an attempt. Return its error if no other request would fare better."""
         attempt = attempts.granted.get(message.ticket)
         match message:
@@ -111,18 +111,23 @@ class Desk:
             case Ended() if attempt is not None:
                 del attempts.granted[message.ticket]
                 self._end(attempt, message)
+            case Withdrawn() if message.ticket in attempts.waiting:
+                attempts.waiting[message.ticket][1].cancel()
             case _:
                 pass
         return None
 
     def ended(self, attempts: Attempts, slot: Slot) -> None:
-        """Have nobody wait for the answers of a slot any more."""
+        """Grant a slot nothing more, as its spending is in the record, and have nobody wait for its answers any more."""
+        for waiting, task in attempts.waiting.values():
+            if waiting == slot:
+                task.cancel()
         for key, flight in attempts.flights.pop(slot, {}).items():
             self._land(key, flight)
 
     def lost(self, attempts: Attempts) -> None:
         """Settle the attempts of a worker that is gone: each may have been sent, and counts as using the most that it may use."""
-        for task in attempts.waiting:
+        for _, task in attempts.waiting.values():
             task.cancel()
         for attempt in attempts.granted.values():
             attempt.place.abandoned()
@@ -168,8 +173,8 @@ class Desk:
             if not granted and flight is not None:
                 self._land(demand.key, flight)
 
-    def _answered(self, attempts: Attempts, task: asyncio.Task[None]) -> None:
-        attempts.waiting.discard(task)
+    def _answered(self, attempts: Attempts, ticket: int, task: asyncio.Task[None]) -> None:
+        del attempts.waiting[ticket]
         if not task.cancelled() and self.problem is None:
             self.problem = task.exception()
 

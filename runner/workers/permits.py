@@ -9,7 +9,21 @@ from runner.cache import Cache
 from runner.errors import EndpointClosedError, LMError
 from runner.limits.headers import REQUESTS, TOKENS
 from runner.lm.permits import AnsweredElsewhere
-from runner.workers.wire import Answer, Demand, Ended, Failure, Grant, Heard, Judged, Known, Refused, Spend, Wrong, as_json
+from runner.workers.wire import (
+    Answer,
+    Demand,
+    Ended,
+    Failure,
+    Grant,
+    Heard,
+    Judged,
+    Known,
+    Refused,
+    Spend,
+    Withdrawn,
+    Wrong,
+    as_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -70,6 +84,12 @@ class Counter:
         self.say(Demand(ticket, slot, model, key, missing, tokens, dict(most) if most else None, spent))
         try:
             answer = await waiting
+        except asyncio.CancelledError:
+            if waiting.cancelled():
+                self.say(Withdrawn(ticket))
+            elif isinstance(waiting.result(), Grant):  # it came in the turn of the loop in which the call was cancelled
+                self._give_back(ticket)
+            raise
         finally:
             del self._waiting[ticket]
         if isinstance(answer, Known):

@@ -169,6 +169,12 @@ class Ended(Message, frozen=True, array_like=True, tag=True):
     sent: bool
 
 
+class Withdrawn(Message, frozen=True, array_like=True, tag=True):
+    """Take back a `Demand`: the call was cancelled before it was answered."""
+
+    ticket: int
+
+
 class Answer(Message, frozen=True, array_like=True, tag=True):
     """Hand over an answer for the cache: response and request are JSON, as the cache stores them."""
 
@@ -207,7 +213,7 @@ class Idle(Message, frozen=True, array_like=True, tag=True):
     scoring_s: dict[str, float]
 
 
-FromWorker: TypeAlias = Ready | Unfit | Demand | Heard | Wrong | Ended | Answer | Spend | Done | Owed | Idle
+FromWorker: TypeAlias = Ready | Unfit | Demand | Heard | Wrong | Ended | Withdrawn | Answer | Spend | Done | Owed | Idle
 
 encode = msgspec.msgpack.Encoder().encode
 as_json = msgspec.json.Encoder().encode

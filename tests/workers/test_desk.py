@@ -6,6 +6,7 @@ import json
 import pytest
 
 import runner
+from runner.workers.wire import Ended, Withdrawn
 from tests.support.server import Reply, Server
 from tests.workers.here import workers_here
 
@@ -73,3 +74,26 @@ def test_a_request_that_waits_for_its_turn_on_two_workers_is_asked_once(tmp_path
     assert result.summary.ok == 8
     assert set(times_asked(server).values()) == {1}
     assert result.summary.requests == server.count == 17
+
+
+def test_a_call_that_was_cancelled_while_it_waits_is_never_granted(tmp_path):
+    body = """    busy = asyncio.ensure_future(lm.acall("busy"))
+    await asyncio.sleep(0)
+    given_up = asyncio.ensure_future(lm.acall("given up"))
+    await asyncio.sleep(0.3)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    return (await busy)[0]
+"""
+    late, withdrawn = [], []
+
+    def heard(_link, message):
+        withdrawn.extend([message] if isinstance(message, Withdrawn) else [])
+        late.extend([message] if isinstance(message, Ended) and not message.sent else [])
+
+    with Server(Reply("ok", delay_s=1.0)) as server, workers_here(heard=heard):
+        result = play(server, tmp_path, ["one"], "limits.max_concurrency=1", *solved_by(tmp_path, body))
+
+    assert result.summary.ok == 1
+    assert (len(withdrawn), late) == (1, []), "the head has granted what nobody waits for"
+    assert result.summary.requests == server.count == 1
