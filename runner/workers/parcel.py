@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from runner.config.schema.schedule import Schedule
 from runner.config.schema.sweep import Sweep
 from runner.cost.budget import Budget
 from runner.errors import ConfigError
-from runner.experiment.files import is_program, named_files, program_of, renamed, runs_compared_with
+from runner.experiment.files import holds_secret_code, is_program, named_files, program_of, renamed, runs_compared_with
 from runner.experiment.parts import Parts
 from runner.lm.lm import Pinned
 from runner.system.paths import expanded
@@ -63,6 +64,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
         config: the config; paths are those of `files`.
         names: the path in `files` of each file that the config names, by key.
         files: contents, by path.
+        programs: those of `files` that can be run.
         forms: how requests are made, by model; an empty name is the main one.
         seed_rule: how seeds of repeats are derived.
         looked: whether the plan has looked the first request of each slot up.
@@ -72,6 +74,7 @@ class Parcel(msgspec.Struct, frozen=True, kw_only=True):
     config: RunConfig
     names: dict[str, str]
     files: dict[str, bytes]
+    programs: list[str]
     forms: dict[str, Form]
     seed_rule: int
     looked: bool
@@ -96,6 +99,7 @@ def pack(experiment: Experiment, tasks: int) -> bytes:
         config=msgspec.structs.replace(renamed(config, names), runs_dir="runs", **bare),
         names=names,
         files=files,
+        programs=[names[key] for key, path in named_files(config) if is_program(key) and os.access(expanded(path), os.X_OK)],
         forms={name: Form.of(lm) for name, lm in lms.items()},
         seed_rule=experiment.asker.seed_rule,
         looked=experiment.asker.missing_since is not None,
@@ -115,6 +119,8 @@ def unpack(packed: bytes, folder: Path) -> tuple[Parcel, Asker, Parts]:
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
+        if name in parcel.programs:
+            file.chmod(0o700)
     config = renamed(parcel.config, {key: str(folder / name) for key, name in parcel.names.items()})
     parts = Parts.of(config, _no_rows())
     asker = parts.asker()
@@ -134,6 +140,12 @@ def _contents(config: RunConfig) -> tuple[dict[str, str], dict[str, bytes]]:
             found = program_of(key, path) if is_program(key) else {PurePath(path).name: expanded(path).read_bytes()}
         except OSError as error:
             raise ConfigError(f"{key}: {path}: {error.strerror}") from None
+        is_code = is_program(key) or key.endswith(".function")
+        if is_code and (secret := next((name for name, content in found.items() if holds_secret_code(content)), None)):
+            raise ConfigError(
+                f"{key}: {secret} holds what looks like a secret, which does not travel to a worker; "
+                "have it read from the environment"
+            )
         names[key] = f"{number}/{next(iter(found))}"
         files |= {f"{number}/{name}": content for name, content in found.items()}
     return names, files

@@ -271,6 +271,25 @@ def test_a_scorer_and_a_program_travel_by_content(server, tmp_path, monkeypatch)
     assert str(tmp_path).encode() not in engine.packed[0]
 
 
+def test_a_program_of_a_command_can_be_run_on_a_worker(server, tmp_path):
+    script = tmp_path / "solve.sh"
+    script.write_text("#!/bin/sh\necho done\n")
+    script.chmod(0o755)
+    with workers_here():
+        result = play(server, "solver=command", "solver.argv=[./solve.sh]")
+
+    assert {line["output"].strip() for line in lines(result)} == {"done"}
+
+
+def test_code_with_a_secret_does_not_travel(server, tmp_path):
+    (tmp_path / "grade.py").write_text(
+        'api_token = "sk-verysecret123456789"\n\n\ndef grade(output, target, row):\n    return 1.0\n'
+    )
+    with workers_here() as engine, pytest.raises(ConfigError, match=r"grade\.py holds what looks like a secret"):
+        play(server, "scoring=python", "scoring.function=grade.py:grade")
+    assert not engine.packed
+
+
 def test_no_key_travels(server, monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-verysecret123456789")
     server.api_key = "sk-verysecret123456789"
