@@ -553,11 +553,11 @@ def test_the_log_stays_small_while_answers_are_stored_without_a_pause(folder, mo
     monkeypatch.setattr(table, "LOG_BYTES", 2**20)
     log, sizes = folder / "cache.db-wal", []
     with closing(Cache(folder)) as cache:
-        for number in range(4000):
+        for number in range(1500):
             cache.put_many([(f"{number} {one}", ANSWER, None, None) for one in range(12)])
             sizes.append(log.stat().st_size)
-        assert len(cache.get_many([f"{number} 0" for number in range(4000)])) == 4000
-    assert max(sizes) < 96 * table.LOG_BYTES  # it would be twice as large, and grow with each row
+        assert len(cache.get_many([f"{number} 0" for number in range(1500)])) == 1500
+    assert max(sizes) < 48 * table.LOG_BYTES  # it would be half as large again, and grow with each row
 
 
 def test_a_checkpoint_that_cannot_begin_leaves_the_answers_stored(folder, monkeypatch):
