@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +93,6 @@ async def _with_dates_of_server(client: PrefectClient, known: UUID, plan: Plan) 
     try:
         await client.request("POST", "/deployments/{id}/schedule", path_params={"id": known}, json={})
     except HTTPStatusError as error:
-        if error.response.status_code == HTTPStatus.SERVICE_UNAVAILABLE:  # SQLite is busy: the server's scheduler plans it later
-            return plan
         raise ScheduleError(f"the schedule was applied, but the server cannot plan it ({error}); its log says why") from None
     zone = plan.dates[0].tzinfo
     waiting = await _waiting(client, known, SHOWN)
