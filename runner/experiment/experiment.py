@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from runner.types import Sample
 
 WORKERS = {"dask": "runner.workers.play:on_dask"}
-"""Who plays on workers, by ``execution.workers.kind``: a coroutine function of the experiment and of what keeps samples."""
+"""The function that plays on workers, by ``execution.workers.kind``; it is given the experiment and what keeps samples."""
 
 _SHOWN = 16  # rows whose prompts say what those of all rows begin with
 

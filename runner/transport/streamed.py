@@ -42,7 +42,7 @@ class Piece(NamedTuple):
 Begin: TypeAlias = "Callable[[], Callable[[Piece], None] | None]"
 
 LISTENER: ContextVar[Begin | None] = ContextVar("LISTENER", default=None)
-"""Who hears the answers of this context while they come: called for each attempt, it returns what takes the pieces, or None."""
+"""The listener to the answers of this context: called for each attempt, it returns what takes the pieces, or None."""
 
 
 class _Chunk(msgspec.Struct, gc=False):

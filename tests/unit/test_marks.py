@@ -146,3 +146,35 @@ def test_our_own_answers_are_found_if_the_folder_cannot_be_cleared(tmp_path, mon
             cache.clear()
     assert cache.get(KEYS[0], missing_since=since) is not None
     cache.close()
+
+
+# --- keys that a plan has looked up
+
+
+def test_a_missing_answer_is_looked_up_again_once_others_have_stored_one(tmp_path, monkeypatch):
+    ours, theirs = Cache(tmp_path), Cache(tmp_path)
+    monkeypatch.setattr(table, "LOOK_S", 0.0)
+    asked = []
+    monkeypatch.setattr(Cache, "_fetch_one", lambda self, key: asked.append(key))
+    assert ours.get_many(["a" * 64]) == {}
+    since = ours.changes()
+    ours.put("b" * 64, ANSWER)
+    assert (ours.get("a" * 64, missing_since=since), asked) == (None, [])
+    theirs.put("a" * 64, ANSWER)
+    assert ours.changes() != since
+    ours.get("a" * 64, missing_since=since)
+    assert asked == ["a" * 64]
+    since = ours.changes()
+    theirs.put("a" * 64, ANSWER)  # in place of one that had expired, say
+    assert ours.changes() != since
+    ours.close()
+    theirs.close()
+
+
+def test_an_answer_of_ours_that_has_left_the_memory_is_not_missing(tmp_path):
+    cache = Cache(tmp_path, memory_entries=1)
+    since = cache.changes()
+    cache.put("a" * 64, ANSWER)
+    cache.put("b" * 64, ANSWER)
+    assert cache.get("a" * 64, missing_since=since) is not None
+    cache.close()
