@@ -1,4 +1,4 @@
-"""Which model names the built-in providers own. Apart from the providers, so that no run imports one that it does not use."""
+"""The model names that built-in providers own. Apart from the providers, so that no run imports one that it does not use."""
 
 from __future__ import annotations
 
